@@ -1,0 +1,139 @@
+//! Frames that arrive: questions about VIPs are answered, dropped or passed; claims by others are
+//! counted, reported and passed.
+
+use crate::{
+    abi::{Claim, Iface, Ip},
+    counter::Counter,
+    env::{Env, Frame, Verdict},
+    nd_reply,
+    standing::{Layer3, Standing, layer3, standing},
+    wire::{
+        ARP_REPLY, ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV6, Eth, IP6_LEN, Ip6,
+        NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour, REDIRECT,
+        ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, is_group_v4, is_station_mac,
+    },
+};
+
+/// Decides about a frame that has arrived. With [`Verdict::Reply`] the frame has become the answer.
+#[inline(always)]
+pub fn ingress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
+    let Some(l3) = layer3(frame) else {
+        return Verdict::Pass;
+    };
+    // `?` on a verdict is the control flow: whoever knows the outcome returns it.
+    let outcome = match l3.ethertype {
+        ETHERTYPE_ARP => arp(frame, env, l3),
+        ETHERTYPE_IPV6 => icmp6(frame, env, l3),
+        _ => Err(Verdict::Pass),
+    };
+    match outcome {
+        Ok(answered) => {
+            env.count(answered);
+            Verdict::Reply
+        }
+        Err(verdict) => verdict,
+    }
+}
+
+/// Counts the reason and drops.
+#[inline(always)]
+pub(crate) fn drop_question<E: Env>(env: &E, reason: Counter) -> Verdict {
+    env.count(reason);
+    Verdict::Drop
+}
+
+#[inline(always)]
+fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, Verdict> {
+    // A frame too short to name a target cannot ask for a VIP, and the stack ignores it too.
+    let request = *frame.get::<Arp>(l3.offset).ok_or(Verdict::Pass)?;
+    let op = u16::from_be_bytes(request.op);
+    if request.spa != request.tpa || op == ARP_REPLY {
+        report_claim(frame, env, l3, Ip::v4(request.spa), request.sha);
+    }
+    if op != ARP_REQUEST {
+        return Err(Verdict::Pass);
+    }
+    let ip = Ip::v4(request.tpa);
+    let vip = env.vip(&ip).ok_or(Verdict::Pass)?;
+    let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
+    let eth = *frame.get::<Eth>(0).ok_or(Verdict::Pass)?;
+    if eth.dst != iface.mac && eth.dst != BROADCAST {
+        return Err(Verdict::Pass);
+    }
+    if request.spa == request.tpa {
+        // An announcement (RFC 5227 section 2.3) asks nothing.
+        report_claim(frame, env, l3, ip, request.sha);
+        return Err(Verdict::Pass);
+    }
+    match standing(env, &vip, &iface) {
+        Standing::Owner => {}
+        Standing::Silent(why) => return Err(drop_question(env, why.question())),
+        Standing::Elsewhere => return Err(Verdict::Pass),
+    }
+    if request.hrd != [0, 1] || request.pro != [8, 0] || request.hln != 6 || request.pln != 4 {
+        return Err(drop_question(env, Counter::QuestionMalformed));
+    }
+    if !is_station_mac(&request.sha) || is_group_v4(&request.spa) {
+        return Err(drop_question(env, Counter::QuestionBadSender));
+    }
+    answer_arp(frame, l3, &request, &iface)?;
+    Ok(Counter::ArpAnswered)
+}
+
+/// Turns the request into the reply of RFC 826. The Ethernet destination is the *ARP* sender: HSRP
+/// and VRRP routers ask from another Ethernet source. The length stays, padding included. A probe
+/// (RFC 5227, spa 0.0.0.0) is answered like any other question: that is how an address is defended.
+#[inline(always)]
+fn answer_arp<F: Frame>(frame: &mut F, l3: Layer3, request: &Arp, iface: &Iface) -> Result<(), Verdict> {
+    let arp = frame.get_mut::<Arp>(l3.offset).ok_or(Verdict::Pass)?;
+    arp.op = ARP_REPLY.to_be_bytes();
+    arp.sha = iface.mac;
+    arp.spa = request.tpa;
+    arp.tha = request.sha;
+    arp.tpa = request.spa;
+    let eth = frame.get_mut::<Eth>(0).ok_or(Verdict::Pass)?;
+    eth.dst = request.sha;
+    eth.src = iface.mac;
+    Ok(())
+}
+
+#[inline(always)]
+fn icmp6<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, Verdict> {
+    let ip6 = frame.get::<Ip6>(l3.offset).ok_or(Verdict::Pass)?;
+    // Fragments and extension headers are left to the stack (RFC 6980); its answer meets the guard.
+    if ip6.next_header != NEXT_ICMPV6 {
+        return Err(Verdict::Pass);
+    }
+    let source = Ip::v6(ip6.src);
+    let [icmp_type, _code] = *frame.get::<[u8; 2]>(l3.offset + IP6_LEN).ok_or(Verdict::Pass)?;
+    let claimed = match icmp_type {
+        NEIGHBOUR_ADVERTISEMENT => {
+            let na = frame.get::<Neighbour>(l3.offset + IP6_LEN).ok_or(Verdict::Pass)?;
+            Ip::v6(na.target)
+        }
+        NEIGHBOUR_SOLICITATION | ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT | REDIRECT => source,
+        _ => return Err(Verdict::Pass),
+    };
+    if claimed != Ip::UNSPECIFIED {
+        let sender = frame.get::<Eth>(0).ok_or(Verdict::Pass)?.src;
+        report_claim(frame, env, l3, claimed, sender);
+    }
+    if icmp_type != NEIGHBOUR_SOLICITATION {
+        return Err(Verdict::Pass);
+    }
+    nd_reply::solicitation(frame, env, l3)
+}
+
+/// Counts and reports a frame by which another station claims a VIP of ours. Such frames always pass:
+/// this host may need them to reach the API.
+#[inline(always)]
+fn report_claim<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, ip: Ip, mac: [u8; 6]) {
+    let Some(vip) = env.vip(&ip) else { return };
+    let Some(iface) = env.iface(l3.outer_vid, l3.inner_vid) else { return };
+    let Some(eth) = frame.get::<Eth>(0) else { return };
+    if !vip.guarded_on(iface.bit) || mac == iface.mac || eth.src == iface.mac {
+        return;
+    }
+    env.count(Counter::ForeignClaim);
+    env.claim(Claim { at_ns: 0, ip, ifindex: 0, mac, _reserved: [0; 6] });
+}

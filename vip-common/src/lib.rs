@@ -1,0 +1,21 @@
+//! What the kernel programs and the controller agree on.
+//!
+//! The crate is `no_std` and free of I/O: [`ingress`](ingress::ingress) and [`egress`](egress::egress)
+//! decide what happens to a frame, and see the world only through [`Frame`](env::Frame) and
+//! [`Env`](env::Env). The same functions run in the kernel and in host tests.
+//!
+//! Reading order: [`abi`], [`wire`], [`env`], [`standing`], [`ingress`], [`egress`].
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_op_in_unsafe_fn)]
+#![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
+
+pub mod abi;
+pub mod counter;
+pub mod wire;
+pub mod checksum;
+pub mod env;
+pub mod standing;
+pub mod ingress;
+pub mod nd_reply;
+pub mod egress;
+

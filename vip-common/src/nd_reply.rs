@@ -1,0 +1,163 @@
+//! Neighbour solicitations for a VIP and the advertisement that answers them (RFC 4861).
+
+use crate::{
+    abi::Ip,
+    checksum::Sum,
+    counter::Counter,
+    env::{Env, Frame, Verdict},
+    ingress::drop_question,
+    standing::{Layer3, Standing, standing},
+    wire::{
+        ALL_NODES, ALL_NODES_MAC, Addresses, Eth, IP6_LEN, Ip6, NA_OVERRIDE, NA_SOLICITED, NEIGHBOUR_ADVERTISEMENT,
+        NEIGHBOUR_LEN, NEXT_ICMPV6, NdOption, Neighbour, OPTION_LEN, OPTION_SLLAO, OPTION_TLLAO,
+        is_station_mac, solicited_node, solicited_node_mac,
+    },
+};
+
+/// Options beyond this many units of eight bytes are not looked at; such a solicitation is treated as
+/// malformed. Linux sends two (link-layer address and nonce); 32 leaves room for secure discovery's.
+const MAX_OPTION_UNITS: usize = 32;
+/// Length of the answer from the network header on: IPv6, advertisement, one link-layer option.
+const ANSWER_LEN: usize = IP6_LEN + NEIGHBOUR_LEN + OPTION_LEN;
+
+/// Offset of the two addresses in the IPv6 header.
+const ADDRESSES_AT: usize = core::mem::offset_of!(Ip6, src);
+
+/// What the answer needs from the question.
+struct Solicitation {
+    source: [u8; 16],
+    target: [u8; 16],
+    /// The source link-layer address option, else the Ethernet source.
+    sender: [u8; 6],
+}
+
+#[inline(always)]
+pub(crate) fn solicitation<F: Frame, E: Env>(
+    frame: &mut F,
+    env: &E,
+    l3: Layer3,
+) -> Result<Counter, Verdict> {
+    let ns = frame.get::<Neighbour>(l3.offset + IP6_LEN).ok_or(Verdict::Pass)?;
+    let target = ns.target;
+    let vip = env.vip(&Ip::v6(target)).ok_or(Verdict::Pass)?;
+    let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
+    let eth = frame.get::<Eth>(0).ok_or(Verdict::Pass)?;
+    if eth.dst != iface.mac && eth.dst != solicited_node_mac(&target) {
+        return Err(Verdict::Pass);
+    }
+    match standing(env, &vip, &iface) {
+        Standing::Owner => {}
+        Standing::Silent(why) => return Err(drop_question(env, why.question())),
+        Standing::Elsewhere => return Err(Verdict::Pass),
+    }
+    let Some(question) = validate(frame, l3) else {
+        return Err(drop_question(env, Counter::QuestionMalformed));
+    };
+    if !is_station_mac(&question.sender) || question.source[0] == 0xff {
+        return Err(drop_question(env, Counter::QuestionBadSender));
+    }
+    if !frame.resize(l3.offset + ANSWER_LEN) {
+        return Err(drop_question(env, Counter::QuestionResizeFailed));
+    }
+    answer(frame, l3, &question, iface.mac).ok_or(Verdict::Drop)?;
+    Ok(Counter::NdAnswered)
+}
+
+/// The checks of RFC 4861 section 7.1.1. The checksum is among them because XDP runs before the stack
+/// has verified it.
+#[inline(always)]
+fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
+    let ip6 = frame.get::<Ip6>(l3.offset)?;
+    let ns = frame.get::<Neighbour>(l3.offset + IP6_LEN)?;
+    let payload = u16::from_be_bytes(ip6.payload_len) as usize;
+    if ip6.version_class_flow[0] >> 4 != 6 || ip6.hop_limit != 255 || ns.code != 0 {
+        return None;
+    }
+    if payload < NEIGHBOUR_LEN || payload % OPTION_LEN != 0 || ns.target[0] == 0xff {
+        return None;
+    }
+    let units = (payload - NEIGHBOUR_LEN) / OPTION_LEN;
+    if units > MAX_OPTION_UNITS {
+        return None;
+    }
+    let mut sum = Sum::default();
+    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(frame.get(l3.offset + ADDRESSES_AT)?));
+    sum.add_number(payload as u16);
+    sum.add_number(u16::from(NEXT_ICMPV6));
+    sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(ns));
+    let target = ns.target;
+
+    let mut sllao = None;
+    let mut next_option = 0;
+    for unit in 0..MAX_OPTION_UNITS {
+        if unit >= units {
+            break;
+        }
+        let offset = l3.offset + IP6_LEN + NEIGHBOUR_LEN + unit * OPTION_LEN;
+        let option = frame.get::<NdOption>(offset)?;
+        sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(option));
+        if unit == next_option {
+            if option.units == 0 {
+                return None;
+            }
+            if option.kind == OPTION_SLLAO {
+                sllao = Some(option.addr);
+            }
+            next_option += option.units as usize;
+        }
+    }
+    if next_option != units || sum.fold() != 0xffff {
+        return None;
+    }
+    let probe = ip6.src == Ip::UNSPECIFIED.octets;
+    if probe && (sllao.is_some() || ip6.dst != solicited_node(&target)) {
+        return None;
+    }
+    let sender = match sllao {
+        Some(addr) => addr,
+        None => frame.get::<Eth>(0)?.src,
+    };
+    Some(Solicitation { source: ip6.src, target, sender })
+}
+
+/// Writes the advertisement of RFC 4861 section 7.2.4: override set, router clear, the link-layer
+/// option always there. Duplicate address detection asks from `::` and is answered to all nodes with
+/// the solicited flag clear.
+#[inline(always)]
+fn answer<F: Frame>(frame: &mut F, l3: Layer3, question: &Solicitation, mac: [u8; 6]) -> Option<()> {
+    let probe = question.source == Ip::UNSPECIFIED.octets;
+    let (dst, dst_mac, flags) = if probe {
+        (ALL_NODES, ALL_NODES_MAC, NA_OVERRIDE)
+    } else {
+        (question.source, question.sender, NA_OVERRIDE | NA_SOLICITED)
+    };
+    let payload = (NEIGHBOUR_LEN + OPTION_LEN) as u16;
+    let icmp = l3.offset + IP6_LEN;
+
+    let eth = frame.get_mut::<Eth>(0)?;
+    eth.dst = dst_mac;
+    eth.src = mac;
+    let ip6 = frame.get_mut::<Ip6>(l3.offset)?;
+    ip6.version_class_flow = [0x60, 0, 0, 0];
+    ip6.payload_len = payload.to_be_bytes();
+    ip6.hop_limit = 255;
+    ip6.src = question.target;
+    ip6.dst = dst;
+    let na = frame.get_mut::<Neighbour>(icmp)?;
+    na.icmp_type = NEIGHBOUR_ADVERTISEMENT;
+    na.checksum = [0; 2];
+    na.flags = [flags, 0, 0, 0];
+    *frame.get_mut::<NdOption>(icmp + NEIGHBOUR_LEN)? =
+        NdOption { kind: OPTION_TLLAO, units: 1, addr: mac };
+
+    let mut sum = Sum::default();
+    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(frame.get(l3.offset + ADDRESSES_AT)?));
+    sum.add_number(payload);
+    sum.add_number(u16::from(NEXT_ICMPV6));
+    let na = bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(frame.get(icmp)?);
+    sum.add(na);
+    let option = frame.get::<NdOption>(icmp + NEIGHBOUR_LEN)?;
+    sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(option));
+    frame.get_mut::<Neighbour>(icmp)?.checksum = (!sum.fold()).to_ne_bytes();
+    Some(())
+}

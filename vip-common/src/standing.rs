@@ -1,0 +1,144 @@
+//! The one rule: may this host speak for an address here and now?
+
+use crate::{
+    abi::{Iface, Vip},
+    counter::Counter,
+    env::{Env, Frame},
+    wire::{ETH_LEN, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Eth, VlanTag},
+};
+
+/// This host's standing for one VIP on one interface at this instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may answer and announce.
+    Owner,
+    /// The VIP is managed here, but this host must not speak for it.
+    Silent(Silence),
+    /// The VIP is not managed on this interface or VLAN: the same address there is another tenant's.
+    Elsewhere,
+}
+
+/// Why a host must not speak for a managed VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// No fence, or none that was ever raised.
+    NotHeld,
+    /// The fence has run out.
+    Expired,
+    /// The entry was published under another tenure than the fence's.
+    StaleGeneration,
+    /// The VIP is only guarded on this interface.
+    WrongInterface,
+    /// The interface is down.
+    InterfaceDown,
+}
+
+impl Silence {
+    /// The counter of a question that met this silence.
+    #[inline(always)]
+    pub const fn question(self) -> Counter {
+        match self {
+            Self::NotHeld => Counter::QuestionNotHeld,
+            Self::Expired => Counter::QuestionExpired,
+            Self::StaleGeneration => Counter::QuestionStale,
+            Self::WrongInterface => Counter::QuestionWrongInterface,
+            Self::InterfaceDown => Counter::QuestionInterfaceDown,
+        }
+    }
+
+    /// The counter of a claim that met this silence.
+    #[inline(always)]
+    pub const fn claim(self) -> Counter {
+        match self {
+            Self::NotHeld => Counter::ClaimNotHeld,
+            Self::Expired => Counter::ClaimExpired,
+            Self::StaleGeneration => Counter::ClaimStale,
+            Self::WrongInterface => Counter::ClaimWrongInterface,
+            Self::InterfaceDown => Counter::ClaimInterfaceDown,
+        }
+    }
+}
+
+/// Decides the standing. The clock is read last and only where the answer depends on it: it is the
+/// dearest step of all.
+#[inline(always)]
+pub fn standing<E: Env>(env: &E, vip: &Vip, iface: &Iface) -> Standing {
+    if !vip.guarded_on(iface.bit) && !vip.answers_on(iface.bit) {
+        return Standing::Elsewhere;
+    }
+    if !vip.answers_on(iface.bit) {
+        return Standing::Silent(Silence::WrongInterface);
+    }
+    if iface.up == 0 {
+        return Standing::Silent(Silence::InterfaceDown);
+    }
+    let Some(fence) = env.fence(vip.slot) else {
+        return Standing::Silent(Silence::NotHeld);
+    };
+    if fence.deadline_ns == 0 || vip.generation == 0 {
+        return Standing::Silent(Silence::NotHeld);
+    }
+    if fence.generation != vip.generation {
+        return Standing::Silent(Silence::StaleGeneration);
+    }
+    if env.now() >= fence.deadline_ns {
+        return Standing::Silent(Silence::Expired);
+    }
+    Standing::Owner
+}
+
+/// Where the network header starts and under which VLAN tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer3 {
+    /// EtherType of the network header.
+    pub ethertype: u16,
+    /// Offset of the network header.
+    pub offset: usize,
+    /// VLAN id of the outer tag, 0 without one (or for a priority tag).
+    pub outer_vid: u16,
+    /// VLAN id of the inner tag, 0 without one.
+    pub inner_vid: u16,
+}
+
+/// Finds the network header behind at most two VLAN tags. A tag that the stack keeps beside the frame
+/// is the outermost.
+#[inline(always)]
+pub fn layer3<F: Frame>(frame: &F) -> Option<Layer3> {
+    let ethertype = u16::from_be_bytes(frame.get::<Eth>(0)?.ethertype);
+    let outer_vid = frame.offloaded_vid();
+    let mut l3 = Layer3 { ethertype, offset: ETH_LEN, outer_vid, inner_vid: 0 };
+    if !is_tag(ethertype) {
+        return Some(l3);
+    }
+    let first = frame.get::<VlanTag>(ETH_LEN)?;
+    if outer_vid == 0 {
+        l3.outer_vid = vid(first);
+    } else {
+        l3.inner_vid = vid(first);
+    }
+    l3.ethertype = u16::from_be_bytes(first.ethertype);
+    l3.offset = ETH_LEN + size_of::<VlanTag>();
+    if !is_tag(l3.ethertype) {
+        return Some(l3);
+    }
+    let second = frame.get::<VlanTag>(ETH_LEN + size_of::<VlanTag>())?;
+    // A priority tag (VLAN id 0) names no VLAN, so the next tag takes its place.
+    if l3.outer_vid == 0 {
+        l3.outer_vid = vid(second);
+    } else {
+        l3.inner_vid = vid(second);
+    }
+    l3.ethertype = u16::from_be_bytes(second.ethertype);
+    l3.offset = ETH_LEN + 2 * size_of::<VlanTag>();
+    Some(l3)
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ
+}
+
+#[inline(always)]
+const fn vid(tag: &VlanTag) -> u16 {
+    u16::from_be_bytes(tag.tci) & 0x0fff
+}

@@ -1,0 +1,100 @@
+//! The programs that run in the kernel. They fetch bytes and return verdicts; every decision is made
+//! by `vip-common`.
+#![no_std]
+#![no_main]
+
+mod frame;
+mod maps;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    helpers::{bpf_ktime_get_boot_ns, bpf_redirect},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use aya_log_ebpf::debug;
+use frame::{SkbFrame, XdpFrame};
+use maps::Kernel;
+use vip_common::{
+    egress::egress,
+    env::{Frame as _, Verdict},
+    ingress::ingress,
+};
+
+/// Answers, drops or passes what arrives, in the driver (or in generic mode).
+#[xdp(frags)]
+pub fn xvip_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the kernel hands the program a valid xdp_md.
+    let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
+    let verdict = ingress(&mut XdpFrame { ctx: ctx.ctx }, &env);
+    if verdict != Verdict::Pass {
+        debug!(&ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
+    }
+    match verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Reply => xdp_action::XDP_TX,
+    }
+}
+
+/// The same decision at TC ingress, for interfaces without native XDP. The answer leaves through the
+/// egress guard of the same interface.
+#[classifier]
+pub fn xvip_ingress(ctx: TcContext) -> i32 {
+    let mut frame = SkbFrame { skb: ctx.as_ptr().cast() };
+    let env = Kernel { ifindex: frame.ifindex() };
+    frame.linearize(512);
+    match ingress(&mut frame, &env) {
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+        // SAFETY: the helper takes plain numbers.
+        Verdict::Reply => unsafe { bpf_redirect(env.ifindex, 0) as i32 },
+    }
+}
+
+/// Stops claims without a live fence. What it lets through is `TC_ACT_UNSPEC`, which equals
+/// `TCX_NEXT`: later programs on the interface still run.
+#[classifier]
+pub fn xvip_egress(ctx: TcContext) -> i32 {
+    let mut frame = SkbFrame { skb: ctx.as_ptr().cast() };
+    let env = Kernel { ifindex: frame.ifindex() };
+    let verdict = egress(&mut frame, &env);
+    if verdict == Verdict::Drop {
+        debug!(&ctx, "claim stopped on {}", env.ifindex);
+    }
+    match verdict {
+        Verdict::Drop => TC_ACT_SHOT,
+        Verdict::Pass | Verdict::Reply => TC_ACT_UNSPEC,
+    }
+}
+
+/// Writes `bpf_ktime_get_boot_ns` over the first eight bytes of the frame. User space runs it once, by
+/// `BPF_PROG_TEST_RUN`, to compare its own `CLOCK_BOOTTIME` with the kernel's (time namespaces).
+#[xdp]
+pub fn xvip_clock(ctx: XdpContext) -> u32 {
+    // SAFETY: the helper reads a clock.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if let Some(bytes) = (XdpFrame { ctx: ctx.ctx }).get_mut::<[u8; 8]>(0) {
+        *bytes = now.to_ne_bytes();
+    }
+    xdp_action::XDP_PASS
+}
+
+/// Passes everything: the far end of a veth needs a program before `XDP_TX` reaches it, and the
+/// packet bench needs a floor.
+#[xdp(frags)]
+pub fn xvip_pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The helpers that the programs call are GPL-only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

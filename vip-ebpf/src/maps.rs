@@ -1,0 +1,107 @@
+//! The maps, typed by BTF so that `bpftool map dump` names every field.
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    helpers::bpf_ktime_get_boot_ns,
+    macros::btf_map,
+};
+use vip_common::{
+    abi::{
+        CLAIM_INTERVAL_NS, CLAIM_RING_BYTES, Claim, Claimant, Fence, HostAddr, Identity, Iface, Ip,
+        MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
+    },
+    counter::Counter,
+    env::Env,
+};
+
+/// Entries are allocated on demand: most hosts hold a handful of VIPs.
+const NO_PREALLOC: usize = 1;
+
+#[btf_map]
+static VIPS: HashMap<Ip, Vip, { MAX_VIPS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static FENCES: Array<Fence, { MAX_SLOTS as usize }> = Array::new();
+#[btf_map]
+static IFACES: HashMap<Port, Iface, { MAX_IFACES as usize }> = HashMap::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
+#[btf_map]
+static CLAIMS: RingBuf<Claim, { CLAIM_RING_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+static CLAIM_SEEN: LruHashMap<Claimant, u64, 1024> = LruHashMap::new();
+
+// The maps below are read and written by user space only; they are declared here so that one object
+// describes the whole pin directory.
+#[btf_map]
+static TENURES: Array<TenureRecord, { MAX_SLOTS as usize }> = Array::new();
+#[btf_map]
+static IDENTITY: Array<Identity, 1> = Array::new();
+#[btf_map]
+static ADDRS: HashMap<HostAddr, u32, { MAX_ADDRS as usize }, NO_PREALLOC> = HashMap::new();
+/// An update of a map of maps makes the syscall wait until no program runs that has seen an older
+/// state (`maybe_wait_bpf_programs`): the grace period between silence and release.
+#[btf_map]
+static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// The kernel's maps and clock, as seen from one interface.
+pub(crate) struct Kernel {
+    pub(crate) ifindex: u32,
+}
+
+impl Env for Kernel {
+    #[inline(always)]
+    fn vip(&self, ip: &Ip) -> Option<Vip> {
+        // SAFETY: the value is copied out at once; user space replaces entries and never changes
+        // them in place.
+        unsafe { VIPS.get(ip).copied() }
+    }
+
+    #[inline(always)]
+    fn fence(&self, slot: u32) -> Option<Fence> {
+        let fence = FENCES.get_ptr(slot)?;
+        // SAFETY: the pointer is into the array. Both reads are volatile, each of one aligned word,
+        // because user space stores while programs run.
+        unsafe {
+            Some(Fence {
+                deadline_ns: core::ptr::read_volatile(&raw const (*fence).deadline_ns),
+                generation: core::ptr::read_volatile(&raw const (*fence).generation),
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface> {
+        // SAFETY: as in `vip`.
+        unsafe { IFACES.get(&Port { ifindex: self.ifindex, outer_vid, inner_vid }).copied() }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper reads a clock.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: Counter) {
+        if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+            // SAFETY: the pointer is to this CPU's copy.
+            unsafe { *value += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn claim(&self, mut claim: Claim) {
+        claim.at_ns = self.now();
+        claim.ifindex = self.ifindex;
+        let claimant = Claimant { ip: claim.ip, mac: claim.mac, _reserved: [0; 2] };
+        // SAFETY: the value is copied out at once.
+        let last = unsafe { CLAIM_SEEN.get(&claimant).copied() }.unwrap_or(0);
+        if last != 0 && claim.at_ns.wrapping_sub(last) < CLAIM_INTERVAL_NS {
+            return;
+        }
+        let _ = CLAIM_SEEN.insert(&claimant, &claim.at_ns, 0);
+        if CLAIMS.output(claim, 0).is_err() {
+            self.count(Counter::ClaimEventLost);
+        }
+    }
+}
