@@ -93,6 +93,8 @@ pod! {
         pub generation: u64,
         /// `spec.leaseTransitions`.
         pub transitions: i64,
+        /// `spec.acquireTime` in microseconds since 1970.
+        pub acquire_us: i64,
         /// `spec.leaseDurationSeconds` of the last confirmed write.
         pub duration_s: u32,
         /// Always zero.
@@ -103,8 +105,6 @@ pod! {
         pub name: [u8; 256],
         /// `metadata.uid`, zero-terminated.
         pub uid: [u8; 64],
-        /// `spec.acquireTime` as written, zero-terminated.
-        pub acquire_time: [u8; 40],
         /// Uuid of the process that began the tenure, zero-terminated.
         pub process: [u8; 40],
         /// Boot id of the host, zero-terminated.

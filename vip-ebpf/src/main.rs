@@ -25,11 +25,22 @@ use vip_common::{
 /// Answers, drops or passes what arrives, in the driver (or in generic mode).
 #[xdp(frags)]
 pub fn xvip_xdp(ctx: XdpContext) -> u32 {
+    answer(&ctx)
+}
+
+/// The same for kernels before 5.18, which do not load programs for multi-buffer frames.
+#[xdp]
+pub fn xvip_xdp_linear(ctx: XdpContext) -> u32 {
+    answer(&ctx)
+}
+
+#[inline(always)]
+fn answer(ctx: &XdpContext) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
     let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
     let verdict = ingress(&mut XdpFrame { ctx: ctx.ctx }, &env);
     if verdict != Verdict::Pass {
-        debug!(&ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
+        debug!(ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
     }
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,

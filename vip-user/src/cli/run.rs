@@ -1,0 +1,171 @@
+//! `xvip run`: check everything, take the lock, start, loop, leave.
+
+use crate::{
+    cluster::{client, lease::LeaseApi},
+    config::Config,
+    controller::{Controller, Event, Setup},
+    model::election::Identity,
+    node::{
+        host,
+        kernel::Kernel,
+        lock::Lock,
+        netlink::{Changes, Netlink, next_change},
+        pins::Pins,
+        start::{self, Started},
+    },
+    state::DaemonState,
+};
+use anyhow::Context as _;
+use aya::maps::{Map, MapData, RingBuf};
+use std::{io::Write as _, os::unix::net::UnixListener, path::Path, process::ExitCode, time::Duration};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing_subscriber::EnvFilter;
+use vip_common::abi::Claim;
+
+/// How often a busy lock is tried.
+const LOCK_POLL: Duration = Duration::from_millis(200);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).init();
+
+    let config = Config::load(path)?;
+    let node = match &config.node {
+        Some(node) => node.clone(),
+        None => host::node_name().context("cannot read the host name")?,
+    };
+    let boot_id = host::boot_id().context("cannot read the boot id")?;
+    let pins = Pins::new(&config.pin_root, &config.instance);
+    let timing = config.timing();
+    let hold = timing.hold(timing.duration_s);
+    let clients = client::connect(&config.api, &config.vips, hold).await?;
+    let api = LeaseApi::new(clients, &config.lease.namespace, &config.lease.name, hold);
+    let (netlink, changes) = Netlink::open()?;
+    start::check(&config, &pins, &netlink).await?;
+    let lock = take_lock(&config.instance).await?;
+    let started = start::start(&config, &pins, netlink, changes, &node, &boot_id)?;
+    let Started { mut kernel, changes, slot, generation, backed } = started;
+
+    let process = uuid::Uuid::new_v4().to_string();
+    let me = Identity { node: node.clone(), process, boot_id };
+    let setup = Setup::new(&config, me, slot, generation, backed);
+    let (events, inbox) = mpsc::channel(256);
+    let (state, latest) = watch::channel(DaemonState::default());
+    tokio::spawn(forward_signals(events.clone())?);
+    tokio::spawn(forward_changes(changes, events.clone()));
+    tokio::spawn(forward_claims(&pins, events.clone())?);
+    tokio::spawn(serve_state(lock.listener()?, latest)?);
+    if config.kernel_log_level > 0 {
+        log_from_kernel(&mut kernel);
+    }
+    tracing::info!(%node, lease = %api.full_name(), vips = ?config.vips, "xvip is running");
+    Controller::new(kernel, api, events, setup, state).run(inbox).await;
+    tracing::info!(%node, "xvip has stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn take_lock(instance: &str) -> anyhow::Result<Lock> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = Lock::try_take(instance).context("cannot take the lock")? {
+            return Ok(lock);
+        }
+        if !told {
+            tracing::warn!(instance, "another xvip runs here; waiting for it to end");
+            told = true;
+        }
+        tokio::time::sleep(LOCK_POLL).await;
+    }
+}
+
+fn forward_signals(
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = events.send(Event::Stop).await;
+    })
+}
+
+async fn forward_changes(mut changes: Changes, events: mpsc::Sender<Event>) {
+    while next_change(&mut changes).await {
+        if events.send(Event::HostChanged).await.is_err() {
+            return;
+        }
+        // A change seldom comes alone; one look at the host serves all of a burst.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        while let Ok(Some(_)) = changes.try_next() {}
+    }
+}
+
+fn forward_claims(
+    pins: &Pins,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let map = MapData::from_pin(pins.map("CLAIMS")).and_then(Map::from_map_data);
+    let ring = map.and_then(RingBuf::<MapData>::try_from).context("cannot open map CLAIMS")?;
+    let mut ring = AsyncFd::new(ring).context("cannot wait for claims")?;
+    Ok(async move {
+        while let Ok(mut ready) = ring.readable_mut().await {
+            let ring = ready.get_inner_mut();
+            let mut claims = Vec::new();
+            while let Some(item) = ring.next() {
+                if let Ok(claim) = bytemuck::try_pod_read_unaligned::<Claim>(&item) {
+                    claims.push(claim);
+                }
+            }
+            ready.clear_ready();
+            for claim in claims {
+                if events.send(Event::Claim(claim)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+/// Answers everyone who connects to the lock with the daemon's state, as JSON.
+fn serve_state(
+    listener: UnixListener,
+    latest: watch::Receiver<DaemonState>,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let listener = AsyncFd::new(listener).context("cannot listen on the lock")?;
+    Ok(async move {
+        while let Ok(mut ready) = listener.readable().await {
+            match listener.get_ref().accept() {
+                Ok((mut stream, _)) => {
+                    // The state fits into the socket's buffer; a reader that is gone does not matter.
+                    let state = latest.borrow().clone();
+                    let _ = stream.set_nonblocking(true);
+                    let _ = stream.write_all(&serde_json::to_vec(&state).unwrap_or_default());
+                }
+                Err(_) => ready.clear_ready(),
+            }
+        }
+    })
+}
+
+fn log_from_kernel(kernel: &mut Kernel) {
+    match aya_log::EbpfLogger::init(kernel.programs().ebpf()).map(AsyncFd::new) {
+        Ok(Ok(mut logger)) => {
+            tokio::spawn(async move {
+                while let Ok(mut ready) = logger.readable_mut().await {
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+            });
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "no log from the kernel"),
+        Err(error) => tracing::warn!(%error, "no log from the kernel"),
+    }
+}

@@ -1,0 +1,189 @@
+//! `xvip status`: what the maps say, and what a running daemon adds.
+
+use super::{
+    Output, View,
+    table::{self, bold, green, red},
+};
+use crate::{
+    model::time::BootNs,
+    node::{
+        clock, lock,
+        maps::{Maps, string},
+        pins::{LinkKind, Pins},
+    },
+    state::DaemonState,
+};
+use anyhow::Context as _;
+use serde::Serialize;
+use std::{collections::BTreeMap, net::IpAddr, process::ExitCode};
+
+/// The whole status, as `-o json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Node name of the pin directory.
+    pub node: String,
+    /// The instance.
+    pub instance: String,
+    /// One per slot that ever had a tenure.
+    pub leases: Vec<SlotStatus>,
+    /// The addresses.
+    pub vips: Vec<VipStatus>,
+    /// The interfaces with programs.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// What the programs have counted, zeros left out.
+    pub counters: BTreeMap<&'static str, u64>,
+    /// What the daemon says, if one runs.
+    pub daemon: Option<DaemonState>,
+}
+
+/// One Lease.
+#[derive(Debug, Serialize)]
+pub struct SlotStatus {
+    /// Its slot.
+    pub slot: u32,
+    /// `namespace/name`.
+    pub lease: String,
+    /// Whether this node may answer right now.
+    pub owner: bool,
+    /// Milliseconds until the fence runs out; 0 if it is not held.
+    pub fence_left_ms: u64,
+    /// Number of the tenure on this host.
+    pub generation: u64,
+}
+
+/// One VIP.
+#[derive(Debug, Serialize)]
+pub struct VipStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// The slot of its Lease.
+    pub slot: u32,
+    /// Whether the kernel answers for it right now.
+    pub answering: bool,
+}
+
+/// One interface.
+#[derive(Debug, Serialize)]
+pub struct InterfaceStatus {
+    /// Its name when it was attached.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// `native`, `tc` or `generic`; absent if claims are only guarded there.
+    pub answers_by: Option<&'static str>,
+    /// Whether the egress guard is attached.
+    pub guarded: bool,
+    /// Up and usable, as the programs see it.
+    pub up: bool,
+}
+
+/// Prints the status. Exit code 0 also where this node owns nothing.
+pub fn status(view: &View) -> anyhow::Result<ExitCode> {
+    let pins = Pins::new(&view.place.pin_root, &view.place.instance);
+    if !pins.exist() {
+        println!("xvip has put nothing on this host (no pins in {})", pins.dir().display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = read(&pins, &view.place.instance)?;
+    match view.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Output::Table => print(&status),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(pins: &Pins, instance: &str) -> anyhow::Result<Status> {
+    let maps = Maps::open(pins).context("cannot read the pinned maps (root is needed)")?;
+    let now = clock::boot();
+    let mut leases = Vec::new();
+    for slot in 0..maps.slots() {
+        if let Some(record) = maps.slot(slot)? {
+            let fence = maps.fence(slot)?;
+            let left = now.until(BootNs(fence.deadline_ns));
+            leases.push(SlotStatus {
+                slot,
+                lease: format!("{}/{}", record.namespace, record.name),
+                owner: !left.is_zero(),
+                fence_left_ms: left.as_millis() as u64,
+                generation: fence.generation,
+            });
+        }
+    }
+    let owner = |slot: u32, generation: u64| {
+        leases.iter().any(|lease| lease.slot == slot && lease.owner && lease.generation == generation)
+    };
+    let vips = maps.vips()?.into_iter().map(|(ip, vip)| VipStatus {
+        address: IpAddr::from(ip),
+        slot: vip.slot,
+        answering: owner(vip.slot, vip.generation),
+    });
+    let ports = maps.ifaces()?;
+    let mut interfaces: BTreeMap<u32, InterfaceStatus> = BTreeMap::new();
+    for pin in pins.links() {
+        let up = ports.iter().any(|(port, iface)| port.ifindex == pin.ifindex && iface.up == 1);
+        let entry = interfaces.entry(pin.ifindex).or_insert(InterfaceStatus {
+            name: pin.interface,
+            ifindex: pin.ifindex,
+            answers_by: None,
+            guarded: false,
+            up,
+        });
+        match pin.kind {
+            LinkKind::Guard => entry.guarded = true,
+            kind => entry.answers_by = Some(kind.name()),
+        }
+    }
+    let counters = maps.counters()?.into_iter();
+    Ok(Status {
+        node: string(&maps.identity()?.node),
+        instance: instance.into(),
+        vips: vips.collect(),
+        leases,
+        interfaces: interfaces.into_values().collect(),
+        counters: counters.filter(|(_, n)| *n > 0).map(|(counter, n)| (counter.name(), n)).collect(),
+        daemon: lock::ask(instance).and_then(|text| serde_json::from_str(&text).ok()),
+    })
+}
+
+fn print(status: &Status) {
+    println!("{} {}   instance {}", bold("node"), status.node, status.instance);
+    match &status.daemon {
+        Some(daemon) => {
+            println!("{} running, pid {}", bold("daemon"), daemon.pid);
+            for lease in &daemon.leases {
+                let holder = lease.holder.as_deref().filter(|holder| !holder.is_empty());
+                println!("  {}: {}, holder {}", lease.lease, lease.state, holder.unwrap_or("nobody"));
+            }
+            for (subject, why) in &daemon.problems {
+                println!("  {} {subject}: {why}", red("problem"));
+            }
+        }
+        None => println!("{} {}", bold("daemon"), red("not running; the kernel goes silent by itself")),
+    }
+    println!();
+    let rows = status.leases.iter().map(|lease| {
+        let owner = if lease.owner { green("yes") } else { "no".into() };
+        let left = format!("{} ms", lease.fence_left_ms);
+        vec![lease.lease.clone(), owner, left, lease.generation.to_string(), lease.slot.to_string()]
+    });
+    table::print(&["LEASE", "OWNER", "FENCE LEFT", "GENERATION", "SLOT"], &rows.collect::<Vec<_>>());
+    println!();
+    let rows = status.vips.iter().map(|vip| {
+        let answering = if vip.answering { green("yes") } else { "no".into() };
+        vec![vip.address.to_string(), answering, vip.slot.to_string()]
+    });
+    table::print(&["VIP", "ANSWERING", "SLOT"], &rows.collect::<Vec<_>>());
+    println!();
+    let rows = status.interfaces.iter().map(|interface| {
+        vec![
+            interface.name.clone(),
+            if interface.up { "up".into() } else { red("down") },
+            interface.answers_by.unwrap_or("-").into(),
+            if interface.guarded { "yes".into() } else { red("no") },
+        ]
+    });
+    table::print(&["INTERFACE", "STATE", "ANSWERS BY", "GUARDED"], &rows.collect::<Vec<_>>());
+    println!();
+    let rows = status.counters.iter().map(|(name, n)| vec![(*name).to_owned(), n.to_string()]);
+    table::print(&["COUNTER", "FRAMES"], &rows.collect::<Vec<_>>());
+}

@@ -1,0 +1,219 @@
+//! Reading and writing the Lease, and the way between its JSON and the model.
+
+use crate::model::{
+    election::Written,
+    record::{LeaseWrite, Record, TenureNote, Version},
+};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, api::PostParams};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The annotation that carries the tenure.
+pub const TENURE: &str = "xvip.io/tenure";
+/// The annotation of a release.
+pub const RELEASED: &str = "xvip.io/released";
+/// Objects that are remembered: one for each write on its way, and what the watch brings meanwhile.
+const RECENT: usize = 8;
+/// Field manager of our writes.
+const MANAGER: &str = "xvip";
+
+/// One Lease on all API servers. Cheap to clone.
+#[derive(Clone)]
+pub struct LeaseApi {
+    clients: Vec<(String, Client)>,
+    namespace: String,
+    name: String,
+    timeout: Duration,
+    /// The last objects read or written: a PUT carries on what others have put into its base.
+    recent: Arc<Mutex<VecDeque<Lease>>>,
+}
+
+/// A request that failed, in words for log and status.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// No answer in time.
+    #[error("{endpoint} did not answer within {limit:?}")]
+    Timeout {
+        /// The server.
+        endpoint: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The server or the way to it.
+    #[error("{endpoint}: {what}")]
+    Request {
+        /// The server.
+        endpoint: String,
+        /// Its words.
+        what: String,
+    },
+}
+
+impl LeaseApi {
+    /// The Lease `namespace/name`. A request that has not been answered after `timeout` has failed.
+    pub fn new(
+        clients: Vec<(String, Client)>,
+        namespace: &str,
+        name: &str,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            clients,
+            namespace: namespace.into(),
+            name: name.into(),
+            timeout,
+            recent: Arc::default(),
+        }
+    }
+
+    /// A linearizable read: GET without `resourceVersion`.
+    pub async fn get(&self, attempt: usize) -> Result<Option<Record>, LeaseError> {
+        let (endpoint, api) = self.api(attempt);
+        let answer = tokio::time::timeout(self.timeout, api.get_opt(&self.name)).await;
+        match answer {
+            Err(_) => Err(self.timed_out(endpoint)),
+            Ok(Err(error)) => Err(failed(endpoint, &error)),
+            Ok(Ok(lease)) => {
+                let record = lease.as_ref().map(record);
+                self.remember(lease);
+                Ok(record)
+            }
+        }
+    }
+
+    /// One attempt to write. Attempts that are on their way at the same time go to different
+    /// endpoints, and always over different connections: HTTP/1.1 carries one request at a time.
+    pub async fn write(&self, write: LeaseWrite) -> (Written, Option<LeaseError>) {
+        let (endpoint, api) = self.api(write.in_flight);
+        let lease = self.object(&write);
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let request = async {
+            if write.base.is_some() {
+                api.replace(&self.name, &params, &lease).await
+            } else {
+                api.create(&params, &lease).await
+            }
+        };
+        match tokio::time::timeout(self.timeout, request).await {
+            Err(_) => (Written::Failed, Some(self.timed_out(endpoint))),
+            Ok(Ok(lease)) => {
+                let stored = record(&lease);
+                self.remember(Some(lease));
+                (Written::Stored(stored), None)
+            }
+            Ok(Err(error)) if is_conflict(&error) => (Written::Conflict, None),
+            Ok(Err(error)) => (Written::Failed, Some(failed(endpoint, &error))),
+        }
+    }
+
+    /// The Lease's name as `namespace/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn api(&self, attempt: usize) -> (&str, Api<Lease>) {
+        let (endpoint, client) = &self.clients[attempt % self.clients.len()];
+        (endpoint, Api::namespaced(client.clone(), &self.namespace))
+    }
+
+    pub(super) fn remember(&self, lease: Option<Lease>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.extend(lease);
+        while recent.len() > RECENT {
+            recent.pop_front();
+        }
+    }
+
+    fn timed_out(&self, endpoint: &str) -> LeaseError {
+        LeaseError::Timeout { endpoint: endpoint.into(), limit: self.timeout }
+    }
+
+    /// The object to send: what is known of the present one, with our fields set. The version that
+    /// must be current is always the one that the model has decided on.
+    fn object(&self, write: &LeaseWrite) -> Lease {
+        let base = write.base.as_ref().map(|version| &version.0);
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = |lease: &&Lease| base.is_some() && lease.metadata.resource_version.as_ref() == base;
+        let mut lease = recent.iter().rfind(current).cloned().unwrap_or_default();
+        drop(recent);
+        lease.metadata = ObjectMeta {
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.name.clone()),
+            resource_version: write.base.as_ref().map(|version| version.0.clone()),
+            managed_fields: None,
+            ..lease.metadata
+        };
+        let note = serde_json::to_string(&write.note).unwrap_or_default();
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(TENURE.into(), note.clone());
+        if write.release {
+            annotations.insert(RELEASED.into(), note);
+        } else {
+            annotations.remove(RELEASED);
+        }
+        let holder = if write.release { "" } else { write.note.holder.as_str() };
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: i32::try_from(write.duration_s).ok(),
+            lease_transitions: i32::try_from(write.note.transitions).ok(),
+            acquire_time: micro_time(write.note.acquire_us),
+            renew_time: micro_time(write.renew_us),
+            ..lease.spec.unwrap_or_default()
+        });
+        lease
+    }
+}
+
+/// What the model sees of a Lease. Missing, negative or unreadable parts become neutral values: a
+/// Lease full of garbage belongs to a stranger, and is waited out.
+pub fn record(lease: &Lease) -> Record {
+    let spec = lease.spec.clone().unwrap_or_default();
+    let note = |key: &str| -> Option<TenureNote> {
+        serde_json::from_str(lease.metadata.annotations.as_ref()?.get(key)?).ok()
+    };
+    Record {
+        uid: lease.metadata.uid.clone().unwrap_or_default(),
+        version: Version(lease.metadata.resource_version.clone().unwrap_or_default()),
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration_s: spec.lease_duration_seconds.and_then(|d| u32::try_from(d).ok()).unwrap_or(0),
+        transitions: spec.lease_transitions.map_or(0, i64::from).max(0),
+        acquire_us: spec.acquire_time.map(|time| time.0.as_microsecond()),
+        renew_us: spec.renew_time.map(|time| time.0.as_microsecond()),
+        note: note(TENURE),
+        released: note(RELEASED),
+    }
+}
+
+fn micro_time(us: i64) -> Option<MicroTime> {
+    Timestamp::from_microsecond(us).ok().map(MicroTime)
+}
+
+/// 409: another version is current, or the Lease exists. 404 to a PUT: it is gone.
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409 || status.code == 404)
+}
+
+fn failed(endpoint: &str, error: &kube::Error) -> LeaseError {
+    let mut what = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !what.contains(&text) {
+            what = format!("{what}: {text}");
+        }
+        source = error.source();
+    }
+    LeaseError::Request { endpoint: endpoint.into(), what }
+}

@@ -1,0 +1,5 @@
+//! Kubernetes I/O: clients for the API servers, and the Lease.
+
+pub mod client;
+pub mod lease;
+pub mod watch;

@@ -1,0 +1,157 @@
+//! What this host should look like, given where its elections stand.
+
+use super::{
+    election::{Election, State},
+    time::BootNs,
+    timing::Timing,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use vip_common::{
+    abi::{HostAddr, Iface, Ip, Port, Vip},
+    wire::solicited_node,
+};
+
+/// Index of the loopback interface, the same in every network namespace.
+pub const LOOPBACK: u32 = 1;
+
+/// A VIP and where it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipSpec {
+    /// The address.
+    pub ip: IpAddr,
+    /// The slot of the Lease that guards it.
+    pub slot: u32,
+}
+
+/// An interface that xvip is told to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Its bit in the VIP map: the position in the configuration.
+    pub bit: u8,
+    /// Whether VIPs are answered on it; otherwise claims are only guarded.
+    pub answer: bool,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Up, with carrier.
+    pub up: bool,
+}
+
+/// How an address that xvip owns should be on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddrSpec {
+    /// A VIP, for this many seconds: a dead node forgets it by itself.
+    Vip {
+        /// `valid_lft`.
+        valid_s: u32,
+    },
+    /// A solicited-node group, joined by the kernel, which reports it to snooping switches.
+    Group,
+}
+
+/// What the host should look like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Entries of the VIP map.
+    pub vips: BTreeMap<Ip, Vip>,
+    /// Addresses whose entries are nobody's business yet: nothing has been read from the API.
+    pub untouched: BTreeSet<Ip>,
+    /// Addresses and groups.
+    pub addrs: BTreeMap<HostAddr, AddrSpec>,
+    /// Entries of the interface map.
+    pub ifaces: BTreeMap<Port, Iface>,
+}
+
+/// The desired state of all VIPs whose election is in `elections` (by slot).
+pub fn desired(
+    now: BootNs,
+    elections: &BTreeMap<u32, Election>,
+    timings: &BTreeMap<u32, Timing>,
+    vips: &[VipSpec],
+    links: &[Link],
+) -> Desired {
+    let mut want = Desired::default();
+    let answer = mask(links.iter().filter(|link| link.answer));
+    let guard = mask(links.iter());
+    for link in links {
+        let port = Port { ifindex: link.ifindex, outer_vid: 0, inner_vid: 0 };
+        want.ifaces.insert(port, Iface { mac: link.mac, bit: link.bit, up: u8::from(link.up) });
+    }
+    for vip in vips {
+        let (Some(election), Some(timing)) = (elections.get(&vip.slot), timings.get(&vip.slot)) else {
+            continue;
+        };
+        let ip = Ip::from(vip.ip);
+        let (presence, carried) = presence(now, election, timing);
+        let generation = match presence {
+            Presence::Untouched => {
+                want.untouched.insert(ip);
+                want_groups(&mut want, vip.ip, links);
+                continue;
+            }
+            Presence::Absent => None,
+            Presence::Silent => Some(0),
+            Presence::Serving => Some(election.generation()),
+        };
+        if let Some(generation) = generation {
+            let entry = Vip { slot: vip.slot, _reserved: 0, generation, answer, guard };
+            want.vips.insert(ip, entry);
+            want_groups(&mut want, vip.ip, links);
+        }
+        if carried {
+            let valid_s = timing.duration_s + timing.linger.as_secs() as u32 + ADDRESS_SLACK_S;
+            want.addrs.insert(HostAddr { ip, ifindex: LOOPBACK }, AddrSpec::Vip { valid_s });
+        }
+    }
+    want
+}
+
+/// Every candidate is in the solicited-node group in advance: a report that is lost at a take-over
+/// costs seconds. VIPs that share the low 24 bits share the group.
+fn want_groups(want: &mut Desired, vip: IpAddr, links: &[Link]) {
+    if let IpAddr::V6(v6) = vip {
+        let ip = Ip::v6(solicited_node(&v6.octets()));
+        for link in links.iter().filter(|link| link.answer) {
+            want.addrs.insert(HostAddr { ip, ifindex: link.ifindex }, AddrSpec::Group);
+        }
+    }
+}
+
+/// The lifetime of an address is this much longer than D plus linger, so that a refresh with every
+/// renewal never comes too late.
+const ADDRESS_SLACK_S: u32 = 5;
+
+enum Presence {
+    /// Entries stay as they are: after a crash they are silent by their fence.
+    Untouched,
+    /// Frames pass: another program may own the address here.
+    Absent,
+    /// Questions and claims are dropped.
+    Silent,
+    /// The fence decides.
+    Serving,
+}
+
+fn presence(now: BootNs, election: &Election, timing: &Timing) -> (Presence, bool) {
+    let lingering = now < election.linger_until();
+    match election.state() {
+        State::Unknown => (Presence::Untouched, false),
+        State::Waiting(_) if election.held_by_other_program_here() => (Presence::Absent, false),
+        State::Waiting(_) => (Presence::Silent, lingering),
+        State::Holding(holding) => {
+            (Presence::Serving, now < holding.until.after(timing.linger))
+        }
+        State::Leaving(_) => (Presence::Silent, lingering),
+        // The entry outlives the address: without it the kernel would answer for what is carried.
+        State::Left if lingering => (Presence::Silent, true),
+        State::Left => (Presence::Absent, false),
+    }
+}
+
+fn mask<'a>(links: impl Iterator<Item = &'a Link>) -> u64 {
+    links.fold(0, |mask, link| mask | 1 << (link.bit & 63))
+}

@@ -1,0 +1,415 @@
+//! The election for one Lease, as seen by one node: a state machine without I/O.
+
+use super::{
+    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+    time::{BootNs, Now},
+    timing::Timing,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Who this process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Node name; becomes `holderIdentity`.
+    pub node: String,
+    /// Uuid of this process.
+    pub process: String,
+    /// Boot id of this host.
+    pub boot_id: String,
+}
+
+/// Where an observation comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A GET without `resourceVersion`: linearizable.
+    Quorum,
+    /// A watch event: may come from an API server that lags behind.
+    Watch,
+}
+
+/// The outcome of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// 2xx, and what the server returned.
+    Stored(Record),
+    /// 409 or 404: the base is not current any more, or the Lease exists already.
+    Conflict,
+    /// Anything else: the write may or may not have been stored.
+    Failed,
+}
+
+/// What happens to an election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The Lease was read (`None`: it does not exist).
+    Observed(Source, Option<Record>),
+    /// A write has ended.
+    Written {
+        /// [`LeaseWrite::id`].
+        id: u64,
+        /// How.
+        outcome: Written,
+    },
+    /// A read has failed.
+    ReadFailed,
+    /// After [`Effect::ClearFence`]: the kernel is silent, no program runs on the old value and no
+    /// announcement is queued.
+    Silenced,
+    /// Somebody else answers for one of the addresses.
+    AddressInUse,
+    /// Give the Lease up.
+    Leave,
+    /// The time of [`Election::wake_at`] has come.
+    Tick,
+}
+
+/// What an election wants done. Fence effects are executed first and never queued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Store the tenure (when `new`) and the deadline.
+    RaiseFence {
+        /// The confirmed tenure.
+        tenure: Tenure,
+        /// Counts the tenures of this slot.
+        generation: u64,
+        /// Until when the kernel may answer.
+        deadline: BootNs,
+        /// D of the confirmed write.
+        duration_s: u32,
+        /// A fence where none was live: publish, then announce.
+        new: bool,
+    },
+    /// Store an earlier deadline, before a write that shortens D leaves.
+    LowerFence(BootNs),
+    /// Store 0, read it back, wait a grace period and for queued announcements.
+    ClearFence(Why),
+    /// Write the Lease.
+    Write(LeaseWrite),
+    /// Read the Lease from a quorum.
+    Read,
+    /// Ask whether the addresses are in use (RFC 5227), before the Lease is first created.
+    ProbeAddresses,
+    /// Something worth a line in the log.
+    Notice(Notice),
+}
+
+/// Why a fence is cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// This node gives up on purpose.
+    Leaving,
+    /// Somebody else holds the Lease.
+    Deposed,
+    /// The tenure found in the maps at start is not in the Lease any more.
+    NotAdopted,
+}
+
+/// A change of state that people care about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// This node took over.
+    TookOver(TakeReason),
+    /// The fence had run out and is live again under the same tenure.
+    Regained,
+    /// A tenure of an earlier process of this boot goes on.
+    Adopted,
+    /// Somebody else holds the Lease now.
+    Lost(String),
+    /// This node follows another holder.
+    Following(String),
+    /// The holder is not xvip.
+    Foreign {
+        /// `holderIdentity`.
+        holder: String,
+        /// It stands under our own node name: another program on this node.
+        own_name: bool,
+    },
+    /// The Lease does not exist.
+    Missing,
+    /// An address is in use by somebody else; creation is put off.
+    InUse,
+    /// The Lease vanished or went back in time under a live fence and is written again.
+    Reasserted,
+    /// The fence ran out because no write was confirmed in time.
+    Lapsed,
+    /// The Lease was given up.
+    Released,
+    /// The Lease could not be given up and runs out by itself.
+    ReleaseFailed,
+}
+
+/// Why a node took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeReason {
+    /// The holder gave it up.
+    Released,
+    /// The holder was not heard of for D·(1+ρ).
+    Expired,
+    /// There was no Lease.
+    Created,
+}
+
+/// Where an election stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing has been read since the start.
+    Unknown,
+    /// Somebody else holds the Lease, or nobody.
+    Waiting(Waiting),
+    /// This node holds it, until the fence runs out.
+    Holding(Holding),
+    /// The fence is being cleared, then the Lease is given up.
+    Leaving(Holding),
+    /// The Lease is done with.
+    Left,
+}
+
+/// The state of a candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The last reading; `None`: the Lease does not exist.
+    pub seen: Option<Record>,
+    /// When its spec was first seen so.
+    pub since: BootNs,
+    /// How long it must stay so before it may be taken.
+    pub wait: Duration,
+    /// It may be taken at once: a valid release.
+    pub released: bool,
+    /// The take-over that was sent and may yet be stored.
+    pub taking: Option<Taking>,
+    /// No attempt before this.
+    pub not_before: BootNs,
+}
+
+/// A take-over that was sent. All attempts carry one note, so that whichever of them is stored, and
+/// even if its answer is lost, the record is recognised as ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taking {
+    pub(super) note: TenureNote,
+    pub(super) base: Option<Version>,
+    pub(super) reason: TakeReason,
+    pub(super) renew_us: i64,
+    /// `sent` of each attempt that has not ended.
+    pub(super) in_flight: BTreeMap<u64, BootNs>,
+}
+
+/// The state of a holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The confirmed tenure.
+    pub tenure: Tenure,
+    /// The last confirmed version.
+    pub base: Version,
+    /// The fence; the kernel is silent from here on.
+    pub until: BootNs,
+    /// `sent` of the write that raised it.
+    pub sent: BootNs,
+    /// D of the last confirmed write.
+    pub duration_s: u32,
+    /// `renewTime` of the last write.
+    pub renew_us: i64,
+    /// When to write next.
+    pub next_write: BootNs,
+    /// Writes on their way.
+    pub in_flight: BTreeMap<u64, InFlight>,
+    /// The fence has run out and [`Notice::Lapsed`] has been given.
+    pub lapsed: bool,
+    /// `base` is known to be overtaken; it must be read again before the next write.
+    pub stale: bool,
+    /// The kernel has been silenced, so the Lease may be given up.
+    pub silent: bool,
+}
+
+/// A renewal on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    pub(super) sent: BootNs,
+    pub(super) base: Option<Version>,
+    pub(super) release: bool,
+}
+
+/// A live slot of this boot, found in the pinned maps at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The tenure that its fence was raised for.
+    pub tenure: Tenure,
+    /// The fence.
+    pub until: BootNs,
+    /// D of the last confirmed write.
+    pub duration_s: u32,
+}
+
+/// The election for one Lease.
+#[derive(Clone, Debug)]
+pub struct Election {
+    pub(super) me: Identity,
+    pub(super) timing: Timing,
+    pub(super) state: State,
+    pub(super) generation: u64,
+    pub(super) backed: Option<Slot>,
+    pub(super) last_tenure: Option<Tenure>,
+    pub(super) eligible: bool,
+    pub(super) leaving: bool,
+    pub(super) next_id: u64,
+    pub(super) linger_until: BootNs,
+    pub(super) leave_until: BootNs,
+    pub(super) read_pending: bool,
+}
+
+impl Election {
+    /// A new election. `generation` is the highest that the slot has ever had, `backed` its tenure
+    /// if that was raised on this boot.
+    pub fn new(me: Identity, timing: Timing, generation: u64, backed: Option<Slot>) -> Self {
+        Self {
+            me,
+            timing,
+            state: State::Unknown,
+            generation,
+            backed,
+            last_tenure: None,
+            eligible: true,
+            leaving: false,
+            next_id: 0,
+            linger_until: BootNs(0),
+            leave_until: BootNs(0),
+            read_pending: false,
+        }
+    }
+
+    /// Takes one input in and says what is to be done, in order.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match input {
+            Input::Leave => self.leave(now, &mut out),
+            Input::ReadFailed => self.read_pending = false,
+            Input::Silenced => self.silenced(now, &mut out),
+            Input::AddressInUse => self.address_in_use(now, &mut out),
+            Input::Written { id, outcome } => self.written(now, id, outcome, &mut out),
+            Input::Observed(source, record) => {
+                if source == Source::Quorum {
+                    self.read_pending = false;
+                }
+                if self.is_evidence(source, record.as_ref()) {
+                    self.observed(now, record, &mut out);
+                }
+            }
+            Input::Tick => {}
+        }
+        self.act(now, &mut out);
+        out
+    }
+
+    /// Whether this node is able to serve: its interface is up and guarded. Taken into account by
+    /// the next step.
+    pub fn set_eligible(&mut self, eligible: bool) {
+        self.eligible = eligible;
+    }
+
+    /// When to call [`step`](Self::step) with [`Input::Tick`], at the latest.
+    pub fn wake_at(&self, now: BootNs) -> Option<BootNs> {
+        let wake = match &self.state {
+            State::Unknown | State::Left => None,
+            State::Waiting(waiting) => self.waiting_wake(waiting),
+            State::Holding(holding) => {
+                let lapse = (!holding.lapsed).then_some(holding.until);
+                Some(lapse.map_or(holding.next_write, |at| at.min(holding.next_write)))
+            }
+            State::Leaving(holding) => Some(holding.next_write.min(self.leave_until)),
+        };
+        let linger = (self.linger_until > now).then_some(self.linger_until);
+        wake.into_iter().chain(linger).min()
+    }
+
+    /// The present state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The generation of the last tenure on this slot.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The address stays for late traffic until then.
+    pub fn linger_until(&self) -> BootNs {
+        self.linger_until
+    }
+
+    /// Whether another program on this very node holds the Lease: then the guard must not stand in
+    /// its way.
+    pub fn held_by_other_program_here(&self) -> bool {
+        let State::Waiting(waiting) = &self.state else { return false };
+        let Some(record) = &waiting.seen else { return false };
+        record.holder == self.me.node && record.tenure().is_none()
+    }
+
+    /// Only a quorum read, or a watch event newer than everything known, is evidence. An older one
+    /// comes from a lagging API server and changes nothing.
+    fn is_evidence(&self, source: Source, record: Option<&Record>) -> bool {
+        if source == Source::Quorum {
+            return true;
+        }
+        let known = match &self.state {
+            State::Unknown | State::Left => return false,
+            State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| &seen.version),
+            State::Holding(holding) | State::Leaving(holding) => Some(&holding.base),
+        };
+        // A deletion arrives without a version of its own and is confirmed by a quorum read.
+        match (record, known) {
+            (Some(record), Some(known)) => record.version.newer_than(known),
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    fn observed(&mut self, now: Now, record: Option<Record>, out: &mut Vec<Effect>) {
+        match std::mem::replace(&mut self.state, State::Unknown) {
+            State::Unknown => self.first_observation(now, record, out),
+            State::Waiting(waiting) => self.observed_waiting(now, waiting, record, out),
+            State::Holding(holding) => self.observed_holding(now, holding, record, out),
+            State::Leaving(holding) => self.observed_leaving(now, holding, record, out),
+            State::Left => self.state = State::Left,
+        }
+    }
+
+    fn written(&mut self, now: Now, id: u64, outcome: Written, out: &mut Vec<Effect>) {
+        match std::mem::replace(&mut self.state, State::Unknown) {
+            State::Waiting(waiting) => self.written_waiting(now, waiting, id, outcome, out),
+            State::Holding(holding) => self.written_holding(now, holding, id, outcome, out),
+            State::Leaving(holding) => self.written_leaving(now, holding, id, outcome, out),
+            other => self.state = other,
+        }
+    }
+
+    /// What the passage of time asks for.
+    fn act(&mut self, now: Now, out: &mut Vec<Effect>) {
+        match std::mem::replace(&mut self.state, State::Unknown) {
+            State::Waiting(waiting) => self.act_waiting(now, waiting, out),
+            State::Holding(holding) => self.act_holding(now, holding, out),
+            State::Leaving(holding) => self.act_leaving(now, holding, out),
+            other => self.state = other,
+        }
+    }
+
+    pub(super) fn read(&mut self, out: &mut Vec<Effect>) {
+        if !self.read_pending {
+            self.read_pending = true;
+            out.push(Effect::Read);
+        }
+    }
+
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// D for a record that names none.
+    pub(super) fn duration_of(&self, record: &Record) -> u32 {
+        record.duration_s.max(self.timing.duration_s)
+    }
+}
+
+/// A `renewTime` that differs from the one before it.
+pub(super) fn next_renew_time(now: Now, previous: Option<i64>) -> i64 {
+    previous.map_or(now.wall_us, |previous| now.wall_us.max(previous.saturating_add(1)))
+}

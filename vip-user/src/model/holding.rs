@@ -1,0 +1,249 @@
+//! Holding a Lease: renewals raise the fence, definitive evidence of another holder drops it.
+
+use super::{
+    election::{
+        Effect, Election, Holding, InFlight, Notice, Slot, State, Why, Written, next_renew_time,
+    },
+    record::{LeaseWrite, Record, Tenure, Version},
+    time::{BootNs, Now},
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Attempts that may be on their way at once. A slow one is not cancelled: its answer may still come.
+const MAX_IN_FLIGHT: usize = 4;
+
+impl Holding {
+    pub(super) fn new(tenure: Tenure, base: Version, duration_s: u32, now: BootNs) -> Self {
+        Self {
+            tenure,
+            base,
+            until: BootNs(0),
+            sent: BootNs(0),
+            duration_s,
+            renew_us: 0,
+            next_write: now,
+            in_flight: BTreeMap::new(),
+            lapsed: true,
+            stale: false,
+            silent: false,
+        }
+    }
+}
+
+impl Election {
+    /// Pause between attempts that fail at once.
+    pub(super) fn retry(&self) -> Duration {
+        self.timing.renew_every / 4
+    }
+
+    /// A live slot of this boot is a tenure of ours, whichever process began it.
+    pub(super) fn first_observation(&mut self, now: Now, record: Option<Record>, out: &mut Vec<Effect>) {
+        let Some(Slot { tenure, until, duration_s }) = self.backed.take() else {
+            return self.follow(now, None, record, out);
+        };
+        if now.boot >= until {
+            out.push(Effect::ClearFence(Why::NotAdopted));
+            return self.follow(now, None, record, out);
+        }
+        let base = record.as_ref().map_or(Version(String::new()), |record| record.version.clone());
+        let mut holding = Holding::new(tenure, base, duration_s, now.boot);
+        holding.until = until;
+        holding.sent = BootNs(until.0.saturating_sub(self.timing.hold(duration_s).as_nanos() as u64));
+        holding.renew_us = record.as_ref().and_then(|record| record.renew_us).unwrap_or(0);
+        holding.lapsed = false;
+        let ours = record.as_ref().and_then(Record::tenure).as_ref() == Some(&holding.tenure);
+        if ours {
+            out.push(Effect::Notice(Notice::Adopted));
+        }
+        self.observed_holding(now, holding, record, out);
+    }
+
+    pub(super) fn observed_holding(
+        &mut self,
+        now: Now,
+        mut holding: Holding,
+        record: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
+        let live = now.boot < holding.until;
+        match record {
+            Some(record) if record.tenure().as_ref() == Some(&holding.tenure) => {
+                holding.base = record.version.clone();
+                holding.stale = false;
+                holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
+                if record.duration_s < holding.duration_s {
+                    // Somebody shortened D by hand: takers that start now see only the new value.
+                    self.shorten(&mut holding, record.duration_s, out);
+                }
+                self.state = State::Holding(holding);
+            }
+            None if live => self.reassert(now, holding, None, out),
+            Some(record) if live && may_reassert(&holding.tenure, &record) => {
+                holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
+                self.reassert(now, holding, Some(record.version), out);
+            }
+            other => {
+                out.push(Effect::ClearFence(Why::Deposed));
+                let holder = other.as_ref().map(|record| record.holder.clone()).unwrap_or_default();
+                out.push(Effect::Notice(Notice::Lost(holder)));
+                self.last_tenure = Some(holding.tenure);
+                self.linger_until = now.boot.after(self.timing.linger);
+                self.follow(now, None, other, out);
+            }
+        }
+    }
+
+    pub(super) fn written_holding(
+        &mut self,
+        now: Now,
+        mut holding: Holding,
+        id: u64,
+        outcome: Written,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(attempt) = holding.in_flight.remove(&id) {
+            match outcome {
+                Written::Stored(record) => self.renewed(now, &mut holding, &attempt, &record, out),
+                Written::Conflict => {
+                    if attempt.base.is_none() || attempt.base.as_ref() == Some(&holding.base) {
+                        holding.stale = true;
+                        self.read(out);
+                    }
+                }
+                Written::Failed => {
+                    holding.next_write = holding.next_write.min(now.boot.after(self.retry()));
+                }
+            }
+        }
+        self.state = State::Holding(holding);
+    }
+
+    pub(super) fn act_holding(&mut self, now: Now, mut holding: Holding, out: &mut Vec<Effect>) {
+        if !holding.lapsed && now.boot >= holding.until {
+            holding.lapsed = true;
+            out.push(Effect::Notice(Notice::Lapsed));
+        }
+        if now.boot >= holding.next_write {
+            holding.next_write = now.boot.after(self.timing.renew_every);
+            if holding.stale {
+                self.read_pending = true;
+                out.push(Effect::Read);
+            } else if holding.in_flight.len() < MAX_IN_FLIGHT {
+                self.shorten(&mut holding, self.timing.duration_s, out);
+                let base = Some(holding.base.clone());
+                let write = self.write(now, &mut holding, base);
+                out.push(Effect::Write(write));
+            }
+        }
+        self.state = State::Holding(holding);
+    }
+
+    /// The write of the standing tenure (or of its release), remembered as on its way.
+    pub(super) fn write(
+        &mut self,
+        now: Now,
+        holding: &mut Holding,
+        base: Option<Version>,
+    ) -> LeaseWrite {
+        holding.renew_us = next_renew_time(now, Some(holding.renew_us));
+        let id = self.fresh_id();
+        let release = holding.silent;
+        let in_flight = holding.in_flight.len();
+        // `now` was read before the request leaves: the fence is counted from here.
+        holding.in_flight.insert(id, InFlight { sent: now.boot, base: base.clone(), release });
+        LeaseWrite {
+            id,
+            base,
+            note: holding.tenure.note.clone(),
+            duration_s: self.timing.duration_s,
+            renew_us: holding.renew_us,
+            release,
+            in_flight,
+        }
+    }
+
+    /// A write was answered with 2xx. It counts only if the body carries our tenure under a new
+    /// version; the fence is the shorter of D written and D returned, counted from `sent`.
+    fn renewed(
+        &mut self,
+        now: Now,
+        holding: &mut Holding,
+        attempt: &InFlight,
+        record: &Record,
+        out: &mut Vec<Effect>,
+    ) {
+        let created = attempt.base.is_none();
+        let ours = record.tenure().is_some_and(|tenure| {
+            tenure.note == holding.tenure.note && (created || tenure.uid == holding.tenure.uid)
+        });
+        if !ours || attempt.base.as_ref() == Some(&record.version) {
+            holding.stale = true;
+            return self.read(out);
+        }
+        let current = created || attempt.base.as_ref() == Some(&holding.base);
+        if current || record.version.newer_than(&holding.base) {
+            holding.base = record.version.clone();
+            holding.stale = false;
+        }
+        holding.tenure.uid.clone_from(&record.uid);
+        holding.duration_s = self.timing.duration_s.min(record.duration_s);
+        let deadline = self.timing.fence(attempt.sent, holding.duration_s);
+        if deadline <= holding.until || deadline <= now.boot {
+            return;
+        }
+        let new = now.boot >= holding.until;
+        if new {
+            out.push(Effect::Notice(Notice::Regained));
+        }
+        holding.until = deadline;
+        holding.sent = attempt.sent;
+        holding.lapsed = false;
+        out.push(Effect::RaiseFence {
+            tenure: holding.tenure.clone(),
+            generation: self.generation,
+            deadline,
+            duration_s: holding.duration_s,
+            new,
+        });
+    }
+
+    /// A fence that was raised for a longer D is lowered to what takers may assume of the shorter.
+    fn shorten(&self, holding: &mut Holding, duration_s: u32, out: &mut Vec<Effect>) {
+        if duration_s >= holding.duration_s {
+            return;
+        }
+        let lower = self.timing.fence(holding.sent, duration_s);
+        if lower < holding.until {
+            holding.until = lower;
+            out.push(Effect::LowerFence(lower));
+        }
+        holding.duration_s = duration_s;
+    }
+
+    fn reassert(&mut self, now: Now, mut holding: Holding, base: Option<Version>, out: &mut Vec<Effect>) {
+        if let Some(base) = &base {
+            holding.base = base.clone();
+        }
+        holding.stale = false;
+        holding.next_write = now.boot.after(self.timing.renew_every);
+        out.push(Effect::Notice(Notice::Reasserted));
+        let write = self.write(now, &mut holding, base);
+        out.push(Effect::Write(write));
+        self.state = State::Holding(holding);
+    }
+}
+
+/// Whether a record that is not ours may be overwritten under a live fence: nobody else can hold the
+/// Lease then, so it was blanked by hand, or an older content was restored. A release of our own
+/// tenure is not blank: somebody may already have taken it. Whatever names another holder in a
+/// Lease of another uid is left alone, for silence is always safe.
+fn may_reassert(tenure: &Tenure, record: &Record) -> bool {
+    if record.releases(tenure) {
+        return false;
+    }
+    let older = record.uid == tenure.uid && record.transitions < tenure.note.transitions;
+    if record.holder.is_empty() {
+        return older || record.uid != tenure.uid || record.transitions == tenure.note.transitions;
+    }
+    older && record.tenure().is_some()
+}

@@ -1,0 +1,117 @@
+//! Giving a Lease up: silence first, then the release.
+
+use super::{
+    election::{Effect, Election, Holding, Notice, State, Why, Written},
+    record::Record,
+    time::Now,
+};
+
+impl Election {
+    pub(super) fn leave(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        // Past D·(1+ρ) others have taken over anyway.
+        self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
+        match std::mem::replace(&mut self.state, State::Left) {
+            State::Holding(mut holding) => {
+                holding.next_write = self.leave_until;
+                self.linger_until = now.boot.after(self.timing.linger);
+                out.push(Effect::ClearFence(Why::Leaving));
+                self.state = State::Leaving(holding);
+            }
+            // A take-over on its way must not be orphaned: it is waited for and then given up.
+            State::Waiting(waiting) => self.state = State::Waiting(waiting),
+            State::Unknown => out.push(Effect::ClearFence(Why::Leaving)),
+            other => self.state = other,
+        }
+    }
+
+    /// Only now, with the kernel silent and nothing queued, may the release leave this host.
+    pub(super) fn silenced(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if let State::Leaving(holding) = &mut self.state {
+            holding.silent = true;
+            holding.next_write = now.boot;
+            if holding.stale {
+                self.read(out);
+            }
+        }
+    }
+
+    pub(super) fn observed_leaving(
+        &mut self,
+        now: Now,
+        mut holding: Holding,
+        record: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
+        match record {
+            Some(record) if record.tenure().as_ref() == Some(&holding.tenure) => {
+                holding.base = record.version;
+                holding.stale = false;
+                if holding.silent {
+                    holding.next_write = now.boot;
+                }
+                self.state = State::Leaving(holding);
+            }
+            // Released by a write whose answer was lost, or taken away: nothing is left to give up.
+            _ => self.left(Notice::Released, out),
+        }
+    }
+
+    pub(super) fn written_leaving(
+        &mut self,
+        now: Now,
+        mut holding: Holding,
+        id: u64,
+        outcome: Written,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(attempt) = holding.in_flight.remove(&id) {
+            match outcome {
+                Written::Stored(_) if attempt.release => return self.left(Notice::Released, out),
+                // A renewal that was on its way when the stop came raises no fence any more.
+                Written::Stored(record) => {
+                    holding.base = record.version;
+                    if holding.silent {
+                        holding.next_write = now.boot;
+                    }
+                }
+                Written::Conflict => {
+                    holding.stale = true;
+                    self.read(out);
+                }
+                Written::Failed => {
+                    if holding.silent {
+                        holding.next_write = now.boot.after(self.retry());
+                    }
+                }
+            }
+        }
+        self.state = State::Leaving(holding);
+    }
+
+    pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Vec<Effect>) {
+        if now.boot >= self.leave_until {
+            return self.left(Notice::ReleaseFailed, out);
+        }
+        if holding.silent && now.boot >= holding.next_write {
+            holding.next_write = now.boot.after(self.timing.renew_every);
+            if holding.stale {
+                self.read_pending = true;
+                out.push(Effect::Read);
+            } else {
+                let base = Some(holding.base.clone());
+                let write = self.write(now, &mut holding, base);
+                out.push(Effect::Write(write));
+            }
+        }
+        self.state = State::Leaving(holding);
+    }
+
+    fn left(&mut self, notice: Notice, out: &mut Vec<Effect>) {
+        out.push(Effect::Notice(notice));
+        self.state = State::Left;
+    }
+}

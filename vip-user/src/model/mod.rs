@@ -1,0 +1,19 @@
+//! The pure core: who holds what until when, and what the host should look like. Nothing in here
+//! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
+//!
+//! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
+//! [`leaving`], [`desired`], [`plan`].
+#![forbid(unsafe_code)]
+
+pub mod time;
+pub mod timing;
+pub mod record;
+pub mod election;
+pub mod holding;
+pub mod waiting;
+pub mod leaving;
+pub mod desired;
+pub mod plan;
+
+#[cfg(test)]
+mod election_tests;

@@ -1,0 +1,168 @@
+//! The way from what the host looks like to what it should look like: actions in a safe order.
+
+use super::desired::{AddrSpec, Desired};
+use std::collections::{BTreeMap, BTreeSet};
+use vip_common::abi::{HostAddr, Iface, Ip, Port, Vip};
+
+/// What the host looks like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actual {
+    /// Entries of the VIP map.
+    pub vips: BTreeMap<Ip, Vip>,
+    /// Entries of the interface map.
+    pub ifaces: BTreeMap<Port, Iface>,
+    /// Addresses on interfaces, with the seconds that they have left (`u32::MAX`: for ever).
+    pub addrs: BTreeMap<HostAddr, u32>,
+    /// Addresses and groups that xvip has written down as its own.
+    pub owned: BTreeSet<HostAddr>,
+}
+
+/// One change of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write an entry of the interface map.
+    SetIface(Port, Iface),
+    /// Remove an entry of the interface map.
+    RemoveIface(Port),
+    /// Write an entry of the VIP map.
+    Publish(Ip, Vip),
+    /// Remove an entry of the VIP map: frames pass.
+    Withdraw(Ip),
+    /// Write down and add an address or group, or refresh its lifetime.
+    AddAddr(HostAddr, AddrSpec),
+    /// Remove an address or group and its note.
+    DelAddr(HostAddr),
+}
+
+/// The actions, in order: whatever silences comes first; an address is there before its entry
+/// answers, and an entry goes only when no interface carries the address any more.
+pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for (port, iface) in &want.ifaces {
+        if have.ifaces.get(port) != Some(iface) {
+            actions.push(Action::SetIface(*port, *iface));
+        }
+    }
+    for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation == 0) {
+        actions.push(Action::Publish(*ip, *vip));
+    }
+    for (addr, spec) in &want.addrs {
+        if needs_adding(*addr, *spec, have) {
+            actions.push(Action::AddAddr(*addr, *spec));
+        }
+    }
+    for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation != 0) {
+        actions.push(Action::Publish(*ip, *vip));
+    }
+    let leaving = |addr: &HostAddr| have.owned.contains(addr) && !keeps(want, addr);
+    for addr in have.owned.iter().filter(|addr| leaving(addr)) {
+        actions.push(Action::DelAddr(*addr));
+    }
+    for ip in have.vips.keys() {
+        let carried = have.addrs.keys().any(|addr| addr.ip == *ip && !leaving(addr));
+        if !want.vips.contains_key(ip) && !want.untouched.contains(ip) && !carried {
+            actions.push(Action::Withdraw(*ip));
+        }
+    }
+    for port in have.ifaces.keys().filter(|port| !want.ifaces.contains_key(port)) {
+        actions.push(Action::RemoveIface(*port));
+    }
+    actions
+}
+
+fn changed<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a Ip, &'a Vip)> {
+    want.vips.iter().filter(|(ip, vip)| have.vips.get(ip) != Some(vip))
+}
+
+fn keeps(want: &Desired, addr: &HostAddr) -> bool {
+    want.addrs.contains_key(addr) || want.untouched.contains(&addr.ip)
+}
+
+fn needs_adding(addr: HostAddr, spec: AddrSpec, have: &Actual) -> bool {
+    match (spec, have.addrs.get(&addr)) {
+        (_, None) => true,
+        // Within two seconds of the full lifetime: the last renewal has just refreshed it.
+        (AddrSpec::Vip { valid_s }, Some(left)) => left.saturating_add(2) < valid_s,
+        (AddrSpec::Group, Some(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IP: Ip = Ip::v4([192, 0, 2, 10]);
+    const ADDR: HostAddr = HostAddr { ip: IP, ifindex: 1 };
+    const SPEC: AddrSpec = AddrSpec::Vip { valid_s: 10 };
+
+    fn vip(generation: u64) -> Vip {
+        Vip { slot: 0, _reserved: 0, generation, answer: 1, guard: 1 }
+    }
+
+    fn wants(generation: Option<u64>, addr: bool) -> Desired {
+        Desired {
+            vips: generation.map(|generation| (IP, vip(generation))).into_iter().collect(),
+            addrs: addr.then_some((ADDR, SPEC)).into_iter().collect(),
+            ..Desired::default()
+        }
+    }
+
+    fn has(generation: Option<u64>, left: Option<u32>) -> Actual {
+        Actual {
+            vips: generation.map(|generation| (IP, vip(generation))).into_iter().collect(),
+            addrs: left.map(|left| (ADDR, left)).into_iter().collect(),
+            owned: left.map(|_| ADDR).into_iter().collect(),
+            ..Actual::default()
+        }
+    }
+
+    #[test]
+    fn the_address_is_there_before_the_entry_answers() {
+        let actions = plan(&wants(Some(7), true), &has(Some(0), None));
+        assert_eq!(actions, [Action::AddAddr(ADDR, SPEC), Action::Publish(IP, vip(7))]);
+    }
+
+    #[test]
+    fn silence_comes_before_the_address_goes() {
+        let actions = plan(&wants(Some(0), false), &has(Some(7), Some(9)));
+        assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::DelAddr(ADDR)]);
+    }
+
+    #[test]
+    fn leaving_removes_the_address_and_then_the_entry() {
+        let actions = plan(&wants(None, false), &has(Some(0), Some(9)));
+        assert_eq!(actions, [Action::DelAddr(ADDR), Action::Withdraw(IP)]);
+    }
+
+    #[test]
+    fn the_guard_stays_while_another_interface_carries_the_address() {
+        let mut have = has(Some(0), None);
+        have.addrs.insert(HostAddr { ip: IP, ifindex: 9 }, u32::MAX);
+        assert_eq!(plan(&wants(None, false), &have), []);
+    }
+
+    #[test]
+    fn a_reached_state_needs_nothing() {
+        assert_eq!(plan(&wants(Some(7), true), &has(Some(7), Some(9))), []);
+    }
+
+    #[test]
+    fn a_lifetime_that_has_shrunk_is_refreshed() {
+        let actions = plan(&wants(Some(7), true), &has(Some(7), Some(7)));
+        assert_eq!(actions, [Action::AddAddr(ADDR, SPEC)]);
+    }
+
+    #[test]
+    fn nothing_is_touched_before_the_api_has_spoken() {
+        let mut want = wants(None, false);
+        want.untouched.insert(IP);
+        assert_eq!(plan(&want, &has(Some(7), Some(9))), []);
+    }
+
+    #[test]
+    fn a_foreign_address_is_never_removed() {
+        let mut have = has(None, Some(9));
+        have.owned.clear();
+        assert_eq!(plan(&wants(None, false), &have), []);
+    }
+}

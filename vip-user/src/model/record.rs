@@ -1,0 +1,120 @@
+//! What xvip sees of a Lease and what it writes.
+
+use serde::{Deserialize, Serialize};
+
+/// `metadata.resourceVersion`. The API server's versions are decimal numbers that grow with every
+/// write, and may be compared (KEP-5504); one that is not a number is never newer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Version(pub String);
+
+impl Version {
+    /// Whether this version is known to be later than `other`.
+    pub fn newer_than(&self, other: &Self) -> bool {
+        matches!((self.0.parse::<u64>(), other.0.parse::<u64>()), (Ok(a), Ok(b)) if a > b)
+    }
+}
+
+/// The annotation that turns a holder into a tenure. It repeats fields of the spec because other
+/// programs (client-go) write the spec and leave annotations standing: a note that does not match the
+/// spec belongs to nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TenureNote {
+    /// `spec.holderIdentity`: the node name.
+    pub holder: String,
+    /// `spec.leaseTransitions`.
+    pub transitions: i64,
+    /// `spec.acquireTime`, microseconds since 1970.
+    pub acquire_us: i64,
+    /// Uuid of the process that began the tenure.
+    pub process: String,
+    /// Boot id of its host.
+    pub boot_id: String,
+}
+
+/// One unbroken hold of one Lease object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tenure {
+    /// `metadata.uid` of the Lease: a re-created Lease starts a new tenure.
+    pub uid: String,
+    /// The rest.
+    pub note: TenureNote,
+}
+
+/// A Lease as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: Version,
+    /// `spec.holderIdentity`, empty if nobody holds it.
+    pub holder: String,
+    /// `spec.leaseDurationSeconds`; 0 where it is missing or not positive.
+    pub duration_s: u32,
+    /// `spec.leaseTransitions`, 0 where it is missing.
+    pub transitions: i64,
+    /// `spec.acquireTime` in microseconds since 1970.
+    pub acquire_us: Option<i64>,
+    /// `spec.renewTime` in microseconds since 1970.
+    pub renew_us: Option<i64>,
+    /// The annotation `xvip.io/tenure`, if it could be read.
+    pub note: Option<TenureNote>,
+    /// The annotation `xvip.io/released`, if it could be read.
+    pub released: Option<TenureNote>,
+}
+
+impl Record {
+    /// The tenure, if the annotation and the spec agree. Otherwise the holder is a stranger, even
+    /// under our own node name.
+    pub fn tenure(&self) -> Option<Tenure> {
+        let note = self.note.as_ref()?;
+        let agrees = note.holder == self.holder && self.repeats(note);
+        agrees.then(|| Tenure { uid: self.uid.clone(), note: note.clone() })
+    }
+
+    /// Whether the record is the release of `tenure`: nobody holds it, and the very write that
+    /// emptied it names that tenure. client-go releases before it stops answering, and
+    /// administrators blank the field by hand; neither counts.
+    pub fn releases(&self, tenure: &Tenure) -> bool {
+        self.holder.is_empty()
+            && self.uid == tenure.uid
+            && self.released.as_ref() == Some(&tenure.note)
+            && self.repeats(&tenure.note)
+    }
+
+    /// Whether two readings have the same spec. Labels and annotations may differ: editing them
+    /// restarts no timer.
+    pub fn same_spec(&self, other: &Self) -> bool {
+        self.uid == other.uid
+            && self.holder == other.holder
+            && self.duration_s == other.duration_s
+            && self.transitions == other.transitions
+            && self.acquire_us == other.acquire_us
+            && self.renew_us == other.renew_us
+    }
+
+    fn repeats(&self, note: &TenureNote) -> bool {
+        note.transitions == self.transitions && Some(note.acquire_us) == self.acquire_us
+    }
+}
+
+/// A write of the whole Lease, always by PUT (or POST) and never by PATCH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseWrite {
+    /// Names the attempt in its result.
+    pub id: u64,
+    /// The version that must still be current; `None` creates the Lease.
+    pub base: Option<Version>,
+    /// The tenure that is written (or released).
+    pub note: TenureNote,
+    /// `spec.leaseDurationSeconds`.
+    pub duration_s: u32,
+    /// `spec.renewTime`: differs from the last one in every write, because the API server answers a
+    /// byte-identical PUT with 200 and stores nothing.
+    pub renew_us: i64,
+    /// Whether this write gives the Lease up.
+    pub release: bool,
+    /// Attempts that are still on their way; this one must not wait behind them.
+    pub in_flight: usize,
+}

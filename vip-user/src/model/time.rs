@@ -1,0 +1,35 @@
+//! Instants. Only `CLOCK_BOOTTIME` decides anything; the wall clock is written into the Lease for
+//! people to read.
+
+use std::{fmt, time::Duration};
+
+/// `CLOCK_BOOTTIME` in nanoseconds: monotonic, and it goes on while the host sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootNs(pub u64);
+
+impl BootNs {
+    /// This instant plus a span.
+    pub const fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.as_nanos() as u64))
+    }
+
+    /// Time from `self` until `later`, zero if that is past.
+    pub const fn until(self, later: Self) -> Duration {
+        Duration::from_nanos(later.0.saturating_sub(self.0))
+    }
+}
+
+impl fmt::Display for BootNs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}s", self.0 / 1_000_000_000, self.0 / 1_000_000 % 1_000)
+    }
+}
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// The clock that decides.
+    pub boot: BootNs,
+    /// Microseconds since 1970, information only.
+    pub wall_us: i64,
+}

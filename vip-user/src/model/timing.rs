@@ -1,0 +1,50 @@
+//! The arithmetic of a lease: how long a holder may answer and how long a taker must wait.
+
+use super::time::BootNs;
+use std::time::Duration;
+
+/// Timings of one Lease, checked by the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// D: the lease length in whole seconds, the unit of the API.
+    pub duration_s: u32,
+    /// Time between renewals; also how long an attempt may take before another one is started.
+    pub renew_every: Duration,
+    /// Time that is taken off the fence: reading the clock, and frames that have passed the check
+    /// and are still queued.
+    pub margin: Duration,
+    /// ρ in percent: by how much the clock of a host may run fast or slow. `adjtimex` allows 10 % by
+    /// `tick` plus 0.05 % by frequency.
+    pub clock_error_percent: u32,
+    /// How long a foreign holder (kube-vip, any client-go program) is waited for after its last
+    /// sign of life; `None` is 2·D + 10 s of the record's D.
+    pub foreign_grace: Option<Duration>,
+    /// How long the address stays for late traffic after the VIP has been given up.
+    pub linger: Duration,
+}
+
+impl Timing {
+    /// D·(1-ρ) - margin: how long a holder may answer, from the moment before the request left.
+    pub fn hold(&self, duration_s: u32) -> Duration {
+        let percent = 100_u64.saturating_sub(u64::from(self.clock_error_percent));
+        Duration::from_millis(u64::from(duration_s) * percent * 10).saturating_sub(self.margin)
+    }
+
+    /// D·(1+ρ): how long a taker must have seen no change.
+    pub fn wait(&self, duration_s: u32) -> Duration {
+        let percent = 100 + u64::from(self.clock_error_percent);
+        Duration::from_millis(u64::from(duration_s) * percent * 10)
+    }
+
+    /// How long a foreign holder is waited for. client-go counts its tenure from the response, and
+    /// with an API that swallows requests it stops only after renewDeadline plus a release timeout.
+    pub fn foreign_wait(&self, duration_s: u32) -> Duration {
+        let grace = Duration::from_secs(2 * u64::from(duration_s) + 10);
+        self.foreign_grace.unwrap_or(grace).max(self.wait(duration_s))
+    }
+
+    /// The deadline of a fence for a write that left after `sent`.
+    pub fn fence(&self, sent: BootNs, duration_s: u32) -> BootNs {
+        sent.after(self.hold(duration_s))
+    }
+}

@@ -1,0 +1,263 @@
+//! Waiting for a Lease: timers run from what this node has observed, never from what a record says
+//! about the time.
+
+use super::{
+    election::{
+        Effect, Election, Holding, Notice, State, TakeReason, Taking, Waiting, Why, Written,
+        next_renew_time,
+    },
+    record::{LeaseWrite, Record, TenureNote},
+    time::{BootNs, Now},
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// How long an address is asked for before its Lease is first created: three probes a second apart
+/// and the ANNOUNCE_WAIT of RFC 5227 section 1.1.
+pub const PROBE_TIME: Duration = Duration::from_secs(4);
+
+impl Election {
+    /// Starts waiting for what was observed, knowing how long was waited before.
+    pub(super) fn follow(
+        &mut self,
+        now: Now,
+        before: Option<&Waiting>,
+        record: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
+        let own = self.wait_for(record.as_ref());
+        let wait = match (before, &record) {
+            (Some(before), record) if !self.succeeds(before, record.as_ref()) => before.wait.max(own),
+            _ => own,
+        };
+        let released = match (&record, &self.last_tenure) {
+            (Some(record), Some(tenure)) => record.releases(tenure),
+            _ => false,
+        };
+        self.tell(before, record.as_ref(), out);
+        if record.is_none() && self.last_tenure.is_none() {
+            out.push(Effect::ProbeAddresses);
+        }
+        if let Some(tenure) = record.as_ref().and_then(Record::tenure) {
+            self.last_tenure = Some(tenure);
+        }
+        let taking = before.and_then(|before| before.taking.clone());
+        let not_before = before.map_or(BootNs(0), |before| before.not_before);
+        self.state = State::Waiting(Waiting {
+            seen: record,
+            since: now.boot,
+            wait,
+            released,
+            taking,
+            not_before,
+        });
+    }
+
+    pub(super) fn observed_waiting(
+        &mut self,
+        now: Now,
+        mut waiting: Waiting,
+        record: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
+        if let (Some(taking), Some(record)) = (&waiting.taking, &record) {
+            if record.tenure().is_some_and(|tenure| tenure.note == taking.note) {
+                let taking = taking.clone();
+                return self.took(now, taking, record, BootNs(0), out);
+            }
+            // Once the base has been overtaken by somebody else's write, ours can never be stored.
+            if taking.base.as_ref() != Some(&record.version) {
+                waiting.taking = None;
+            }
+        }
+        let unchanged = match (&waiting.seen, &record) {
+            (Some(seen), Some(record)) => seen.same_spec(record),
+            (None, None) => true,
+            _ => false,
+        };
+        if unchanged {
+            waiting.seen = record;
+            self.state = State::Waiting(waiting);
+        } else {
+            self.follow(now, Some(&waiting), record, out);
+        }
+    }
+
+    pub(super) fn written_waiting(
+        &mut self,
+        now: Now,
+        mut waiting: Waiting,
+        id: u64,
+        outcome: Written,
+        out: &mut Vec<Effect>,
+    ) {
+        let sent = waiting.taking.as_mut().and_then(|taking| taking.in_flight.remove(&id));
+        if let (Some(sent), Some(taking)) = (sent, waiting.taking.clone()) {
+            match outcome {
+                Written::Stored(record)
+                    if record.tenure().is_some_and(|tenure| tenure.note == taking.note)
+                        && taking.base.as_ref() != Some(&record.version) =>
+                {
+                    return self.took(now, taking, &record, sent, out);
+                }
+                Written::Stored(_) | Written::Conflict => {
+                    waiting.not_before = now.boot.after(self.timing.renew_every);
+                    self.read(out);
+                }
+                Written::Failed => waiting.not_before = now.boot.after(self.retry()),
+            }
+        }
+        self.state = State::Waiting(waiting);
+    }
+
+    pub(super) fn act_waiting(&mut self, now: Now, mut waiting: Waiting, out: &mut Vec<Effect>) {
+        let undecided = waiting.taking.as_ref().is_some_and(|taking| !taking.in_flight.is_empty());
+        if self.leaving {
+            self.state = if undecided && now.boot < self.leave_until {
+                State::Waiting(waiting)
+            } else {
+                State::Left
+            };
+            return;
+        }
+        if now.boot >= self.due(&waiting).max(waiting.not_before) {
+            waiting.not_before = now.boot.after(self.timing.renew_every);
+            out.push(Effect::Write(self.take(now, &mut waiting)));
+        }
+        self.state = State::Waiting(waiting);
+    }
+
+    pub(super) fn waiting_wake(&self, waiting: &Waiting) -> Option<BootNs> {
+        let wake = self.due(waiting).max(waiting.not_before);
+        Some(if self.leaving { wake.min(self.leave_until) } else { wake })
+    }
+
+    pub(super) fn address_in_use(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if let State::Waiting(waiting) = &mut self.state
+            && waiting.seen.is_none()
+            && self.last_tenure.is_none()
+            && waiting.taking.is_none()
+        {
+            waiting.since = now.boot;
+            out.push(Effect::Notice(Notice::InUse));
+            out.push(Effect::ProbeAddresses);
+        }
+    }
+
+    /// When the Lease may be taken. A node that cannot serve is the last choice, not excluded: it
+    /// waits one more round.
+    fn due(&self, waiting: &Waiting) -> BootNs {
+        let due = if waiting.released { waiting.since } else { waiting.since.after(waiting.wait) };
+        if self.eligible { due } else { due.after(self.timing.wait(self.timing.duration_s)) }
+    }
+
+    /// How long a record must stand before it may be taken. A deleted Lease says nothing about its
+    /// D; one that was never there is created once its addresses have been asked for.
+    fn wait_for(&self, record: Option<&Record>) -> Duration {
+        match record {
+            None if self.last_tenure.is_none() => {
+                self.timing.wait(self.timing.duration_s).max(PROBE_TIME)
+            }
+            None => self.timing.wait(self.timing.duration_s),
+            Some(record) if record.holder.is_empty() || record.tenure().is_some() => {
+                self.timing.wait(self.duration_of(record))
+            }
+            Some(record) => self.timing.foreign_wait(self.duration_of(record)),
+        }
+    }
+
+    /// Whether the record is a later tenure of xvip in the same Lease: only then is the wait for the
+    /// earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
+    /// restored, deleted or taken by a stranger never shortens a wait.
+    fn succeeds(&self, before: &Waiting, record: Option<&Record>) -> bool {
+        let (Some(seen), Some(record)) = (&before.seen, record) else { return false };
+        record.uid == seen.uid
+            && record.transitions > seen.transitions
+            && record.tenure().is_some()
+            && (seen.tenure().is_some() || seen.holder.is_empty())
+    }
+
+    fn tell(&self, before: Option<&Waiting>, record: Option<&Record>, out: &mut Vec<Effect>) {
+        let notice = match record {
+            None => Notice::Missing,
+            Some(record) => {
+                let seen = before.and_then(|before| before.seen.as_ref());
+                if record.holder.is_empty() || seen.is_some_and(|seen| seen.holder == record.holder) {
+                    return;
+                }
+                let holder = record.holder.clone();
+                if record.tenure().is_some() {
+                    Notice::Following(holder)
+                } else {
+                    Notice::Foreign { own_name: holder == self.me.node, holder }
+                }
+            }
+        };
+        out.push(Effect::Notice(notice));
+    }
+
+    /// The write that takes the Lease, by CAS on the version that was observed.
+    fn take(&mut self, now: Now, waiting: &mut Waiting) -> LeaseWrite {
+        let id = self.fresh_id();
+        let base = waiting.seen.as_ref().map(|seen| seen.version.clone());
+        let previous = waiting.seen.as_ref().map(|seen| seen.transitions);
+        let previous = previous.max(self.last_tenure.as_ref().map(|last| last.note.transitions));
+        let mut taking = waiting.taking.take().filter(|taking| taking.base == base).unwrap_or_else(|| {
+            Taking {
+                note: TenureNote {
+                    holder: self.me.node.clone(),
+                    transitions: previous.map_or(0, |previous| previous.saturating_add(1)),
+                    acquire_us: now.wall_us,
+                    process: self.me.process.clone(),
+                    boot_id: self.me.boot_id.clone(),
+                },
+                reason: match (&waiting.seen, waiting.released) {
+                    (None, _) => TakeReason::Created,
+                    (Some(_), true) => TakeReason::Released,
+                    (Some(_), false) => TakeReason::Expired,
+                },
+                renew_us: waiting.seen.as_ref().and_then(|seen| seen.renew_us).unwrap_or(0),
+                base: base.clone(),
+                in_flight: BTreeMap::new(),
+            }
+        });
+        taking.renew_us = next_renew_time(now, Some(taking.renew_us));
+        let write = LeaseWrite {
+            id,
+            base,
+            note: taking.note.clone(),
+            duration_s: self.timing.duration_s,
+            renew_us: taking.renew_us,
+            release: false,
+            in_flight: taking.in_flight.len(),
+        };
+        taking.in_flight.insert(id, now.boot);
+        waiting.taking = Some(taking);
+        write
+    }
+
+    /// The Lease is ours. With `sent` unknown (0) the fence waits for the first renewal.
+    fn took(&mut self, now: Now, taking: Taking, record: &Record, sent: BootNs, out: &mut Vec<Effect>) {
+        let Some(tenure) = record.tenure() else { return };
+        self.last_tenure = Some(tenure.clone());
+        self.generation += 1;
+        let duration_s = self.timing.duration_s.min(record.duration_s);
+        let mut holding = Holding::new(tenure.clone(), record.version.clone(), duration_s, now.boot);
+        holding.renew_us = taking.renew_us.max(record.renew_us.unwrap_or(0));
+        let deadline = self.timing.fence(sent, duration_s);
+        if self.leaving {
+            out.push(Effect::ClearFence(Why::Leaving));
+            self.state = State::Leaving(holding);
+            return;
+        }
+        if sent > BootNs(0) && deadline > now.boot {
+            holding.until = deadline;
+            holding.sent = sent;
+            holding.lapsed = false;
+            holding.next_write = sent.after(self.timing.renew_every);
+            out.push(Effect::Notice(Notice::TookOver(taking.reason)));
+            let generation = self.generation;
+            out.push(Effect::RaiseFence { tenure, generation, deadline, duration_s, new: true });
+        }
+        self.state = State::Holding(holding);
+    }
+}

@@ -1,0 +1,184 @@
+//! Announcements and address probes: raw frames through a packet socket, so that the egress guard
+//! sees every one of them. `PACKET_QDISC_BYPASS` is never set: it would go around the guard.
+
+use super::{clock::os_error, netlink::Neighbour};
+use bytemuck::bytes_of;
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+use vip_common::{
+    checksum::Sum,
+    wire::{
+        ALL_NODES, ALL_NODES_MAC, ARP_REPLY, ARP_REQUEST, Addresses, Arp, BROADCAST, ETHERTYPE_ARP,
+        ETHERTYPE_IPV6, Eth, Ip6, NA_OVERRIDE, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN,
+        NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, NdOption, Neighbour as NdMessage, OPTION_LEN, OPTION_SLLAO,
+        OPTION_TLLAO, solicited_node, solicited_node_mac,
+    },
+};
+
+/// Shortest Ethernet frame without its checksum.
+const MIN_FRAME: usize = 60;
+
+/// Sends raw frames.
+#[derive(Debug)]
+pub struct Announcer {
+    socket: OwnedFd,
+}
+
+impl Announcer {
+    /// Opens the packet socket; it receives nothing (protocol 0). Needs `CAP_NET_RAW`.
+    pub fn open() -> io::Result<Self> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: the call takes plain numbers.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+        if fd < 0 {
+            return Err(os_error("cannot open a packet socket (CAP_NET_RAW is needed)"));
+        }
+        // SAFETY: the descriptor is fresh and owned by nobody else.
+        Ok(Self { socket: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Sends one frame. A frame that the guard drops shows as ENOBUFS.
+    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: an all-zero sockaddr_ll is valid.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = ifindex.cast_signed();
+        to.sll_protocol = u16::from_ne_bytes([frame[12], frame[13]]);
+        to.sll_halen = 6;
+        to.sll_addr[..6].copy_from_slice(&frame[..6]);
+        // SAFETY: both pointers are to live values of the given sizes.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const to).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if sent < 0 { Err(os_error("cannot send an announcement")) } else { Ok(()) }
+    }
+
+    /// Bytes of ours that still are in a queue of the host (SIOCOUTQ).
+    pub fn queued(&self) -> io::Result<usize> {
+        let mut queued: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ (TIOCOUTQ) stores one int.
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+        if result < 0 { Err(os_error("cannot read SIOCOUTQ")) } else { Ok(queued.max(0) as usize) }
+    }
+}
+
+/// The frames of one announcement. IPv4: request form first (RFC 5227 section 2.3), then reply form
+/// with tha = sha, the only one that Linux takes for gratuitous (`arp_is_garp`). IPv6: an
+/// unsolicited advertisement (RFC 4861 section 7.2.6).
+pub fn announcement(vip: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
+    match vip {
+        IpAddr::V4(v4) => {
+            let vip = v4.octets();
+            vec![
+                arp(ARP_REQUEST, BROADCAST, mac, vip, [0; 6], vip),
+                arp(ARP_REPLY, BROADCAST, mac, vip, mac, vip),
+            ]
+        }
+        IpAddr::V6(v6) => {
+            let header = NdMessage {
+                icmp_type: NEIGHBOUR_ADVERTISEMENT,
+                code: 0,
+                checksum: [0; 2],
+                flags: [NA_OVERRIDE, 0, 0, 0],
+                target: v6.octets(),
+            };
+            vec![nd(ALL_NODES_MAC, mac, v6.octets(), ALL_NODES, header, OPTION_TLLAO)]
+        }
+    }
+}
+
+/// A question from the VIP to a known neighbour, in unicast. RFC 826 makes the receiver merge the
+/// sender, also where it ignores gratuitous frames. `None` if the families differ.
+pub fn question(vip: IpAddr, mac: [u8; 6], (ip, to): Neighbour) -> Option<Vec<u8>> {
+    match (vip, ip) {
+        (IpAddr::V4(vip), IpAddr::V4(ip)) => {
+            Some(arp(ARP_REQUEST, to, mac, vip.octets(), [0; 6], ip.octets()))
+        }
+        (IpAddr::V6(vip), IpAddr::V6(ip)) => {
+            let header = solicitation(ip.octets());
+            Some(nd(to, mac, vip.octets(), ip.octets(), header, OPTION_SLLAO))
+        }
+        _ => None,
+    }
+}
+
+/// The question whether an address is in use. IPv4: the probe of RFC 5227. IPv6: an ordinary
+/// solicitation from `source`, an address of the interface: one from `::` would be a claim that the
+/// guard stops.
+pub fn probe(vip: IpAddr, mac: [u8; 6], source: Option<[u8; 16]>) -> Option<Vec<u8>> {
+    match vip {
+        IpAddr::V4(v4) => Some(arp(ARP_REQUEST, BROADCAST, mac, [0; 4], [0; 6], v4.octets())),
+        IpAddr::V6(v6) => {
+            let target = v6.octets();
+            let (to, group) = (solicited_node_mac(&target), solicited_node(&target));
+            Some(nd(to, mac, source?, group, solicitation(target), OPTION_SLLAO))
+        }
+    }
+}
+
+fn solicitation(target: [u8; 16]) -> NdMessage {
+    NdMessage {
+        icmp_type: NEIGHBOUR_SOLICITATION,
+        code: 0,
+        checksum: [0; 2],
+        flags: [0; 4],
+        target,
+    }
+}
+
+fn arp(op: u16, to: [u8; 6], mac: [u8; 6], spa: [u8; 4], tha: [u8; 6], tpa: [u8; 4]) -> Vec<u8> {
+    let eth = Eth { dst: to, src: mac, ethertype: ETHERTYPE_ARP.to_be_bytes() };
+    let arp = Arp {
+        hrd: [0, 1],
+        pro: [8, 0],
+        hln: 6,
+        pln: 4,
+        op: op.to_be_bytes(),
+        sha: mac,
+        spa,
+        tha,
+        tpa,
+    };
+    let mut frame = [bytes_of(&eth), bytes_of(&arp)].concat();
+    frame.resize(MIN_FRAME, 0);
+    frame
+}
+
+fn nd(
+    to: [u8; 6],
+    mac: [u8; 6],
+    src: [u8; 16],
+    dst: [u8; 16],
+    mut message: NdMessage,
+    option: u8,
+) -> Vec<u8> {
+    let eth = Eth { dst: to, src: mac, ethertype: ETHERTYPE_IPV6.to_be_bytes() };
+    let payload = (NEIGHBOUR_LEN + OPTION_LEN) as u16;
+    let ip6 = Ip6 {
+        version_class_flow: [0x60, 0, 0, 0],
+        payload_len: payload.to_be_bytes(),
+        next_header: NEXT_ICMPV6,
+        hop_limit: 255,
+        src,
+        dst,
+    };
+    let option = NdOption { kind: option, units: 1, addr: mac };
+    let mut sum = Sum::default();
+    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(&Addresses { src, dst }));
+    sum.add_number(payload);
+    sum.add_number(u16::from(NEXT_ICMPV6));
+    sum.add(bytemuck::cast_ref::<NdMessage, [u16; NEIGHBOUR_LEN / 2]>(&message));
+    sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(&option));
+    message.checksum = (!sum.fold()).to_ne_bytes();
+    [bytes_of(&eth), bytes_of(&ip6), bytes_of(&message), bytes_of(&option)].concat()
+}

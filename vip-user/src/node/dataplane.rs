@@ -1,0 +1,80 @@
+//! The seam between the controller and the host: the kernel on one side, a fake in tests.
+
+use super::{announce::Announcer, attach::AttachError, maps::MapsError, netlink::NetlinkError};
+use crate::model::{
+    desired::Link,
+    plan::{Action, Actual},
+    record::Tenure,
+    time::BootNs,
+};
+use std::{future::Future, io, net::IpAddr};
+
+/// An operation on the host that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A map.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A program.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// An announcement or probe.
+    #[error("announcement failed")]
+    Announce(#[source] io::Error),
+    /// The host does not become silent.
+    #[error("announcements are still queued after {0:?}")]
+    StillQueued(std::time::Duration),
+}
+
+/// What the controller does to the host.
+pub trait Dataplane {
+    /// What the host looks like.
+    fn actual(&mut self) -> impl Future<Output = Result<Actual, HostError>>;
+
+    /// The interfaces that xvip was told to use; attaches programs where they are missing.
+    fn links(&mut self) -> impl Future<Output = Result<Vec<Link>, HostError>>;
+
+    /// Changes one thing.
+    fn apply(&mut self, action: Action) -> impl Future<Output = Result<(), HostError>>;
+
+    /// Raises the fence of a slot. A `generation` other than the slot's begins a tenure, with
+    /// everything of the old one silenced first.
+    fn raise_fence(
+        &mut self,
+        slot: u32,
+        tenure: &Tenure,
+        duration_s: u32,
+        generation: u64,
+        deadline: BootNs,
+    ) -> Result<(), HostError>;
+
+    /// Stores an earlier deadline.
+    fn lower_fence(&mut self, slot: u32, deadline: BootNs) -> Result<(), HostError>;
+
+    /// Silences a slot: fence 0, read back, no program on the old value, nothing of ours queued.
+    fn clear_fence(&mut self, slot: u32) -> impl Future<Output = Result<(), HostError>>;
+
+    /// Sends one round of announcements for VIPs; `ask` also asks known neighbours from them.
+    fn announce(&mut self, vips: &[IpAddr], ask: bool) -> impl Future<Output = Result<(), HostError>>;
+
+    /// Asks whether addresses are in use.
+    fn probe(&mut self, vips: &[IpAddr]) -> impl Future<Output = Result<(), HostError>>;
+}
+
+/// Waits until nothing that was announced is queued any more.
+pub(crate) async fn drained(announcer: &Announcer) -> Result<(), HostError> {
+    const LIMIT: std::time::Duration = std::time::Duration::from_millis(500);
+    const STEP: std::time::Duration = std::time::Duration::from_millis(1);
+    let mut waited = std::time::Duration::ZERO;
+    while announcer.queued().map_err(HostError::Announce)? > 0 {
+        if waited >= LIMIT {
+            return Err(HostError::StillQueued(LIMIT));
+        }
+        tokio::time::sleep(STEP).await;
+        waited += STEP;
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! What identifies this host.
+
+use super::clock::os_error;
+use std::{fs, io, os::fd::AsRawFd as _, os::unix::net::UnixDatagram};
+
+/// The random id of this boot. `XVIP_BOOT_ID` replaces it in tests that play a reboot.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
+pub fn boot_id() -> io::Result<String> {
+    if let Ok(id) = std::env::var("XVIP_BOOT_ID") {
+        return Ok(id);
+    }
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The node name where the configuration gives none: `NODE_NAME`, as set through the downward API,
+/// else the host name.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
+pub fn node_name() -> io::Result<String> {
+    if let Ok(name) = std::env::var("NODE_NAME")
+        && !name.is_empty()
+    {
+        return Ok(name);
+    }
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_ascii_lowercase())
+}
+
+/// The cookie of this network namespace (`SO_NETNS_COOKIE`, kernel 5.14): unique until the next boot.
+pub fn netns_cookie() -> io::Result<u64> {
+    let socket = UnixDatagram::unbound()?;
+    let mut cookie = 0_u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the pointers are to a live u64 and its length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(os_error("cannot read SO_NETNS_COOKIE")) }
+}

@@ -1,0 +1,289 @@
+//! Reading and writing the pinned maps. Writers of fences read back what they wrote.
+
+use super::pins::Pins;
+use crate::model::{
+    record::{Tenure, TenureNote},
+    time::BootNs,
+};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
+use bytemuck::Zeroable as _;
+use std::collections::BTreeMap;
+use vip_common::{
+    abi::{Fence, HostAddr, Identity, Iface, Ip, Port, TenureRecord, Vip},
+    counter::Counter,
+};
+
+/// A map operation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MapsError {
+    /// A pinned map could not be opened.
+    #[error("cannot open pinned map {name}")]
+    Open {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// An operation failed.
+    #[error("cannot {what} map {name}")]
+    Access {
+        /// Read or write.
+        what: &'static str,
+        /// The map.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// A value was not there after it had been written.
+    #[error("map {name} does not hold what was written to slot {slot}")]
+    ReadBack {
+        /// The map.
+        name: &'static str,
+        /// The slot.
+        slot: u32,
+    },
+}
+
+type Result<T> = std::result::Result<T, MapsError>;
+
+/// The Lease that a slot belongs to, as it is stored beside its tenure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotRecord {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub name: String,
+    /// The tenure that the fence was raised for.
+    pub tenure: Tenure,
+    /// D of its last confirmed write.
+    pub duration_s: u32,
+    /// Its number on this host.
+    pub generation: u64,
+}
+
+/// The maps of one instance.
+pub struct Maps {
+    vips: HashMap<MapData, Ip, Vip>,
+    fences: Array<MapData, Fence>,
+    ifaces: HashMap<MapData, Port, Iface>,
+    counters: PerCpuArray<MapData, u64>,
+    tenures: Array<MapData, TenureRecord>,
+    identity: Array<MapData, Identity>,
+    addrs: HashMap<MapData, HostAddr, u32>,
+    grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
+}
+
+impl Maps {
+    /// Opens the pinned maps.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        fn typed<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<T> {
+            MapData::from_pin(pins.map(name))
+                .and_then(Map::from_map_data)
+                .and_then(T::try_from)
+                .map_err(|source| MapsError::Open { name, source })
+        }
+        Ok(Self {
+            vips: typed(pins, "VIPS")?,
+            fences: typed(pins, "FENCES")?,
+            ifaces: typed(pins, "IFACES")?,
+            counters: typed(pins, "COUNTERS")?,
+            tenures: typed(pins, "TENURES")?,
+            identity: typed(pins, "IDENTITY")?,
+            addrs: typed(pins, "ADDRS")?,
+            grace: typed(pins, "GRACE")?,
+        })
+    }
+
+    /// All entries of `VIPS`.
+    pub fn vips(&self) -> Result<BTreeMap<Ip, Vip>> {
+        self.vips.iter().collect::<std::result::Result<_, _>>().map_err(access("read", "VIPS"))
+    }
+
+    /// Writes an entry of `VIPS` and reads it back.
+    pub fn publish(&mut self, ip: Ip, vip: Vip) -> Result<()> {
+        self.vips.insert(ip, vip, 0).map_err(access("write", "VIPS"))?;
+        let stored = self.vips.get(&ip, 0).map_err(access("read back", "VIPS"))?;
+        if stored == vip { Ok(()) } else { Err(MapsError::ReadBack { name: "VIPS", slot: vip.slot }) }
+    }
+
+    /// Removes an entry of `VIPS`.
+    pub fn withdraw(&mut self, ip: Ip) -> Result<()> {
+        absent_is_fine(self.vips.remove(&ip)).map_err(access("write", "VIPS"))
+    }
+
+    /// All entries of `IFACES`.
+    pub fn ifaces(&self) -> Result<BTreeMap<Port, Iface>> {
+        self.ifaces.iter().collect::<std::result::Result<_, _>>().map_err(access("read", "IFACES"))
+    }
+
+    /// Writes an entry of `IFACES`.
+    pub fn set_iface(&mut self, port: Port, iface: Iface) -> Result<()> {
+        self.ifaces.insert(port, iface, 0).map_err(access("write", "IFACES"))
+    }
+
+    /// Removes an entry of `IFACES`.
+    pub fn remove_iface(&mut self, port: Port) -> Result<()> {
+        absent_is_fine(self.ifaces.remove(&port)).map_err(access("write", "IFACES"))
+    }
+
+    /// The addresses and groups that xvip has written down.
+    pub fn owned_addrs(&self) -> Result<Vec<HostAddr>> {
+        self.addrs.keys().collect::<std::result::Result<_, _>>().map_err(access("read", "ADDRS"))
+    }
+
+    /// Writes an address down, before it is added.
+    pub fn note_addr(&mut self, addr: HostAddr) -> Result<()> {
+        self.addrs.insert(addr, 1, 0).map_err(access("write", "ADDRS"))
+    }
+
+    /// Forgets an address, after it was removed.
+    pub fn forget_addr(&mut self, addr: HostAddr) -> Result<()> {
+        absent_is_fine(self.addrs.remove(&addr)).map_err(access("write", "ADDRS"))
+    }
+
+    /// The sum of every counter over all CPUs.
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>> {
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let values = self.counters.get(&(*counter as u32), 0);
+                let values = values.map_err(access("read", "COUNTERS"))?;
+                Ok((*counter, values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// The identity of the pin directory.
+    pub fn identity(&self) -> Result<Identity> {
+        self.identity.get(&0, 0).map_err(access("read", "IDENTITY"))
+    }
+
+    /// Writes the identity.
+    pub fn set_identity(&mut self, identity: Identity) -> Result<()> {
+        self.identity.set(0, identity, 0).map_err(access("write", "IDENTITY"))
+    }
+
+    /// The fence of a slot.
+    pub fn fence(&self, slot: u32) -> Result<Fence> {
+        self.fences.get(&slot, 0).map_err(access("read", "FENCES"))
+    }
+
+    /// The Lease and tenure of a slot, if it ever had one.
+    pub fn slot(&self, slot: u32) -> Result<Option<SlotRecord>> {
+        let raw = self.tenures.get(&slot, 0).map_err(access("read", "TENURES"))?;
+        Ok((raw.generation != 0).then(|| decode(&raw)))
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> u32 {
+        self.tenures.len()
+    }
+
+    /// Begins a tenure: with the fence at 0 the record and the generation are stored and read back,
+    /// so that no entry of an earlier tenure can answer under the new fence.
+    pub fn begin_tenure(&mut self, slot: u32, record: &SlotRecord) -> Result<()> {
+        let generation = self.fence(slot)?.generation;
+        self.store_fence(slot, Fence { deadline_ns: 0, generation })?;
+        self.store_record(slot, record)?;
+        self.store_fence(slot, Fence { deadline_ns: 0, generation: record.generation })
+    }
+
+    /// Stores the record of a slot, for a tenure that goes on.
+    pub fn store_record(&mut self, slot: u32, record: &SlotRecord) -> Result<()> {
+        let raw = encode(record);
+        self.tenures.set(slot, raw, 0).map_err(access("write", "TENURES"))?;
+        let stored = self.tenures.get(&slot, 0).map_err(access("read back", "TENURES"))?;
+        if stored == raw { Ok(()) } else { Err(MapsError::ReadBack { name: "TENURES", slot }) }
+    }
+
+    /// Stores a deadline under the generation that the slot has.
+    pub fn set_deadline(&mut self, slot: u32, deadline: BootNs) -> Result<()> {
+        let generation = self.fence(slot)?.generation;
+        self.store_fence(slot, Fence { deadline_ns: deadline.0, generation })
+    }
+
+    /// Waits until no program runs that has read an older value of any map. An update of a map of
+    /// maps makes the syscall wait for an RCU grace period (`maybe_wait_bpf_programs`).
+    pub fn wait_for_programs(&mut self) -> Result<()> {
+        let inner = Array::<MapData, u32>::create(1, 0).map_err(access("create", "GRACE inner"))?;
+        self.grace.set(0, &inner, 0).map_err(access("write", "GRACE"))
+    }
+
+    fn store_fence(&mut self, slot: u32, fence: Fence) -> Result<()> {
+        self.fences.set(slot, fence, 0).map_err(access("write", "FENCES"))?;
+        if self.fence(slot)? == fence {
+            Ok(())
+        } else {
+            Err(MapsError::ReadBack { name: "FENCES", slot })
+        }
+    }
+}
+
+fn access(what: &'static str, name: &'static str) -> impl Fn(MapError) -> MapsError {
+    move |source| MapsError::Access { what, name, source }
+}
+
+fn absent_is_fine(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn encode(record: &SlotRecord) -> TenureRecord {
+    let SlotRecord { namespace, name, tenure: Tenure { uid, note }, duration_s, generation } = record;
+    TenureRecord {
+        generation: *generation,
+        transitions: note.transitions,
+        acquire_us: note.acquire_us,
+        duration_s: *duration_s,
+        namespace: text(namespace),
+        name: text(name),
+        uid: text(uid),
+        process: text(&note.process),
+        boot_id: text(&note.boot_id),
+        holder: text(&note.holder),
+        ..TenureRecord::zeroed()
+    }
+}
+
+fn decode(raw: &TenureRecord) -> SlotRecord {
+    SlotRecord {
+        namespace: string(&raw.namespace),
+        name: string(&raw.name),
+        tenure: Tenure {
+            uid: string(&raw.uid),
+            note: TenureNote {
+                holder: string(&raw.holder),
+                transitions: raw.transitions,
+                acquire_us: raw.acquire_us,
+                process: string(&raw.process),
+                boot_id: string(&raw.boot_id),
+            },
+        },
+        duration_s: raw.duration_s,
+        generation: raw.generation,
+    }
+}
+
+/// Zero-terminated text; what does not fit is cut, which makes the record match nothing.
+pub(crate) fn text<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    for (to, from) in bytes.iter_mut().zip(text.bytes().take(N - 1)) {
+        *to = from;
+    }
+    bytes
+}
+
+/// The text up to the first zero.
+pub(crate) fn string(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}

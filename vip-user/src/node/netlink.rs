@@ -1,0 +1,263 @@
+//! Links, addresses, neighbours and routes, by rtnetlink.
+
+use crate::model::desired::AddrSpec;
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    channel::mpsc::UnboundedReceiver,
+};
+use rtnetlink::{
+    Handle, MulticastGroup,
+    packet_core::NetlinkMessage,
+    packet_route::{
+        RouteNetlinkMessage,
+        address::{AddressAttribute, AddressFlags, AddressScope, CacheInfo},
+        link::{LinkAttribute, LinkFlags},
+        neighbour::{NeighbourAddress, NeighbourAttribute},
+        route::{RouteAddress, RouteAttribute},
+    },
+    sys::SocketAddr,
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+use vip_common::abi::{HostAddr, Ip};
+
+/// A netlink request that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The netlink socket could not be opened.
+    #[error("cannot open a netlink socket")]
+    Socket(#[source] io::Error),
+    /// The kernel refused.
+    #[error("cannot {what}")]
+    Request {
+        /// The operation and its subject.
+        what: String,
+        /// Why.
+        #[source]
+        source: rtnetlink::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, NetlinkError>;
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLink {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its MAC address, if it has one of six bytes.
+    pub mac: Option<[u8; 6]>,
+    /// Up, with carrier.
+    pub up: bool,
+}
+
+/// Something that changed; a hint to look again, not the truth.
+pub type Changes = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
+
+/// A neighbour that may have the VIP in its cache.
+pub type Neighbour = (IpAddr, [u8; 6]);
+
+/// The netlink connection.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Opens a connection, and the stream of changes of links and addresses.
+    pub fn open() -> Result<(Self, Changes)> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, changes) =
+            rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Socket)?;
+        tokio::spawn(connection);
+        Ok((Self { handle }, changes))
+    }
+
+    /// All interfaces.
+    pub async fn links(&self) -> Result<Vec<HostLink>> {
+        let mut links = Vec::new();
+        let mut stream = self.handle.link().get().execute();
+        while let Some(message) = stream.try_next().await.map_err(request("list interfaces"))? {
+            let flags = message.header.flags;
+            let mut link = HostLink {
+                name: String::new(),
+                ifindex: message.header.index,
+                mac: None,
+                up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
+            };
+            for attribute in message.attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => link.name = name,
+                    LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+                    _ => {}
+                }
+            }
+            links.push(link);
+        }
+        Ok(links)
+    }
+
+    /// All addresses with the seconds that they have left. A VIP on its interface and a joined group
+    /// look alike here.
+    pub async fn addresses(&self) -> Result<BTreeMap<HostAddr, u32>> {
+        let mut addresses = BTreeMap::new();
+        let mut stream = self.handle.address().get().execute();
+        while let Some(message) = stream.try_next().await.map_err(request("list addresses"))? {
+            let ifindex = message.header.index;
+            let (mut address, mut local, mut valid) = (None, None, u32::MAX);
+            for attribute in message.attributes {
+                match attribute {
+                    AddressAttribute::Address(ip) => address = Some(ip),
+                    AddressAttribute::Local(ip) => local = Some(ip),
+                    AddressAttribute::CacheInfo(info) => valid = info.ifa_valid,
+                    _ => {}
+                }
+            }
+            if let Some(ip) = local.or(address) {
+                addresses.insert(HostAddr { ip: Ip::from(ip), ifindex }, valid);
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// All addresses with prefix length and interface index.
+    pub async fn subnets(&self) -> Result<Vec<(IpAddr, u8, u32)>> {
+        let mut subnets = Vec::new();
+        let mut stream = self.handle.address().get().execute();
+        while let Some(message) = stream.try_next().await.map_err(request("list addresses"))? {
+            let header = message.header;
+            for attribute in message.attributes {
+                if let AddressAttribute::Local(ip) | AddressAttribute::Address(ip) = attribute {
+                    subnets.push((ip, header.prefix_len, header.index));
+                }
+            }
+        }
+        Ok(subnets)
+    }
+
+    /// Adds an address or joins a group, or refreshes the lifetime of what is there.
+    pub async fn add_address(&self, addr: HostAddr, spec: AddrSpec) -> Result<()> {
+        let ip = IpAddr::from(addr.ip);
+        let prefix = if ip.is_ipv4() { 32 } else { 128 };
+        let mut add = self.handle.address().add(addr.ifindex, ip, prefix).replace();
+        let message = add.message_mut();
+        // A broadcast address would make the kernel answer for one more address.
+        message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+        match spec {
+            AddrSpec::Vip { valid_s } => {
+                // Host scope keeps an IPv4 VIP out of source address selection; preferred 0
+                // (deprecated) does the same for IPv6, whose scope is in the address.
+                message.header.scope = AddressScope::Host;
+                let mut info = CacheInfo::default();
+                info.ifa_valid = valid_s;
+                message.attributes.push(AddressAttribute::CacheInfo(info));
+                let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+                message.attributes.push(AddressAttribute::Flags(flags));
+            }
+            AddrSpec::Group => {
+                message.attributes.push(AddressAttribute::Flags(AddressFlags::Mcautojoin));
+            }
+        }
+        let what = format!("add {ip} to interface {}", addr.ifindex);
+        add.execute().await.map_err(|source| NetlinkError::Request { what, source })
+    }
+
+    /// Removes an address or leaves a group. One that is not there is fine.
+    pub async fn remove_address(&self, addr: HostAddr) -> Result<()> {
+        let ip = IpAddr::from(addr.ip);
+        let mut stream = self.handle.address().get().set_link_index_filter(addr.ifindex).execute();
+        let mut found = None;
+        while let Some(message) = stream.try_next().await.map_err(request("list addresses"))? {
+            let matches = message.attributes.iter().any(|attribute| {
+                matches!(attribute, AddressAttribute::Address(a) | AddressAttribute::Local(a) if *a == ip)
+            });
+            if matches && message.header.index == addr.ifindex {
+                found = Some(message);
+            }
+        }
+        let Some(message) = found else { return Ok(()) };
+        let what = format!("remove {ip} from interface {}", addr.ifindex);
+        self.handle
+            .address()
+            .del(message)
+            .execute()
+            .await
+            .map_err(|source| NetlinkError::Request { what, source })
+    }
+
+    /// Neighbours on an interface whose link-layer address is known: they may hold the VIP's old
+    /// one. At most `limit`, the default gateways first.
+    pub async fn neighbours(&self, ifindex: u32, limit: usize) -> Result<Vec<Neighbour>> {
+        let gateways = self.gateways(ifindex).await?;
+        let mut neighbours = Vec::new();
+        let mut stream = self.handle.neighbours().get().execute();
+        while let Some(message) = stream.try_next().await.map_err(request("list neighbours"))? {
+            if message.header.ifindex != ifindex {
+                continue;
+            }
+            let (mut ip, mut mac) = (None, None);
+            for attribute in message.attributes {
+                match attribute {
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(v4.into()),
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(v6.into()),
+                    NeighbourAttribute::LinkLayerAddress(bytes) => {
+                        mac = bytes.as_slice().try_into().ok();
+                    }
+                    _ => {}
+                }
+            }
+            if let (Some(ip), Some(mac)) = (ip, mac)
+                && vip_common::wire::is_station_mac(&mac)
+            {
+                neighbours.push((ip, mac));
+            }
+        }
+        neighbours.sort_by_key(|(ip, _)| !gateways.contains(ip));
+        neighbours.truncate(limit);
+        Ok(neighbours)
+    }
+
+    /// Default gateways on an interface.
+    pub async fn gateways(&self, ifindex: u32) -> Result<Vec<IpAddr>> {
+        let mut gateways = Vec::new();
+        let v4 = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = rtnetlink::RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for message in [v4, v6] {
+            let mut stream = self.handle.route().get(message).execute();
+            while let Some(route) = stream.try_next().await.map_err(request("list routes"))? {
+                if route.header.destination_prefix_length != 0 {
+                    continue;
+                }
+                let (mut gateway, mut oif) = (None, None);
+                for attribute in route.attributes {
+                    match attribute {
+                        RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(v4.into()),
+                        RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(v6.into()),
+                        RouteAttribute::Oif(index) => oif = Some(index),
+                        _ => {}
+                    }
+                }
+                if let (Some(gateway), Some(oif)) = (gateway, oif)
+                    && oif == ifindex
+                {
+                    gateways.push(gateway);
+                }
+            }
+        }
+        Ok(gateways)
+    }
+}
+
+/// Waits for the next change of a link or address.
+pub async fn next_change(changes: &mut Changes) -> bool {
+    changes.next().await.is_some()
+}
+
+fn request(what: &str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
+    move |source| NetlinkError::Request { what: what.into(), source }
+}

@@ -1,0 +1,260 @@
+//! The pin directory: where maps and links survive the process, and the checks before they are
+//! used again. Layout: `<pin_root>/<instance>/v<ABI>/` with one file per map and per link.
+
+use aya::maps::{MapInfo, MapType};
+use std::{
+    ffi::CString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+use vip_common::{
+    abi::{
+        ABI_VERSION, CLAIM_RING_BYTES, Claimant, Fence, HostAddr, Identity, Iface, Ip, MAX_ADDRS,
+        MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
+    },
+    counter::Counter,
+};
+
+/// Magic number of a BPF file system (`statfs(2)`).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// What a pinned map must look like: name, type, key bytes, value bytes, entries.
+type Geometry = (&'static str, MapType, usize, usize, u32);
+
+const GEOMETRY: [Geometry; 10] = [
+    ("VIPS", MapType::Hash, size_of::<Ip>(), size_of::<Vip>(), MAX_VIPS),
+    ("FENCES", MapType::Array, 4, size_of::<Fence>(), MAX_SLOTS),
+    ("IFACES", MapType::Hash, size_of::<Port>(), size_of::<Iface>(), MAX_IFACES),
+    ("COUNTERS", MapType::PerCpuArray, 4, 8, Counter::ALL.len() as u32),
+    ("CLAIMS", MapType::RingBuf, 0, 0, CLAIM_RING_BYTES),
+    ("CLAIM_SEEN", MapType::LruHash, size_of::<Claimant>(), 8, 1024),
+    ("TENURES", MapType::Array, 4, size_of::<TenureRecord>(), MAX_SLOTS),
+    ("IDENTITY", MapType::Array, 4, size_of::<Identity>(), 1),
+    ("ADDRS", MapType::Hash, size_of::<HostAddr>(), 4, MAX_ADDRS),
+    ("GRACE", MapType::ArrayOfMaps, 4, 4, 1),
+];
+
+/// What a pinned link does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkKind {
+    /// XDP in the driver.
+    Native,
+    /// XDP in the stack.
+    Generic,
+    /// The same program at TC ingress (tcx).
+    TcIngress,
+    /// The egress guard (tcx).
+    Guard,
+}
+
+impl LinkKind {
+    const ALL: [Self; 4] = [Self::Native, Self::Generic, Self::TcIngress, Self::Guard];
+
+    /// The name in pins and status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::TcIngress => "tc",
+            Self::Guard => "guard",
+        }
+    }
+}
+
+/// A pinned link, as its file name tells.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkPin {
+    /// The interface's name when it was attached.
+    pub interface: String,
+    /// The interface's index.
+    pub ifindex: u32,
+    /// What it does.
+    pub kind: LinkKind,
+}
+
+/// Why a pin directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinsError {
+    /// There is no BPF file system there.
+    #[error(
+        "configuration field `pin_root`: {path} is not on a BPF file system; \
+         mount one with `mount -t bpf bpf /sys/fs/bpf`"
+    )]
+    NotBpffs {
+        /// The configured path.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// The operation.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A pinned map has another layout.
+    #[error(
+        "pinned map {path} is not what this version expects ({found}, expected {expected}); \
+         run `xvip cleanup` first"
+    )]
+    Geometry {
+        /// The map.
+        path: PathBuf,
+        /// Its layout.
+        found: String,
+        /// The layout of this version.
+        expected: String,
+    },
+}
+
+/// The pin directory of one instance.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+    dir: PathBuf,
+}
+
+impl Pins {
+    /// The directory of `instance` for this version's layouts. Touches nothing.
+    pub fn new(root: &Path, instance: &str) -> Self {
+        let dir = root.join(instance).join(format!("v{ABI_VERSION}"));
+        Self { root: root.into(), dir }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a map is pinned.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Where a link is pinned. bpffs refuses names with a dot, which VLAN devices have.
+    pub fn link(&self, pin: &LinkPin) -> PathBuf {
+        let interface = pin.interface.replace('%', "%25").replace('.', "%2e");
+        self.dir.join(format!("link:{}:{}:{interface}", pin.kind.name(), pin.ifindex))
+    }
+
+    /// Names of all maps.
+    pub fn map_names() -> impl Iterator<Item = &'static str> {
+        GEOMETRY.iter().map(|(name, ..)| *name)
+    }
+
+    /// Whether anything is pinned for this instance.
+    pub fn exist(&self) -> bool {
+        self.dir.join("IDENTITY").exists()
+    }
+
+    /// Refuses a root that is not on a bpffs. Touches nothing.
+    pub fn check_bpffs(&self) -> Result<(), PinsError> {
+        let existing = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let not_bpffs = || PinsError::NotBpffs { path: self.root.clone() };
+        let path = CString::new(existing.as_os_str().as_encoded_bytes()).map_err(|_| not_bpffs())?;
+        // SAFETY: an all-zero statfs is valid, and the pointers are to live values.
+        let (result, stat) = unsafe {
+            let mut stat: libc::statfs = std::mem::zeroed();
+            (libc::statfs(path.as_ptr(), &raw mut stat), stat)
+        };
+        if result == 0 && stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(not_bpffs()) }
+    }
+
+    /// Compares every map that is pinned with this version's layout: the loader would use any map
+    /// of the right name.
+    pub fn check_geometry(&self) -> Result<(), PinsError> {
+        for (name, map_type, key, value, entries) in GEOMETRY {
+            let path = self.map(name);
+            if !path.exists() {
+                continue;
+            }
+            let expected = format!("{map_type:?}, {key}+{value} bytes, {entries} entries");
+            let found = match MapInfo::from_pin(&path) {
+                Ok(info) => format!(
+                    "{:?}, {}+{} bytes, {} entries",
+                    info.map_type().unwrap_or(MapType::Unspecified),
+                    info.key_size(),
+                    info.value_size(),
+                    info.max_entries()
+                ),
+                Err(error) => error.to_string(),
+            };
+            if found != expected {
+                return Err(PinsError::Geometry { path, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directory.
+    pub fn create(&self) -> Result<(), PinsError> {
+        fs::create_dir_all(&self.dir).map_err(|source| PinsError::Io {
+            what: "create",
+            path: self.dir.clone(),
+            source,
+        })
+    }
+
+    /// All pinned links.
+    pub fn links(&self) -> Vec<LinkPin> {
+        let mut links: Vec<LinkPin> = fs::read_dir(&self.dir)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| parse_link(entry.ok()?.file_name().to_str()?))
+            .collect();
+        links.sort();
+        links
+    }
+
+    /// Removes one pin; a link is detached by that. Nothing there is fine.
+    pub fn remove(&self, path: &Path) -> Result<(), PinsError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(PinsError::Io { what: "remove", path: path.into(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the directories of the instance, and the root if nothing else is in it.
+    pub fn remove_dirs(&self) {
+        let mut dir = self.dir.as_path();
+        while dir.starts_with(&self.root) && fs::remove_dir(dir).is_ok() {
+            match dir.parent() {
+                Some(parent) if parent != dir => dir = parent,
+                _ => break,
+            }
+        }
+    }
+}
+
+fn parse_link(file_name: &str) -> Option<LinkPin> {
+    let mut parts = file_name.strip_prefix("link:")?.splitn(3, ':');
+    let (kind, ifindex, interface) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(LinkPin {
+        interface: interface.replace("%2e", ".").replace("%25", "%"),
+        ifindex: ifindex.parse().ok()?,
+        kind: LinkKind::ALL.into_iter().find(|known| known.name() == kind)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_survive_the_round_trip() {
+        let pins = Pins::new(Path::new("/x"), "default");
+        for interface in ["eth0", "bond0.100", "a%2eb", "wan:1"] {
+            let pin = LinkPin { interface: interface.into(), ifindex: 7, kind: LinkKind::Guard };
+            let path = pins.link(&pin);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(!name.contains('.'), "{name}");
+            assert_eq!(parse_link(name), Some(pin));
+        }
+        assert_eq!(parse_link("VIPS"), None);
+    }
+}

@@ -1,0 +1,280 @@
+//! From a configuration to a host that is ready: everything is checked first, then changed.
+
+use super::{
+    attach::{AttachError, Programs},
+    host,
+    kernel::Kernel,
+    maps::{Maps, MapsError, SlotRecord, string, text},
+    netlink::{Changes, Netlink, NetlinkError},
+    pins::{Pins, PinsError},
+    sysctl::{self, SYSCTLS},
+};
+use crate::{
+    config::Config,
+    model::{
+        election::Slot,
+        time::BootNs,
+    },
+};
+use bytemuck::Zeroable as _;
+use std::{fs, io, net::IpAddr};
+use vip_common::abi::{ABI_VERSION, Identity};
+
+/// Why the host cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The pin directory.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// A map.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// A program.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Something about the host could not be read.
+    #[error("cannot {what}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A configured interface does not exist.
+    #[error("configuration field `{field}`: interface {name} does not exist; this host has {known}")]
+    NoInterface {
+        /// The field.
+        field: &'static str,
+        /// The value.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// An interface has no MAC address.
+    #[error("configuration field `{field}`: interface {name} is not an Ethernet device")]
+    NoMac {
+        /// The field.
+        field: &'static str,
+        /// The value.
+        name: String,
+    },
+    /// A VIP that must not be one.
+    #[error("configuration field `vips`: {vip} cannot be used: it is {what}")]
+    Vip {
+        /// The address.
+        vip: IpAddr,
+        /// What it is already.
+        what: String,
+    },
+    /// The pin directory belongs to somebody else.
+    #[error(
+        "{path} belongs to {owner}, and this is {this}; choose another `instance`, \
+         or run `xvip cleanup` where it belongs"
+    )]
+    Identity {
+        /// The pin directory.
+        path: String,
+        /// Whose it is.
+        owner: String,
+        /// Who we are.
+        this: String,
+    },
+    /// No slot is free.
+    #[error("all {0} Lease slots of the pinned maps are in use; run `xvip cleanup`")]
+    NoSlot(u32),
+}
+
+/// A host that is ready, and what was found on it.
+pub struct Started {
+    /// The host.
+    pub kernel: Kernel,
+    /// Changes of links and addresses.
+    pub changes: Changes,
+    /// The slot of the Lease.
+    pub slot: u32,
+    /// The highest generation that the slot has had.
+    pub generation: u64,
+    /// A tenure of this boot whose fence may still live.
+    pub backed: Option<Slot>,
+}
+
+/// Checks everything about the host that can be checked without changing it.
+pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
+    pins.check_bpffs()?;
+    pins.check_geometry()?;
+    let links = netlink.links().await?;
+    let known: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    for (field, names) in [("interfaces", &config.interfaces), ("guard", &config.guard)] {
+        for name in names {
+            let Some(link) = links.iter().find(|link| link.name == *name) else {
+                let known = known.join(", ");
+                return Err(StartError::NoInterface { field, name: name.clone(), known });
+            };
+            if link.mac.is_none() {
+                return Err(StartError::NoMac { field, name: name.clone() });
+            }
+            for gateway in netlink.gateways(link.ifindex).await? {
+                refuse_vip(config, gateway, || format!("the default gateway on {name}"))?;
+            }
+        }
+    }
+    for (address, prefix, ifindex) in netlink.subnets().await? {
+        // Host prefixes are how kube-vip, kube-proxy (IPVS) and xvip carry a VIP.
+        let full = if address.is_ipv4() { 32 } else { 128 };
+        if prefix != full {
+            let name = links.iter().find(|link| link.ifindex == ifindex).map(|link| link.name.as_str());
+            let name = name.unwrap_or("?");
+            refuse_vip(config, address, || format!("this host's own address on {name}"))?;
+        }
+    }
+    for line in fs::read_to_string("/etc/resolv.conf").unwrap_or_default().lines() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("nameserver")
+            && let Some(Ok(server)) = words.next().map(str::parse::<IpAddr>)
+        {
+            refuse_vip(config, server, || "a name server of this host (/etc/resolv.conf)".into())?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_vip(config: &Config, ip: IpAddr, what: impl Fn() -> String) -> Result<(), StartError> {
+    match config.vips.iter().find(|vip| **vip == ip) {
+        Some(vip) => Err(StartError::Vip { vip: *vip, what: what() }),
+        None => Ok(()),
+    }
+}
+
+/// Loads the programs, opens the maps and finds the Lease's slot. Call with the lock held and after
+/// [`check`]. Interfaces are attached by the first [`Dataplane::links`](super::dataplane::Dataplane::links).
+pub fn start(
+    config: &Config,
+    pins: &Pins,
+    netlink: Netlink,
+    changes: Changes,
+    node: &str,
+    boot_id: &str,
+) -> Result<Started, StartError> {
+    let cookie = host::netns_cookie()
+        .map_err(|source| StartError::Host { what: "identify the network namespace", source })?;
+    let identity = Identity {
+        abi: ABI_VERSION,
+        ready: 1,
+        netns_cookie: cookie,
+        boot_id: text(boot_id),
+        node: text(node),
+        arp_ignore_before: 0,
+        arp_announce_before: 0,
+    };
+    if pins.exist() {
+        check_identity(pins, &identity, &Maps::open(pins)?.identity()?)?;
+    }
+    pins.create()?;
+    let programs = match Programs::load(pins, config.kernel_log_level) {
+        Ok(programs) => programs,
+        Err(error) => {
+            // Only an empty directory goes: a refused load leaves nothing behind.
+            pins.remove_dirs();
+            return Err(error.into());
+        }
+    };
+    let mut maps = Maps::open(pins)?;
+    claim_directory(&mut maps, identity)?;
+    let (slot, record) = find_slot(&mut maps, &config.lease.namespace, &config.lease.name)?;
+    let fence = maps.fence(slot)?;
+    let generation = fence.generation.max(record.as_ref().map_or(0, |record| record.generation));
+    let backed = record
+        .filter(|record| fence.deadline_ns != 0 && record.tenure.note.boot_id == boot_id)
+        .filter(|record| record.generation == fence.generation && record.tenure.note.holder == node)
+        .map(|SlotRecord { tenure, duration_s, .. }| Slot {
+            tenure,
+            until: BootNs(fence.deadline_ns),
+            duration_s,
+        });
+    if backed.is_none() && fence.deadline_ns != 0 {
+        maps.set_deadline(slot, BootNs(0))?;
+    }
+    let kernel = Kernel::new(config, maps, programs, netlink)
+        .map_err(|source| StartError::Host { what: "announce", source })?;
+    Ok(Started { kernel, changes, slot, generation, backed })
+}
+
+fn check_identity(pins: &Pins, ours: &Identity, found: &Identity) -> Result<(), StartError> {
+    let differs = found.netns_cookie != ours.netns_cookie
+        || found.boot_id != ours.boot_id
+        || found.node != ours.node;
+    if found.ready == 0 || !differs {
+        return Ok(());
+    }
+    let name = |identity: &Identity| {
+        format!(
+            "node {} (network namespace {}, boot {})",
+            string(&identity.node),
+            identity.netns_cookie,
+            string(&identity.boot_id)
+        )
+    };
+    Err(StartError::Identity {
+        path: pins.dir().display().to_string(),
+        owner: name(found),
+        this: name(ours),
+    })
+}
+
+/// Writes the identity, and the ARP sysctls with their former values beside it.
+fn claim_directory(maps: &mut Maps, mut identity: Identity) -> Result<(), StartError> {
+    let found = maps.identity().unwrap_or(Identity::zeroed());
+    identity.arp_ignore_before = found.arp_ignore_before;
+    identity.arp_announce_before = found.arp_announce_before;
+    for (index, (name, wanted)) in SYSCTLS.into_iter().enumerate() {
+        let Ok(value) = sysctl::read(name) else {
+            tracing::warn!(sysctl = name, "cannot be read; a NIC that appears later is guarded late");
+            continue;
+        };
+        if value >= wanted {
+            continue;
+        }
+        let before = if index == 0 {
+            &mut identity.arp_ignore_before
+        } else {
+            &mut identity.arp_announce_before
+        };
+        *before = value + 1;
+        maps.set_identity(identity)?;
+        if let Err(error) = sysctl::write(name, wanted) {
+            tracing::warn!(
+                sysctl = name, %error,
+                "cannot be set (read-only /proc/sys?); set net.ipv4.conf.all.{name}={wanted} on the host"
+            );
+        }
+    }
+    Ok(maps.set_identity(identity)?)
+}
+
+/// The slot that belongs to this Lease, else a free one. Slots of Leases that are not configured any
+/// more are silenced.
+fn find_slot(
+    maps: &mut Maps,
+    namespace: &str,
+    name: &str,
+) -> Result<(u32, Option<SlotRecord>), StartError> {
+    let (mut ours, mut free) = (None, None);
+    for slot in 0..maps.slots() {
+        match maps.slot(slot)? {
+            Some(record) if record.namespace == namespace && record.name == name => {
+                ours = Some((slot, Some(record)));
+            }
+            Some(_) => {
+                if maps.fence(slot)?.deadline_ns != 0 {
+                    maps.set_deadline(slot, BootNs(0))?;
+                }
+            }
+            None => free = free.or(Some((slot, None))),
+        }
+    }
+    ours.or(free).ok_or(StartError::NoSlot(maps.slots()))
+}

@@ -1,0 +1,59 @@
+//! What a running daemon tells about itself over its lock socket.
+
+use crate::model::{
+    election::{Election, State},
+    time::BootNs,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The daemon's own view; `xvip status` shows it beside what the maps say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DaemonState {
+    /// Its process id.
+    pub pid: u32,
+    /// One per Lease.
+    pub leases: Vec<LeaseState>,
+    /// What stands in the way at the moment, by subject; tried again until it is gone.
+    pub problems: BTreeMap<String, String>,
+}
+
+/// Where one election stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeaseState {
+    /// `namespace/name`.
+    pub lease: String,
+    /// Its slot in the maps.
+    pub slot: u32,
+    /// `unknown`, `waiting`, `holding`, `lapsed`, `leaving` or `left`.
+    pub state: String,
+    /// `holderIdentity` as last seen.
+    pub holder: Option<String>,
+    /// Milliseconds until this node may take over.
+    pub takeover_in_ms: Option<u64>,
+}
+
+impl LeaseState {
+    pub(crate) fn of(now: BootNs, lease: String, slot: u32, election: &Election) -> Self {
+        let (state, holder, takeover_at) = match election.state() {
+            State::Unknown => ("unknown", None, None),
+            State::Waiting(waiting) => {
+                let holder = waiting.seen.as_ref().map(|seen| seen.holder.clone());
+                ("waiting", holder, Some(waiting.since.after(waiting.wait)))
+            }
+            State::Holding(holding) => {
+                let state = if now < holding.until { "holding" } else { "lapsed" };
+                (state, Some(holding.tenure.note.holder.clone()), None)
+            }
+            State::Leaving(holding) => ("leaving", Some(holding.tenure.note.holder.clone()), None),
+            State::Left => ("left", None, None),
+        };
+        Self {
+            lease,
+            slot,
+            state: state.into(),
+            holder,
+            takeover_in_ms: takeover_at.map(|at| now.until(at).as_millis() as u64),
+        }
+    }
+}
