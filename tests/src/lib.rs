@@ -1,1 +1,15 @@
-//! x
+//! What the tests and the demo stand on: namespaces, the stand-in API, the judge and the probes.
+//!
+//! Everything runs in network namespaces that the lab makes and removes, on a BPF file system of
+//! its own.
+
+pub mod standin;
+pub mod netns;
+pub mod lab;
+pub mod judge;
+pub mod probes;
+pub mod packet_socket;
+pub mod frames;
+pub mod kernel_run;
+pub mod faults;
+pub mod verdict;

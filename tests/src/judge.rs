@@ -1,0 +1,146 @@
+//! The judge of ownership: a listener on the bridge that timestamps every frame that claims a VIP,
+//! and the port that it came from. Its parser is its own, so that an error in the code under test
+//! cannot hide in it.
+
+use crate::{netns::NetNs, packet_socket::PacketSocket};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// One frame that claimed a VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// `CLOCK_BOOTTIME` nanoseconds.
+    pub at_ns: u64,
+    /// Which node's port it came from.
+    pub node: usize,
+    /// The claimed address.
+    pub vip: IpAddr,
+}
+
+/// The listener.
+#[derive(Debug)]
+pub struct Judge {
+    stop: Arc<AtomicBool>,
+    claims: mpsc::Receiver<Claim>,
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Judge {
+    /// Listens on the ports (one per node) inside a namespace.
+    pub fn listen(ns: &NetNs, ports: Vec<String>, vips: &[IpAddr]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, claims) = mpsc::channel();
+        let threads = ports.into_iter().enumerate().map(|(node, port)| {
+            let (stop, sender, vips) = (Arc::clone(&stop), sender.clone(), vips.to_vec());
+            ns.spawn(move || {
+                let socket = PacketSocket::open(&port)?;
+                while !stop.load(Ordering::Relaxed) {
+                    let Some(received) = socket.receive(Duration::from_millis(50))? else { continue };
+                    if let Some(vip) = claimed(&received.frame).filter(|vip| vips.contains(vip)) {
+                        let _ = sender.send(Claim { at_ns: received.at_ns, node, vip });
+                    }
+                }
+                Ok(())
+            })
+        });
+        let threads = threads.collect();
+        Self { stop, claims, threads }
+    }
+
+    /// Stops listening and returns all claims in the order of time.
+    ///
+    /// # Errors
+    /// If listening failed: then nothing can be said.
+    pub fn finish(self) -> anyhow::Result<Vec<Claim>> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().map_err(|_| anyhow::anyhow!("the judge panicked"))??;
+        }
+        let mut claims: Vec<Claim> = self.claims.try_iter().collect();
+        claims.sort_by_key(|claim| claim.at_ns);
+        Ok(claims)
+    }
+}
+
+/// The address that a frame claims: the sender of any ARP message; the target of a neighbour
+/// advertisement; the source of a solicitation, router message or redirect with a link-layer option.
+pub fn claimed(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [0x08, 0x06] => {
+            let spa: [u8; 4] = frame.get(28..32)?.try_into().ok()?;
+            Some(IpAddr::from(spa))
+        }
+        [0x86, 0xdd] if *frame.get(20)? == 58 => {
+            let address = |range: std::ops::Range<usize>| -> Option<IpAddr> {
+                let octets: [u8; 16] = frame.get(range)?.try_into().ok()?;
+                Some(IpAddr::from(octets))
+            };
+            let options = match *frame.get(54)? {
+                136 => return address(62..78),
+                135 => 78,
+                133 => 62,
+                134 => 70,
+                137 => 94,
+                _ => return None,
+            };
+            let kind = *frame.get(options)?;
+            if kind == 1 || kind == 2 { address(22..38) } else { None }
+        }
+        _ => None,
+    }
+}
+
+/// For how long two nodes claimed one VIP: claims of two nodes interleaved. With claims
+/// A A B A B the two-owner time is from the first B to the last A. Milliseconds, the worst VIP.
+pub fn two_owner_ms(claims: &[Claim]) -> f64 {
+    let mut worst = 0.0_f64;
+    let mut vips: Vec<IpAddr> = claims.iter().map(|claim| claim.vip).collect();
+    vips.sort();
+    vips.dedup();
+    for vip in vips {
+        let of_vip: Vec<&Claim> = claims.iter().filter(|claim| claim.vip == vip).collect();
+        for (index, later) in of_vip.iter().enumerate() {
+            // The first claim by somebody else after this node had already claimed.
+            let own_first = of_vip[..index].iter().position(|claim| claim.node == later.node);
+            let Some(own_first) = own_first else { continue };
+            let other = of_vip[own_first..index].iter().find(|claim| claim.node != later.node);
+            if let Some(other) = other {
+                worst = worst.max((later.at_ns - other.at_ns) as f64 / 1e6);
+            }
+        }
+    }
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(sequence: &[(u64, usize)]) -> Vec<Claim> {
+        let vip = IpAddr::from([192, 0, 2, 10]);
+        sequence.iter().map(|(ms, node)| Claim { at_ns: ms * 1_000_000, node: *node, vip }).collect()
+    }
+
+    #[test]
+    fn a_handover_is_not_two_owners() {
+        assert_eq!(two_owner_ms(&claims(&[(0, 0), (5, 0), (10, 1), (15, 1)])), 0.0);
+    }
+
+    #[test]
+    fn interleaved_claims_are_two_owners() {
+        assert_eq!(two_owner_ms(&claims(&[(0, 0), (5, 1), (10, 0), (15, 1), (20, 1)])), 10.0);
+    }
+
+    #[test]
+    fn a_late_claim_of_the_old_owner_is_seen() {
+        assert_eq!(two_owner_ms(&claims(&[(0, 0), (5, 1), (7, 1), (1005, 0)])), 1000.0);
+    }
+}

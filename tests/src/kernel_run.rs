@@ -1,0 +1,158 @@
+//! The programs in the kernel: a pass program for the far end of veths, and `BPF_PROG_TEST_RUN`.
+
+use crate::netns::NetNs;
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRunOptions, Xdp, XdpMode},
+};
+use std::time::Duration;
+use vip_common::{
+    abi::{Fence, Iface, Ip, Port, Vip},
+    counter::Counter,
+};
+
+/// Pass programs on the bridge's ports: `XDP_TX` towards a veth arrives only if there is a program
+/// at the far end.
+pub struct AttachedPass {
+    _ebpf: Ebpf,
+}
+
+/// Attaches the pass program to ports inside a namespace.
+///
+/// # Errors
+/// If it cannot be loaded or attached.
+pub fn attach_pass(ns: &NetNs, ports: &[String]) -> anyhow::Result<AttachedPass> {
+    ns.run(|| {
+        let mut ebpf = load()?;
+        let pass: &mut Xdp = ebpf.program_mut("xvip_pass").context("xvip_pass")?.try_into()?;
+        pass.load()?;
+        for port in ports {
+            pass.attach(port, XdpMode::Driver).with_context(|| format!("attach to {port}"))?;
+        }
+        Ok(AttachedPass { _ebpf: ebpf })
+    })?
+}
+
+/// Loads the object with maps of its own, nothing pinned.
+///
+/// # Errors
+/// Without rights, or if the object is broken.
+pub fn load() -> anyhow::Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AYA_LOG_LEVEL", &0_u8, true);
+    loader.load(vip_user::node::attach::object()).context("cannot load the eBPF object (root is needed)")
+}
+
+/// The programs with their maps, run on frames by the kernel.
+pub struct KernelRun {
+    ebpf: Ebpf,
+}
+
+/// What a program did to a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Its return value.
+    pub action: u32,
+    /// The frame after it.
+    pub frame: Vec<u8>,
+    /// Time per run.
+    pub duration: Duration,
+}
+
+impl KernelRun {
+    /// Loads all programs.
+    ///
+    /// # Errors
+    /// Without rights, or if the verifier rejects one.
+    pub fn new() -> anyhow::Result<Self> {
+        let mut ebpf = load()?;
+        for name in ["xvip_xdp", "xvip_pass"] {
+            let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
+            xdp.load()?;
+        }
+        for name in ["xvip_ingress", "xvip_egress"] {
+            let tc: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
+            tc.load()?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// Writes an entry of `VIPS`.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_vip(&mut self, ip: Ip, vip: Vip) -> anyhow::Result<()> {
+        let mut map: HashMap<&mut MapData, Ip, Vip> =
+            self.ebpf.map_mut("VIPS").context("VIPS")?.try_into()?;
+        Ok(map.insert(ip, vip, 0)?)
+    }
+
+    /// Writes a fence.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_fence(&mut self, slot: u32, fence: Fence) -> anyhow::Result<()> {
+        let mut map: Array<&mut MapData, Fence> =
+            self.ebpf.map_mut("FENCES").context("FENCES")?.try_into()?;
+        Ok(map.set(slot, fence, 0)?)
+    }
+
+    /// Writes an entry of `IFACES`.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_iface(&mut self, port: Port, iface: Iface) -> anyhow::Result<()> {
+        let mut map: HashMap<&mut MapData, Port, Iface> =
+            self.ebpf.map_mut("IFACES").context("IFACES")?.try_into()?;
+        Ok(map.insert(port, iface, 0)?)
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn counters(&self) -> anyhow::Result<Vec<u64>> {
+        let map: PerCpuArray<&MapData, u64> =
+            self.ebpf.map("COUNTERS").context("COUNTERS")?.try_into()?;
+        let all = Counter::ALL.iter().map(|counter| Ok(map.get(&(*counter as u32), 0)?.iter().sum()));
+        all.collect()
+    }
+
+    /// Runs an XDP program on a frame that came in on `lo` (the kernel's choice for test runs).
+    ///
+    /// # Errors
+    /// Those of `BPF_PROG_TEST_RUN`.
+    pub fn xdp(&mut self, program: &str, frame: &[u8], repeat: u32) -> anyhow::Result<Ran> {
+        let xdp: &mut Xdp = self.ebpf.program_mut(program).context("program")?.try_into()?;
+        let mut out = vec![0; 4096];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = xdp.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        Ok(Ran { action: result.return_value, frame: out, duration: result.duration })
+    }
+
+    /// Runs a TC program on a frame of `lo`.
+    ///
+    /// # Errors
+    /// Those of `BPF_PROG_TEST_RUN`.
+    pub fn tc(&mut self, program: &str, frame: &[u8], repeat: u32) -> anyhow::Result<Ran> {
+        let tc: &mut SchedClassifier = self.ebpf.program_mut(program).context("program")?.try_into()?;
+        let mut out = vec![0; 4096];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = tc.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        Ok(Ran { action: result.return_value, frame: out, duration: result.duration })
+    }
+}

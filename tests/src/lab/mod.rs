@@ -1,0 +1,191 @@
+//! Three nodes, an API server and two clients on one bridge, each a network namespace; the nodes run
+//! the real binary.
+
+pub mod node;
+
+use crate::{
+    kernel_run,
+    netns::{NetNs, sh},
+    standin::StandIn,
+};
+use anyhow::Context as _;
+use node::Node;
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+/// The VIPs of the lab.
+pub const VIP4: [u8; 4] = [192, 0, 2, 10];
+/// The IPv6 VIP.
+pub const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+/// Where the stand-in API listens.
+pub const API: &str = "192.0.2.100:6443";
+/// MAC address of the asking client.
+pub const ASKER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc8];
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// The lab; dropping it removes everything.
+pub struct Lab {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The bridge with its ports.
+    pub bridge: NetNs,
+    /// A client that asks.
+    pub asker: NetNs,
+    /// A client that uses.
+    pub user: NetNs,
+    /// The API.
+    pub api: StandIn,
+    dir: PathBuf,
+    _api_ns: NetNs,
+    _passes: kernel_run::AttachedPass,
+}
+
+/// How the nodes are configured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of nodes.
+    pub nodes: usize,
+    /// D in seconds.
+    pub duration_s: u32,
+    /// More lines for every node's configuration.
+    pub extra: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 3, duration_s: 3, extra: String::new() }
+    }
+}
+
+impl Lab {
+    /// Builds the lab; nodes are not started yet.
+    ///
+    /// # Errors
+    /// Without root, iproute2 or a kernel with namespaces.
+    pub fn new(options: &Options) -> anyhow::Result<Self> {
+        let id = format!("xv{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(format!("xvip-lab-{id}"));
+        let pins = dir.join("bpf");
+        std::fs::create_dir_all(&pins)?;
+        sh(&format!("mount -t bpf bpf {}", pins.display()))
+            .context("cannot mount a BPF file system for the lab")?;
+        let bridge = NetNs::new(&format!("{id}-br"))?;
+        bridge.ip("link add br0 type bridge forward_delay 0")?;
+        bridge.ip("link set br0 up")?;
+        let api_ns = NetNs::new(&format!("{id}-api"))?;
+        let (asker, user) = (NetNs::new(&format!("{id}-ask"))?, NetNs::new(&format!("{id}-use"))?);
+        connect(&bridge, &api_ns, "api", 100)?;
+        connect(&bridge, &asker, "ask", 200)?;
+        connect(&bridge, &user, "use", 201)?;
+        let mut nodes = Vec::new();
+        let mut ports = Vec::new();
+        for number in 1..=options.nodes {
+            let ns = NetNs::new(&format!("{id}-n{number}"))?;
+            let port = format!("n{number}");
+            connect(&bridge, &ns, &port, 10 + number as u8)?;
+            ports.push(port);
+            nodes.push(Node::new(ns, number, &dir, &id, options)?);
+        }
+        let passes = kernel_run::attach_pass(&bridge, &ports)?;
+        let api = StandIn::default();
+        let server = api.clone();
+        // The thread ends with the process; its namespace is gone before that.
+        let _ = api_ns.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(server.serve(API.parse()?))?)
+        });
+        Ok(Self { nodes, bridge, asker, user, api, dir, _api_ns: api_ns, _passes: passes })
+    }
+
+    /// The VIPs.
+    pub fn vips() -> Vec<IpAddr> {
+        vec![IpAddr::from(VIP4), IpAddr::from(VIP6)]
+    }
+
+    /// Names of the bridge's ports, one per node.
+    pub fn ports(&self) -> Vec<String> {
+        (1..=self.nodes.len()).map(|number| format!("n{number}")).collect()
+    }
+
+    /// Starts all nodes.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        self.nodes.iter_mut().try_for_each(Node::start)
+    }
+
+    /// Waits until some node says that it owns the VIPs.
+    ///
+    /// # Errors
+    /// With the nodes' logs, after `limit`.
+    pub fn wait_for_owner(&self, limit: Duration) -> anyhow::Result<usize> {
+        let mut owner = None;
+        let found = eventually(limit, || {
+            owner = self.nodes.iter().position(Node::owns);
+            owner.is_some()
+        });
+        let logs = || self.nodes.iter().map(Node::log).collect::<Vec<_>>().join("\n---\n");
+        anyhow::ensure!(found, "no node took over within {limit:?}:\n{}", logs());
+        owner.context("owner")
+    }
+
+    /// The directory of configurations, logs and pins.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.kill();
+        }
+        let _ = sh(&format!("umount {}", self.dir.join("bpf").display()));
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Joins a namespace to the bridge by a veth: `eth0` inside, `port` on the bridge. Its addresses end
+/// in `host`.
+fn connect(bridge: &NetNs, ns: &NetNs, port: &str, host: u8) -> anyhow::Result<()> {
+    bridge.ip(&format!(
+        "link add {port} type veth peer name eth0 address {} netns {}",
+        mac_text(mac(host)),
+        ns.name()
+    ))?;
+    bridge.ip(&format!("link set {port} master br0 up"))?;
+    ns.ip("link set eth0 up")?;
+    ns.ip(&format!("addr add 192.0.2.{host}/24 dev eth0"))?;
+    ns.ip(&format!("addr add 2001:db8::{host}/64 dev eth0 nodad"))?;
+    Ok(())
+}
+
+/// The MAC address of a lab host.
+pub const fn mac(host: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, host]
+}
+
+/// A MAC address as people write it.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Polls a condition until it holds or the limit is over; says whether it held.
+pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = vip_user::node::clock::boot().after(limit);
+    loop {
+        if condition() {
+            return true;
+        }
+        if vip_user::node::clock::boot() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,208 @@
+//! One node: a namespace and an `xvip` process.
+
+use super::{API, Options, VIP4, VIP6, mac};
+use crate::netns::NetNs;
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its namespace.
+    pub ns: NetNs,
+    /// Its name and `holderIdentity`.
+    pub name: String,
+    /// Its MAC address on the bridge.
+    pub mac: [u8; 6],
+    /// The instance that its pins are under.
+    pub instance: String,
+    config: PathBuf,
+    log: PathBuf,
+    pin_root: PathBuf,
+    process: Option<Child>,
+    boot_id: String,
+}
+
+impl Node {
+    pub(super) fn new(
+        ns: NetNs,
+        number: usize,
+        dir: &Path,
+        id: &str,
+        options: &Options,
+    ) -> anyhow::Result<Self> {
+        let name = format!("node{number}");
+        let instance = format!("{id}-{name}");
+        let pin_root = dir.join("bpf");
+        let kubeconfig = dir.join("kubeconfig");
+        fs::write(&kubeconfig, kubeconfig_text())?;
+        let config = dir.join(format!("{name}.yaml"));
+        let (vip4, vip6) = (IpAddr::from(VIP4), IpAddr::from(VIP6));
+        fs::write(
+            &config,
+            format!(
+                "node: {name}\ninstance: {instance}\nvips: [{vip4}, '{vip6}']\ninterfaces: [eth0]\n\
+                 lease: {{duration_s: {}}}\npin_root: {}\n\
+                 api: {{kubeconfig: {}, endpoints: ['http://{API}'], tls_server_name: null}}\n{}",
+                options.duration_s,
+                pin_root.display(),
+                kubeconfig.display(),
+                options.extra
+            ),
+        )?;
+        Ok(Self {
+            mac: mac(10 + number as u8),
+            log: dir.join(format!("{name}.log")),
+            boot_id: format!("boot-of-{instance}"),
+            ns,
+            name,
+            instance,
+            config,
+            pin_root,
+            process: None,
+        })
+    }
+
+    /// Starts `xvip run`.
+    ///
+    /// # Errors
+    /// If the binary is missing.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = self.ns.command(&xvip()?.display().to_string());
+        command
+            .args(["run", "--config"])
+            .arg(&self.config)
+            .env("XVIP_BOOT_ID", &self.boot_id)
+            .env("NO_COLOR", "1")
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        self.process = Some(command.spawn().context("cannot start xvip")?);
+        Ok(())
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: i32) {
+        if let Some(process) = &self.process {
+            // SAFETY: the process is our child and has not been waited for, so the id is its own.
+            unsafe { libc::kill(process.id().cast_signed(), signal) };
+        }
+    }
+
+    /// Ends the process for good, whatever state it is in.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Whether the process has ended by itself, and forgets it then.
+    pub fn has_ended(&mut self) -> bool {
+        let ended =
+            self.process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(Some(_))));
+        if ended {
+            self.process = None;
+        }
+        ended
+    }
+
+    /// Whether it is running.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        format!("{}:\n{text}", self.name)
+    }
+
+    /// Runs an `xvip` subcommand on this node and returns its output.
+    ///
+    /// # Errors
+    /// With what it printed, if it fails.
+    pub fn xvip(&self, subcommand: &str, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.ns.command(&xvip()?.display().to_string());
+        command.arg(subcommand).args(["--instance", &self.instance, "--pin-root"]).arg(&self.pin_root);
+        let output = command.args(args).output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(
+            output.status.success(),
+            "xvip {subcommand}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        Ok(text(&output.stdout))
+    }
+
+    /// `xvip status -o json`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.xvip("status", &["-o", "json"])?)?)
+    }
+
+    /// Whether its kernel may answer for all VIPs right now.
+    pub fn owns(&self) -> bool {
+        self.status().is_ok_and(|status| {
+            let vips = status["vips"].as_array().cloned().unwrap_or_default();
+            !vips.is_empty() && vips.iter().all(|vip| vip["answering"] == true)
+        })
+    }
+
+    /// Runs the binary with a configuration text and returns what it says on failing.
+    ///
+    /// # Errors
+    /// If it does not fail within ten seconds.
+    pub fn refusal(&self, config: &str) -> anyhow::Result<String> {
+        let path = self.config.with_extension("bad.yaml");
+        fs::write(&path, config)?;
+        let mut command = Command::new("timeout");
+        command.args(["10", "nsenter"]).arg(format!("--net=/run/netns/{}", self.ns.name()));
+        let output = command.arg(xvip()?).args(["run", "--config"]).arg(&path).output()?;
+        ensure!(output.status.code() == Some(1), "xvip did not refuse: {output:?}");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Its configuration text.
+    ///
+    /// # Errors
+    /// If the file is gone.
+    pub fn config_text(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(&self.config)?)
+    }
+
+    /// Plays a reboot: the next start finds another boot id.
+    pub fn reboot(&mut self) {
+        self.boot_id.push('+');
+    }
+}
+
+/// The binary under test: `XVIP_BIN`, else beside the test binary's target directory.
+///
+/// # Errors
+/// If it has not been built.
+#[expect(clippy::disallowed_methods, reason = "set by cargo xtask")]
+pub fn xvip() -> anyhow::Result<PathBuf> {
+    if let Ok(path) = std::env::var("XVIP_BIN") {
+        return Ok(path.into());
+    }
+    let this = std::env::current_exe()?;
+    let found = this.ancestors().map(|dir| dir.join("xvip")).find(|path| path.is_file());
+    found.context("the xvip binary is not built; run `cargo xtask test` or `cargo build -p vip-user`")
+}
+
+fn kubeconfig_text() -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: lab\nclusters: [{{name: lab, cluster: {{server: 'http://{API}'}}}}]\n\
+         users: [{{name: lab, user: {{}}}}]\ncontexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}]\n"
+    )
+}

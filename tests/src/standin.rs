@@ -1,0 +1,290 @@
+//! A stand-in for the Kubernetes API: create, get, put with compare-and-swap, delete and watch on
+//! Leases, just enough for the real `kube` client. It keeps the rules that ownership depends on:
+//! every stored write gets a new resourceVersion, a PUT on another version is refused with 409, and
+//! a PUT that changes nothing is answered with 200 and stores nothing.
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::broadcast;
+
+/// The store; cheap to clone.
+#[derive(Clone)]
+pub struct StandIn {
+    store: Arc<Mutex<Store>>,
+    changes: broadcast::Sender<(u64, Value)>,
+    latency_ms: Arc<AtomicU64>,
+    requests: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct Store {
+    version: u64,
+    uids: u64,
+    leases: BTreeMap<(String, String), Value>,
+    history: Vec<(u64, Value)>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListParams {
+    watch: Option<String>,
+    resource_version: Option<String>,
+    field_selector: Option<String>,
+    timeout_seconds: Option<u64>,
+}
+
+impl Default for StandIn {
+    fn default() -> Self {
+        Self {
+            store: Arc::new(Mutex::new(Store { version: 100, ..Store::default() })),
+            changes: broadcast::channel(1024).0,
+            latency_ms: Arc::default(),
+            requests: Arc::default(),
+        }
+    }
+}
+
+impl StandIn {
+    /// Serves until dropped together with the runtime.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn serve(self, address: SocketAddr) -> std::io::Result<()> {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        self.serve_on(listener).await
+    }
+
+    /// Serves on a bound listener.
+    ///
+    /// # Errors
+    /// If accepting fails for good.
+    pub async fn serve_on(self, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+        let base = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases";
+        let router = Router::new()
+            .route(base, get(list).post(create))
+            .route(&format!("{base}/{{name}}"), get(read).put(replace).delete(remove))
+            .with_state(self);
+        axum::serve(listener, router).await
+    }
+
+    /// Delays every answer.
+    pub fn set_latency(&self, latency: Duration) {
+        self.latency_ms.store(latency.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// A Lease as it is stored.
+    pub fn lease(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.lock().leases.get(&(namespace.into(), name.into())).cloned()
+    }
+
+    /// Changes a Lease as `kubectl edit` would.
+    pub fn edit(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut store = self.lock();
+        let key = (namespace.to_owned(), name.to_owned());
+        let Some(mut lease) = store.leases.get(&key).cloned() else { return };
+        change(&mut lease);
+        let event = store.put(key, lease, "MODIFIED");
+        self.tell(event);
+    }
+
+    /// Deletes a Lease as `kubectl delete` would.
+    pub fn delete(&self, namespace: &str, name: &str) {
+        let mut store = self.lock();
+        if let Some(event) = store.delete(&(namespace.into(), name.into())) {
+            self.tell(event);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: (u64, Value)) {
+        // Nobody watching is fine.
+        let _ = self.changes.send(event);
+    }
+
+    async fn arrive(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let latency = self.latency_ms.load(Ordering::Relaxed);
+        if latency > 0 {
+            tokio::time::sleep(Duration::from_millis(latency)).await;
+        }
+    }
+}
+
+impl Store {
+    fn put(&mut self, key: (String, String), mut lease: Value, kind: &str) -> (u64, Value) {
+        self.version += 1;
+        lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.leases.insert(key, lease.clone());
+        self.event(kind, lease)
+    }
+
+    fn delete(&mut self, key: &(String, String)) -> Option<(u64, Value)> {
+        let mut lease = self.leases.remove(key)?;
+        self.version += 1;
+        lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        Some(self.event("DELETED", lease))
+    }
+
+    fn event(&mut self, kind: &str, lease: Value) -> (u64, Value) {
+        let event = (self.version, json!({"type": kind, "object": lease}));
+        self.history.push(event.clone());
+        event
+    }
+}
+
+async fn read(State(api): State<StandIn>, Path((namespace, name)): Path<(String, String)>) -> Response {
+    api.arrive().await;
+    match api.lease(&namespace, &name) {
+        Some(lease) => Json(lease).into_response(),
+        None => refuse(StatusCode::NOT_FOUND, "NotFound", &name),
+    }
+}
+
+async fn create(
+    State(api): State<StandIn>,
+    Path(namespace): Path<String>,
+    Json(mut lease): Json<Value>,
+) -> Response {
+    api.arrive().await;
+    let name = text(&lease, "name");
+    let mut store = api.lock();
+    let key = (namespace.clone(), name.clone());
+    if store.leases.contains_key(&key) {
+        return refuse(StatusCode::CONFLICT, "AlreadyExists", &name);
+    }
+    store.uids += 1;
+    lease["apiVersion"] = json!("coordination.k8s.io/v1");
+    lease["kind"] = json!("Lease");
+    lease["metadata"]["namespace"] = json!(namespace);
+    lease["metadata"]["uid"] = json!(format!("00000000-0000-0000-0000-{:012}", store.uids));
+    let event = store.put(key, lease, "ADDED");
+    api.tell(event.clone());
+    (StatusCode::CREATED, Json(event.1["object"].clone())).into_response()
+}
+
+async fn replace(
+    State(api): State<StandIn>,
+    Path((namespace, name)): Path<(String, String)>,
+    Json(mut lease): Json<Value>,
+) -> Response {
+    api.arrive().await;
+    let mut store = api.lock();
+    let key = (namespace, name.clone());
+    let Some(current) = store.leases.get(&key).cloned() else {
+        return refuse(StatusCode::NOT_FOUND, "NotFound", &name);
+    };
+    let base = text(&lease, "resourceVersion");
+    if !base.is_empty() && base != text(&current, "resourceVersion") {
+        return refuse(StatusCode::CONFLICT, "Conflict", &name);
+    }
+    for kept in ["uid", "resourceVersion", "namespace", "creationTimestamp"] {
+        lease["metadata"][kept] = current["metadata"][kept].clone();
+    }
+    lease["apiVersion"] = current["apiVersion"].clone();
+    lease["kind"] = current["kind"].clone();
+    if lease["spec"] == current["spec"]
+        && lease["metadata"]["annotations"] == current["metadata"]["annotations"]
+        && lease["metadata"]["labels"] == current["metadata"]["labels"]
+    {
+        return Json(current).into_response();
+    }
+    let event = store.put(key, lease, "MODIFIED");
+    api.tell(event.clone());
+    Json(event.1["object"].clone()).into_response()
+}
+
+async fn remove(State(api): State<StandIn>, Path((namespace, name)): Path<(String, String)>) -> Response {
+    api.arrive().await;
+    api.delete(&namespace, &name);
+    Json(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})).into_response()
+}
+
+/// LIST, or WATCH from a version on: first what has happened since, then what happens.
+async fn list(
+    State(api): State<StandIn>,
+    Path(namespace): Path<String>,
+    Query(params): Query<ListParams>,
+) -> Response {
+    api.arrive().await;
+    let selected = params.field_selector.unwrap_or_default().replace("metadata.name=", "");
+    let wanted = move |event: &Value| {
+        let object = &event["object"];
+        text(object, "namespace") == namespace && (selected.is_empty() || text(object, "name") == selected)
+    };
+    if params.watch.as_deref() != Some("true") && params.watch.as_deref() != Some("1") {
+        let store = api.lock();
+        let items: Vec<&Value> =
+            store.leases.values().filter(|lease| wanted(&json!({"object": lease}))).collect();
+        return Json(json!({
+            "kind": "LeaseList", "apiVersion": "coordination.k8s.io/v1",
+            "metadata": {"resourceVersion": store.version.to_string()}, "items": items,
+        }))
+        .into_response();
+    }
+    let from: u64 = params.resource_version.and_then(|version| version.parse().ok()).unwrap_or(0);
+    let (past, changes) = {
+        let store = api.lock();
+        let past: Vec<(u64, Value)> = if from == 0 {
+            store.leases.values().map(|l| (store.version, json!({"type": "ADDED", "object": l}))).collect()
+        } else {
+            store.history.iter().filter(|(version, _)| *version > from).cloned().collect()
+        };
+        (past, api.changes.subscribe())
+    };
+    let limit = Duration::from_secs(params.timeout_seconds.unwrap_or(300));
+    let end = tokio::time::Instant::now() + limit;
+    let stream = futures::stream::unfold((past.into_iter(), changes), move |(mut past, mut changes)| {
+        let wanted = wanted.clone();
+        async move {
+            loop {
+                let event = match past.next() {
+                    Some((_, event)) => event,
+                    None => tokio::time::timeout_at(end, changes.recv()).await.ok()?.ok()?.1,
+                };
+                if wanted(&event) {
+                    let line = Bytes::from(format!("{event}\n"));
+                    return Some((Ok::<_, std::convert::Infallible>(line), (past, changes)));
+                }
+            }
+        }
+    });
+    ([("content-type", "application/json")], Body::from_stream(stream)).into_response()
+}
+
+fn text(object: &Value, field: &str) -> String {
+    object["metadata"][field].as_str().unwrap_or_default().to_owned()
+}
+
+fn refuse(code: StatusCode, reason: &str, name: &str) -> Response {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("leases.coordination.k8s.io \"{name}\": {reason}"),
+        "reason": reason, "code": code.as_u16(),
+    });
+    (code, Json(status)).into_response()
+}
