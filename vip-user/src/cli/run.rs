@@ -17,9 +17,15 @@ use crate::{
 };
 use anyhow::Context as _;
 use aya::maps::{Map, MapData, RingBuf};
-use std::{io::Write as _, os::unix::net::UnixListener, path::Path, process::ExitCode, time::Duration};
+use std::{
+    io,
+    os::{fd::AsRawFd, unix::net::UnixListener},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::{
-    io::unix::AsyncFd,
+    io::{AsyncWriteExt as _, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
@@ -104,7 +110,7 @@ async fn forward_changes(mut changes: Changes, events: mpsc::Sender<Event>) {
         }
         // A change seldom comes alone; one look at the host serves all of a burst.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        while let Ok(Some(_)) = changes.try_next() {}
+        while changes.try_recv().is_ok() {}
     }
 }
 
@@ -114,7 +120,7 @@ fn forward_claims(
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let map = MapData::from_pin(pins.map("CLAIMS")).and_then(Map::from_map_data);
     let ring = map.and_then(RingBuf::<MapData>::try_from).context("cannot open map CLAIMS")?;
-    let mut ring = AsyncFd::new(ring).context("cannot wait for claims")?;
+    let mut ring = when_readable(ring).context("cannot wait for claims")?;
     Ok(async move {
         while let Ok(mut ready) = ring.readable_mut().await {
             let ring = ready.get_inner_mut();
@@ -139,24 +145,25 @@ fn serve_state(
     listener: UnixListener,
     latest: watch::Receiver<DaemonState>,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let listener = AsyncFd::new(listener).context("cannot listen on the lock")?;
+    let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen on the lock")?;
     Ok(async move {
-        while let Ok(mut ready) = listener.readable().await {
-            match listener.get_ref().accept() {
-                Ok((mut stream, _)) => {
-                    // The state fits into the socket's buffer; a reader that is gone does not matter.
-                    let state = latest.borrow().clone();
-                    let _ = stream.set_nonblocking(true);
-                    let _ = stream.write_all(&serde_json::to_vec(&state).unwrap_or_default());
-                }
-                Err(_) => ready.clear_ready(),
-            }
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let state = serde_json::to_vec(&*latest.borrow()).unwrap_or_default();
+            // A reader that has gone away does not matter.
+            let _ = stream.write_all(&state).await;
         }
     })
 }
 
+/// Waits for a descriptor that aya hands out only in its raw form.
+fn when_readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the types used here (ring buffer maps) own their descriptor, and return the same one
+    // as long as they live.
+    unsafe { AsyncFd::register(inner) }.map_err(|error| error.into_parts().1)
+}
+
 fn log_from_kernel(kernel: &mut Kernel) {
-    match aya_log::EbpfLogger::init(kernel.programs().ebpf()).map(AsyncFd::new) {
+    match aya_log::EbpfLogger::init(kernel.programs().ebpf()).map(when_readable) {
         Ok(Ok(mut logger)) => {
             tokio::spawn(async move {
                 while let Ok(mut ready) = logger.readable_mut().await {

@@ -1,0 +1,531 @@
+//! Tables for the election. Each test plays one rule of ownership against a hand-made record.
+
+use super::{
+    election::{
+        Effect, Election, Identity, Input, Notice, Slot, Source, State, TakeReason, Why, Written,
+    },
+    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+    time::{BootNs, Now},
+    timing::Timing,
+};
+use std::time::Duration;
+
+const D: u32 = 3;
+const UID: &str = "uid-1";
+
+fn timing(duration_s: u32) -> Timing {
+    Timing {
+        duration_s,
+        renew_every: Duration::from_millis(600),
+        margin: Duration::from_millis(50),
+        clock_error_percent: 10,
+        foreign_grace: None,
+        linger: Duration::from_secs(2),
+    }
+}
+
+fn at(ms: u64) -> Now {
+    Now { boot: BootNs(1_000_000_000_000 + ms * 1_000_000), wall_us: 1_700_000_000_000_000 + ms as i64 }
+}
+
+fn me() -> Identity {
+    Identity { node: "me".into(), process: "p1".into(), boot_id: "b1".into() }
+}
+
+fn fresh() -> Election {
+    Election::new(me(), timing(D), 0, None)
+}
+
+fn note(holder: &str, transitions: i64) -> TenureNote {
+    TenureNote {
+        holder: holder.into(),
+        transitions,
+        acquire_us: 1_000 + transitions,
+        process: format!("process-of-{holder}"),
+        boot_id: "b".into(),
+    }
+}
+
+/// A record as xvip on `holder` has written it.
+fn held(holder: &str, transitions: i64, version: u64) -> Record {
+    let note = note(holder, transitions);
+    Record {
+        uid: UID.into(),
+        version: Version(version.to_string()),
+        holder: holder.into(),
+        duration_s: D,
+        transitions,
+        acquire_us: Some(note.acquire_us),
+        renew_us: Some(version as i64),
+        note: Some(note),
+        released: None,
+    }
+}
+
+/// The release of that record.
+fn released(mut record: Record, version: u64) -> Record {
+    record.version = Version(version.to_string());
+    record.holder.clear();
+    record.renew_us = Some(version as i64);
+    record.released.clone_from(&record.note);
+    record
+}
+
+fn quorum(record: Option<Record>) -> Input {
+    Input::Observed(Source::Quorum, record)
+}
+
+fn watched(record: Record) -> Input {
+    Input::Observed(Source::Watch, Some(record))
+}
+
+fn writes(effects: &[Effect]) -> Vec<&LeaseWrite> {
+    let write = |effect| match effect {
+        &Effect::Write(ref write) => Some(write),
+        _ => None,
+    };
+    effects.iter().filter_map(write).collect()
+}
+
+fn deadline(effects: &[Effect]) -> Option<BootNs> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::RaiseFence { deadline, .. } => Some(*deadline),
+        _ => None,
+    })
+}
+
+/// What an API server returns for a write.
+fn stored(write: &LeaseWrite, version: u64) -> Record {
+    Record {
+        uid: UID.into(),
+        version: Version(version.to_string()),
+        holder: if write.release { String::new() } else { write.note.holder.clone() },
+        duration_s: write.duration_s,
+        transitions: write.note.transitions,
+        acquire_us: Some(write.note.acquire_us),
+        renew_us: Some(write.renew_us),
+        note: Some(write.note.clone()),
+        released: write.release.then(|| write.note.clone()),
+    }
+}
+
+fn answered(write: &LeaseWrite, version: u64) -> Input {
+    Input::Written { id: write.id, outcome: Written::Stored(stored(write, version)) }
+}
+
+/// An election that has taken over an expired Lease: the take-over left at 3400 ms and was answered
+/// at 3420 ms with version 11.
+fn holder() -> Election {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    let effects = election.step(at(3_400), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    let effects = election.step(at(3_420), answered(&write, 11));
+    assert_eq!(deadline(&effects), Some(BootNs(at(3_400).boot.0 + 2_650_000_000)));
+    election
+}
+
+fn tenure_of(election: &Election) -> Tenure {
+    match election.state() {
+        State::Holding(holding) => holding.tenure.clone(),
+        other => panic!("not holding: {other:?}"),
+    }
+}
+
+fn own_record(election: &Election, version: u64) -> Record {
+    let tenure = tenure_of(election);
+    let note = tenure.note;
+    Record {
+        uid: tenure.uid,
+        version: Version(version.to_string()),
+        holder: note.holder.clone(),
+        duration_s: D,
+        transitions: note.transitions,
+        acquire_us: Some(note.acquire_us),
+        renew_us: Some(1),
+        note: Some(note),
+        released: None,
+    }
+}
+
+#[test]
+fn a_taker_waits_a_full_lease_and_takes_the_version_it_saw() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    assert!(writes(&election.step(at(3_299), Input::Tick)).is_empty());
+    assert_eq!(election.wake_at(at(3_299).boot), Some(at(3_300).boot));
+    let effects = election.step(at(3_300), Input::Tick);
+    let write = writes(&effects)[0];
+    assert_eq!(write.base, Some(Version("10".into())));
+    assert_eq!((write.note.transitions, write.note.holder.as_str()), (5, "me"));
+}
+
+#[test]
+fn every_renewal_seen_restarts_the_timer() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    election.step(at(3_000), watched(held("other", 4, 11)));
+    assert!(writes(&election.step(at(6_299), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(6_300), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn an_edited_label_restarts_no_timer_but_moves_the_version() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    let mut labelled = held("other", 4, 10);
+    labelled.version = Version("12".into());
+    election.step(at(3_000), watched(labelled));
+    let effects = election.step(at(3_300), Input::Tick);
+    assert_eq!(writes(&effects)[0].base, Some(Version("12".into())));
+}
+
+#[test]
+fn a_lagging_watch_changes_nothing() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    election.step(at(3_000), watched(held("other", 4, 9)));
+    assert_eq!(writes(&election.step(at(3_300), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn the_longest_lease_of_the_tenure_is_waited_for() {
+    let mut election = fresh();
+    let mut long = held("other", 4, 10);
+    long.duration_s = 10;
+    election.step(at(0), quorum(Some(long)));
+    election.step(at(1_000), watched(held("other", 4, 11)));
+    assert!(writes(&election.step(at(11_999), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(12_000), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn a_release_of_the_observed_tenure_is_taken_at_once() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    let effects = election.step(at(100), watched(released(held("other", 4, 10), 11)));
+    assert_eq!(writes(&effects).len(), 1);
+}
+
+#[test]
+fn an_empty_holder_that_is_no_release_is_waited_out() {
+    let blank = |change: fn(&mut Record)| {
+        let mut record = released(held("other", 4, 10), 11);
+        change(&mut record);
+        let mut election = fresh();
+        election.step(at(0), quorum(Some(held("other", 4, 10))));
+        let early = election.step(at(100), watched(record));
+        assert!(writes(&early).is_empty(), "taken at once");
+        assert!(writes(&election.step(at(3_399), Input::Tick)).is_empty());
+        assert_eq!(writes(&election.step(at(3_400), Input::Tick)).len(), 1);
+    };
+    // An administrator blanks the field.
+    blank(|record| record.released = None);
+    // client-go acquired (transitions moved on) and released, and left our annotations standing.
+    blank(|record| record.transitions = 5);
+    // The annotation names another tenure.
+    blank(|record| record.released = Some(note("other", 3)));
+    // The annotation came first, the blank field in a later write of somebody else.
+    blank(|record| record.uid = "uid-2".into());
+}
+
+#[test]
+fn a_release_that_was_never_seen_held_is_waited_out() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(released(held("other", 4, 10), 11))));
+    assert!(writes(&election.step(at(3_299), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(3_300), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn a_foreign_holder_is_waited_out_longer() {
+    let mut foreign = held("kube-vip-node", 4, 10);
+    foreign.note = None;
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(foreign)));
+    assert!(writes(&election.step(at(15_999), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(16_000), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn our_own_name_without_our_tenure_is_another_program_here() {
+    let mut foreign = held("me", 4, 10);
+    foreign.note = None;
+    let mut election = fresh();
+    let effects = election.step(at(0), quorum(Some(foreign)));
+    assert!(election.held_by_other_program_here());
+    assert!(effects.contains(&Effect::Notice(Notice::Foreign { holder: "me".into(), own_name: true })));
+}
+
+#[test]
+fn a_tenure_of_a_dead_process_of_this_node_is_a_strangers() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("me", 4, 10))));
+    assert!(!election.held_by_other_program_here());
+    assert!(writes(&election.step(at(3_299), Input::Tick)).is_empty());
+}
+
+#[test]
+fn the_fence_counts_from_before_the_request_left() {
+    let mut election = holder();
+    let effects = election.step(at(4_000), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    let effects = election.step(at(4_900), answered(&write, 12));
+    assert_eq!(deadline(&effects), Some(BootNs(at(4_000).boot.0 + 2_650_000_000)));
+}
+
+#[test]
+fn the_shorter_of_written_and_returned_duration_counts() {
+    let mut election = holder();
+    let effects = election.step(at(4_000), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    let mut record = stored(&write, 12);
+    record.duration_s = 2;
+    let id = write.id;
+    let outcome = Written::Stored(record);
+    let effects = election.step(at(4_010), Input::Written { id, outcome });
+    // The standing fence was for 3 s; takers that start now see only 2.
+    assert_eq!(effects[0], Effect::LowerFence(BootNs(at(3_400).boot.0 + 1_750_000_000)));
+    assert_eq!(deadline(&effects), Some(BootNs(at(4_000).boot.0 + 1_750_000_000)));
+}
+
+#[test]
+fn an_answer_that_stored_nothing_raises_nothing() {
+    let mut election = holder();
+    let effects = election.step(at(4_000), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    // 200 with the version that was sent: the API server found nothing to change.
+    let effects = election.step(at(4_010), answered(&write, 11));
+    assert_eq!(deadline(&effects), None);
+    assert!(effects.contains(&Effect::Read));
+}
+
+#[test]
+fn every_write_carries_a_new_renew_time() {
+    let mut election = holder();
+    let mut last = 0;
+    for (step, version) in (12..20).enumerate() {
+        let mut now = at(4_000 + 600 * step as u64);
+        // The wall clock stands still.
+        now.wall_us = 1_700_000_000_000_000;
+        let effects = election.step(now, Input::Tick);
+        let write = writes(&effects)[0].clone();
+        assert!(write.renew_us > last, "renewTime must change with every write");
+        last = write.renew_us;
+        election.step(now, answered(&write, version));
+    }
+}
+
+#[test]
+fn a_slow_attempt_is_joined_by_another_and_still_counts() {
+    let mut election = holder();
+    let effects = election.step(at(4_000), Input::Tick);
+    let first = writes(&effects)[0].clone();
+    let effects = election.step(at(4_600), Input::Tick);
+    let second = writes(&effects)[0].clone();
+    assert_eq!((first.in_flight, second.in_flight), (0, 1));
+    assert_eq!(first.base, second.base);
+    let effects = election.step(at(4_700), answered(&first, 12));
+    assert_eq!(deadline(&effects), Some(BootNs(at(4_000).boot.0 + 2_650_000_000)));
+    let id = second.id;
+    let effects = election.step(at(4_710), Input::Written { id, outcome: Written::Conflict });
+    assert!(!effects.contains(&Effect::Read), "the conflict was with our own write");
+}
+
+#[test]
+fn another_holder_silences_now_and_not_at_the_deadline() {
+    let mut election = holder();
+    let effects = election.step(at(3_500), watched(held("other", 6, 12)));
+    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    assert!(matches!(election.state(), State::Waiting(_)));
+}
+
+#[test]
+fn an_edit_that_hands_the_lease_to_a_stranger_silences() {
+    let mut election = holder();
+    let mut edited = own_record(&election, 12);
+    edited.holder = "stranger".into();
+    let effects = election.step(at(3_500), watched(edited));
+    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+}
+
+#[test]
+fn a_deleted_lease_is_recreated_at_once_under_a_live_fence() {
+    let mut election = holder();
+    let effects = election.step(at(3_500), quorum(None));
+    let write = writes(&effects)[0].clone();
+    assert_eq!((write.base.clone(), write.note.transitions), (None, 5));
+    let mut record = stored(&write, 20);
+    record.uid = "uid-2".into();
+    let id = write.id;
+    let effects = election.step(at(3_510), Input::Written { id, outcome: Written::Stored(record) });
+    assert_eq!(deadline(&effects), Some(BootNs(at(3_500).boot.0 + 2_650_000_000)));
+    assert_eq!(tenure_of(&election).uid, "uid-2");
+}
+
+#[test]
+fn a_deleted_lease_is_not_recreated_after_the_fence() {
+    let mut election = holder();
+    let effects = election.step(at(6_100), quorum(None));
+    assert!(writes(&effects).is_empty());
+    assert!(effects.contains(&Effect::ClearFence(Why::Deposed)));
+}
+
+#[test]
+fn a_candidate_waits_when_the_lease_is_gone() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    let effects = election.step(at(1_000), quorum(None));
+    assert!(!effects.contains(&Effect::ProbeAddresses), "it was published: nobody is asked");
+    assert!(writes(&election.step(at(4_299), Input::Tick)).is_empty());
+    let effects = election.step(at(4_300), Input::Tick);
+    assert_eq!((writes(&effects)[0].base.clone(), writes(&effects)[0].note.transitions), (None, 5));
+}
+
+#[test]
+fn the_first_creation_asks_for_the_addresses_first() {
+    let mut election = fresh();
+    let effects = election.step(at(0), quorum(None));
+    assert!(effects.contains(&Effect::ProbeAddresses));
+    election.step(at(3_000), Input::AddressInUse);
+    assert!(writes(&election.step(at(6_999), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(7_000), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn a_blanked_lease_is_reasserted_under_a_live_fence() {
+    let mut election = holder();
+    let mut blank = own_record(&election, 12);
+    blank.holder.clear();
+    let effects = election.step(at(3_500), watched(blank));
+    assert_eq!(writes(&effects)[0].base, Some(Version("12".into())));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::ClearFence(_))));
+}
+
+#[test]
+fn an_older_content_is_overwritten_under_a_live_fence() {
+    let mut election = holder();
+    let effects = election.step(at(3_500), quorum(Some(held("other", 4, 9))));
+    assert_eq!(writes(&effects)[0].base, Some(Version("9".into())));
+}
+
+#[test]
+fn a_release_of_our_tenure_is_never_overwritten() {
+    let mut election = holder();
+    let record = released(own_record(&election, 12), 12);
+    let effects = election.step(at(3_500), quorum(Some(record)));
+    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+}
+
+#[test]
+fn silence_comes_before_the_release() {
+    let mut election = holder();
+    let effects = election.step(at(3_500), Input::Leave);
+    assert_eq!(effects[0], Effect::ClearFence(Why::Leaving));
+    assert!(writes(&effects).is_empty(), "released before the kernel was silent");
+    assert!(writes(&election.step(at(3_550), Input::Tick)).is_empty());
+    let effects = election.step(at(3_600), Input::Silenced);
+    let write = writes(&effects)[0].clone();
+    assert!(write.release);
+    let effects = election.step(at(3_610), answered(&write, 12));
+    assert!(effects.contains(&Effect::Notice(Notice::Released)));
+    assert_eq!(election.state(), &State::Left);
+}
+
+#[test]
+fn a_renewal_that_ends_after_the_stop_raises_nothing() {
+    let mut election = holder();
+    let effects = election.step(at(4_000), Input::Tick);
+    let renewal = writes(&effects)[0].clone();
+    election.step(at(4_010), Input::Leave);
+    let effects = election.step(at(4_020), answered(&renewal, 12));
+    assert_eq!(deadline(&effects), None);
+    let effects = election.step(at(4_030), Input::Silenced);
+    assert_eq!(writes(&effects)[0].base, Some(Version("12".into())));
+}
+
+#[test]
+fn a_take_over_whose_answer_was_lost_is_recognised() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    let effects = election.step(at(3_300), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    election.step(at(4_000), Input::Written { id: write.id, outcome: Written::Failed });
+    let effects = election.step(at(4_010), quorum(Some(stored(&write, 11))));
+    assert_eq!(deadline(&effects), None, "not confirmed to us: the fence waits for a renewal");
+    assert!(matches!(election.state(), State::Holding(_)));
+    assert_eq!(writes(&effects)[0].base, Some(Version("11".into())));
+}
+
+#[test]
+fn a_restart_adopts_the_tenure_of_its_own_boot() {
+    let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
+    let until = at(2_000).boot;
+    let slot = Slot { tenure: tenure.clone(), until, duration_s: D };
+    let mut election = Election::new(me(), timing(D), 7, Some(slot));
+    let effects = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
+    assert!(effects.contains(&Effect::Notice(Notice::Adopted)));
+    let write = writes(&effects)[0].clone();
+    assert_eq!(write.note, tenure.note);
+    let effects = election.step(at(1_010), answered(&write, 11));
+    assert!(matches!(effects[..], [Effect::RaiseFence { generation: 7, new: false, .. }]));
+}
+
+#[test]
+fn a_restart_after_the_fence_adopts_nothing() {
+    let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
+    let slot = Slot { tenure, until: at(900).boot, duration_s: D };
+    let mut election = Election::new(me(), timing(D), 7, Some(slot));
+    let effects = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
+    assert_eq!(effects[0], Effect::ClearFence(Why::NotAdopted));
+    assert!(writes(&election.step(at(4_299), Input::Tick)).is_empty());
+    let effects = election.step(at(4_300), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    let effects = election.step(at(4_310), answered(&write, 11));
+    assert!(effects.contains(&Effect::Notice(Notice::TookOver(TakeReason::Expired))));
+    assert!(effects.iter().any(|e| matches!(e, Effect::RaiseFence { generation: 8, .. })));
+}
+
+#[test]
+fn a_restart_under_another_holder_is_silent_at_once() {
+    let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
+    let slot = Slot { tenure, until: at(2_000).boot, duration_s: D };
+    let mut election = Election::new(me(), timing(D), 7, Some(slot));
+    let effects = election.step(at(1_000), quorum(Some(held("other", 5, 11))));
+    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+}
+
+#[test]
+fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
+    let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
+    let sent = at(0).boot;
+    let slot = Slot { tenure, until: sent.after(timing(10).hold(10)), duration_s: 10 };
+    let mut election = Election::new(me(), timing(3), 7, Some(slot));
+    let mut record = held("me", 4, 10);
+    record.duration_s = 10;
+    let effects = election.step(at(500), quorum(Some(record)));
+    let lower = effects.iter().position(|e| matches!(e, Effect::LowerFence(_)));
+    let write = effects.iter().position(|e| matches!(e, Effect::Write(_)));
+    assert_eq!(effects[lower.unwrap()], Effect::LowerFence(sent.after(timing(3).hold(3))));
+    assert!(lower < write);
+}
+
+#[test]
+fn a_lapsed_holder_that_nobody_replaced_goes_on() {
+    let mut election = holder();
+    let effects = election.step(at(6_050), Input::Tick);
+    assert!(effects.contains(&Effect::Notice(Notice::Lapsed)));
+    let write = writes(&effects)[0].clone();
+    let effects = election.step(at(6_100), answered(&write, 12));
+    assert!(effects.contains(&Effect::Notice(Notice::Regained)));
+    assert!(effects.iter().any(|e| matches!(e, Effect::RaiseFence { generation: 1, new: true, .. })));
+}
+
+#[test]
+fn a_node_that_cannot_serve_is_last_choice_and_not_excluded() {
+    let mut election = fresh();
+    election.set_eligible(false);
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    assert!(writes(&election.step(at(6_599), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(6_600), Input::Tick)).len(), 1);
+}

@@ -186,6 +186,7 @@ impl Election {
             holding.stale = false;
         }
         holding.tenure.uid.clone_from(&record.uid);
+        self.shorten(holding, record.duration_s, out);
         holding.duration_s = self.timing.duration_s.min(record.duration_s);
         let deadline = self.timing.fence(attempt.sent, holding.duration_s);
         if deadline <= holding.until || deadline <= now.boot {

@@ -1,0 +1,493 @@
+//! The simulated world: real time, node clocks, kernels, the API and the network between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
+    time::Duration,
+};
+use vip_user::model::{
+    election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
+    record::{LeaseWrite, Record, Tenure, Version},
+    time::{BootNs, Now},
+    timing::Timing,
+};
+
+/// Real time in milliseconds.
+type Ms = u64;
+
+/// How hostile the world is. Chances are per thousand.
+#[derive(Clone)]
+pub struct Knobs {
+    pub nodes: usize,
+    /// One way, between a node and the API.
+    pub delay_ms: Range<Ms>,
+    /// A message takes up to ten seconds.
+    pub late: u32,
+    /// A message is lost.
+    pub lost: u32,
+    /// A process stands still for up to ten seconds before its next step.
+    pub pause: u32,
+    /// Somebody does something, once in this time.
+    pub mishap_every_ms: Ms,
+    pub clock_error_percent: u64,
+    pub extreme_clocks: bool,
+}
+
+impl Knobs {
+    pub fn calm() -> Self {
+        Self {
+            nodes: 3,
+            delay_ms: 1..20,
+            late: 0,
+            lost: 0,
+            pause: 0,
+            mishap_every_ms: Ms::MAX / 4,
+            clock_error_percent: 10,
+            extreme_clocks: false,
+        }
+    }
+
+    pub fn hostile() -> Self {
+        Self { late: 20, lost: 20, pause: 10, mishap_every_ms: 20_000, ..Self::calm() }
+    }
+}
+
+enum Happening {
+    Input(usize, u64, Input),
+    Effect(usize, u64),
+    Wake(usize, u64),
+    Arrive(usize, u64, LeaseWrite),
+    Ask(usize, u64),
+    Mishap,
+}
+
+struct Node {
+    election: Election,
+    /// Counts processes: what was meant for a dead one is thrown away.
+    process: u64,
+    boot: u64,
+    clock_rate: f64,
+    clock_offset: f64,
+    paused_until: Ms,
+    wake_at: Ms,
+    todo: VecDeque<Effect>,
+    waiting: VecDeque<Input>,
+    // The kernel: survives the process.
+    deadline: BootNs,
+    generation: u64,
+    tenure: Option<(Tenure, u32)>,
+}
+
+pub struct World {
+    rng: fastrand::Rng,
+    knobs: Knobs,
+    now: Ms,
+    queue: BTreeMap<(Ms, u64), Happening>,
+    order: u64,
+    nodes: Vec<Node>,
+    lease: Option<Record>,
+    backup: Option<Record>,
+    version: u64,
+    uids: u64,
+    watchers: BTreeSet<usize>,
+    /// Writing the trace takes most of the time: it is on only to replay a failure.
+    pub tracing: bool,
+    log: VecDeque<String>,
+    owned_ms: f64,
+    pub takeovers: u64,
+    pub two_owners: Option<String>,
+}
+
+pub fn timing() -> Timing {
+    Timing {
+        duration_s: 3,
+        renew_every: Duration::from_millis(600),
+        margin: Duration::from_millis(50),
+        clock_error_percent: 10,
+        foreign_grace: None,
+        linger: Duration::from_secs(2),
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, knobs: Knobs) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let error = knobs.clock_error_percent as f64 / 100.0;
+        let nodes = (0..knobs.nodes)
+            .map(|index| {
+                let share = if knobs.extreme_clocks {
+                    if index % 2 == 0 { -1.0 } else { 1.0 }
+                } else {
+                    rng.f64() * 2.0 - 1.0
+                };
+                Node {
+                    election: Election::new(identity(index, 0, 0), timing(), 0, None),
+                    process: 0,
+                    boot: 0,
+                    clock_rate: 1.0 + share * error,
+                    clock_offset: rng.f64() * 1e12,
+                    paused_until: 0,
+                    wake_at: 0,
+                    todo: VecDeque::new(),
+                    waiting: VecDeque::new(),
+                    deadline: BootNs(0),
+                    generation: 0,
+                    tenure: None,
+                }
+            })
+            .collect();
+        let mut world = Self {
+            rng,
+            knobs,
+            now: 0,
+            queue: BTreeMap::new(),
+            order: 0,
+            nodes,
+            lease: None,
+            backup: None,
+            version: 100,
+            uids: 0,
+            watchers: BTreeSet::new(),
+            tracing: false,
+            log: VecDeque::new(),
+            owned_ms: 0.0,
+            takeovers: 0,
+            two_owners: None,
+        };
+        for node in 0..world.nodes.len() {
+            world.ask(node);
+        }
+        world.plan_mishap();
+        world
+    }
+
+    pub fn run_until(&mut self, end: Ms) {
+        while let Some(((at, _), happening)) = self.queue.pop_first() {
+            if at > end || self.two_owners.is_some() {
+                break;
+            }
+            self.owned_ms += self.owned_between(self.now, at);
+            self.now = at;
+            self.happen(happening);
+        }
+    }
+
+    pub fn owned_share(&self) -> f64 {
+        self.owned_ms / self.now.max(1) as f64
+    }
+
+    pub fn trace(&self) -> String {
+        self.log.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Mishap => self.mishap(),
+            Happening::Arrive(node, process, write) => self.arrive(node, process, write),
+            Happening::Ask(node, process) => {
+                let seen = self.lease.clone();
+                self.answer(node, process, Input::Observed(Source::Quorum, seen));
+            }
+            Happening::Input(node, process, input) => {
+                if self.nodes[node].process == process {
+                    self.nodes[node].waiting.push_back(input);
+                    self.go_on(node);
+                }
+            }
+            Happening::Wake(node, process) => {
+                if self.nodes[node].process == process && self.nodes[node].wake_at == self.now {
+                    self.nodes[node].waiting.push_back(Input::Tick);
+                    self.go_on(node);
+                }
+            }
+            Happening::Effect(node, process) => {
+                if self.nodes[node].process == process {
+                    self.go_on(node);
+                }
+            }
+        }
+    }
+
+    /// A process runs: effects of the last step one by one, then the next input. It may stand still
+    /// before any of them.
+    fn go_on(&mut self, index: usize) {
+        loop {
+            let process = self.nodes[index].process;
+            if self.nodes[index].paused_until > self.now {
+                let at = self.nodes[index].paused_until;
+                return self.push(at, Happening::Effect(index, process));
+            }
+            if self.chance(self.knobs.pause) {
+                self.nodes[index].paused_until = self.now + self.rng.u64(1..10_000);
+                continue;
+            }
+            if let Some(effect) = self.nodes[index].todo.pop_front() {
+                self.execute(index, effect);
+                continue;
+            }
+            let Some(input) = self.nodes[index].waiting.pop_front() else { break };
+            let now = self.clock(index);
+            self.note(|| format!("node {index} takes in {input:?}"));
+            let node = &mut self.nodes[index];
+            let effects = node.election.step(now, input);
+            node.todo.extend(effects);
+        }
+        let now = self.clock(index).boot;
+        if let Some(at) = self.nodes[index].election.wake_at(now) {
+            let wait = (at.0.saturating_sub(now.0)) as f64 / 1e6 / self.nodes[index].clock_rate;
+            let process = self.nodes[index].process;
+            let at = self.now + wait.ceil() as Ms + 1;
+            // One timer per process, as in the real loop.
+            if self.nodes[index].wake_at != at {
+                self.nodes[index].wake_at = at;
+                self.push(at, Happening::Wake(index, process));
+            }
+        }
+    }
+
+    fn execute(&mut self, index: usize, effect: Effect) {
+        self.note(|| format!("node {index} does {effect:?}"));
+        let process = self.nodes[index].process;
+        match effect {
+            Effect::RaiseFence { tenure, generation, deadline, duration_s, new } => {
+                self.takeovers += u64::from(new && self.nodes[index].generation != generation);
+                let node = &mut self.nodes[index];
+                node.generation = generation;
+                node.deadline = deadline;
+                node.tenure = Some((tenure, duration_s));
+                self.judge(index);
+            }
+            Effect::LowerFence(deadline) => self.nodes[index].deadline = deadline,
+            Effect::ClearFence(_) => {
+                self.nodes[index].deadline = BootNs(0);
+                self.nodes[index].waiting.push_front(Input::Silenced);
+            }
+            Effect::Write(write) => {
+                if let Some(delay) = self.delay() {
+                    self.push(self.now + delay, Happening::Arrive(index, process, write));
+                } else {
+                    let id = write.id;
+                    let failed = Input::Written { id, outcome: Written::Failed };
+                    self.push(self.now + 2_650, Happening::Input(index, process, failed));
+                }
+            }
+            Effect::Read => self.ask(index),
+            Effect::ProbeAddresses | Effect::Notice(_) => {}
+        }
+    }
+
+    /// The instant that counts: a kernel begins to answer. No other may still.
+    fn judge(&mut self, index: usize) {
+        if !self.answers(index, self.now) {
+            return;
+        }
+        for other in 0..self.nodes.len() {
+            if other != index && self.answers(other, self.now) {
+                self.two_owners =
+                    Some(format!("nodes {other} and {index} both answer at {} ms", self.now));
+            }
+        }
+    }
+
+    fn answers(&self, index: usize, at: Ms) -> bool {
+        self.clock_at(index, at as f64) < self.nodes[index].deadline.0 as f64
+    }
+
+    fn owned_between(&self, from: Ms, to: Ms) -> f64 {
+        let until = |node: &Node| {
+            (node.deadline.0 as f64 - node.clock_offset) / 1e6 / node.clock_rate
+        };
+        let last = self.nodes.iter().map(until).fold(0.0, f64::max);
+        (last.min(to as f64) - from as f64).max(0.0)
+    }
+
+    fn arrive(&mut self, node: usize, process: u64, write: LeaseWrite) {
+        let current = self.lease.as_ref().map(|lease| lease.version.clone());
+        let outcome = if write.base == current {
+            self.version += 1;
+            let uid = self.lease.as_ref().map_or_else(
+                || {
+                    self.uids += 1;
+                    format!("uid-{}", self.uids)
+                },
+                |lease| lease.uid.clone(),
+            );
+            let record = Record {
+                uid,
+                version: Version(self.version.to_string()),
+                holder: if write.release { String::new() } else { write.note.holder.clone() },
+                duration_s: write.duration_s,
+                transitions: write.note.transitions,
+                acquire_us: Some(write.note.acquire_us),
+                renew_us: Some(write.renew_us),
+                note: Some(write.note.clone()),
+                released: write.release.then(|| write.note.clone()),
+            };
+            self.lease = Some(record.clone());
+            self.tell_watchers();
+            Written::Stored(record)
+        } else {
+            Written::Conflict
+        };
+        self.answer(node, process, Input::Written { id: write.id, outcome });
+    }
+
+    /// An answer on its way back; one that is lost shows as a failure after the time limit.
+    fn answer(&mut self, node: usize, process: u64, input: Input) {
+        match (self.delay(), input) {
+            (Some(delay), input) => {
+                self.push(self.now + delay, Happening::Input(node, process, input));
+            }
+            (None, Input::Written { id, .. }) => {
+                let failed = Input::Written { id, outcome: Written::Failed };
+                self.push(self.now + 2_650, Happening::Input(node, process, failed));
+            }
+            (None, _) => {
+                self.push(self.now + 2_650, Happening::Input(node, process, Input::ReadFailed));
+                self.push(self.now + 2_700, Happening::Ask(node, process));
+            }
+        }
+    }
+
+    fn ask(&mut self, node: usize) {
+        self.watchers.insert(node);
+        let process = self.nodes[node].process;
+        let delay = self.delay().unwrap_or(3_000);
+        self.push(self.now + delay, Happening::Ask(node, process));
+    }
+
+    /// A watch event each, which may be late or never come. A deletion makes the watcher read.
+    fn tell_watchers(&mut self) {
+        for node in self.watchers.clone() {
+            let process = self.nodes[node].process;
+            let Some(delay) = self.delay() else { continue };
+            let happening = match self.lease.clone() {
+                Some(lease) => {
+                    let seen = Input::Observed(Source::Watch, Some(lease));
+                    Happening::Input(node, process, seen)
+                }
+                None => Happening::Ask(node, process),
+            };
+            self.push(self.now + delay, happening);
+        }
+    }
+
+    fn mishap(&mut self) {
+        let node = self.rng.usize(0..self.nodes.len());
+        let kind = self.rng.u32(0..9);
+        self.note(|| format!("mishap {kind} (node {node})"));
+        match kind {
+            0 | 1 => self.restart(node, false),
+            2 => self.restart(node, true),
+            3 => {
+                let process = self.nodes[node].process;
+                self.push(self.now, Happening::Input(node, process, Input::Leave));
+            }
+            4 => {
+                self.lease = None;
+                self.tell_watchers();
+            }
+            5 => self.edit(|lease| lease.holder.clear()),
+            6 => self.edit(|lease| lease.holder = "stranger".into()),
+            7 => self.backup = self.lease.clone(),
+            _ => {
+                // etcd comes back from a backup: the content goes back, versions go on.
+                if let Some(old) = self.backup.clone() {
+                    self.edit(|lease| {
+                        let version = lease.version.clone();
+                        *lease = Record { version, ..old };
+                    });
+                }
+            }
+        }
+        let long = self.nodes[node].paused_until.max(self.now + self.rng.u64(0..30_000));
+        if self.chance(300) {
+            self.nodes[node].paused_until = long;
+        }
+        self.plan_mishap();
+    }
+
+    fn edit(&mut self, change: impl FnOnce(&mut Record)) {
+        if let Some(lease) = &mut self.lease {
+            change(lease);
+            self.version += 1;
+            lease.version = Version(self.version.to_string());
+            self.tell_watchers();
+        }
+    }
+
+    /// The process dies and another starts. Without a reboot the kernel goes on until its fence.
+    fn restart(&mut self, index: usize, reboot: bool) {
+        let node = &mut self.nodes[index];
+        node.process += 1;
+        if reboot {
+            node.boot += 1;
+            node.deadline = BootNs(0);
+            node.generation = 0;
+            node.tenure = None;
+        }
+        node.wake_at = 0;
+        node.todo.clear();
+        node.waiting.clear();
+        let backed = node.tenure.clone().filter(|_| node.deadline > BootNs(0));
+        let backed = backed.map(|(tenure, duration_s)| Slot { tenure, until: node.deadline, duration_s });
+        let me = identity(index, node.process, node.boot);
+        node.election = Election::new(me, timing(), node.generation, backed);
+        self.ask(index);
+    }
+
+    fn plan_mishap(&mut self) {
+        let at = self.now + self.rng.u64(1..2 * self.knobs.mishap_every_ms);
+        self.push(at, Happening::Mishap);
+        // Those who have left come back.
+        for index in 0..self.nodes.len() {
+            if matches!(self.nodes[index].election.state(), State::Left) {
+                self.restart(index, false);
+            }
+        }
+    }
+
+    fn delay(&mut self) -> Option<Ms> {
+        if self.chance(self.knobs.lost) {
+            return None;
+        }
+        let usual = self.rng.u64(self.knobs.delay_ms.clone());
+        Some(if self.chance(self.knobs.late) { self.rng.u64(usual..10_000) } else { usual })
+    }
+
+    fn chance(&mut self, per_thousand: u32) -> bool {
+        per_thousand > 0 && self.rng.u32(0..1_000) < per_thousand
+    }
+
+    fn clock_at(&self, index: usize, ms: f64) -> f64 {
+        self.nodes[index].clock_offset + ms * 1e6 * self.nodes[index].clock_rate
+    }
+
+    fn clock(&self, index: usize) -> Now {
+        let boot = BootNs(self.clock_at(index, self.now as f64) as u64);
+        Now { boot, wall_us: 1_700_000_000_000_000 + (self.now * 1_000) as i64 }
+    }
+
+    fn push(&mut self, at: Ms, happening: Happening) {
+        self.order += 1;
+        self.queue.insert((at, self.order), happening);
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if !self.tracing {
+            return;
+        }
+        if self.log.len() >= 60 {
+            self.log.pop_front();
+        }
+        self.log.push_back(format!("{} ms: {}", self.now, line()));
+    }
+}
+
+fn identity(node: usize, process: u64, boot: u64) -> Identity {
+    Identity {
+        node: format!("node{node}"),
+        process: format!("node{node}-process{process}"),
+        boot_id: format!("node{node}-boot{boot}"),
+    }
+}
