@@ -10,6 +10,7 @@ pub mod judge;
 pub mod probes;
 pub mod packet_socket;
 pub mod frames;
+pub mod packets;
 pub mod kernel_run;
 pub mod faults;
 pub mod verdict;

@@ -1,0 +1,129 @@
+//! The packet rules on the host: maps are plain maps, the frame is a vector.
+
+use super::{fences, ifaces, vips};
+use bytemuck::Pod;
+use std::{cell::RefCell, collections::BTreeMap};
+use vip_common::{
+    abi::{Claim, Fence, Iface, Ip, Port, Vip},
+    counter::Counter,
+    egress::egress,
+    env::{Env, Frame, Verdict},
+    ingress::ingress,
+};
+
+/// A frame in memory whose alignment is that of packet memory.
+#[derive(Debug)]
+pub struct HostFrame {
+    words: Vec<u16>,
+    len: usize,
+}
+
+impl HostFrame {
+    /// Copies the bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut frame = Self { words: vec![0; bytes.len().div_ceil(2)], len: bytes.len() };
+        bytemuck::cast_slice_mut::<u16, u8>(&mut frame.words)[..bytes.len()].copy_from_slice(bytes);
+        frame
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+impl Frame for HostFrame {
+    fn get<T: Pod>(&self, offset: usize) -> Option<&T> {
+        let bytes = self.bytes().get(offset..offset.checked_add(size_of::<T>())?)?;
+        Some(bytemuck::from_bytes(bytes))
+    }
+
+    fn get_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
+        let len = self.len;
+        let bytes = &mut bytemuck::cast_slice_mut::<u16, u8>(&mut self.words)[..len];
+        let bytes = bytes.get_mut(offset..offset.checked_add(size_of::<T>())?)?;
+        Some(bytemuck::from_bytes_mut(bytes))
+    }
+
+    fn resize(&mut self, len: usize) -> bool {
+        self.words.resize(len.div_ceil(2), 0);
+        self.len = len;
+        true
+    }
+
+    fn linearize(&mut self, _len: usize) {}
+
+    fn offloaded_vid(&self) -> u16 {
+        0
+    }
+}
+
+/// The world of the fixtures, as plain maps.
+#[derive(Debug)]
+pub struct HostEnv {
+    vips: BTreeMap<Ip, Vip>,
+    fences: BTreeMap<u32, Fence>,
+    ifaces: BTreeMap<Port, Iface>,
+    counted: RefCell<Vec<Counter>>,
+    claims: RefCell<Vec<Claim>>,
+}
+
+impl Default for HostEnv {
+    fn default() -> Self {
+        Self {
+            vips: vips().into_iter().collect(),
+            fences: fences().into_iter().collect(),
+            ifaces: ifaces().into_iter().collect(),
+            counted: RefCell::default(),
+            claims: RefCell::default(),
+        }
+    }
+}
+
+impl Env for HostEnv {
+    fn vip(&self, ip: &Ip) -> Option<Vip> {
+        self.vips.get(ip).copied()
+    }
+
+    fn fence(&self, slot: u32) -> Option<Fence> {
+        Some(self.fences.get(&slot).copied().unwrap_or_default())
+    }
+
+    fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface> {
+        self.ifaces.get(&Port { ifindex: super::IFINDEX, outer_vid, inner_vid }).copied()
+    }
+
+    fn now(&self) -> u64 {
+        1_000
+    }
+
+    fn count(&self, counter: Counter) {
+        self.counted.borrow_mut().push(counter);
+    }
+
+    fn claim(&self, claim: Claim) {
+        self.claims.borrow_mut().push(claim);
+    }
+}
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Frames that arrive.
+    Ingress,
+    /// Frames that leave.
+    Egress,
+}
+
+/// Runs the rules on the host: the verdict, the frame afterwards, what was counted.
+pub fn run(hook: Hook, frame: &[u8]) -> (Verdict, Vec<u8>, Vec<Counter>) {
+    let env = HostEnv::default();
+    let mut frame = HostFrame::new(frame);
+    let verdict = match hook {
+        Hook::Ingress => ingress(&mut frame, &env),
+        Hook::Egress => egress(&mut frame, &env),
+    };
+    let foreign = env.counted.borrow().iter().filter(|c| **c == Counter::ForeignClaim).count();
+    assert_eq!(env.claims.borrow().len(), foreign, "every foreign claim is reported");
+    (verdict, frame.bytes().to_vec(), env.counted.into_inner())
+}

@@ -1,0 +1,192 @@
+//! Packet fixtures: a small world of VIPs, and a table of frames with what must become of them. The
+//! same table runs on the host and in the kernel.
+
+pub mod host;
+pub mod questions;
+pub mod claims;
+
+use vip_common::{
+    abi::{Fence, Iface, Ip, Port, Vip},
+    counter::Counter,
+    env::Verdict,
+};
+
+/// MAC address of the interface.
+pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// MAC address of who asks.
+pub const PEER: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+/// Address of who asks.
+pub const PEER4: [u8; 4] = [192, 0, 2, 77];
+/// Address of who asks.
+pub const PEER6: [u8; 16] = v6(0x77);
+/// Interface index of test runs: the kernel uses `lo`.
+pub const IFINDEX: u32 = 1;
+
+/// An IPv6 address of the fixtures.
+pub const fn v6(host: u8) -> [u8; 16] {
+    [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]
+}
+
+/// What a VIP of the fixtures is like; the value is the last byte of its two addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Held, live fence.
+    Held = 10,
+    /// The fence has run out.
+    Expired = 11,
+    /// No fence.
+    NotHeld = 12,
+    /// Published under an earlier tenure than the fence's.
+    Stale = 13,
+    /// Only guarded on this interface.
+    GuardedOnly = 14,
+    /// Answered on an interface that is down.
+    Down = 15,
+    /// On another interface altogether.
+    Elsewhere = 16,
+    /// On VLAN 100, and on VLAN 200 inside 100.
+    Tagged = 17,
+    /// No VIP at all.
+    Unknown = 99,
+}
+
+impl Kind {
+    /// All kinds that are in the map.
+    pub const MANAGED: [Self; 8] = [
+        Self::Held,
+        Self::Expired,
+        Self::NotHeld,
+        Self::Stale,
+        Self::GuardedOnly,
+        Self::Down,
+        Self::Elsewhere,
+        Self::Tagged,
+    ];
+
+    /// Its IPv4 address.
+    pub const fn v4(self) -> [u8; 4] {
+        [192, 0, 2, self as u8]
+    }
+
+    /// Its IPv6 address.
+    pub const fn v6(self) -> [u8; 16] {
+        v6(self as u8)
+    }
+
+    /// Why a question for it is dropped, if it is.
+    pub const fn question_silence(self) -> Option<Counter> {
+        match self {
+            Self::Expired => Some(Counter::QuestionExpired),
+            Self::NotHeld => Some(Counter::QuestionNotHeld),
+            Self::Stale => Some(Counter::QuestionStale),
+            Self::GuardedOnly => Some(Counter::QuestionWrongInterface),
+            Self::Down => Some(Counter::QuestionInterfaceDown),
+            _ => None,
+        }
+    }
+
+    /// Why a claim of it is dropped, if it is.
+    pub const fn claim_silence(self) -> Option<Counter> {
+        match self {
+            Self::Expired => Some(Counter::ClaimExpired),
+            Self::NotHeld => Some(Counter::ClaimNotHeld),
+            Self::Stale => Some(Counter::ClaimStale),
+            Self::GuardedOnly => Some(Counter::ClaimWrongInterface),
+            Self::Down => Some(Counter::ClaimInterfaceDown),
+            _ => None,
+        }
+    }
+
+    /// The VLAN tags under which this kind is asked for: `Down` lives on VLAN 300, which is down.
+    pub const fn tags(self) -> &'static [(u16, u16)] {
+        match self {
+            Self::Down => &[(0x8100, 300)],
+            Self::Tagged => &[(0x8100, 100)],
+            _ => &[],
+        }
+    }
+
+    fn vip(self) -> Vip {
+        let (slot, generation, answer, guard) = match self {
+            Self::Expired => (1, 5, 1, 1),
+            Self::NotHeld => (2, 5, 1, 1),
+            Self::Stale => (0, 4, 1, 1),
+            Self::GuardedOnly => (0, 5, 1 << 9, 1 << 9 | 1),
+            Self::Down => (0, 5, 1 << 3, 1 << 3),
+            Self::Elsewhere => (0, 5, 1 << 9, 1 << 9),
+            Self::Tagged => (0, 5, 1 << 1 | 1 << 2, 1 << 1 | 1 << 2),
+            Self::Held | Self::Unknown => (0, 5, 1, 1),
+        };
+        Vip { slot, _reserved: 0, generation, answer, guard }
+    }
+}
+
+/// All entries of `VIPS`.
+pub fn vips() -> Vec<(Ip, Vip)> {
+    let both = |kind: Kind| [(Ip::v4(kind.v4()), kind.vip()), (Ip::v6(kind.v6()), kind.vip())];
+    Kind::MANAGED.into_iter().flat_map(both).collect()
+}
+
+/// All fences. The clock of host tests stands at 1000.
+pub fn fences() -> Vec<(u32, Fence)> {
+    vec![
+        (0, Fence { deadline_ns: u64::MAX, generation: 5 }),
+        (1, Fence { deadline_ns: 1_000, generation: 5 }),
+        (2, Fence { deadline_ns: 0, generation: 5 }),
+    ]
+}
+
+/// All entries of `IFACES`.
+pub fn ifaces() -> Vec<(Port, Iface)> {
+    let port = |outer_vid, inner_vid| Port { ifindex: IFINDEX, outer_vid, inner_vid };
+    let iface = |bit, up| Iface { mac: MAC, bit, up };
+    vec![
+        (port(0, 0), iface(0, 1)),
+        (port(100, 0), iface(1, 1)),
+        (port(100, 200), iface(2, 1)),
+        (port(300, 0), iface(3, 0)),
+    ]
+}
+
+/// A frame and what must become of it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is shown.
+    pub name: String,
+    /// The frame.
+    pub frame: Vec<u8>,
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// The frame afterwards, where it becomes the answer.
+    pub after: Option<Vec<u8>>,
+    /// What is counted.
+    pub counted: Vec<Counter>,
+}
+
+impl Case {
+    /// A frame that passes untouched and uncounted.
+    pub fn passes(name: impl Into<String>, frame: Vec<u8>) -> Self {
+        let name = name.into();
+        Self { name, frame, verdict: Verdict::Pass, after: None, counted: Vec::new() }
+    }
+
+    /// A frame that passes and is counted as somebody else's claim.
+    pub fn foreign_claim(name: impl Into<String>, frame: Vec<u8>) -> Self {
+        Self { counted: vec![Counter::ForeignClaim], ..Self::passes(name, frame) }
+    }
+
+    /// A frame that passes as a claim of ours.
+    pub fn claim_sent(name: impl Into<String>, frame: Vec<u8>) -> Self {
+        Self { counted: vec![Counter::ClaimSent], ..Self::passes(name, frame) }
+    }
+
+    /// A frame that is dropped for a reason.
+    pub fn dropped(name: impl Into<String>, frame: Vec<u8>, why: Counter) -> Self {
+        Self { verdict: Verdict::Drop, counted: vec![why], ..Self::passes(name, frame) }
+    }
+
+    /// A frame that becomes another one.
+    pub fn answered(name: impl Into<String>, frame: Vec<u8>, after: Vec<u8>, by: Counter) -> Self {
+        Self { verdict: Verdict::Reply, after: Some(after), counted: vec![by], ..Self::passes(name, frame) }
+    }
+}
