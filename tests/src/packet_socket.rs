@@ -32,10 +32,10 @@ impl PacketSocket {
     /// # Errors
     /// Without `CAP_NET_RAW` or the interface.
     pub fn open(interface: &str) -> anyhow::Result<Self> {
+        // Protocol 0 until it is bound: a socket that already listens would queue frames of every
+        // interface, and the judge would blame the wrong node.
         // SAFETY: the call takes plain numbers.
-        let fd = unsafe {
-            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(ETH_P_ALL.to_be()))
-        };
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             bail!("cannot open a packet socket: {}", io::Error::last_os_error());
         }

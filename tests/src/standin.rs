@@ -99,6 +99,17 @@ impl StandIn {
         self.lock().leases.get(&(namespace.into(), name.into())).cloned()
     }
 
+    /// Puts a Lease in place as another program would.
+    pub fn put(&self, namespace: &str, name: &str, mut lease: Value) {
+        let mut store = self.lock();
+        store.uids += 1;
+        lease["apiVersion"] = json!("coordination.k8s.io/v1");
+        lease["kind"] = json!("Lease");
+        lease["metadata"]["uid"] = json!(format!("00000000-0000-0000-0000-{:012}", store.uids));
+        let event = store.put((namespace.into(), name.into()), lease, "ADDED");
+        self.tell(event);
+    }
+
     /// Changes a Lease as `kubectl edit` would.
     pub fn edit(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let mut store = self.lock();

@@ -120,6 +120,7 @@ pub struct Controller<D> {
     silence_at: Option<BootNs>,
     announce_at: VecDeque<BootNs>,
     probe_at: VecDeque<BootNs>,
+    suspect: Option<String>,
     problems: BTreeMap<String, String>,
     stopping: bool,
     state: latest::Sender<DaemonState>,
@@ -151,6 +152,7 @@ impl<D: Dataplane> Controller<D> {
             silence_at: None,
             announce_at: VecDeque::new(),
             probe_at: VecDeque::new(),
+            suspect: None,
             problems: BTreeMap::new(),
             stopping: false,
             state,
@@ -206,13 +208,14 @@ impl<D: Dataplane> Controller<D> {
                 self.reconcile_at = Some(clock::boot());
                 return;
             }
-            Event::Claim(claim) => return self.claimed(claim).await,
+            Event::Claim(claim) => return self.claimed(claim),
             Event::Sighting(Sighting::Unreadable(why)) => {
                 self.problem("API", Some(why));
                 Input::ReadFailed
             }
             Event::Sighting(Sighting::Seen(source, record)) => {
                 self.problem("API", None);
+                self.judge_suspect(source, record.is_none()).await;
                 Input::Observed(source, record)
             }
             Event::Written { id, outcome, problem } => {
@@ -395,15 +398,27 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    async fn claimed(&mut self, claim: Claim) {
+    fn claimed(&mut self, claim: Claim) {
         if self.links.iter().any(|link| link.mac == claim.mac) {
             return;
         }
         let vip = IpAddr::from(claim.ip);
         let mac = claim.mac.map(|byte| format!("{byte:02x}")).join(":");
         tracing::debug!(%vip, %mac, ifindex = claim.ifindex, "another station claims a VIP");
-        if !self.probe_at.is_empty() || self.waits_for_creation() {
-            self.problem("address in use", Some(format!("{vip} is answered for by {mac}")));
+        if self.waits_for_creation() {
+            // Most likely another node has created the Lease a moment ago: a quorum read will tell.
+            self.suspect = Some(format!("{vip} is answered for by {mac}"));
+            self.read();
+        }
+    }
+
+    /// A claim while there still is no Lease is by somebody who is not a node of ours.
+    async fn judge_suspect(&mut self, source: Source, missing: bool) {
+        if source == Source::Quorum
+            && let Some(claim) = self.suspect.take()
+            && missing
+        {
+            self.problem("address in use", Some(claim));
             self.step(Input::AddressInUse).await;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Case, Kind, MAC, PEER, PEER4, PEER6, v6};
 use crate::frames::{
-    BROADCAST, advertisement, arp, arp_reply, arp_request, ethernet, group_mac, group_of, icmp6,
+    advertisement, arp, arp_reply, arp_request, ethernet, group_mac, group_of, icmp6,
     link_option, neighbour, solicitation, tagged,
 };
 use vip_common::counter::Counter;

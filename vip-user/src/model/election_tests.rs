@@ -393,6 +393,15 @@ fn the_first_creation_asks_for_the_addresses_first() {
 }
 
 #[test]
+fn a_lease_that_another_node_created_is_waited_for_as_long_as_any() {
+    let mut election = fresh();
+    election.step(at(0), quorum(None));
+    election.step(at(1_000), watched(held("other", 0, 10)));
+    assert!(writes(&election.step(at(4_299), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(4_300), Input::Tick)).len(), 1);
+}
+
+#[test]
 fn a_blanked_lease_is_reasserted_under_a_live_fence() {
     let mut election = holder();
     let mut blank = own_record(&election, 12);

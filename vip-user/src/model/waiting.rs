@@ -165,11 +165,12 @@ impl Election {
         }
     }
 
-    /// Whether the record is a later tenure of xvip in the same Lease: only then is the wait for the
-    /// earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
+    /// Whether the record is a later tenure of xvip, in the same Lease or after none: only then is the
+    /// wait for the earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
     /// restored, deleted or taken by a stranger never shortens a wait.
     fn succeeds(&self, before: &Waiting, record: Option<&Record>) -> bool {
-        let (Some(seen), Some(record)) = (&before.seen, record) else { return false };
+        let Some(record) = record else { return false };
+        let Some(seen) = &before.seen else { return record.tenure().is_some() };
         record.uid == seen.uid
             && record.transitions > seen.transitions
             && record.tenure().is_some()

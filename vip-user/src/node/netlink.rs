@@ -146,8 +146,9 @@ impl Netlink {
         let prefix = if ip.is_ipv4() { 32 } else { 128 };
         let mut add = self.handle.address().add(addr.ifindex, ip, prefix).replace();
         let message = add.message_mut();
-        // A broadcast address would make the kernel answer for one more address.
-        message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+        // The builder's attributes differ by kind of address: a broadcast address, which the kernel
+        // would answer for, or IFA_MULTICAST, which it refuses here. Send what `ip addr add` sends.
+        message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
         match spec {
             AddrSpec::Vip { valid_s } => {
                 // Host scope keeps an IPv4 VIP out of source address selection; preferred 0

@@ -1,0 +1,13 @@
+//! The real binary in network namespaces: faults under the judge, restarts, leaving, bad input.
+//! Needs root.
+
+#[path = "lab/faults.rs"]
+mod faults;
+#[path = "lab/guard.rs"]
+mod guard;
+#[path = "lab/leaving.rs"]
+mod leaving;
+#[path = "lab/restart.rs"]
+mod restart;
+#[path = "lab/start.rs"]
+mod start;

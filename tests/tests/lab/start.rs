@@ -1,0 +1,94 @@
+//! Starting: bad input is refused before anything has changed on the host; what appears later is
+//! retried and shown.
+
+use serde_json::json;
+use std::{path::Path, time::Duration};
+use vip_tests::{
+    lab::{Lab, Options, eventually},
+    netns::sh,
+};
+
+fn one_node() -> Lab {
+    Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_has_changed() {
+    let lab = one_node();
+    let node = &lab.nodes[0];
+    node.ns.ip("route add default via 192.0.2.1 dev eth0").unwrap();
+    let good = node.config_text().unwrap();
+    let pins = lab.dir().join("bpf").display().to_string();
+    // Some kernels put files of their own into every BPF file system.
+    let pinned = || sh(&format!("find {pins}")).unwrap();
+    let before = (node.ns.ip("addr").unwrap(), pinned());
+    for (change, to, expected) in [
+        ("[eth0]", "[eth7]", "`interfaces`: interface eth7 does not exist; this host has lo, eth0"),
+        ("192.0.2.10", "192.0.2.11", "`vips`: 192.0.2.11 cannot be used: it is this host's own address on eth0"),
+        ("192.0.2.10", "192.0.2.1", "`vips`: 192.0.2.1 cannot be used: it is the default gateway on eth0"),
+        (pins.as_str(), "/tmp/xvip-no-bpffs", "`pin_root`: /tmp/xvip-no-bpffs is not on a BPF file system"),
+        ("duration_s: 3", "duration_s: 3, renew_ms: 2000", "two attempts must fit into the fence of 2650 ms"),
+        ("kubeconfig: ", "kubeconfig: /nowhere", "`api.kubeconfig`: /nowhere"),
+        ("http://192.0.2.100:6443", "https://192.0.2.10:6443", "`api.endpoints`: all of them are VIPs"),
+        ("interfaces", "interface", "did you mean `interfaces`?"),
+    ] {
+        assert!(good.contains(change), "{change}");
+        let said = node.refusal(&good.replacen(change, to, 1)).unwrap();
+        assert!(said.contains(expected), "{change} -> {to}: {said}");
+    }
+    assert_eq!((node.ns.ip("addr").unwrap(), pinned()), before);
+    assert!(!Path::new("/tmp/xvip-no-bpffs").exists());
+}
+
+#[test]
+fn an_unreachable_api_is_shown_and_retried() {
+    let mut lab = one_node();
+    let nowhere = "neigh replace 192.0.2.100 lladdr 02:00:00:00:00:99 dev eth0 nud permanent";
+    lab.nodes[0].ns.ip(nowhere).unwrap();
+    lab.start().unwrap();
+    let shown = eventually(Duration::from_secs(10), || {
+        lab.nodes[0].status().is_ok_and(|status| status["daemon"]["problems"]["API"].is_string())
+    });
+    assert!(shown, "{}", lab.nodes[0].log());
+    lab.nodes[0].ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
+    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    assert!(lab.nodes[0].status().unwrap()["daemon"]["problems"]["API"].is_null());
+}
+
+/// An address that somebody answers for is not taken; it is when that ends.
+#[test]
+fn an_address_in_use_delays_the_first_creation() {
+    let mut lab = one_node();
+    lab.user.ip("addr add 192.0.2.10/24 dev eth0").unwrap();
+    lab.start().unwrap();
+    let shown = eventually(Duration::from_secs(10), || {
+        lab.nodes[0]
+            .status()
+            .is_ok_and(|status| status["daemon"]["problems"]["address in use"].is_string())
+    });
+    assert!(shown, "{}", lab.nodes[0].log());
+    assert!(!lab.nodes[0].owns());
+    lab.user.ip("addr del 192.0.2.10/24 dev eth0").unwrap();
+    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+}
+
+/// kube-vip on this node holds the Lease: its frames must pass until it is gone.
+#[test]
+fn a_foreign_holder_under_our_own_name_keeps_the_guard_detached() {
+    let mut lab = one_node();
+    let lease = json!({
+        "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
+        "spec": {"holderIdentity": "node1", "leaseDurationSeconds": 5, "leaseTransitions": 3,
+                 "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:00:00.000000Z"},
+    });
+    lab.api.put("kube-system", "plndr-cp-lock", lease);
+    lab.start().unwrap();
+    let detached = eventually(Duration::from_secs(10), || {
+        lab.nodes[0].log().contains("another program on this node is the leader")
+    });
+    assert!(detached, "{}", lab.nodes[0].log());
+    assert_eq!(lab.nodes[0].status().unwrap()["vips"], json!([]));
+    // It is waited out: 2·5 + 10 s.
+    assert!(!eventually(Duration::from_secs(5), || lab.nodes[0].owns()));
+    lab.wait_for_owner(Duration::from_secs(25)).unwrap();
+}

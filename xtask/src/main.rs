@@ -1,0 +1,91 @@
+//! `cargo xtask …`: set up, demo, test, bench, lint. Each step of CI is one of these commands.
+#![forbid(unsafe_code)]
+
+mod shell;
+mod setup;
+mod test;
+mod lint;
+mod tidy;
+mod mutants;
+
+use clap::{Parser, Subcommand};
+
+/// Everything that a developer or CI runs.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what the build and the tests need; says what and why.
+    Setup,
+    /// Three nodes, five faults, one table: watch the VIPs survive without two owners. Needs root.
+    Demo {
+        /// Only faults whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// Run every test and count them. Needs root for the programs and the namespaces.
+    Test {
+        /// Only one rung of the ladder.
+        #[arg(long, value_enum)]
+        only: Option<test::Rung>,
+        /// Only tests whose name contains this.
+        #[arg(default_value = "")]
+        filter: String,
+    },
+    /// Measure. Needs root.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Check format, lints (host and bpf), dependencies and the rules of the house.
+    Lint,
+    /// Check the rules of the house: file sizes, manifests, leftovers.
+    Tidy,
+    /// Break the code in the ways that matter, one at a time: a named test must fail each time.
+    Mutants {
+        /// Only mutations whose name contains this.
+        #[arg(default_value = "")]
+        filter: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Nanoseconds per packet, by `BPF_PROG_TEST_RUN`.
+    Packets,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    shell::enter_workspace()?;
+    match cli.command {
+        Command::Setup => setup::setup(setup::Extent::Tests),
+        Command::Demo { only } => {
+            setup::setup(setup::Extent::Build)?;
+            shell::run("cargo", &["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"])?;
+            shell::run("target/debug/xvip-demo", &["--only", &only])
+        }
+        Command::Test { only, filter } => {
+            setup::setup(setup::Extent::Tests)?;
+            test::test(only, &filter)
+        }
+        Command::Bench { what: Bench::Packets } => {
+            setup::setup(setup::Extent::Build)?;
+            shell::run("cargo", &["build", "--quiet", "--locked", "-p", "vip-tests"])?;
+            shell::run("target/debug/xvip-bench", &[])
+        }
+        Command::Lint => {
+            setup::setup(setup::Extent::Lint)?;
+            lint::lint()
+        }
+        Command::Tidy => tidy::tidy(),
+        Command::Mutants { filter } => {
+            setup::setup(setup::Extent::Tests)?;
+            mutants::mutants(&filter)
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The rules of the house that no other tool checks.
+
+use crate::shell::output;
+use anyhow::{Context as _, bail};
+use std::fs;
+
+/// No source file is longer.
+const MAX_LINES: usize = 600;
+/// Half of the source files are not longer.
+const MEDIAN_LINES: usize = 130;
+/// The crate that runs in the kernel stays this thin.
+const MAX_EBPF_LINES: usize = 400;
+/// Leftovers, split so that this file does not find itself.
+const FORBIDDEN: [&str; 4] =
+    [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[ig", "nore"), concat!("FIX", "ME")];
+
+/// Checks them all and reports every violation.
+pub fn tidy() -> anyhow::Result<()> {
+    let files = output("git", &["ls-files", "--cached", "--others", "--exclude-standard"])
+        .context("cannot list the files of the repository")?;
+    let mut problems = Vec::new();
+    let (mut sizes, mut ebpf_lines) = (Vec::new(), 0);
+    for path in files.lines() {
+        let Ok(text) = fs::read_to_string(path) else { continue };
+        let lines = text.lines().count();
+        if path.ends_with(".rs") {
+            sizes.push(lines);
+            if path.starts_with("vip-ebpf/") {
+                ebpf_lines += lines;
+            }
+            if lines > MAX_LINES {
+                problems.push(format!("{path}: {lines} lines, at most {MAX_LINES}"));
+            }
+            for word in FORBIDDEN.iter().filter(|word| text.contains(**word)) {
+                problems.push(format!("{path}: contains {word}"));
+            }
+        }
+        if path.ends_with("Cargo.toml") && path != "Cargo.toml" && !text.contains("[lints]\nworkspace = true") {
+            problems.push(format!("{path}: lacks `[lints] workspace = true`"));
+        }
+        if path.ends_with(".md") {
+            problems.extend(dead_links(path, &text));
+        }
+    }
+    sizes.sort_unstable();
+    let median = sizes.get(sizes.len() / 2).copied().unwrap_or(0);
+    if median > MEDIAN_LINES {
+        problems.push(format!("median of {} source files: {median} lines, at most {MEDIAN_LINES}", sizes.len()));
+    }
+    if ebpf_lines > MAX_EBPF_LINES {
+        problems.push(format!("vip-ebpf: {ebpf_lines} lines, at most {MAX_EBPF_LINES}"));
+    }
+    if problems.is_empty() {
+        println!("tidy: {} source files, median {median} lines, vip-ebpf {ebpf_lines}", sizes.len());
+        return Ok(());
+    }
+    bail!("tidy:\n  {}", problems.join("\n  "))
+}
+
+/// Links from a document to files that do not exist.
+fn dead_links(path: &str, text: &str) -> Vec<String> {
+    let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets
+        .map(|target| target.split('#').next().unwrap_or_default())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .filter(|target| !fs::exists(format!("./{dir}/{target}")).unwrap_or(false))
+        .map(|target| format!("{path}: link to {target}, which does not exist"))
+        .collect()
+}
