@@ -24,6 +24,9 @@ fn main() -> Result<(), String> {
         None => build(&out)?,
     };
     println!("cargo:rerun-if-changed={}", object.display());
+    // Beside the shipped object lies the one of the packet bench, unless a ready one was named.
+    let bench = object.with_file_name("vip-ebpf-bench");
+    strip(if bench.exists() { &bench } else { &object }, &out.join("bench.bpf.o"))?;
     strip(&object, &out.join("xvip.bpf.o"))
 }
 
@@ -43,8 +46,11 @@ fn build(out: &Path) -> Result<PathBuf, String> {
         return Err(missing());
     };
     let arch = env::var("CARGO_CFG_TARGET_ARCH").map_err(|error| error.to_string())?;
-    let flags =
-        [format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
+    let flags = [
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+    ];
     cargo
         .args(["--profile", "ebpf", "--locked", "-p", "vip-ebpf", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
@@ -83,7 +89,8 @@ fn strip(from: &Path, to: &Path) -> Result<(), String> {
 }
 
 fn nightly_has_rust_src() -> bool {
-    let sysroot = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
+    let sysroot =
+        Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
     sysroot.is_ok_and(|output| {
         let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         output.status.success()
@@ -92,9 +99,8 @@ fn nightly_has_rust_src() -> bool {
 }
 
 fn debian_has_bpf_core() -> bool {
-    let libdir = Command::new("/usr/bin/rustc")
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .output();
+    let libdir =
+        Command::new("/usr/bin/rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
     libdir.is_ok_and(|output| {
         let libdir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         output.status.success() && Path::new(&libdir).exists()

@@ -7,10 +7,7 @@ use crate::{
     probes::{Probe, Series},
 };
 use std::{thread::sleep, time::Duration};
-use vip_user::{
-    model::timing::Timing,
-    node::clock,
-};
+use vip_user::{model::timing::Timing, node::clock};
 
 /// What happens to the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +60,7 @@ const SLACK_MS: f64 = 500.0;
 /// How long everything is watched before the fault.
 const BEFORE: Duration = Duration::from_millis(700);
 /// How long it is watched after the take-over must have happened.
-const AFTER: Duration = Duration::from_millis(2_000);
+const AFTER: Duration = Duration::from_secs(2);
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -114,16 +111,19 @@ pub struct Recording {
 ///
 /// # Errors
 /// Those of the work and of the listeners.
-pub fn watched(lab: &mut Lab, work: impl FnOnce(&mut Lab) -> anyhow::Result<()>) -> anyhow::Result<Recording> {
+pub fn watched(
+    lab: &mut Lab,
+    work: impl FnOnce(&mut Lab) -> anyhow::Result<()>,
+) -> anyhow::Result<Recording> {
     let vips = Lab::vips();
     let judge = Judge::listen(&lab.bridge, lab.ports(), &vips);
     let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
     let asker = Probe::ask(&lab.asker, ASKER_MAC, [192, 0, 2, 200], v6, &vips);
     let user = Probe::echo(&lab.user, &vips);
-    let worked = work(lab);
+    let outcome = work(lab);
     let (asked, echoes) = (asker.finish()?, user.finish()?);
     let claims = judge.finish()?;
-    worked?;
+    outcome?;
     Ok(Recording { claims, asked, echoes })
 }
 

@@ -31,7 +31,9 @@ pub fn arp_reply(to: [u8; 6], mac: [u8; 6], ip: [u8; 4], to_ip: [u8; 4]) -> Vec<
 pub fn icmp6(src: [u8; 16], dst: [u8; 16], hop_limit: u8, message: &[u8]) -> Vec<u8> {
     let mut message = message.to_vec();
     message[2..4].copy_from_slice(&[0, 0]);
-    let sum = checksum(&[&src[..], &dst, &(message.len() as u32).to_be_bytes(), &[0, 0, 0, 58], &message].concat());
+    let sum = checksum(
+        &[&src[..], &dst, &(message.len() as u32).to_be_bytes(), &[0, 0, 0, 58], &message].concat(),
+    );
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let length = (message.len() as u16).to_be_bytes();
     [&[0x60, 0, 0, 0][..], &length, &[58, hop_limit], &src, &dst, &message].concat()

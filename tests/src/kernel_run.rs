@@ -42,7 +42,9 @@ pub fn attach_pass(ns: &NetNs, ports: &[String]) -> anyhow::Result<AttachedPass>
 pub fn load() -> anyhow::Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &0_u8, true);
-    loader.load(vip_user::node::attach::object()).context("cannot load the eBPF object (root is needed)")
+    loader
+        .load(vip_user::node::attach::object())
+        .context("cannot load the eBPF object (root is needed)")
 }
 
 /// The programs with their maps, run on frames by the kernel.

@@ -3,14 +3,14 @@
 //! Everything runs in network namespaces that the lab makes and removes, on a BPF file system of
 //! its own.
 
-pub mod standin;
-pub mod netns;
-pub mod lab;
-pub mod judge;
-pub mod probes;
-pub mod packet_socket;
-pub mod frames;
-pub mod packets;
-pub mod kernel_run;
 pub mod faults;
+pub mod frames;
+pub mod judge;
+pub mod kernel_run;
+pub mod lab;
+pub mod netns;
+pub mod packet_socket;
+pub mod packets;
+pub mod probes;
+pub mod standin;
 pub mod verdict;

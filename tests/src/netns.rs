@@ -28,7 +28,8 @@ impl NetNs {
             for scope in ["all", "default"] {
                 std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0").ok();
                 std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/dad_transmits"), "0").ok();
-                std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/router_solicitations"), "0").ok();
+                std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/router_solicitations"), "0")
+                    .ok();
             }
         })?;
         Ok(ns)

@@ -9,6 +9,8 @@ use std::{
 use vip_user::node::clock;
 
 const ETH_P_ALL: u16 = 3;
+/// `sll_pkttype` of frames that this host has sent.
+const OUTGOING: u8 = 4;
 
 /// A packet socket on one interface of the calling thread's namespace.
 #[derive(Debug)]
@@ -58,7 +60,13 @@ impl PacketSocket {
         let bound = unsafe {
             let set = |name, value: &libc::c_int| {
                 let len = size_of::<libc::c_int>() as libc::socklen_t;
-                libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const *value).cast(), len)
+                libc::setsockopt(
+                    fd.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    name,
+                    (&raw const *value).cast(),
+                    len,
+                )
             };
             set(libc::SO_TIMESTAMPNS, &on);
             set(libc::SO_RCVBUFFORCE, &buffer);
@@ -112,10 +120,10 @@ impl PacketSocket {
         if len < 0 {
             let error = io::Error::last_os_error();
             // The interface went down: that is part of what is being watched.
-            let passing = [io::ErrorKind::WouldBlock, io::ErrorKind::NetworkDown].contains(&error.kind());
+            let passing =
+                [io::ErrorKind::WouldBlock, io::ErrorKind::NetworkDown].contains(&error.kind());
             return if passing { Ok(None) } else { Err(error) };
         }
-        const OUTGOING: u8 = 4;
         if from.sll_pkttype == OUTGOING {
             return Ok(None);
         }

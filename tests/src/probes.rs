@@ -126,10 +126,8 @@ impl Probe {
         let (stop, vips) = (Arc::new(AtomicBool::new(false)), vips.to_vec());
         let stopped = Arc::clone(&stop);
         let thread = ns.spawn(move || {
-            let sockets: Vec<(IpAddr, OwnedFd)> = vips
-                .iter()
-                .map(|vip| Ok((*vip, icmp_socket(*vip)?)))
-                .collect::<anyhow::Result<_>>()?;
+            let sockets: Vec<(IpAddr, OwnedFd)> =
+                vips.iter().map(|vip| Ok((*vip, icmp_socket(*vip)?))).collect::<anyhow::Result<_>>()?;
             let mut series = Series::default();
             let mut sequence: u16 = 0;
             let mut next = clock::boot().0;
@@ -182,7 +180,9 @@ fn icmp_socket(vip: IpAddr) -> anyhow::Result<OwnedFd> {
         IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6),
     };
     // SAFETY: the call takes plain numbers.
-    let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, protocol) };
+    let fd = unsafe {
+        libc::socket(family, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, protocol)
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error()).context("cannot open an ICMP socket");
     }
@@ -198,7 +198,8 @@ fn send_echo(socket: &OwnedFd, vip: IpAddr, sequence: u16) -> io::Result<()> {
     let mut packet = [kind, 0, 0, 0, IDENTIFIER[0], IDENTIFIER[1], high, low];
     if vip.is_ipv4() {
         // The kernel fills in the checksum for ICMPv6 only.
-        let sum: u32 = packet.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let sum: u32 =
+            packet.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
         let sum = (sum & 0xffff) + (sum >> 16);
         packet[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     }

@@ -229,7 +229,10 @@ async fn replace(
     Json(event.1["object"].clone()).into_response()
 }
 
-async fn remove(State(api): State<StandIn>, Path((namespace, name)): Path<(String, String)>) -> Response {
+async fn remove(
+    State(api): State<StandIn>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
     api.arrive().await;
     api.delete(&namespace, &name);
     Json(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})).into_response()
@@ -245,7 +248,8 @@ async fn list(
     let selected = params.field_selector.unwrap_or_default().replace("metadata.name=", "");
     let wanted = move |event: &Value| {
         let object = &event["object"];
-        text(object, "namespace") == namespace && (selected.is_empty() || text(object, "name") == selected)
+        text(object, "namespace") == namespace
+            && (selected.is_empty() || text(object, "name") == selected)
     };
     if params.watch.as_deref() != Some("true") && params.watch.as_deref() != Some("1") {
         let store = api.lock();
@@ -261,7 +265,11 @@ async fn list(
     let (past, changes) = {
         let store = api.lock();
         let past: Vec<(u64, Value)> = if from == 0 {
-            store.leases.values().map(|l| (store.version, json!({"type": "ADDED", "object": l}))).collect()
+            store
+                .leases
+                .values()
+                .map(|l| (store.version, json!({"type": "ADDED", "object": l})))
+                .collect()
         } else {
             store.history.iter().filter(|(version, _)| *version > from).cloned().collect()
         };
@@ -269,21 +277,22 @@ async fn list(
     };
     let limit = Duration::from_secs(params.timeout_seconds.unwrap_or(300));
     let end = tokio::time::Instant::now() + limit;
-    let stream = futures::stream::unfold((past.into_iter(), changes), move |(mut past, mut changes)| {
-        let wanted = wanted.clone();
-        async move {
-            loop {
-                let event = match past.next() {
-                    Some((_, event)) => event,
-                    None => tokio::time::timeout_at(end, changes.recv()).await.ok()?.ok()?.1,
-                };
-                if wanted(&event) {
-                    let line = Bytes::from(format!("{event}\n"));
-                    return Some((Ok::<_, std::convert::Infallible>(line), (past, changes)));
+    let stream =
+        futures::stream::unfold((past.into_iter(), changes), move |(mut past, mut changes)| {
+            let wanted = wanted.clone();
+            async move {
+                loop {
+                    let event = match past.next() {
+                        Some((_, event)) => event,
+                        None => tokio::time::timeout_at(end, changes.recv()).await.ok()?.ok()?.1,
+                    };
+                    if wanted(&event) {
+                        let line = Bytes::from(format!("{event}\n"));
+                        return Some((Ok::<_, std::convert::Infallible>(line), (past, changes)));
+                    }
                 }
             }
-        }
-    });
+        });
     ([("content-type", "application/json")], Body::from_stream(stream)).into_response()
 }
 

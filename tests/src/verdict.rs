@@ -6,7 +6,13 @@ use vip_user::cli::table::{green, print, red};
 /// Prints the table and the verdict; says whether everything was kept.
 pub fn verdict(outcomes: &[Outcome]) -> bool {
     let header = [
-        "fault", "dark, asked", "dark, felt", "echoes lost/sent", "two owners", "took over", "after",
+        "fault",
+        "dark, asked",
+        "dark, felt",
+        "echoes lost/sent",
+        "two owners",
+        "took over",
+        "after",
         "bound",
     ];
     let rows: Vec<Vec<String>> = outcomes
@@ -29,7 +35,10 @@ pub fn verdict(outcomes: &[Outcome]) -> bool {
     let claims: usize = outcomes.iter().map(|outcome| outcome.claims).sum();
     println!();
     if kept {
-        println!("{}", green(&format!("PASSED: no instant with two owners in {claims} claims on the wire")));
+        println!(
+            "{}",
+            green(&format!("PASSED: no instant with two owners in {claims} claims on the wire"))
+        );
     } else {
         for outcome in outcomes.iter().filter(|outcome| !outcome.kept()) {
             println!("{}", red(&format!("FAILED: {}: {outcome:?}", outcome.fault.name())));

@@ -1,5 +1,6 @@
 //! The real binary in network namespaces: faults under the judge, restarts, leaving, bad input.
 //! Needs root.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "lab/faults.rs"]
 mod faults;

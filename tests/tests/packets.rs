@@ -1,5 +1,6 @@
 //! The packet rules, on the host and through the loaded programs: same verdict, same bytes, same
 //! counters. The kernel half needs root.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use proptest::prelude::*;
 use vip_common::{counter::Counter, env::Verdict};
@@ -40,14 +41,31 @@ fn in_kernel(kernel: &mut KernelRun, program: &str, frame: &[u8]) -> (Verdict, V
     let before = kernel.counters().unwrap();
     let (verdict, ran) = if program == "xvip_xdp" {
         let ran = kernel.xdp(program, frame, 1).unwrap();
-        (match ran.action { 1 => Verdict::Drop, 2 => Verdict::Pass, 3 => Verdict::Reply, n => panic!("XDP action {n}") }, ran)
+        (
+            match ran.action {
+                1 => Verdict::Drop,
+                2 => Verdict::Pass,
+                3 => Verdict::Reply,
+                n => panic!("XDP action {n}"),
+            },
+            ran,
+        )
     } else {
         let ran: Ran = kernel.tc(program, frame, 1).unwrap();
-        (match ran.action.cast_signed() { 2 => Verdict::Drop, -1 => Verdict::Pass, 7 => Verdict::Reply, n => panic!("TC action {n}") }, ran)
+        (
+            match ran.action.cast_signed() {
+                2 => Verdict::Drop,
+                -1 => Verdict::Pass,
+                7 => Verdict::Reply,
+                n => panic!("TC action {n}"),
+            },
+            ran,
+        )
     };
     let after = kernel.counters().unwrap();
     let counted = Counter::ALL.iter().zip(before.iter().zip(after));
-    let counted = counted.flat_map(|(counter, (before, after))| vec![*counter; (after - before) as usize]);
+    let counted =
+        counted.flat_map(|(counter, (before, after))| vec![*counter; (after - before) as usize]);
     (verdict, ran.frame, counted.collect())
 }
 

@@ -97,23 +97,22 @@ fn icmp6<F: Frame>(frame: &mut F, l3: Layer3) -> Option<Claimed> {
         return None;
     }
     frame.linearize(usize::MAX);
-    let Some(icmp) = behind_extensions(frame, l3.offset + IP6_LEN, next_header)? else {
-        return Some(Claimed::Hidden);
+    let icmp = match behind_extensions(frame, l3.offset + IP6_LEN, next_header) {
+        Ok(icmp) => icmp,
+        Err(outcome) => return Some(outcome),
     };
     let [icmp_type, _code] = *frame.get::<[u8; 2]>(icmp)?;
     match icmp_type {
-        NEIGHBOUR_ADVERTISEMENT => {
-            Some(Claimed::Address(Ip::v6(frame.get::<Neighbour>(icmp)?.target)))
-        }
+        NEIGHBOUR_ADVERTISEMENT => Some(Claimed::Address(Ip::v6(frame.get::<Neighbour>(icmp)?.target))),
         // Duplicate address detection: it would make a holder that has the address tentative give
         // it up, and it precedes a claim.
         NEIGHBOUR_SOLICITATION if source == Ip::UNSPECIFIED => {
             Some(Claimed::Address(Ip::v6(frame.get::<Neighbour>(icmp)?.target)))
         }
-        NEIGHBOUR_SOLICITATION => from_source(frame, source, icmp + NEIGHBOUR_LEN),
-        ROUTER_SOLICITATION => from_source(frame, source, icmp + 8),
-        ROUTER_ADVERTISEMENT => from_source(frame, source, icmp + 16),
-        REDIRECT => from_source(frame, source, icmp + 40),
+        NEIGHBOUR_SOLICITATION => Some(from_source(frame, source, icmp + NEIGHBOUR_LEN)),
+        ROUTER_SOLICITATION => Some(from_source(frame, source, icmp + 8)),
+        ROUTER_ADVERTISEMENT => Some(from_source(frame, source, icmp + 16)),
+        REDIRECT => Some(from_source(frame, source, icmp + 40)),
         _ => Some(Claimed::Nothing),
     }
 }
@@ -123,42 +122,42 @@ const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, 0 | 43 | 60)
 }
 
-/// Offset of the ICMPv6 header. Outer `None`: there is none in this frame; inner `None`: it may hide
-/// behind more headers than are looked at.
+/// Finds the ICMPv6 header behind extension headers. `Err` is the outcome where there is none to
+/// look at: nothing is claimed, or more headers stand before it than are looked at.
 #[inline(always)]
-fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Option<Option<usize>> {
+fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usize, Claimed> {
     let mut offset = start;
     let mut next_header = first;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !is_extension(next_header) {
             break;
         }
-        let header = frame.get::<[u8; 2]>(offset)?;
+        let header = frame.get::<[u8; 2]>(offset).ok_or(Claimed::Nothing)?;
         next_header = header[0];
         offset += (header[1] as usize + 1) * 8;
     }
     if is_extension(next_header) {
-        return Some(None);
+        return Err(Claimed::Hidden);
     }
-    if next_header == NEXT_ICMPV6 { Some(Some(offset)) } else { None }
+    if next_header == NEXT_ICMPV6 { Ok(offset) } else { Err(Claimed::Nothing) }
 }
 
 /// Such a message claims its source address if it carries a link-layer option. Where that cannot be
 /// told within a few options it counts as carried.
 #[inline(always)]
-fn from_source<F: Frame>(frame: &F, source: Ip, options: usize) -> Option<Claimed> {
+fn from_source<F: Frame>(frame: &F, source: Ip, options: usize) -> Claimed {
     let mut offset = options;
     for _ in 0..MAX_OPTIONS {
         let Some(header) = frame.get::<[u8; 2]>(offset) else {
-            return Some(Claimed::Nothing);
+            return Claimed::Nothing;
         };
         if header[1] == 0 {
-            return Some(Claimed::Nothing);
+            return Claimed::Nothing;
         }
         if header[0] == OPTION_SLLAO || header[0] == OPTION_TLLAO {
-            return Some(Claimed::Address(source));
+            return Claimed::Address(source);
         }
         offset += header[1] as usize * 8;
     }
-    Some(Claimed::Address(source))
+    Claimed::Address(source)
 }

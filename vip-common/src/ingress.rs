@@ -84,7 +84,12 @@ fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, 
 /// and VRRP routers ask from another Ethernet source. The length stays, padding included. A probe
 /// (RFC 5227, spa 0.0.0.0) is answered like any other question: that is how an address is defended.
 #[inline(always)]
-fn answer_arp<F: Frame>(frame: &mut F, l3: Layer3, request: &Arp, iface: &Iface) -> Result<(), Verdict> {
+fn answer_arp<F: Frame>(
+    frame: &mut F,
+    l3: Layer3,
+    request: &Arp,
+    iface: &Iface,
+) -> Result<(), Verdict> {
     let arp = frame.get_mut::<Arp>(l3.offset).ok_or(Verdict::Pass)?;
     arp.op = ARP_REPLY.to_be_bytes();
     arp.sha = iface.mac;

@@ -10,12 +10,11 @@
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
 pub mod abi;
-pub mod counter;
-pub mod wire;
 pub mod checksum;
+pub mod counter;
+pub mod egress;
 pub mod env;
-pub mod standing;
 pub mod ingress;
 pub mod nd_reply;
-pub mod egress;
-
+pub mod standing;
+pub mod wire;

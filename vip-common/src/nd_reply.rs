@@ -8,9 +8,9 @@ use crate::{
     ingress::drop_question,
     standing::{Layer3, Standing, standing},
     wire::{
-        ALL_NODES, ALL_NODES_MAC, Addresses, Eth, IP6_LEN, Ip6, NA_OVERRIDE, NA_SOLICITED, NEIGHBOUR_ADVERTISEMENT,
-        NEIGHBOUR_LEN, NEXT_ICMPV6, NdOption, Neighbour, OPTION_LEN, OPTION_SLLAO, OPTION_TLLAO,
-        is_station_mac, solicited_node, solicited_node_mac,
+        ALL_NODES, ALL_NODES_MAC, Addresses, Eth, IP6_LEN, Ip6, NA_OVERRIDE, NA_SOLICITED,
+        NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN, NEXT_ICMPV6, NdOption, Neighbour, OPTION_LEN,
+        OPTION_SLLAO, OPTION_TLLAO, is_station_mac, solicited_node, solicited_node_mac,
     },
 };
 
@@ -73,7 +73,7 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
     if ip6.version_class_flow[0] >> 4 != 6 || ip6.hop_limit != 255 || ns.code != 0 {
         return None;
     }
-    if payload < NEIGHBOUR_LEN || payload % OPTION_LEN != 0 || ns.target[0] == 0xff {
+    if payload < NEIGHBOUR_LEN || !payload.is_multiple_of(OPTION_LEN) || ns.target[0] == 0xff {
         return None;
     }
     let units = (payload - NEIGHBOUR_LEN) / OPTION_LEN;

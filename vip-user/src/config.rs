@@ -202,10 +202,30 @@ fn default_pin_root() -> PathBuf {
 
 /// Field names, for the hint after an unknown one.
 const FIELDS: &[&str] = &[
-    "node", "instance", "vips", "interfaces", "guard", "lease", "api", "attach", "announce", "on_stop",
-    "linger_ms", "pin_root", "kernel_log_level", "namespace", "name", "duration_s", "renew_ms",
-    "margin_ms", "clock_error_percent", "foreign_grace_s", "kubeconfig", "endpoints",
-    "tls_server_name", "refresh_s",
+    "node",
+    "instance",
+    "vips",
+    "interfaces",
+    "guard",
+    "lease",
+    "api",
+    "attach",
+    "announce",
+    "on_stop",
+    "linger_ms",
+    "pin_root",
+    "kernel_log_level",
+    "namespace",
+    "name",
+    "duration_s",
+    "renew_ms",
+    "margin_ms",
+    "clock_error_percent",
+    "foreign_grace_s",
+    "kubeconfig",
+    "endpoints",
+    "tls_server_name",
+    "refresh_s",
 ];
 
 impl Config {
@@ -229,8 +249,9 @@ impl Config {
 
     /// The timings of the Lease.
     pub fn timing(&self) -> Timing {
-        let LeaseConfig { duration_s, renew_ms, margin_ms, clock_error_percent, foreign_grace_s, .. } =
-            self.lease;
+        let LeaseConfig {
+            duration_s, renew_ms, margin_ms, clock_error_percent, foreign_grace_s, ..
+        } = self.lease;
         let duration_ms = u64::from(duration_s) * 1_000;
         Timing {
             duration_s,
@@ -294,7 +315,11 @@ impl Config {
                 return refuse(field, name, "a device with a path to the VIPs' segment");
             }
             if !seen.insert(name) {
-                return refuse(field, name, "each interface may be named once, in one of the two lists");
+                return refuse(
+                    field,
+                    name,
+                    "each interface may be named once, in one of the two lists",
+                );
             }
         }
         if seen.len() > 64 {

@@ -9,7 +9,9 @@ use crate::{
     config::{Config, OnStop},
     model::{
         desired::{Link, VipSpec, desired},
-        election::{Effect, Election, Identity, Input, Notice, Slot, Source, State, TakeReason, Written},
+        election::{
+            Effect, Election, Identity, Input, Notice, Slot, Source, State, TakeReason, Written,
+        },
         plan::plan,
         record::LeaseWrite,
         time::BootNs,
@@ -33,8 +35,8 @@ const BURST: [Duration; 6] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
     Duration::from_millis(500),
-    Duration::from_millis(1_000),
-    Duration::from_millis(2_000),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
 ];
 /// Rounds of an address probe (RFC 5227 section 2.1.1).
 const PROBES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(2)];
@@ -90,7 +92,13 @@ pub struct Setup {
 
 impl Setup {
     /// From the configuration and what was found on the host.
-    pub fn new(config: &Config, me: Identity, slot: u32, generation: u64, backed: Option<Slot>) -> Self {
+    pub fn new(
+        config: &Config,
+        me: Identity,
+        slot: u32,
+        generation: u64,
+        backed: Option<Slot>,
+    ) -> Self {
         Self {
             vips: config.vips.clone(),
             timing: config.timing(),
@@ -424,16 +432,16 @@ impl<D: Dataplane> Controller<D> {
     }
 
     fn waits_for_creation(&self) -> bool {
-        self.elections.values().any(|election| {
-            matches!(election.state(), State::Waiting(waiting) if waiting.seen.is_none())
-        })
+        self.elections.values().any(
+            |election| matches!(election.state(), State::Waiting(waiting) if waiting.seen.is_none()),
+        )
     }
 
     fn serving(&self) -> bool {
         let now = clock::boot();
-        self.elections.values().any(|election| {
-            matches!(election.state(), State::Holding(holding) if now < holding.until)
-        })
+        self.elections
+            .values()
+            .any(|election| matches!(election.state(), State::Holding(holding) if now < holding.until))
     }
 
     /// Left, and the address has lingered long enough and is gone.
@@ -454,7 +462,7 @@ impl<D: Dataplane> Controller<D> {
             self.reconcile_at,
             self.silence_at,
         ];
-        elections.chain(timers.into_iter().flatten()).min().unwrap_or(now.after(Duration::from_secs(60)))
+        elections.chain(timers.into_iter().flatten()).min().unwrap_or(now.after(Duration::from_mins(1)))
     }
 
     fn notice(&mut self, notice: &Notice) {
@@ -484,10 +492,16 @@ impl<D: Dataplane> Controller<D> {
             ),
             Notice::Missing => tracing::info!(%lease, "the Lease does not exist"),
             Notice::InUse => tracing::warn!(%lease, "an address is in use; the Lease is not created"),
-            Notice::Reasserted => tracing::warn!(%lease, "the Lease was lost under a live fence; written again"),
-            Notice::Lapsed => tracing::warn!(%lease, "leadership lapsed: no write was confirmed in time"),
+            Notice::Reasserted => {
+                tracing::warn!(%lease, "the Lease was lost under a live fence; written again");
+            }
+            Notice::Lapsed => {
+                tracing::warn!(%lease, "leadership lapsed: no write was confirmed in time");
+            }
             Notice::Released => tracing::info!(%lease, %node, "leadership released"),
-            Notice::ReleaseFailed => tracing::warn!(%lease, "leadership could not be released; it runs out"),
+            Notice::ReleaseFailed => {
+                tracing::warn!(%lease, "leadership could not be released; it runs out");
+            }
         }
     }
 
@@ -520,9 +534,10 @@ impl<D: Dataplane> Controller<D> {
 
     fn publish_state(&mut self) {
         let now = clock::boot();
-        let leases = self.elections.iter().map(|(slot, election)| {
-            LeaseState::of(now, self.api.full_name(), *slot, election)
-        });
+        let leases = self
+            .elections
+            .iter()
+            .map(|(slot, election)| LeaseState::of(now, self.api.full_name(), *slot, election));
         let state = DaemonState {
             pid: std::process::id(),
             leases: leases.collect(),

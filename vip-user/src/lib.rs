@@ -4,10 +4,10 @@
 //! packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop), [`cluster`]
 //! (Kubernetes I/O), [`node`] (host I/O), [`cli`].
 
-pub mod model;
-pub mod config;
-pub mod state;
-pub mod controller;
-pub mod cluster;
-pub mod node;
 pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod controller;
+pub mod model;
+pub mod node;
+pub mod state;

@@ -11,12 +11,16 @@ pub fn lint() -> anyhow::Result<()> {
     println!("=== format");
     run("cargo", &["fmt", "--all", "--check"])?;
     println!("=== clippy, host");
-    let host = ["clippy", "--quiet", "--locked", "--workspace", "--exclude", "vip-ebpf", "--all-targets"];
+    let host =
+        ["clippy", "--quiet", "--locked", "--workspace", "--exclude", "vip-ebpf", "--all-targets"];
     run_command(Command::new("cargo").args(host).args(["--", "-D", "warnings"]))?;
     println!("=== clippy, bpf");
     clippy_bpf()?;
     println!("=== dependencies");
-    run("cargo", &["deny", "--log-level", "error", "--locked", "check", "bans", "licenses", "sources"])?;
+    run(
+        "cargo",
+        &["deny", "--log-level", "error", "--locked", "check", "bans", "licenses", "sources"],
+    )?;
     println!("=== tidy");
     tidy::tidy()
 }

@@ -1,12 +1,12 @@
 //! `cargo xtask …`: set up, demo, test, bench, lint. Each step of CI is one of these commands.
 #![forbid(unsafe_code)]
 
-mod shell;
-mod setup;
-mod test;
 mod lint;
-mod tidy;
 mod mutants;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 
@@ -66,7 +66,10 @@ fn main() -> anyhow::Result<()> {
         Command::Setup => setup::setup(setup::Extent::Tests),
         Command::Demo { only } => {
             setup::setup(setup::Extent::Build)?;
-            shell::run("cargo", &["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"])?;
+            shell::run(
+                "cargo",
+                &["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"],
+            )?;
             shell::run("target/debug/xvip-demo", &["--only", &only])
         }
         Command::Test { only, filter } => {

@@ -58,7 +58,8 @@ fn toolchain() -> anyhow::Result<()> {
         ])?;
         &["/usr/bin/rustc"]
     };
-    if succeeds("bpf-linker", &["--version"]) || installed_linker().is_some_and(|path| Path::new(&path).exists())
+    if succeeds("bpf-linker", &["--version"])
+        || installed_linker().is_some_and(|path| Path::new(&path).exists())
     {
         return Ok(());
     }
@@ -93,7 +94,8 @@ fn installed_linker() -> Option<String> {
 
 fn nightly_has_rust_src() -> bool {
     let sysroot = output("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]);
-    sysroot.is_some_and(|path| Path::new(path.trim()).join("lib/rustlib/src/rust/library/core").exists())
+    sysroot
+        .is_some_and(|path| Path::new(path.trim()).join("lib/rustlib/src/rust/library/core").exists())
 }
 
 fn install(packages: &[(&str, &str)]) -> anyhow::Result<()> {

@@ -11,8 +11,12 @@ const MEDIAN_LINES: usize = 130;
 /// The crate that runs in the kernel stays this thin.
 const MAX_EBPF_LINES: usize = 400;
 /// Leftovers, split so that this file does not find itself.
-const FORBIDDEN: [&str; 4] =
-    [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[ig", "nore"), concat!("FIX", "ME")];
+const FORBIDDEN: [&str; 4] = [
+    concat!("todo", "!("),
+    concat!("unimplemented", "!("),
+    concat!("#[ig", "nore"),
+    concat!("FIX", "ME"),
+];
 
 /// Checks them all and reports every violation.
 pub fn tidy() -> anyhow::Result<()> {
@@ -35,7 +39,10 @@ pub fn tidy() -> anyhow::Result<()> {
                 problems.push(format!("{path}: contains {word}"));
             }
         }
-        if path.ends_with("Cargo.toml") && path != "Cargo.toml" && !text.contains("[lints]\nworkspace = true") {
+        if path.ends_with("Cargo.toml")
+            && path != "Cargo.toml"
+            && !text.contains("[lints]\nworkspace = true")
+        {
             problems.push(format!("{path}: lacks `[lints] workspace = true`"));
         }
         if path.ends_with(".md") {
@@ -45,7 +52,10 @@ pub fn tidy() -> anyhow::Result<()> {
     sizes.sort_unstable();
     let median = sizes.get(sizes.len() / 2).copied().unwrap_or(0);
     if median > MEDIAN_LINES {
-        problems.push(format!("median of {} source files: {median} lines, at most {MEDIAN_LINES}", sizes.len()));
+        problems.push(format!(
+            "median of {} source files: {median} lines, at most {MEDIAN_LINES}",
+            sizes.len()
+        ));
     }
     if ebpf_lines > MAX_EBPF_LINES {
         problems.push(format!("vip-ebpf: {ebpf_lines} lines, at most {MAX_EBPF_LINES}"));

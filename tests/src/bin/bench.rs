@@ -1,1 +1,153 @@
-fn main(){}
+//! Nanoseconds per packet, by `BPF_PROG_TEST_RUN`, as ratios to the floor of an XDP_PASS in the same
+//! run.
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _,
+    maps::{Array, HashMap, MapData},
+    programs::{TestRunOptions, Xdp},
+};
+use std::process::ExitCode;
+use vip_common::abi::{Fence, Iface, Ip, Port, Vip};
+use vip_tests::{
+    frames::{arp_request, ethernet, icmp6, solicitation},
+    packets::{Kind, MAC, PEER, PEER4, PEER6, fences, ifaces, vips},
+};
+use vip_user::cli::table::print;
+
+/// Runs of one measurement, and measurements whose median counts.
+const REPEAT: u32 = 200_000;
+const ROUNDS: usize = 15;
+
+struct Bench {
+    ebpf: Ebpf,
+}
+
+impl Bench {
+    fn load(more_vips: u32) -> anyhow::Result<Self> {
+        let mut ebpf = EbpfLoader::new().load(vip_user::node::attach::bench_object())?;
+        for name in ["bench_restore", "bench_answer"] {
+            let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
+            xdp.load()?;
+        }
+        let mut map: HashMap<&mut MapData, Ip, Vip> =
+            ebpf.map_mut("VIPS").context("VIPS")?.try_into()?;
+        let other = |n: u32| Ip::v6(bytemuck::cast([0x2001_0db8_u32.to_be(), 7, 7, n.to_be()]));
+        let fill = (0..more_vips).map(|n| (other(n), vips()[0].1));
+        for (ip, vip) in vips().into_iter().chain(fill) {
+            map.insert(ip, vip, 0)?;
+        }
+        let mut map: Array<&mut MapData, Fence> =
+            ebpf.map_mut("FENCES").context("FENCES")?.try_into()?;
+        fences().into_iter().try_for_each(|(slot, fence)| map.set(slot, fence, 0))?;
+        let mut map: HashMap<&mut MapData, Port, Iface> =
+            ebpf.map_mut("IFACES").context("IFACES")?.try_into()?;
+        ifaces().into_iter().try_for_each(|(port, iface)| map.insert(port, iface, 0))?;
+        Ok(Self { ebpf })
+    }
+
+    /// Median nanoseconds per run of a program on a question.
+    fn measure(&mut self, program: &str, question: &[u8]) -> anyhow::Result<(u32, f64)> {
+        let mut words = Words([0; 43]);
+        bytemuck::bytes_of_mut(&mut words.0)[..question.len()].copy_from_slice(question);
+        let mut map: Array<&mut MapData, Words> =
+            self.ebpf.map_mut("QUESTION").context("QUESTION")?.try_into()?;
+        map.set(0, words, 0)?;
+        let xdp: &mut Xdp = self.ebpf.program_mut(program).context("program")?.try_into()?;
+        let (mut action, mut times) = (0, Vec::new());
+        for _ in 0..ROUNDS {
+            let options =
+                TestRunOptions { data_in: Some(question), repeat: REPEAT, ..TestRunOptions::default() };
+            let result = xdp.test_run(options)?;
+            action = result.return_value;
+            times.push(result.duration.as_nanos() as f64);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok((action, times[ROUNDS / 2]))
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Words([u16; 43]);
+
+// SAFETY: a transparent array of integers.
+unsafe impl aya::Pod for Words {}
+
+/// The restore loop copies 43 words only into frames that long; shorter ones get 30.
+const LONG: usize = 86;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let padded = |mut frame: Vec<u8>| {
+        frame.resize(if frame.len() > 60 { frame.len().max(LONG) } else { 60 }, 0);
+        frame.truncate(LONG);
+        frame
+    };
+    let mut tcp6 = icmp6(PEER6, Kind::Held.v6(), 64, &[0; 20]);
+    tcp6[6] = 6;
+    let questions = [
+        ("not ours: TCP over IPv4", ethernet(MAC, PEER, 0x0800, &[0x45; 46]), Some(1.15)),
+        ("not ours: TCP over IPv6", ethernet(MAC, PEER, 0x86dd, &tcp6), Some(1.15)),
+        ("ARP, unknown address", arp_request(PEER, PEER4, Kind::Unknown.v4()), None),
+        ("ARP, not held", arp_request(PEER, PEER4, Kind::NotHeld.v4()), None),
+        ("ARP, expired", arp_request(PEER, PEER4, Kind::Expired.v4()), None),
+        ("ARP, answered", arp_request(PEER, PEER4, Kind::Held.v4()), Some(5.0)),
+        ("NS, unknown address", solicitation(PEER, PEER6, Kind::Unknown.v6()), None),
+        ("NS, not held", solicitation(PEER, PEER6, Kind::NotHeld.v6()), None),
+        ("NS, expired", solicitation(PEER, PEER6, Kind::Expired.v6()), None),
+        ("NS, answered", solicitation(PEER, PEER6, Kind::Held.v6()), Some(6.0)),
+    ];
+    let (mut one, mut many) = (Bench::load(0)?, Bench::load(1_000)?);
+    let mut floor_run = vip_tests::kernel_run::KernelRun::new()?;
+    let floor = {
+        let mut times: Vec<f64> = (0..ROUNDS)
+            .map(|_| Ok(floor_run.xdp("xvip_pass", &[0; 64], REPEAT)?.duration.as_nanos() as f64))
+            .collect::<anyhow::Result<_>>()?;
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    };
+    println!("median of {ROUNDS} rounds of {REPEAT} runs; floor: XDP_PASS alone, {floor:.0} ns");
+    println!("restore: writing the question back before each run, taken off\n");
+    let mut rows = Vec::new();
+    let mut missed = Vec::new();
+    for (name, question, wanted) in questions {
+        let question = padded(question);
+        let (_, restore) = one.measure("bench_restore", &question)?;
+        let (action, with_one) = one.measure("bench_answer", &question)?;
+        let (_, with_many) = many.measure("bench_answer", &question)?;
+        let (net, net_many) = (with_one - restore + floor, with_many - restore + floor);
+        let ratio = net / floor;
+        if wanted.is_some_and(|wanted| ratio > wanted) {
+            missed.push(name);
+        }
+        rows.push(vec![
+            name.to_owned(),
+            ["aborted", "drop", "pass", "answer"].get(action as usize).unwrap_or(&"?").to_string(),
+            format!("{restore:.0}"),
+            format!("{net:.0}"),
+            format!("{net_many:.0}"),
+            format!("{ratio:.2}"),
+            wanted.map_or("-".into(), |wanted| format!("<= {wanted}")),
+            format!("{:+.0} %", (net_many / net - 1.0) * 100.0),
+        ]);
+    }
+    print(
+        &[
+            "frame",
+            "verdict",
+            "restore ns",
+            "net ns, few VIPs",
+            "net ns, 1000 VIPs",
+            "x floor",
+            "wanted",
+            "1000 VIPs",
+        ],
+        &rows,
+    );
+    if missed.is_empty() {
+        println!("\nall wanted ratios are met");
+    } else {
+        println!("\nwanted ratios that were missed in this run: {}", missed.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -23,11 +23,18 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("building a lab: {} nodes, an API and two clients as network namespaces", options.nodes);
     let mut lab = Lab::new(&options)?;
     let vips: Vec<String> = Lab::vips().iter().map(ToString::to_string).collect();
-    println!("starting xvip on every node: VIPs {}, one Lease of {} s", vips.join(" and "), options.duration_s);
+    println!(
+        "starting xvip on every node: VIPs {}, one Lease of {} s",
+        vips.join(" and "),
+        options.duration_s
+    );
     lab.start()?;
     let timing = Config::load(&lab.dir().join("node1.yaml"))?.timing();
     let owner = lab.wait_for_owner(Duration::from_secs(20))?;
-    println!("{} has asked for the addresses, created the Lease and owns the VIPs\n", lab.nodes[owner].name);
+    println!(
+        "{} has asked for the addresses, created the Lease and owns the VIPs\n",
+        lab.nodes[owner].name
+    );
     let mut outcomes = Vec::new();
     let chosen = Fault::ALL.into_iter().filter(|fault| fault.name().contains(&args.only));
     for (number, fault) in chosen.enumerate() {
@@ -39,8 +46,15 @@ fn main() -> anyhow::Result<ExitCode> {
         );
         outcomes.push(outcome);
     }
-    println!("\nD = {} s, ρ = {} %, margin = {} ms, slack = 500 ms", timing.duration_s, timing.clock_error_percent, timing.margin.as_millis());
-    println!("asked: an ARP request and an NS every 5 ms; felt: an echo every 5 ms through a client's own cache\n");
+    println!(
+        "\nD = {} s, ρ = {} %, margin = {} ms, slack = 500 ms",
+        timing.duration_s,
+        timing.clock_error_percent,
+        timing.margin.as_millis()
+    );
+    println!(
+        "asked: an ARP request and an NS every 5 ms; felt: an echo every 5 ms through a client's own cache\n"
+    );
     let kept = verdict(&outcomes);
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

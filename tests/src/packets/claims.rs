@@ -43,7 +43,9 @@ pub fn cases() -> Vec<Case> {
 fn claims_of(kind: Kind) -> Vec<(&'static str, Vec<u8>)> {
     let (v4, vip) = (kind.v4(), kind.v6());
     let source = link_option(1, MAC);
-    let from = |message: &[u8], src| ethernet(ALL_NODES_MAC, MAC, 0x86dd, &icmp6(src, ALL_NODES, 255, message));
+    let from = |message: &[u8], src| {
+        ethernet(ALL_NODES_MAC, MAC, 0x86dd, &icmp6(src, ALL_NODES, 255, message))
+    };
     vec![
         ("ARP reply", ethernet(PEER, MAC, 0x0806, &arp(2, MAC, v4, PEER, PEER4))),
         ("gratuitous ARP request", arp_request(MAC, v4, v4)),
@@ -52,13 +54,33 @@ fn claims_of(kind: Kind) -> Vec<(&'static str, Vec<u8>)> {
         ("NA", advertisement((PEER, PEER6), MAC, vip, 0x60)),
         ("unsolicited NA", advertisement((ALL_NODES_MAC, ALL_NODES), MAC, vip, 0x20)),
         ("NS from the VIP", from(&neighbour(135, 0, v6(0x50), &source), vip)),
-        ("NS from the VIP, option behind a nonce", from(&neighbour(135, 0, v6(0x50), &[&[14, 1, 0, 0, 0, 0, 0, 0][..], &source].concat()), vip)),
+        (
+            "NS from the VIP, option behind a nonce",
+            from(
+                &neighbour(135, 0, v6(0x50), &[&[14, 1, 0, 0, 0, 0, 0, 0][..], &source].concat()),
+                vip,
+            ),
+        ),
         ("duplicate address detection", {
-            ethernet(group_mac(vip), MAC, 0x86dd, &icmp6([0; 16], group_of(vip), 255, &neighbour(135, 0, vip, &[])))
+            ethernet(
+                group_mac(vip),
+                MAC,
+                0x86dd,
+                &icmp6([0; 16], group_of(vip), 255, &neighbour(135, 0, vip, &[])),
+            )
         }),
         ("RS from the VIP", from(&[&[133, 0, 0, 0, 0, 0, 0, 0][..], &source].concat(), vip)),
-        ("RA from the VIP", from(&[&[134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &source].concat(), vip)),
-        ("redirect from the VIP", from(&[&[137, 0, 0, 0, 0, 0, 0, 0][..], &v6(1), &v6(2), &link_option(2, MAC)].concat(), vip)),
+        (
+            "RA from the VIP",
+            from(&[&[134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &source].concat(), vip),
+        ),
+        (
+            "redirect from the VIP",
+            from(
+                &[&[137, 0, 0, 0, 0, 0, 0, 0][..], &v6(1), &v6(2), &link_option(2, MAC)].concat(),
+                vip,
+            ),
+        ),
     ]
 }
 
@@ -70,10 +92,21 @@ fn no_claims() -> Vec<Case> {
         Case::passes("a question for the VIP", arp_request(MAC, [192, 0, 2, 1], v4)),
         Case::passes("an ARP probe for the VIP", arp_request(MAC, [0; 4], v4)),
         Case::passes("an NS for the VIP from our own address", {
-            ethernet(group_mac(vip), MAC, 0x86dd, &icmp6(v6(1), group_of(vip), 255, &neighbour(135, 0, vip, &link_option(1, MAC))))
+            ethernet(
+                group_mac(vip),
+                MAC,
+                0x86dd,
+                &icmp6(v6(1), group_of(vip), 255, &neighbour(135, 0, vip, &link_option(1, MAC))),
+            )
         }),
-        Case::passes("NS from the VIP without link-layer option", packet(&neighbour(135, 0, v6(0x50), &[]), vip)),
-        Case::passes("RS from the VIP without link-layer option", packet(&[133, 0, 0, 0, 0, 0, 0, 0], vip)),
+        Case::passes(
+            "NS from the VIP without link-layer option",
+            packet(&neighbour(135, 0, v6(0x50), &[]), vip),
+        ),
+        Case::passes(
+            "RS from the VIP without link-layer option",
+            packet(&[133, 0, 0, 0, 0, 0, 0, 0], vip),
+        ),
         Case::passes("echo reply from the VIP (lingering)", packet(&[129, 0, 0, 0, 1, 2, 3, 4], vip)),
         Case::passes("ARP cut before its sender ends", cut),
         Case::passes("IPv4 from the VIP", ethernet(PEER, MAC, 0x0800, &[0x45; 40])),
@@ -102,11 +135,24 @@ fn hidden() -> Vec<Case> {
     held[6] = 44;
     vec![
         Case::dropped("NA behind a hop-by-hop header", behind(&[0]), Counter::ClaimNotHeld),
-        Case::dropped("NA behind four extension headers", behind(&[0, 43, 60, 60]), Counter::ClaimNotHeld),
-        Case::dropped("NA behind five extension headers", behind(&[0, 43, 60, 60, 60]), Counter::ClaimHidden),
-        Case::dropped("anything behind three priority tags", {
-            tagged(&arp_request(MAC, Kind::NotHeld.v4(), PEER4), &[(0x8100, 0); 3])
-        }, Counter::ClaimHidden),
-        Case::passes("NA in a fragment, which receivers ignore (RFC 6980)", ethernet(ALL_NODES_MAC, MAC, 0x86dd, &held)),
+        Case::dropped(
+            "NA behind four extension headers",
+            behind(&[0, 43, 60, 60]),
+            Counter::ClaimNotHeld,
+        ),
+        Case::dropped(
+            "NA behind five extension headers",
+            behind(&[0, 43, 60, 60, 60]),
+            Counter::ClaimHidden,
+        ),
+        Case::dropped(
+            "anything behind three priority tags",
+            tagged(&arp_request(MAC, Kind::NotHeld.v4(), PEER4), &[(0x8100, 0); 3]),
+            Counter::ClaimHidden,
+        ),
+        Case::passes(
+            "NA in a fragment, which receivers ignore (RFC 6980)",
+            ethernet(ALL_NODES_MAC, MAC, 0x86dd, &held),
+        ),
     ]
 }

@@ -1,9 +1,9 @@
 //! Packet fixtures: a small world of VIPs, and a table of frames with what must become of them. The
 //! same table runs on the host and in the kernel.
 
+pub mod claims;
 pub mod host;
 pub mod questions;
-pub mod claims;
 
 use vip_common::{
     abi::{Fence, Iface, Ip, Port, Vip},
@@ -187,6 +187,11 @@ impl Case {
 
     /// A frame that becomes another one.
     pub fn answered(name: impl Into<String>, frame: Vec<u8>, after: Vec<u8>, by: Counter) -> Self {
-        Self { verdict: Verdict::Reply, after: Some(after), counted: vec![by], ..Self::passes(name, frame) }
+        Self {
+            verdict: Verdict::Reply,
+            after: Some(after),
+            counted: vec![by],
+            ..Self::passes(name, frame)
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Case, Kind, MAC, PEER, PEER4, PEER6, v6};
 use crate::frames::{
-    advertisement, arp, arp_reply, arp_request, ethernet, group_mac, group_of, icmp6,
-    link_option, neighbour, solicitation, tagged,
+    advertisement, arp, arp_reply, arp_request, ethernet, group_mac, group_of, icmp6, link_option,
+    neighbour, solicitation, tagged,
 };
 use vip_common::counter::Counter;
 
@@ -14,7 +14,8 @@ const OVERRIDE: u8 = 0x20;
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    [both_families(), arp_details(), nd_details(), nd_invalid(), tags(), others_claims(), truncations()].concat()
+    [both_families(), arp_details(), nd_details(), nd_invalid(), tags(), others_claims(), truncations()]
+        .concat()
 }
 
 fn asked(kind: Kind) -> [(&'static str, Vec<u8>, Vec<u8>, Counter); 2] {
@@ -143,7 +144,12 @@ fn nd_details() -> Vec<Case> {
         ),
         Case::answered(
             "link-layer option and nonce: the frame shrinks",
-            frame(group_mac(vip), PEER6, group_of(vip), &ns(&[link_option(1, PEER), nonce.to_vec()].concat())),
+            frame(
+                group_mac(vip),
+                PEER6,
+                group_of(vip),
+                &ns(&[link_option(1, PEER), nonce.to_vec()].concat()),
+            ),
             answer,
             Counter::NdAnswered,
         ),
@@ -198,11 +204,23 @@ fn nd_invalid() -> Vec<Case> {
         malformed("code 1", icmp6(PEER6, group, 255, &code)),
         malformed("a payload of 20 bytes", short_payload),
         malformed("a payload longer than the frame", past_the_end),
-        malformed("an option of length 0", icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[1, 0, 1, 2, 3, 4, 5, 6]))),
-        malformed("an option that overruns", icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[14, 9, 1, 2, 3, 4, 5, 6]))),
+        malformed(
+            "an option of length 0",
+            icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[1, 0, 1, 2, 3, 4, 5, 6])),
+        ),
+        malformed(
+            "an option that overruns",
+            icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[14, 9, 1, 2, 3, 4, 5, 6])),
+        ),
         malformed("source :: and a link-layer option", icmp6([0; 16], group, 255, &good)),
-        malformed("source :: to a unicast address", icmp6([0; 16], vip, 255, &neighbour(135, 0, vip, &[]))),
-        malformed("more options than are looked at", icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(40)))),
+        malformed(
+            "source :: to a unicast address",
+            icmp6([0; 16], vip, 255, &neighbour(135, 0, vip, &[])),
+        ),
+        malformed(
+            "more options than are looked at",
+            icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(40))),
+        ),
     ];
     let group_mac_option = neighbour(135, 0, vip, &link_option(1, [0x33, 0x33, 0, 0, 0, 1]));
     for (name, packet) in [
@@ -215,7 +233,10 @@ fn nd_invalid() -> Vec<Case> {
     // The stack ignores these, and its answer would meet the guard.
     let mut fragment = good_packet.clone();
     fragment[6] = 44;
-    cases.push(Case::passes("NS in a fragment (RFC 6980)", ethernet(group_mac(vip), PEER, 0x86dd, &fragment)));
+    cases.push(Case::passes(
+        "NS in a fragment (RFC 6980)",
+        ethernet(group_mac(vip), PEER, 0x86dd, &fragment),
+    ));
     cases
 }
 
@@ -224,7 +245,12 @@ fn tags() -> Vec<Case> {
     for (what, question, answer, counter) in asked(Kind::Tagged) {
         let both = &[(0x88a8, 100), (0x8100, 200)];
         let (asked, answered) = (tagged(&question, both), tagged(&answer, both));
-        cases.push(Case::answered(format!("{what} under two tags keeps both"), asked, answered, counter));
+        cases.push(Case::answered(
+            format!("{what} under two tags keeps both"),
+            asked,
+            answered,
+            counter,
+        ));
         let name = format!("{what} for a VIP of another VLAN");
         cases.push(Case::passes(name, tagged(&question, &[(0x8100, 101)])));
         cases.push(Case::passes(format!("{what} untagged for a tagged VIP"), question.clone()));
@@ -241,16 +267,33 @@ fn tags() -> Vec<Case> {
 
 fn others_claims() -> Vec<Case> {
     let (vip4, vip6) = (Kind::NotHeld.v4(), Kind::NotHeld.v6());
-    let from = |message: &[u8], src| ethernet(ALL_NODES_MAC, PEER, 0x86dd, &icmp6(src, ALL_NODES, 255, message));
+    let from = |message: &[u8], src| {
+        ethernet(ALL_NODES_MAC, PEER, 0x86dd, &icmp6(src, ALL_NODES, 255, message))
+    };
     vec![
         Case::foreign_claim("gratuitous ARP request of another", arp_request(PEER, vip4, vip4)),
         Case::foreign_claim("ARP reply of another", arp_reply(MAC, PEER, vip4, PEER4)),
-        Case::foreign_claim("ARP request of another whose sender is a VIP", arp_request(PEER, vip4, PEER4)),
-        Case::foreign_claim("NA of another", advertisement((ALL_NODES_MAC, ALL_NODES), PEER, vip6, OVERRIDE)),
-        Case::foreign_claim("NS of another whose source is a VIP", from(&neighbour(135, 0, v6(0x50), &link_option(1, PEER)), vip6)),
-        Case::foreign_claim("RS of another whose source is a VIP", from(&[&[133, 0, 0, 0, 0, 0, 0, 0][..], &link_option(1, PEER)].concat(), vip6)),
+        Case::foreign_claim(
+            "ARP request of another whose sender is a VIP",
+            arp_request(PEER, vip4, PEER4),
+        ),
+        Case::foreign_claim(
+            "NA of another",
+            advertisement((ALL_NODES_MAC, ALL_NODES), PEER, vip6, OVERRIDE),
+        ),
+        Case::foreign_claim(
+            "NS of another whose source is a VIP",
+            from(&neighbour(135, 0, v6(0x50), &link_option(1, PEER)), vip6),
+        ),
+        Case::foreign_claim(
+            "RS of another whose source is a VIP",
+            from(&[&[133, 0, 0, 0, 0, 0, 0, 0][..], &link_option(1, PEER)].concat(), vip6),
+        ),
         Case::passes("our own announcement, looped back", arp_request(MAC, vip4, vip4)),
-        Case::passes("NA for an address that is no VIP", advertisement((MAC, PEER6), PEER, v6(0x50), OVERRIDE)),
+        Case::passes(
+            "NA for an address that is no VIP",
+            advertisement((MAC, PEER6), PEER, v6(0x50), OVERRIDE),
+        ),
     ]
 }
 

@@ -35,7 +35,8 @@ fn nothing_on_a_standby_can_claim_a_vip() {
         node.ns.run(|| -> anyhow::Result<()> {
             let socket = PacketSocket::open("eth0")?;
             let mac = node.mac;
-            let all_nodes = ([0x33, 0x33, 0, 0, 0, 1], [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+            let all_nodes =
+                ([0x33, 0x33, 0, 0, 0, 1], [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
             let na = frames::advertisement(all_nodes, mac, VIP6, 0x20);
             for frame in [frames::arp_request(mac, VIP4, VIP4), na] {
                 let _ = socket.send(&frame);
@@ -62,7 +63,8 @@ fn a_claim_by_a_stranger_is_counted_and_passed() {
         .unwrap();
     let counted = eventually(Duration::from_secs(2), || {
         lab.nodes.iter().all(|node| {
-            node.status().is_ok_and(|status| status["counters"]["foreign_claim"].as_u64().unwrap_or(0) >= 1)
+            node.status()
+                .is_ok_and(|status| status["counters"]["foreign_claim"].as_u64().unwrap_or(0) >= 1)
         })
     });
     assert!(counted, "{}", lab.nodes[owner].status().unwrap());
@@ -89,7 +91,12 @@ fn every_candidate_is_in_the_solicited_node_group() {
     let (lab, _) = lab();
     for node in &lab.nodes {
         let groups = node.ns.ip("maddr show dev eth0").unwrap();
-        assert!(groups.contains("ff02::1:ff00:10"), "{groups}\n{}\n{}", node.log(), node.ns.ip("addr").unwrap());
+        assert!(
+            groups.contains("ff02::1:ff00:10"),
+            "{groups}\n{}\n{}",
+            node.log(),
+            node.ns.ip("addr").unwrap()
+        );
     }
 }
 

@@ -81,7 +81,8 @@ fn a_second_daemon_waits_for_the_first() {
     let (lab, _) = one_lab(&Options { nodes: 1, ..Options::default() });
     // A second process of the same instance, beside the first.
     let config = lab.dir().join("node1.yaml");
-    let mut command = lab.nodes[0].ns.command(&vip_tests::lab::node::xvip().unwrap().display().to_string());
+    let mut command =
+        lab.nodes[0].ns.command(&vip_tests::lab::node::xvip().unwrap().display().to_string());
     let log = std::fs::File::create(lab.dir().join("second.log")).unwrap();
     let mut second =
         command.args(["run", "--config"]).arg(&config).stdout(log).spawn().expect("xvip starts");

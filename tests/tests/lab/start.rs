@@ -24,10 +24,26 @@ fn bad_input_is_refused_before_anything_has_changed() {
     let before = (node.ns.ip("addr").unwrap(), pinned());
     for (change, to, expected) in [
         ("[eth0]", "[eth7]", "`interfaces`: interface eth7 does not exist; this host has lo, eth0"),
-        ("192.0.2.10", "192.0.2.11", "`vips`: 192.0.2.11 cannot be used: it is this host's own address on eth0"),
-        ("192.0.2.10", "192.0.2.1", "`vips`: 192.0.2.1 cannot be used: it is the default gateway on eth0"),
-        (pins.as_str(), "/tmp/xvip-no-bpffs", "`pin_root`: /tmp/xvip-no-bpffs is not on a BPF file system"),
-        ("duration_s: 3", "duration_s: 3, renew_ms: 2000", "two attempts must fit into the fence of 2650 ms"),
+        (
+            "192.0.2.10",
+            "192.0.2.11",
+            "`vips`: 192.0.2.11 cannot be used: it is this host's own address on eth0",
+        ),
+        (
+            "192.0.2.10",
+            "192.0.2.1",
+            "`vips`: 192.0.2.1 cannot be used: it is the default gateway on eth0",
+        ),
+        (
+            pins.as_str(),
+            "/tmp/xvip-no-bpffs",
+            "`pin_root`: /tmp/xvip-no-bpffs is not on a BPF file system",
+        ),
+        (
+            "duration_s: 3",
+            "duration_s: 3, renew_ms: 2000",
+            "two attempts must fit into the fence of 2650 ms",
+        ),
         ("kubeconfig: ", "kubeconfig: /nowhere", "`api.kubeconfig`: /nowhere"),
         ("http://192.0.2.100:6443", "https://192.0.2.10:6443", "`api.endpoints`: all of them are VIPs"),
         ("interfaces", "interface", "did you mean `interfaces`?"),

@@ -54,8 +54,15 @@ pub fn map(view: &View) -> anyhow::Result<ExitCode> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&entries)?),
         Output::Table => {
             let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
-            let header =
-                ["VIP", "SLOT", "GENERATION", "FENCE GENERATION", "FENCE LEFT", "ANSWER ON", "GUARD ON"];
+            let header = [
+                "VIP",
+                "SLOT",
+                "GENERATION",
+                "FENCE GENERATION",
+                "FENCE LEFT",
+                "ANSWER ON",
+                "GUARD ON",
+            ];
             table::print(&header, &rows);
         }
     }
@@ -63,9 +70,7 @@ pub fn map(view: &View) -> anyhow::Result<ExitCode> {
 }
 
 fn row(entry: &Entry) -> Vec<String> {
-    let list = |indexes: &[u32]| {
-        indexes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-    };
+    let list = |indexes: &[u32]| indexes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     vec![
         entry.address.to_string(),
         entry.slot.to_string(),

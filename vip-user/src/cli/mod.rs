@@ -1,17 +1,14 @@
 //! The command line; one file per subcommand.
 
+pub mod cleanup;
+pub mod map;
 pub mod run;
 pub mod status;
-pub mod map;
-pub mod cleanup;
 pub mod table;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 /// Virtual IPs for bare-metal Kubernetes whose ownership the Linux kernel enforces.
 #[derive(Debug, Parser)]

@@ -26,13 +26,17 @@ pub enum ClientError {
     )]
     ServiceAccount(#[source] kube::config::InClusterError),
     /// An endpoint is not a URL.
-    #[error("configuration field `api.endpoints`: {endpoint} cannot be used: a URL like https://10.0.0.1:6443 is needed")]
+    #[error(
+        "configuration field `api.endpoints`: {endpoint} cannot be used: a URL like https://10.0.0.1:6443 is needed"
+    )]
     Endpoint {
         /// The value.
         endpoint: String,
     },
     /// Only VIPs are left.
-    #[error("configuration field `api.endpoints`: all of them are VIPs that xvip itself would have to bring up")]
+    #[error(
+        "configuration field `api.endpoints`: all of them are VIPs that xvip itself would have to bring up"
+    )]
     OnlyVips,
     /// The client cannot be built.
     #[error("cannot make a client for {endpoint}")]
@@ -82,8 +86,7 @@ async fn credentials(config: &ApiConfig) -> Result<kube::Config, ClientError> {
     let Some(path) = &config.kubeconfig else {
         return kube::Config::incluster().map_err(ClientError::ServiceAccount);
     };
-    let refuse =
-        |source| ClientError::Kubeconfig { path: path.display().to_string(), source };
+    let refuse = |source| ClientError::Kubeconfig { path: path.display().to_string(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(refuse)?;
     kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await

@@ -59,12 +59,7 @@ pub enum LeaseError {
 
 impl LeaseApi {
     /// The Lease `namespace/name`. A request that has not been answered after `timeout` has failed.
-    pub fn new(
-        clients: Vec<(String, Client)>,
-        namespace: &str,
-        name: &str,
-        timeout: Duration,
-    ) -> Self {
+    pub fn new(clients: Vec<(String, Client)>, namespace: &str, name: &str, timeout: Duration) -> Self {
         Self {
             clients,
             namespace: namespace.into(),
@@ -145,7 +140,8 @@ impl LeaseApi {
     fn object(&self, write: &LeaseWrite) -> Lease {
         let base = write.base.as_ref().map(|version| &version.0);
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = |lease: &&Lease| base.is_some() && lease.metadata.resource_version.as_ref() == base;
+        let current =
+            |lease: &&Lease| base.is_some() && lease.metadata.resource_version.as_ref() == base;
         let mut lease = recent.iter().rfind(current).cloned().unwrap_or_default();
         drop(recent);
         lease.metadata = ObjectMeta {

@@ -60,9 +60,8 @@ async fn once(
     let version = found.as_ref().map(|record| record.version.0.clone());
     let _ = sightings.send(Sighting::Seen(Source::Quorum, found)).await;
     let (endpoint, leases) = api.api(attempt);
-    let params = WatchParams::default()
-        .fields(&format!("metadata.name={}", api.name()))
-        .timeout(WATCH_SECONDS);
+    let params =
+        WatchParams::default().fields(&format!("metadata.name={}", api.name())).timeout(WATCH_SECONDS);
     // Version 0 begins with what exists, so a Lease that was created since the read is not missed.
     let version = version.unwrap_or_else(|| "0".into());
     let failed = |error: kube::Error| format!("{endpoint}: watch: {error}");
@@ -83,11 +82,9 @@ async fn once(
                 api.remember(Some(lease));
                 Sighting::Seen(Source::Watch, Some(seen))
             }
-            // Confirmed by the quorum read that follows.
-            WatchEvent::Deleted(_) => return Ok(()),
             WatchEvent::Bookmark(_) => continue,
-            // 410 Gone and its like: read again.
-            WatchEvent::Error(_) => return Ok(()),
+            // A deletion is confirmed by the quorum read that follows; so is 410 Gone and its like.
+            WatchEvent::Deleted(_) | WatchEvent::Error(_) => return Ok(()),
         };
         if sightings.send(sighting).await.is_err() {
             return Ok(());

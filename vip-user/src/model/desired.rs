@@ -141,11 +141,8 @@ fn presence(now: BootNs, election: &Election, timing: &Timing) -> (Presence, boo
     match election.state() {
         State::Unknown => (Presence::Untouched, false),
         State::Waiting(_) if election.held_by_other_program_here() => (Presence::Absent, false),
-        State::Waiting(_) => (Presence::Silent, lingering),
-        State::Holding(holding) => {
-            (Presence::Serving, now < holding.until.after(timing.linger))
-        }
-        State::Leaving(_) => (Presence::Silent, lingering),
+        State::Waiting(_) | State::Leaving(_) => (Presence::Silent, lingering),
+        State::Holding(holding) => (Presence::Serving, now < holding.until.after(timing.linger)),
         // The entry outlives the address: without it the kernel would answer for what is carried.
         State::Left if lingering => (Presence::Silent, true),
         State::Left => (Presence::Absent, false),

@@ -309,7 +309,7 @@ impl Election {
     pub fn wake_at(&self, now: BootNs) -> Option<BootNs> {
         let wake = match &self.state {
             State::Unknown | State::Left => None,
-            State::Waiting(waiting) => self.waiting_wake(waiting),
+            State::Waiting(waiting) => Some(self.waiting_wake(waiting)),
             State::Holding(holding) => {
                 let lapse = (!holding.lapsed).then_some(holding.until);
                 Some(lapse.map_or(holding.next_write, |at| at.min(holding.next_write)))

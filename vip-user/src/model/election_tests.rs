@@ -81,7 +81,7 @@ fn watched(record: Record) -> Input {
 
 fn writes(effects: &[Effect]) -> Vec<&LeaseWrite> {
     let write = |effect| match effect {
-        &Effect::Write(ref write) => Some(write),
+        Effect::Write(write) => Some(write),
         _ => None,
     };
     effects.iter().filter_map(write).collect()

@@ -37,7 +37,12 @@ impl Election {
     }
 
     /// A live slot of this boot is a tenure of ours, whichever process began it.
-    pub(super) fn first_observation(&mut self, now: Now, record: Option<Record>, out: &mut Vec<Effect>) {
+    pub(super) fn first_observation(
+        &mut self,
+        now: Now,
+        record: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(Slot { tenure, until, duration_s }) = self.backed.take() else {
             return self.follow(now, None, record, out);
         };
@@ -221,7 +226,13 @@ impl Election {
         holding.duration_s = duration_s;
     }
 
-    fn reassert(&mut self, now: Now, mut holding: Holding, base: Option<Version>, out: &mut Vec<Effect>) {
+    fn reassert(
+        &mut self,
+        now: Now,
+        mut holding: Holding,
+        base: Option<Version>,
+        out: &mut Vec<Effect>,
+    ) {
         if let Some(base) = &base {
             holding.base = base.clone();
         }

@@ -5,15 +5,15 @@
 //! [`leaving`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
-pub mod time;
-pub mod timing;
-pub mod record;
+pub mod desired;
 pub mod election;
 pub mod holding;
-pub mod waiting;
 pub mod leaving;
-pub mod desired;
 pub mod plan;
+pub mod record;
+pub mod time;
+pub mod timing;
+pub mod waiting;
 
 #[cfg(test)]
 mod election_tests;

@@ -9,6 +9,7 @@ pub struct BootNs(pub u64);
 
 impl BootNs {
     /// This instant plus a span.
+    #[must_use]
     pub const fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(span.as_nanos() as u64))
     }

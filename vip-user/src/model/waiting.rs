@@ -26,7 +26,7 @@ impl Election {
     ) {
         let own = self.wait_for(record.as_ref());
         let wait = match (before, &record) {
-            (Some(before), record) if !self.succeeds(before, record.as_ref()) => before.wait.max(own),
+            (Some(before), record) if !succeeds(before, record.as_ref()) => before.wait.max(own),
             _ => own,
         };
         let released = match (&record, &self.last_tenure) {
@@ -126,9 +126,9 @@ impl Election {
         self.state = State::Waiting(waiting);
     }
 
-    pub(super) fn waiting_wake(&self, waiting: &Waiting) -> Option<BootNs> {
+    pub(super) fn waiting_wake(&self, waiting: &Waiting) -> BootNs {
         let wake = self.due(waiting).max(waiting.not_before);
-        Some(if self.leaving { wake.min(self.leave_until) } else { wake })
+        if self.leaving { wake.min(self.leave_until) } else { wake }
     }
 
     pub(super) fn address_in_use(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -165,18 +165,6 @@ impl Election {
         }
     }
 
-    /// Whether the record is a later tenure of xvip, in the same Lease or after none: only then is the
-    /// wait for the earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
-    /// restored, deleted or taken by a stranger never shortens a wait.
-    fn succeeds(&self, before: &Waiting, record: Option<&Record>) -> bool {
-        let Some(record) = record else { return false };
-        let Some(seen) = &before.seen else { return record.tenure().is_some() };
-        record.uid == seen.uid
-            && record.transitions > seen.transitions
-            && record.tenure().is_some()
-            && (seen.tenure().is_some() || seen.holder.is_empty())
-    }
-
     fn tell(&self, before: Option<&Waiting>, record: Option<&Record>, out: &mut Vec<Effect>) {
         let notice = match record {
             None => Notice::Missing,
@@ -202,8 +190,8 @@ impl Election {
         let base = waiting.seen.as_ref().map(|seen| seen.version.clone());
         let previous = waiting.seen.as_ref().map(|seen| seen.transitions);
         let previous = previous.max(self.last_tenure.as_ref().map(|last| last.note.transitions));
-        let mut taking = waiting.taking.take().filter(|taking| taking.base == base).unwrap_or_else(|| {
-            Taking {
+        let mut taking =
+            waiting.taking.take().filter(|taking| taking.base == base).unwrap_or_else(|| Taking {
                 note: TenureNote {
                     holder: self.me.node.clone(),
                     transitions: previous.map_or(0, |previous| previous.saturating_add(1)),
@@ -219,8 +207,7 @@ impl Election {
                 renew_us: waiting.seen.as_ref().and_then(|seen| seen.renew_us).unwrap_or(0),
                 base: base.clone(),
                 in_flight: BTreeMap::new(),
-            }
-        });
+            });
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
         let write = LeaseWrite {
             id,
@@ -261,4 +248,16 @@ impl Election {
         }
         self.state = State::Holding(holding);
     }
+}
+
+/// Whether the record is a later tenure of xvip, in the same Lease or after none: only then is the
+/// wait for the earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
+/// restored, deleted or taken by a stranger never shortens a wait.
+fn succeeds(before: &Waiting, record: Option<&Record>) -> bool {
+    let Some(record) = record else { return false };
+    let Some(seen) = &before.seen else { return record.tenure().is_some() };
+    record.uid == seen.uid
+        && record.transitions > seen.transitions
+        && record.tenure().is_some()
+        && (seen.tenure().is_some() || seen.holder.is_empty())
 }

@@ -13,8 +13,8 @@ use vip_common::{
     wire::{
         ALL_NODES, ALL_NODES_MAC, ARP_REPLY, ARP_REQUEST, Addresses, Arp, BROADCAST, ETHERTYPE_ARP,
         ETHERTYPE_IPV6, Eth, Ip6, NA_OVERRIDE, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN,
-        NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, NdOption, Neighbour as NdMessage, OPTION_LEN, OPTION_SLLAO,
-        OPTION_TLLAO, solicited_node, solicited_node_mac,
+        NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, NdOption, Neighbour as NdMessage, OPTION_LEN,
+        OPTION_SLLAO, OPTION_TLLAO, solicited_node, solicited_node_mac,
     },
 };
 
@@ -127,28 +127,13 @@ pub fn probe(vip: IpAddr, mac: [u8; 6], source: Option<[u8; 16]>) -> Option<Vec<
 }
 
 fn solicitation(target: [u8; 16]) -> NdMessage {
-    NdMessage {
-        icmp_type: NEIGHBOUR_SOLICITATION,
-        code: 0,
-        checksum: [0; 2],
-        flags: [0; 4],
-        target,
-    }
+    NdMessage { icmp_type: NEIGHBOUR_SOLICITATION, code: 0, checksum: [0; 2], flags: [0; 4], target }
 }
 
 fn arp(op: u16, to: [u8; 6], mac: [u8; 6], spa: [u8; 4], tha: [u8; 6], tpa: [u8; 4]) -> Vec<u8> {
     let eth = Eth { dst: to, src: mac, ethertype: ETHERTYPE_ARP.to_be_bytes() };
-    let arp = Arp {
-        hrd: [0, 1],
-        pro: [8, 0],
-        hln: 6,
-        pln: 4,
-        op: op.to_be_bytes(),
-        sha: mac,
-        spa,
-        tha,
-        tpa,
-    };
+    let arp =
+        Arp { hrd: [0, 1], pro: [8, 0], hln: 6, pln: 4, op: op.to_be_bytes(), sha: mac, spa, tha, tpa };
     let mut frame = [bytes_of(&eth), bytes_of(&arp)].concat();
     frame.resize(MIN_FRAME, 0);
     frame

@@ -24,6 +24,11 @@ pub fn object() -> &'static [u8] {
     OBJECT
 }
 
+/// The object of `cargo xtask bench packets`; the binary does not contain it.
+pub fn bench_object() -> &'static [u8] {
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.bpf.o"))
+}
+
 /// Fixed place of our filter on kernels before tcx (6.6): a restart finds and replaces it.
 const CLSACT_PRIORITY: u16 = 1;
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x7869);
@@ -172,11 +177,8 @@ impl Programs {
         let pin = LinkPin { interface: interface.into(), ifindex, kind };
         let path = self.pins.link(&pin);
         let mode = if kind == LinkKind::Native { XdpMode::Driver } else { XdpMode::Skb };
-        let failed = |why: String| AttachError::Attach {
-            kind: kind.name(),
-            interface: interface.into(),
-            why,
-        };
+        let failed =
+            |why: String| AttachError::Attach { kind: kind.name(), interface: interface.into(), why };
         let xdp = self.xdp(program)?;
         if let Some(old) = pinned(&path).map_err(&failed)? {
             let link = old.try_into().map_err(|error: LinkError| failed(error.to_string()))?;
@@ -219,11 +221,8 @@ impl Programs {
         };
         let pin = LinkPin { interface: interface.into(), ifindex, kind };
         let path = self.pins.link(&pin);
-        let failed = |why: String| AttachError::Attach {
-            kind: kind.name(),
-            interface: interface.into(),
-            why,
-        };
+        let failed =
+            |why: String| AttachError::Attach { kind: kind.name(), interface: interface.into(), why };
         let classifier = self.classifier(program)?;
         if let Some(old) = pinned(&path).map_err(&failed)? {
             let link = old.try_into().map_err(|error: LinkError| failed(error.to_string()))?;

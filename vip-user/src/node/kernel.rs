@@ -241,8 +241,7 @@ impl Dataplane for Kernel {
 
 /// VIPs that an address list carries although xvip did not put them there.
 pub fn carried_by_others(actual: &Actual, vips: &[IpAddr]) -> Vec<IpAddr> {
-    let foreign = |ip: Ip| {
-        actual.addrs.keys().any(|addr| addr.ip == ip && !actual.owned.contains(addr))
-    };
+    let foreign =
+        |ip: Ip| actual.addrs.keys().any(|addr| addr.ip == ip && !actual.owned.contains(addr));
     vips.iter().copied().filter(|vip| foreign(Ip::from(*vip))).collect()
 }

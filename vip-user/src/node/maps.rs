@@ -228,9 +228,7 @@ fn access(what: &'static str, name: &'static str) -> impl Fn(MapError) -> MapsEr
 fn absent_is_fine(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
             Ok(())
         }
         other => other,

@@ -1,10 +1,7 @@
 //! Links, addresses, neighbours and routes, by rtnetlink.
 
 use crate::model::desired::AddrSpec;
-use futures::{
-    StreamExt as _, TryStreamExt as _,
-    channel::mpsc::UnboundedReceiver,
-};
+use futures::{StreamExt as _, TryStreamExt as _, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
     Handle, MulticastGroup,
     packet_core::NetlinkMessage,
@@ -205,7 +202,9 @@ impl Netlink {
             for attribute in message.attributes {
                 match attribute {
                     NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(v4.into()),
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(v6.into()),
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                        ip = Some(v6.into());
+                    }
                     NeighbourAttribute::LinkLayerAddress(bytes) => {
                         mac = bytes.as_slice().try_into().ok();
                     }

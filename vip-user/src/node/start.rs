@@ -11,10 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    model::{
-        election::Slot,
-        time::BootNs,
-    },
+    model::{election::Slot, time::BootNs},
 };
 use bytemuck::Zeroable as _;
 use std::{fs, io, net::IpAddr};

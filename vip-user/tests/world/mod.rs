@@ -177,7 +177,7 @@ impl World {
     }
 
     pub fn trace(&self) -> String {
-        self.log.iter().map(|line| format!("{line}\n")).collect()
+        self.log.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -294,9 +294,7 @@ impl World {
     }
 
     fn owned_between(&self, from: Ms, to: Ms) -> f64 {
-        let until = |node: &Node| {
-            (node.deadline.0 as f64 - node.clock_offset) / 1e6 / node.clock_rate
-        };
+        let until = |node: &Node| (node.deadline.0 as f64 - node.clock_offset) / 1e6 / node.clock_rate;
         let last = self.nodes.iter().map(until).fold(0.0, f64::max);
         (last.min(to as f64) - from as f64).max(0.0)
     }
@@ -430,7 +428,8 @@ impl World {
         node.todo.clear();
         node.waiting.clear();
         let backed = node.tenure.clone().filter(|_| node.deadline > BootNs(0));
-        let backed = backed.map(|(tenure, duration_s)| Slot { tenure, until: node.deadline, duration_s });
+        let backed =
+            backed.map(|(tenure, duration_s)| Slot { tenure, until: node.deadline, duration_s });
         let me = identity(index, node.process, node.boot);
         node.election = Election::new(me, timing(), node.generation, backed);
         self.ask(index);

@@ -1,0 +1,67 @@
+//! Programs for `cargo xtask bench packets` only; nothing of this is in the shipped object.
+//! `BPF_PROG_TEST_RUN` does not reset the frame between repeats, so an answered question must be
+//! restored before each; the cost of that is measured alone and taken off.
+#![no_std]
+#![no_main]
+
+mod frame;
+mod maps;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::Array,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use frame::XdpFrame;
+use maps::Kernel;
+use vip_common::{
+    env::{Frame as _, Verdict},
+    ingress::ingress,
+};
+
+/// The question, as 16-bit words: an ARP request (60 bytes) or an NS (86 bytes).
+#[btf_map]
+static QUESTION: Array<[u16; 43], 1> = Array::new();
+
+#[inline(always)]
+fn restore(frame: &mut XdpFrame) {
+    let Some(question) = QUESTION.get(0) else { return };
+    if let Some(words) = frame.get_mut::<[u16; 43]>(0) {
+        *words = *question;
+    } else if let Some(words) = frame.get_mut::<[u16; 30]>(0) {
+        words.copy_from_slice(&question[..30]);
+    }
+}
+
+/// Restores the question and nothing else.
+#[xdp(frags)]
+pub fn bench_restore(ctx: XdpContext) -> u32 {
+    restore(&mut XdpFrame { ctx: ctx.ctx });
+    xdp_action::XDP_PASS
+}
+
+/// Restores the question and decides about it.
+#[xdp(frags)]
+pub fn bench_answer(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame { ctx: ctx.ctx };
+    restore(&mut frame);
+    // SAFETY: the kernel hands the program a valid xdp_md.
+    let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
+    match ingress(&mut frame, &env) {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Reply => xdp_action::XDP_TX,
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The helpers that the programs call are GPL-only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
