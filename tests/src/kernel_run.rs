@@ -108,7 +108,13 @@ impl KernelRun {
     pub fn set_iface(&mut self, port: Port, iface: Iface) -> anyhow::Result<()> {
         let mut map: HashMap<&mut MapData, Port, Iface> =
             self.ebpf.map_mut("IFACES").context("IFACES")?.try_into()?;
-        Ok(map.insert(port, iface, 0)?)
+        map.insert(port, iface, 0)?;
+        if port.outer_vid == 0 {
+            let mut map: Array<&mut MapData, Iface> =
+                self.ebpf.map_mut("IFACES_BY_INDEX").context("IFACES_BY_INDEX")?.try_into()?;
+            map.set(port.ifindex, iface, 0)?;
+        }
+        Ok(())
     }
 
     /// All counters.

@@ -12,6 +12,9 @@ pub const MAX_VIPS: u32 = 16_384;
 pub const MAX_SLOTS: u32 = 1_024;
 /// Capacity of the `IFACES` map. [`Vip::answer`] has one bit per interface, hence 64.
 pub const MAX_IFACES: u32 = 64;
+/// Interfaces with a smaller index are also in the array `IFACES_BY_INDEX`: an array look-up costs a
+/// fraction of a hash look-up, and every answer needs one.
+pub const FAST_IFINDEX: u32 = 4_096;
 /// Capacity of the `ADDRS` map.
 pub const MAX_ADDRS: u32 = 65_536;
 /// Bytes of the ring buffer for claims by others.
@@ -84,6 +87,10 @@ pod! {
         pub bit: u8,
         /// 1 while the interface is up with carrier, else 0: then nothing is answered on it.
         pub up: u8,
+        /// 1 in an entry that was written; the array is full of zeros.
+        pub known: u8,
+        /// Always zero.
+        pub _reserved: [u8; 7],
     }
 
     /// Value of `TENURES`: the Lease record that a slot's fence was raised for. Only user space

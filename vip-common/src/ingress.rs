@@ -46,23 +46,18 @@ pub(crate) fn drop_question<E: Env>(env: &E, reason: Counter) -> Verdict {
 fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, Verdict> {
     // A frame too short to name a target cannot ask for a VIP, and the stack ignores it too.
     let request = *frame.get::<Arp>(l3.offset).ok_or(Verdict::Pass)?;
-    let op = u16::from_be_bytes(request.op);
-    if request.spa != request.tpa || op == ARP_REPLY {
-        report_claim(frame, env, l3, Ip::v4(request.spa), request.sha);
-    }
-    if op != ARP_REQUEST {
-        return Err(Verdict::Pass);
-    }
     let ip = Ip::v4(request.tpa);
-    let vip = env.vip(&ip).ok_or(Verdict::Pass)?;
+    let asks = request.op == ARP_REQUEST.to_be_bytes() && request.spa != request.tpa;
+    let Some(vip) = (if asks { env.vip(&ip) } else { None }) else {
+        // Whatever is no question for a VIP may be a claim of one: RFC 826 makes receivers merge the
+        // sender of requests too. A question from one VIP for another is answered, not counted: a
+        // second look-up would cost every answer a fifth.
+        report_claim(frame, env, l3, Ip::v4(request.spa), request.sha);
+        return Err(Verdict::Pass);
+    };
     let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
     let eth = *frame.get::<Eth>(0).ok_or(Verdict::Pass)?;
     if eth.dst != iface.mac && eth.dst != BROADCAST {
-        return Err(Verdict::Pass);
-    }
-    if request.spa == request.tpa {
-        // An announcement (RFC 5227 section 2.3) asks nothing.
-        report_claim(frame, env, l3, ip, request.sha);
         return Err(Verdict::Pass);
     }
     match standing(env, &vip, &iface) {
@@ -110,23 +105,25 @@ fn icmp6<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter
         return Err(Verdict::Pass);
     }
     let source = Ip::v6(ip6.src);
-    let [icmp_type, _code] = *frame.get::<[u8; 2]>(l3.offset + IP6_LEN).ok_or(Verdict::Pass)?;
+    let icmp = l3.offset + IP6_LEN;
+    let [icmp_type, _code] = *frame.get::<[u8; 2]>(icmp).ok_or(Verdict::Pass)?;
     let claimed = match icmp_type {
-        NEIGHBOUR_ADVERTISEMENT => {
-            let na = frame.get::<Neighbour>(l3.offset + IP6_LEN).ok_or(Verdict::Pass)?;
-            Ip::v6(na.target)
+        NEIGHBOUR_SOLICITATION => {
+            let target = Ip::v6(frame.get::<Neighbour>(icmp).ok_or(Verdict::Pass)?.target);
+            if let Some(vip) = env.vip(&target) {
+                return nd_reply::solicitation(frame, env, l3, &vip);
+            }
+            source
         }
-        NEIGHBOUR_SOLICITATION | ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT | REDIRECT => source,
+        NEIGHBOUR_ADVERTISEMENT => Ip::v6(frame.get::<Neighbour>(icmp).ok_or(Verdict::Pass)?.target),
+        ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT | REDIRECT => source,
         _ => return Err(Verdict::Pass),
     };
     if claimed != Ip::UNSPECIFIED {
         let sender = frame.get::<Eth>(0).ok_or(Verdict::Pass)?.src;
         report_claim(frame, env, l3, claimed, sender);
     }
-    if icmp_type != NEIGHBOUR_SOLICITATION {
-        return Err(Verdict::Pass);
-    }
-    nd_reply::solicitation(frame, env, l3)
+    Err(Verdict::Pass)
 }
 
 /// Counts and reports a frame by which another station claims a VIP of ours. Such frames always pass:

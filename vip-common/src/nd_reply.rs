@@ -1,7 +1,7 @@
 //! Neighbour solicitations for a VIP and the advertisement that answers them (RFC 4861).
 
 use crate::{
-    abi::Ip,
+    abi::{Ip, Vip},
     checksum::Sum,
     counter::Counter,
     env::{Env, Frame, Verdict},
@@ -36,16 +36,16 @@ pub(crate) fn solicitation<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     l3: Layer3,
+    vip: &Vip,
 ) -> Result<Counter, Verdict> {
     let ns = frame.get::<Neighbour>(l3.offset + IP6_LEN).ok_or(Verdict::Pass)?;
     let target = ns.target;
-    let vip = env.vip(&Ip::v6(target)).ok_or(Verdict::Pass)?;
     let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
     let eth = frame.get::<Eth>(0).ok_or(Verdict::Pass)?;
     if eth.dst != iface.mac && eth.dst != solicited_node_mac(&target) {
         return Err(Verdict::Pass);
     }
-    match standing(env, &vip, &iface) {
+    match standing(env, vip, &iface) {
         Standing::Owner => {}
         Standing::Silent(why) => return Err(drop_question(env, why.question())),
         Standing::Elsewhere => return Err(Verdict::Pass),

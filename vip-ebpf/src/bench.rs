@@ -44,11 +44,21 @@ pub fn bench_restore(ctx: XdpContext) -> u32 {
 /// Restores the question and decides about it.
 #[xdp(frags)]
 pub fn bench_answer(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame { ctx: ctx.ctx };
-    restore(&mut frame);
+    restore(&mut XdpFrame { ctx: ctx.ctx });
+    decide(&ctx)
+}
+
+/// Decides about a frame that stays as it is.
+#[xdp(frags)]
+pub fn bench_decide(ctx: XdpContext) -> u32 {
+    decide(&ctx)
+}
+
+#[inline(always)]
+fn decide(ctx: &XdpContext) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
     let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
-    match ingress(&mut frame, &env) {
+    match ingress(&mut XdpFrame { ctx: ctx.ctx }, &env) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Reply => xdp_action::XDP_TX,

@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use vip_common::{
     abi::{
-        CLAIM_INTERVAL_NS, CLAIM_RING_BYTES, Claim, Claimant, Fence, HostAddr, Identity, Iface, Ip,
-        MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
+        CLAIM_INTERVAL_NS, CLAIM_RING_BYTES, Claim, Claimant, FAST_IFINDEX, Fence, HostAddr, Identity,
+        Iface, Ip, MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
     },
     counter::Counter,
     env::Env,
@@ -23,6 +23,9 @@ static VIPS: HashMap<Ip, Vip, { MAX_VIPS as usize }, NO_PREALLOC> = HashMap::new
 static FENCES: Array<Fence, { MAX_SLOTS as usize }> = Array::new();
 #[btf_map]
 static IFACES: HashMap<Port, Iface, { MAX_IFACES as usize }> = HashMap::new();
+/// The untagged entries of `IFACES` with a small interface index.
+#[btf_map]
+static IFACES_BY_INDEX: Array<Iface, { FAST_IFINDEX as usize }> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
 #[btf_map]
@@ -71,6 +74,9 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface> {
+        if outer_vid == 0 && self.ifindex < FAST_IFINDEX {
+            return IFACES_BY_INDEX.get(self.ifindex).copied().filter(|iface| iface.known == 1);
+        }
         // SAFETY: as in `vip`.
         unsafe { IFACES.get(&Port { ifindex: self.ifindex, outer_vid, inner_vid }).copied() }
     }

@@ -139,7 +139,7 @@ pub fn fences() -> Vec<(u32, Fence)> {
 /// All entries of `IFACES`.
 pub fn ifaces() -> Vec<(Port, Iface)> {
     let port = |outer_vid, inner_vid| Port { ifindex: IFINDEX, outer_vid, inner_vid };
-    let iface = |bit, up| Iface { mac: MAC, bit, up };
+    let iface = |bit, up| Iface { mac: MAC, bit, up, known: 1, _reserved: [0; 7] };
     vec![
         (port(0, 0), iface(0, 1)),
         (port(100, 0), iface(1, 1)),

@@ -79,7 +79,10 @@ pub fn desired(
     let guard = mask(links.iter());
     for link in links {
         let port = Port { ifindex: link.ifindex, outer_vid: 0, inner_vid: 0 };
-        want.ifaces.insert(port, Iface { mac: link.mac, bit: link.bit, up: u8::from(link.up) });
+        want.ifaces.insert(
+            port,
+            Iface { mac: link.mac, bit: link.bit, up: u8::from(link.up), known: 1, _reserved: [0; 7] },
+        );
     }
     for vip in vips {
         let (Some(election), Some(timing)) = (elections.get(&vip.slot), timings.get(&vip.slot)) else {

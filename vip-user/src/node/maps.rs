@@ -9,7 +9,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use bytemuck::Zeroable as _;
 use std::collections::BTreeMap;
 use vip_common::{
-    abi::{Fence, HostAddr, Identity, Iface, Ip, Port, TenureRecord, Vip},
+    abi::{FAST_IFINDEX, Fence, HostAddr, Identity, Iface, Ip, Port, TenureRecord, Vip},
     counter::Counter,
 };
 
@@ -68,6 +68,7 @@ pub struct Maps {
     vips: HashMap<MapData, Ip, Vip>,
     fences: Array<MapData, Fence>,
     ifaces: HashMap<MapData, Port, Iface>,
+    ifaces_by_index: Array<MapData, Iface>,
     counters: PerCpuArray<MapData, u64>,
     tenures: Array<MapData, TenureRecord>,
     identity: Array<MapData, Identity>,
@@ -88,6 +89,7 @@ impl Maps {
             vips: typed(pins, "VIPS")?,
             fences: typed(pins, "FENCES")?,
             ifaces: typed(pins, "IFACES")?,
+            ifaces_by_index: typed(pins, "IFACES_BY_INDEX")?,
             counters: typed(pins, "COUNTERS")?,
             tenures: typed(pins, "TENURES")?,
             identity: typed(pins, "IDENTITY")?,
@@ -118,14 +120,24 @@ impl Maps {
         self.ifaces.iter().collect::<std::result::Result<_, _>>().map_err(access("read", "IFACES"))
     }
 
-    /// Writes an entry of `IFACES`.
+    /// Writes an entry of `IFACES`, and of the array beside it.
     pub fn set_iface(&mut self, port: Port, iface: Iface) -> Result<()> {
-        self.ifaces.insert(port, iface, 0).map_err(access("write", "IFACES"))
+        self.ifaces.insert(port, iface, 0).map_err(access("write", "IFACES"))?;
+        self.set_iface_by_index(port, iface)
     }
 
     /// Removes an entry of `IFACES`.
     pub fn remove_iface(&mut self, port: Port) -> Result<()> {
+        self.set_iface_by_index(port, Iface::zeroed())?;
         absent_is_fine(self.ifaces.remove(&port)).map_err(access("write", "IFACES"))
+    }
+
+    fn set_iface_by_index(&mut self, port: Port, iface: Iface) -> Result<()> {
+        if port.outer_vid != 0 || port.ifindex >= FAST_IFINDEX {
+            return Ok(());
+        }
+        let stored = self.ifaces_by_index.set(port.ifindex, iface, 0);
+        stored.map_err(access("write", "IFACES_BY_INDEX"))
     }
 
     /// The addresses and groups that xvip has written down.

@@ -9,8 +9,8 @@ use std::{
 };
 use vip_common::{
     abi::{
-        ABI_VERSION, CLAIM_RING_BYTES, Claimant, Fence, HostAddr, Identity, Iface, Ip, MAX_ADDRS,
-        MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
+        ABI_VERSION, CLAIM_RING_BYTES, Claimant, FAST_IFINDEX, Fence, HostAddr, Identity, Iface, Ip,
+        MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
     },
     counter::Counter,
 };
@@ -21,10 +21,11 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// What a pinned map must look like: name, type, key bytes, value bytes, entries.
 type Geometry = (&'static str, MapType, usize, usize, u32);
 
-const GEOMETRY: [Geometry; 10] = [
+const GEOMETRY: [Geometry; 11] = [
     ("VIPS", MapType::Hash, size_of::<Ip>(), size_of::<Vip>(), MAX_VIPS),
     ("FENCES", MapType::Array, 4, size_of::<Fence>(), MAX_SLOTS),
     ("IFACES", MapType::Hash, size_of::<Port>(), size_of::<Iface>(), MAX_IFACES),
+    ("IFACES_BY_INDEX", MapType::Array, 4, size_of::<Iface>(), FAST_IFINDEX),
     ("COUNTERS", MapType::PerCpuArray, 4, 8, Counter::ALL.len() as u32),
     ("CLAIMS", MapType::RingBuf, 0, 0, CLAIM_RING_BYTES),
     ("CLAIM_SEEN", MapType::LruHash, size_of::<Claimant>(), 8, 1024),

@@ -1,0 +1,311 @@
+//! The controller with a fake dataplane and the stand-in API over loopback. What the fake is taught
+//! is shown for the real host by the tests of `lab`: fences and order of actions by
+//! `lab::restart` and `lab::faults`, addresses by `lab::guard`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+use vip_common::abi::{HostAddr, Ip, Vip};
+use vip_tests::standin::StandIn;
+use vip_user::{
+    cluster::lease::LeaseApi,
+    config::OnStop,
+    controller::{Controller, Event, Setup},
+    model::{
+        desired::{AddrSpec, Link},
+        election::Identity,
+        plan::{Action, Actual},
+        record::Tenure,
+        time::BootNs,
+        timing::Timing,
+    },
+    node::{
+        clock,
+        dataplane::{Dataplane, HostError},
+    },
+    state::DaemonState,
+};
+
+const SLOT: u32 = 0;
+
+/// Everything that the controller did, in order.
+#[derive(Clone, Debug, PartialEq)]
+enum Did {
+    Raised(u64),
+    Cleared,
+    Applied(Action),
+    Announced,
+    Probed,
+}
+
+#[derive(Default)]
+struct Host {
+    did: Vec<Did>,
+    deadline: BootNs,
+    actual: Actual,
+    /// Announcements that are still queued: clearing the fence does not end in silence.
+    stuck: bool,
+    /// The released Lease as the API shows it when the fence is cleared.
+    holder_when_cleared: Option<String>,
+}
+
+#[derive(Clone)]
+struct FakeHost {
+    host: Arc<Mutex<Host>>,
+    api: StandIn,
+}
+
+impl FakeHost {
+    fn lock(&self) -> MutexGuard<'_, Host> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answers(&self) -> bool {
+        let host = self.lock();
+        let published = host.actual.vips.values().any(|vip| vip.generation != 0);
+        published && clock::boot() < host.deadline
+    }
+}
+
+impl Dataplane for FakeHost {
+    async fn actual(&mut self) -> Result<Actual, HostError> {
+        Ok(self.lock().actual.clone())
+    }
+
+    async fn links(&mut self) -> Result<Vec<Link>, HostError> {
+        Ok(vec![Link { ifindex: 2, bit: 0, answer: true, mac: [2, 0, 0, 0, 0, 1], up: true }])
+    }
+
+    async fn apply(&mut self, action: Action) -> Result<(), HostError> {
+        let mut host = self.lock();
+        host.did.push(Did::Applied(action));
+        match action {
+            Action::SetIface(port, iface) => drop(host.actual.ifaces.insert(port, iface)),
+            Action::RemoveIface(port) => drop(host.actual.ifaces.remove(&port)),
+            Action::Publish(ip, vip) => drop(host.actual.vips.insert(ip, vip)),
+            Action::Withdraw(ip) => drop(host.actual.vips.remove(&ip)),
+            Action::AddAddr(addr, spec) => {
+                let left = if let AddrSpec::Vip { valid_s } = spec { valid_s } else { u32::MAX };
+                host.actual.addrs.insert(addr, left);
+                host.actual.owned.insert(addr);
+            }
+            Action::DelAddr(addr) => {
+                host.actual.addrs.remove(&addr);
+                host.actual.owned.remove(&addr);
+            }
+        }
+        Ok(())
+    }
+
+    fn raise_fence(
+        &mut self,
+        _slot: u32,
+        _tenure: &Tenure,
+        _duration_s: u32,
+        generation: u64,
+        deadline: BootNs,
+    ) -> Result<(), HostError> {
+        let mut host = self.lock();
+        host.did.push(Did::Raised(generation));
+        host.deadline = deadline;
+        Ok(())
+    }
+
+    fn lower_fence(&mut self, _slot: u32, deadline: BootNs) -> Result<(), HostError> {
+        self.lock().deadline = deadline;
+        Ok(())
+    }
+
+    async fn clear_fence(&mut self, _slot: u32) -> Result<(), HostError> {
+        let holder = self.api.lease("ns", "lease").map(|lease| lease["spec"]["holderIdentity"].clone());
+        let mut host = self.lock();
+        host.deadline = BootNs(0);
+        host.holder_when_cleared = holder.and_then(|holder| holder.as_str().map(str::to_owned));
+        host.did.push(Did::Cleared);
+        if host.stuck { Err(HostError::StillQueued(Duration::from_millis(500))) } else { Ok(()) }
+    }
+
+    async fn announce(&mut self, _vips: &[IpAddr], _ask: bool) -> Result<(), HostError> {
+        self.lock().did.push(Did::Announced);
+        Ok(())
+    }
+
+    async fn probe(&mut self, _vips: &[IpAddr]) -> Result<(), HostError> {
+        self.lock().did.push(Did::Probed);
+        Ok(())
+    }
+}
+
+fn vip() -> IpAddr {
+    IpAddr::from([192, 0, 2, 10])
+}
+
+struct Running {
+    host: FakeHost,
+    api: StandIn,
+    events: mpsc::Sender<Event>,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+/// A controller on `node`; with an API of its own unless one is given.
+async fn run(
+    node: &str,
+    api: Option<(StandIn, std::net::SocketAddr)>,
+) -> (Running, std::net::SocketAddr) {
+    let (api, address) = match api {
+        Some(known) => known,
+        None => {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let api = StandIn::default();
+            tokio::spawn(api.clone().serve_on(listener));
+            (api, address)
+        }
+    };
+    let url = format!("http://{address}");
+    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    let lease = LeaseApi::new(vec![(url, client)], "ns", "lease", Duration::from_millis(1_750));
+    let setup = Setup {
+        vips: vec![vip()],
+        timing: Timing {
+            duration_s: 2,
+            renew_every: Duration::from_millis(400),
+            margin: Duration::from_millis(50),
+            clock_error_percent: 10,
+            foreign_grace: None,
+            linger: Duration::from_millis(200),
+        },
+        on_stop: OnStop::Handover,
+        refresh: Duration::ZERO,
+        me: Identity { node: node.into(), process: format!("p-{node}"), boot_id: "b".into() },
+        slot: SLOT,
+        generation: 0,
+        backed: None,
+    };
+    let host = FakeHost { host: Arc::default(), api: api.clone() };
+    let (events, inbox) = mpsc::channel(64);
+    let (state, _) = watch::channel(DaemonState::default());
+    let controller = Controller::new(host.clone(), lease, events.clone(), setup, state);
+    let ended = tokio::spawn(async move { drop(controller.run(inbox).await) });
+    (Running { host, api, events, ended }, address)
+}
+
+/// Polls until a condition holds, for at most twenty seconds.
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within twenty seconds");
+}
+
+fn position(did: &[Did], wanted: impl Fn(&Did) -> bool) -> usize {
+    did.iter().position(wanted).unwrap()
+}
+
+#[tokio::test]
+async fn taking_goes_fence_address_entry_announcement() {
+    let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
+    eventually("announcement", || running.host.lock().did.contains(&Did::Announced)).await;
+    let did = running.host.lock().did.clone();
+    let probed = position(&did, |did| *did == Did::Probed);
+    let raised = position(&did, |did| *did == Did::Raised(1));
+    let addr = HostAddr { ip: Ip::from(vip()), ifindex: 1 };
+    let added =
+        position(&did, |did| matches!(did, Did::Applied(Action::AddAddr(at, _)) if *at == addr));
+    let published = position(&did, |did| {
+        matches!(did, Did::Applied(Action::Publish(_, Vip { generation: 1, .. })))
+    });
+    let announced = position(&did, |did| *did == Did::Announced);
+    assert!(probed < raised && raised < added && added < published && published < announced, "{did:?}");
+}
+
+#[tokio::test]
+async fn stopping_goes_silence_release_linger_removal() {
+    let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
+    running.events.send(Event::Stop).await.unwrap();
+    running.ended.await.unwrap();
+    let host = running.host.lock();
+    assert_eq!(host.holder_when_cleared.as_deref(), Some("a"), "released before the fence was cleared");
+    assert!(host.actual.vips.is_empty() && host.actual.addrs.is_empty(), "{:?}", host.actual);
+    drop(host);
+    let lease = running.api.lease("ns", "lease").unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], "");
+    let annotations = &lease["metadata"]["annotations"];
+    assert_eq!(annotations["xvip.io/released"], annotations["xvip.io/tenure"]);
+}
+
+#[tokio::test]
+async fn without_silence_nothing_is_released() {
+    let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
+    running.host.lock().stuck = true;
+    running.events.send(Event::Stop).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(running.api.lease("ns", "lease").unwrap()["spec"]["holderIdentity"], "a");
+    running.host.lock().stuck = false;
+    running.ended.await.unwrap();
+    assert_eq!(running.api.lease("ns", "lease").unwrap()["spec"]["holderIdentity"], "");
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_at_once_when_the_owner_stops() {
+    let (first, address) = run("a", None).await;
+    eventually("first owner", || first.host.answers()).await;
+    let (second, _) = run("b", Some((first.api.clone(), address))).await;
+    eventually("standby follows", || !second.host.lock().actual.vips.is_empty()).await;
+    // The standby asks for nothing while nothing happens: renewals and its watch are all there is.
+    let before = first.api.requests();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let requests = first.api.requests() - before;
+    assert!(requests <= 7, "{requests} requests in two seconds of renewals every 400 ms");
+    first.events.send(Event::Stop).await.unwrap();
+    eventually("second owner", || second.host.answers()).await;
+    assert!(!first.host.answers());
+}
+
+#[tokio::test]
+async fn a_slow_api_does_not_end_the_tenure() {
+    let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
+    running.api.set_latency(Duration::from_millis(600));
+    let mut dark = 0;
+    for _ in 0..400 {
+        dark += u32::from(!running.host.answers());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(dark, 0, "dark in {dark} of 400 looks");
+    assert_eq!(running.host.lock().did.iter().filter(|did| **did == Did::Cleared).count(), 0);
+}
+
+#[tokio::test]
+async fn labels_and_annotations_of_others_survive_our_writes() {
+    let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
+    running.api.edit("ns", "lease", |lease| {
+        lease["metadata"]["labels"] = serde_json::json!({"team": "net"});
+        lease["metadata"]["annotations"]["note"] = "keep".into();
+    });
+    let version = |running: &Running| {
+        running.api.lease("ns", "lease").unwrap()["metadata"]["resourceVersion"].clone()
+    };
+    let edited = version(&running);
+    let renewed = |running: &Running| {
+        let now = version(running).as_str().unwrap().parse::<u64>().unwrap();
+        now >= edited.as_str().unwrap().parse::<u64>().unwrap() + 3
+    };
+    eventually("renewals", || renewed(&running)).await;
+    let lease = running.api.lease("ns", "lease").unwrap();
+    assert_eq!(lease["metadata"]["labels"]["team"], "net");
+    assert_eq!(lease["metadata"]["annotations"]["note"], "keep");
+    assert!(running.host.answers());
+}
