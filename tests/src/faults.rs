@@ -118,10 +118,10 @@ pub fn watched(
     let vips = Lab::vips();
     let judge = Judge::listen(&lab.bridge, lab.ports(), &vips);
     let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
-    let asker = Probe::ask(&lab.asker, ASKER_MAC, [192, 0, 2, 200], v6, &vips);
-    let user = Probe::echo(&lab.user, &vips);
+    let questions = Probe::ask(&lab.asker, ASKER_MAC, [192, 0, 2, 200], v6, &vips);
+    let pings = Probe::echo(&lab.user, &vips);
     let outcome = work(lab);
-    let (asked, echoes) = (asker.finish()?, user.finish()?);
+    let (asked, echoes) = (questions.finish()?, pings.finish()?);
     let claims = judge.finish()?;
     outcome?;
     Ok(Recording { claims, asked, echoes })

@@ -157,15 +157,14 @@ async fn run(
     node: &str,
     api: Option<(StandIn, std::net::SocketAddr)>,
 ) -> (Running, std::net::SocketAddr) {
-    let (api, address) = match api {
-        Some(known) => known,
-        None => {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let api = StandIn::default();
-            tokio::spawn(api.clone().serve_on(listener));
-            (api, address)
-        }
+    let (api, address) = if let Some(known) = api {
+        known
+    } else {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let api = StandIn::default();
+        tokio::spawn(api.clone().serve_on(listener));
+        (api, address)
     };
     let url = format!("http://{address}");
     let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();

@@ -1,9 +1,6 @@
-//! The bytes of a frame in the kernel, and the crate's one bounds check.
+//! The bytes of a frame in an XDP buffer, and the crate's one bounds check.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, xdp_md},
-    helpers::{bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_tail},
-};
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
 use bytemuck::Pod;
 use vip_common::env::Frame;
 
@@ -11,7 +8,7 @@ use vip_common::env::Frame;
 /// would be compared as `start >= data_end`, from which it derives nothing (seen on 6.18:
 /// "invalid access to packet, off=0 size=1"), so two bytes are the least.
 #[inline(always)]
-fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Option<*mut T> {
+pub(crate) fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Option<*mut T> {
     const { assert!(align_of::<T>() <= 2 && size_of::<T>() >= 2) };
     let start = data + offset;
     if start + size_of::<T>() > data_end { None } else { Some(start as *mut T) }
@@ -61,68 +58,5 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn offloaded_vid(&self) -> u16 {
         0
-    }
-}
-
-/// A frame in a socket buffer, at TC.
-pub(crate) struct SkbFrame {
-    pub(crate) skb: *mut __sk_buff,
-}
-
-impl SkbFrame {
-    #[inline(always)]
-    fn bounds(&self) -> (usize, usize) {
-        // SAFETY: the kernel hands the program a valid __sk_buff, which outlives it.
-        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: as in `bounds`.
-        unsafe { (*self.skb).ifindex }
-    }
-}
-
-impl Frame for SkbFrame {
-    #[inline(always)]
-    fn get<T: Pod>(&self, offset: usize) -> Option<&T> {
-        let (data, data_end) = self.bounds();
-        // SAFETY: `header` has checked the bounds; offsets of headers are
-        // even, as wire.rs says, and T accepts all bit patterns.
-        header::<T>(data, data_end, offset).map(|p| unsafe { &*p })
-    }
-
-    #[inline(always)]
-    fn get_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
-        let (data, data_end) = self.bounds();
-        // SAFETY: as in `get`; `&mut self` makes the access exclusive.
-        header::<T>(data, data_end, offset).map(|p| unsafe { &mut *p })
-    }
-
-    #[inline(always)]
-    fn resize(&mut self, len: usize) -> bool {
-        // SAFETY: the helper checks the new length; pointers are fetched anew after it.
-        unsafe { bpf_skb_change_tail(self.skb, len as u32, 0) == 0 }
-    }
-
-    /// Senders like `TX_RING` leave most of a frame in fragments, out of reach of direct access.
-    #[inline(always)]
-    fn linearize(&mut self, len: usize) {
-        let (data, data_end) = self.bounds();
-        // SAFETY: as in `bounds`.
-        let whole = unsafe { (*self.skb).len } as usize;
-        let wanted = if len < whole { len } else { whole };
-        if data + wanted > data_end {
-            // SAFETY: the helper checks the length. If it fails, headers beyond the linear part are
-            // `None` to the reader.
-            let _ = unsafe { bpf_skb_pull_data(self.skb, wanted as u32) };
-        }
-    }
-
-    #[inline(always)]
-    fn offloaded_vid(&self) -> u16 {
-        // SAFETY: as in `bounds`.
-        let (present, tci) = unsafe { ((*self.skb).vlan_present, (*self.skb).vlan_tci) };
-        if present == 0 { 0 } else { (tci & 0x0fff) as u16 }
     }
 }

@@ -2,9 +2,11 @@
 //! by `vip-common`.
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the program macros do not carry the doc comments on")]
 
 mod frame;
 mod maps;
+mod skb;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -14,8 +16,9 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
-use frame::{SkbFrame, XdpFrame};
+use frame::XdpFrame;
 use maps::Kernel;
+use skb::SkbFrame;
 use vip_common::{
     egress::egress,
     env::{Frame as _, Verdict},

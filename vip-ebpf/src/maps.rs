@@ -78,7 +78,7 @@ impl Env for Kernel {
             return IFACES_BY_INDEX.get(self.ifindex).copied().filter(|iface| iface.known == 1);
         }
         // SAFETY: as in `vip`.
-        unsafe { IFACES.get(&Port { ifindex: self.ifindex, outer_vid, inner_vid }).copied() }
+        unsafe { IFACES.get(Port { ifindex: self.ifindex, outer_vid, inner_vid }).copied() }
     }
 
     #[inline(always)]
@@ -101,11 +101,11 @@ impl Env for Kernel {
         claim.ifindex = self.ifindex;
         let claimant = Claimant { ip: claim.ip, mac: claim.mac, _reserved: [0; 2] };
         // SAFETY: the value is copied out at once.
-        let last = unsafe { CLAIM_SEEN.get(&claimant).copied() }.unwrap_or(0);
+        let last = unsafe { CLAIM_SEEN.get(claimant).copied() }.unwrap_or(0);
         if last != 0 && claim.at_ns.wrapping_sub(last) < CLAIM_INTERVAL_NS {
             return;
         }
-        let _ = CLAIM_SEEN.insert(&claimant, &claim.at_ns, 0);
+        let _ = CLAIM_SEEN.insert(claimant, claim.at_ns, 0);
         if CLAIMS.output(claim, 0).is_err() {
             self.count(Counter::ClaimEventLost);
         }

@@ -80,10 +80,9 @@ fn watched(record: Record) -> Input {
 }
 
 fn writes(effects: &[Effect]) -> Vec<&LeaseWrite> {
-    let write = |effect| match effect {
-        Effect::Write(write) => Some(write),
-        _ => None,
-    };
+    fn write(effect: &Effect) -> Option<&LeaseWrite> {
+        if let Effect::Write(write) = effect { Some(write) } else { None }
+    }
     effects.iter().filter_map(write).collect()
 }
 
