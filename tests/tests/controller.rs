@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -133,6 +134,10 @@ impl Dataplane for FakeHost {
     async fn announce(&mut self, _vips: &[IpAddr], _ask: bool) -> Result<(), HostError> {
         self.lock().did.push(Did::Announced);
         Ok(())
+    }
+
+    fn problems(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 
     async fn probe(&mut self, _vips: &[IpAddr]) -> Result<(), HostError> {

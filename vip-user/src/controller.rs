@@ -541,7 +541,7 @@ impl<D: Dataplane> Controller<D> {
         let state = DaemonState {
             pid: std::process::id(),
             leases: leases.collect(),
-            problems: self.problems.clone(),
+            problems: self.problems.clone().into_iter().chain(self.dataplane.problems()).collect(),
         };
         self.state.send_replace(state);
     }

@@ -163,11 +163,20 @@ impl Node {
     /// # Errors
     /// If it does not fail within ten seconds.
     pub fn refusal(&self, config: &str) -> anyhow::Result<String> {
+        self.refusal_under(&[], config)
+    }
+
+    /// The same, started through another program (`setpriv …`, `unshare …`).
+    ///
+    /// # Errors
+    /// If it does not fail within ten seconds.
+    pub fn refusal_under(&self, through: &[&str], config: &str) -> anyhow::Result<String> {
         let path = self.config.with_extension("bad.yaml");
         fs::write(&path, config)?;
         let mut command = Command::new("timeout");
         command.args(["10", "nsenter"]).arg(format!("--net=/run/netns/{}", self.ns.name()));
-        let output = command.arg(xvip()?).args(["run", "--config"]).arg(&path).output()?;
+        let output =
+            command.args(through).arg(xvip()?).args(["run", "--config"]).arg(&path).output()?;
         ensure!(output.status.code() == Some(1), "xvip did not refuse: {output:?}");
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }

@@ -56,6 +56,36 @@ fn bad_input_is_refused_before_anything_has_changed() {
     assert!(!Path::new("/tmp/xvip-no-bpffs").exists());
 }
 
+/// Without rights, or with another clock than the kernel's, nothing is left behind either.
+#[test]
+fn a_process_that_cannot_enforce_is_refused() {
+    let lab = one_node();
+    let node = &lab.nodes[0];
+    let pins = lab.dir().join("bpf").display().to_string();
+    let pinned = || sh(&format!("find {pins}")).unwrap();
+    let before = pinned();
+    let config = node.config_text().unwrap();
+    let powerless = ["setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-bpf,-sys_admin"];
+    let said = node.refusal_under(&powerless, &config).unwrap();
+    assert!(said.contains("needs CAP_BPF"), "{said}");
+    let shifted = ["unshare", "--time", "--boottime", "100000"];
+    let said = node.refusal_under(&shifted, &config).unwrap();
+    assert!(said.contains("must not run in a time namespace"), "{said}");
+    assert_eq!(pinned(), before);
+}
+
+#[test]
+fn a_pin_directory_of_another_node_is_refused() {
+    let mut lab = Lab::new(&Options { nodes: 2, ..Options::default() }).unwrap();
+    lab.nodes[0].start().unwrap();
+    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let other = lab.nodes[1].config_text().unwrap();
+    let taken = other.replace(&lab.nodes[1].instance, &lab.nodes[0].instance);
+    let said = lab.nodes[1].refusal(&taken).unwrap();
+    assert!(said.contains("belongs to node node1"), "{said}");
+    assert!(lab.nodes[0].owns());
+}
+
 #[test]
 fn an_unreachable_api_is_shown_and_retried() {
     let mut lab = one_node();

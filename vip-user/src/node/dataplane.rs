@@ -7,7 +7,7 @@ use crate::model::{
     record::Tenure,
     time::BootNs,
 };
-use std::{future::Future, io, net::IpAddr};
+use std::{collections::BTreeMap, future::Future, io, net::IpAddr};
 
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,9 @@ pub trait Dataplane {
 
     /// Sends one round of announcements for VIPs; `ask` also asks known neighbours from them.
     fn announce(&mut self, vips: &[IpAddr], ask: bool) -> impl Future<Output = Result<(), HostError>>;
+
+    /// What stands in the way on the host at the moment, by subject.
+    fn problems(&self) -> BTreeMap<String, String>;
 
     /// Asks whether addresses are in use.
     fn probe(&mut self, vips: &[IpAddr]) -> impl Future<Output = Result<(), HostError>>;

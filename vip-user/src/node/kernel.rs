@@ -75,11 +75,6 @@ impl Kernel {
         })
     }
 
-    /// What stands in the way at the moment, by subject.
-    pub fn problems(&self) -> &BTreeMap<String, String> {
-        &self.problems
-    }
-
     /// The programs, for the ring buffer and debug logs.
     pub fn programs(&mut self) -> &mut Programs {
         &mut self.programs
@@ -222,6 +217,10 @@ impl Dataplane for Kernel {
             }
         }
         Ok(())
+    }
+
+    fn problems(&self) -> BTreeMap<String, String> {
+        self.problems.clone()
     }
 
     async fn probe(&mut self, vips: &[IpAddr]) -> Result<(), HostError> {

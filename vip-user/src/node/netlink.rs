@@ -19,7 +19,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
-use vip_common::abi::{HostAddr, Ip};
+use vip_common::{
+    abi::{HostAddr, Ip},
+    wire::{BROADCAST, solicited_node_mac},
+};
 
 /// A netlink request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -215,6 +218,16 @@ impl Netlink {
                 && vip_common::wire::is_station_mac(&mac)
             {
                 neighbours.push((ip, mac));
+            }
+        }
+        for gateway in &gateways {
+            // A gateway that this host has not talked to is asked as any address is resolved.
+            if !neighbours.iter().any(|(ip, _)| ip == gateway) {
+                let group = match gateway {
+                    IpAddr::V4(_) => BROADCAST,
+                    IpAddr::V6(v6) => solicited_node_mac(&v6.octets()),
+                };
+                neighbours.push((*gateway, group));
             }
         }
         neighbours.sort_by_key(|(ip, _)| !gateways.contains(ip));

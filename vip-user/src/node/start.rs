@@ -167,15 +167,21 @@ pub fn start(
         arp_ignore_before: 0,
         arp_announce_before: 0,
     };
-    if pins.exist() {
+    let fresh = !pins.exist();
+    if !fresh {
         check_identity(pins, &identity, &Maps::open(pins)?.identity()?)?;
     }
     pins.create()?;
     let programs = match Programs::load(pins, config.kernel_log_level) {
         Ok(programs) => programs,
         Err(error) => {
-            // Only an empty directory goes: a refused load leaves nothing behind.
-            pins.remove_dirs();
+            // A refused start leaves nothing behind; what an earlier one has left is kept.
+            if fresh {
+                for name in Pins::map_names() {
+                    pins.remove(&pins.map(name))?;
+                }
+                pins.remove_dirs();
+            }
             return Err(error.into());
         }
     };
