@@ -1,7 +1,7 @@
 //! The configuration: one YAML file, one struct. Everything is checked before the host is touched,
 //! and every refusal names the field, the value and what is allowed.
 
-use crate::model::timing::Timing;
+use crate::model::timing::{MAX_DURATION_S, Timing};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
@@ -331,7 +331,7 @@ impl Config {
     fn check_timing(&self) -> Result<(), ConfigError> {
         let timing = self.timing();
         let LeaseConfig { duration_s, clock_error_percent, foreign_grace_s, .. } = self.lease;
-        if !(1..=600).contains(&duration_s) {
+        if !(1..=MAX_DURATION_S).contains(&duration_s) {
             return refuse("lease.duration_s", duration_s, "1 to 600 whole seconds");
         }
         if clock_error_percent > 40 {

@@ -252,6 +252,7 @@ impl<D: Dataplane> Controller<D> {
                         let raised =
                             self.dataplane.raise_fence(slot, &tenure, duration_s, generation, deadline);
                         self.outcome("fence", raised);
+                        self.silence_at = None;
                         announce |= new;
                         touched = true;
                     }

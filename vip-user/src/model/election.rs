@@ -3,7 +3,7 @@
 use super::{
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     time::{BootNs, Now},
-    timing::Timing,
+    timing::{MAX_DURATION_S, Timing},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -403,13 +403,18 @@ impl Election {
         self.next_id
     }
 
-    /// D for a record that names none.
+    /// D that a holder of this record may count on: never less than our own.
     pub(super) fn duration_of(&self, record: &Record) -> u32 {
-        record.duration_s.max(self.timing.duration_s)
+        record.duration_s.clamp(self.timing.duration_s, MAX_DURATION_S.max(self.timing.duration_s))
     }
 }
 
-/// A `renewTime` that differs from the one before it.
+/// The last microsecond that a timestamp of the API can name (end of the year 9999).
+const LAST_US: i64 = 253_402_300_799_999_999;
+
+/// A `renewTime` that differs from the one before it: later, unless somebody has set it to the end of
+/// time by hand.
 pub(super) fn next_renew_time(now: Now, previous: Option<i64>) -> i64 {
+    let previous = previous.filter(|previous| *previous < LAST_US);
     previous.map_or(now.wall_us, |previous| now.wall_us.max(previous.saturating_add(1)))
 }

@@ -222,6 +222,13 @@ fn an_empty_holder_that_is_no_release_is_waited_out() {
     blank(|record| record.released = None);
     // client-go acquired (transitions moved on) and released, and left our annotations standing.
     blank(|record| record.transitions = 5);
+    // The annotation stood there before the holder was emptied.
+    let mut marked = held("other", 4, 10);
+    marked.released.clone_from(&marked.note);
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(marked.clone())));
+    let early = election.step(at(100), watched(released(marked, 11)));
+    assert!(writes(&early).is_empty(), "taken at once");
     // The annotation names another tenure.
     blank(|record| record.released = Some(note("other", 3)));
     // The annotation came first, the blank field in a later write of somebody else.
@@ -536,4 +543,21 @@ fn a_node_that_cannot_serve_is_last_choice_and_not_excluded() {
     election.step(at(0), quorum(Some(held("other", 4, 10))));
     assert!(writes(&election.step(at(6_599), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(6_600), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn extreme_numbers_in_a_lease_cost_time_and_never_the_vip() {
+    let mut garbage = held("other", 4, 10);
+    garbage.duration_s = u32::MAX;
+    garbage.transitions = i64::from(i32::MAX);
+    garbage.renew_us = Some(253_402_300_799_999_999);
+    garbage.note = None;
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(garbage)));
+    let effects = election.step(at(1_210_000), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    assert_eq!(write.note.transitions, 0);
+    assert_eq!(write.renew_us, at(1_210_000).wall_us);
+    let effects = election.step(at(1_210_010), answered(&write, 11));
+    assert!(deadline(&effects).is_some());
 }

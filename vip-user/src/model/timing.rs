@@ -3,6 +3,10 @@
 use super::time::BootNs;
 use std::time::Duration;
 
+/// The longest D that can be configured, in seconds. A Lease that names a longer one was edited by hand
+/// and must not keep a VIP dark for years.
+pub const MAX_DURATION_S: u32 = 600;
+
 /// Timings of one Lease, checked by the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {

@@ -29,8 +29,12 @@ impl Election {
             (Some(before), record) if !succeeds(before, record.as_ref()) => before.wait.max(own),
             _ => own,
         };
+        // The annotation must have come with the write that emptied the holder, not before it.
+        let seen = before.and_then(|before| before.seen.as_ref());
         let released = match (&record, &self.last_tenure) {
-            (Some(record), Some(tenure)) => record.releases(tenure),
+            (Some(record), Some(tenure)) => {
+                record.releases(tenure) && seen.is_none_or(|seen| seen.released != record.released)
+            }
             _ => false,
         };
         self.tell(before, record.as_ref(), out);
@@ -194,7 +198,7 @@ impl Election {
             waiting.taking.take().filter(|taking| taking.base == base).unwrap_or_else(|| Taking {
                 note: TenureNote {
                     holder: self.me.node.clone(),
-                    transitions: previous.map_or(0, |previous| previous.saturating_add(1)),
+                    transitions: next_transitions(previous),
                     acquire_us: now.wall_us,
                     process: self.me.process.clone(),
                     boot_id: self.me.boot_id.clone(),
@@ -260,4 +264,9 @@ fn succeeds(before: &Waiting, record: Option<&Record>) -> bool {
         && record.transitions > seen.transitions
         && record.tenure().is_some()
         && (seen.tenure().is_some() || seen.holder.is_empty())
+}
+
+/// The field has 32 bits; somebody may have filled them by hand.
+fn next_transitions(previous: Option<i64>) -> i64 {
+    previous.filter(|previous| *previous < i64::from(i32::MAX)).map_or(0, |previous| previous + 1)
 }

@@ -33,6 +33,9 @@ pub fn bench_object() -> &'static [u8] {
 const CLSACT_PRIORITY: u16 = 1;
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x7869);
 
+/// What loading needs, for messages.
+const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)";
+
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -40,7 +43,7 @@ pub enum AttachError {
     #[error("cannot load the eBPF object{hint}")]
     Load {
         /// What to do about it.
-        hint: &'static str,
+        hint: String,
         /// Why.
         #[source]
         source: Box<aya::EbpfError>,
@@ -53,6 +56,13 @@ pub enum AttachError {
         /// Why.
         #[source]
         source: Box<ProgramError>,
+    },
+    /// A program was rejected for lack of rights: without CAP_PERFMON the verifier allows no variable
+    /// offsets into packets, which options and VLAN tags need.
+    #[error("cannot load program {program}: {RIGHTS}")]
+    Rights {
+        /// The program.
+        program: &'static str,
     },
     /// A program could not be attached.
     #[error("cannot attach {kind} to interface {interface}: {why}")]
@@ -100,11 +110,7 @@ impl Programs {
             loader.map_pin_path(name, pins.map(name));
         }
         let ebpf = loader.load(OBJECT).map_err(|source| AttachError::Load {
-            hint: if permission_denied(&source) {
-                ": the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)"
-            } else {
-                ""
-            },
+            hint: if permission_denied(&source) { format!(": {RIGHTS}") } else { String::new() },
             source: Box::new(source),
         })?;
         let mut programs = Self { ebpf, pins: pins.clone(), tcx: true };
@@ -356,7 +362,14 @@ fn describe(error: &ProgramError) -> String {
 }
 
 fn rejected(program: &'static str) -> impl Fn(ProgramError) -> AttachError {
-    move |source| AttachError::Program { program, source: Box::new(source) }
+    move |source| match source {
+        ProgramError::LoadError { io_error, .. }
+            if io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            AttachError::Rights { program }
+        }
+        source => AttachError::Program { program, source: Box::new(source) },
+    }
 }
 
 fn permission_denied(error: &aya::EbpfError) -> bool {

@@ -82,7 +82,15 @@ impl Kernel {
 
     /// Attaches the programs to one interface unless they are there. A failure leaves the interface
     /// unguarded, which the caller turns into "not usable".
-    fn ensure_attached(&mut self, index: usize, link: &HostLink) -> Result<(), AttachError> {
+    ///
+    /// A NIC takes the tags off (rxvlan offload, on by default) before XDP sees a frame, so with VLAN
+    /// devices above it XDP would answer questions of other VLANs. TC knows the tag.
+    fn ensure_attached(
+        &mut self,
+        index: usize,
+        link: &HostLink,
+        vlans: bool,
+    ) -> Result<(), AttachError> {
         let configured = &mut self.configured[index];
         let known = configured.attached.filter(|(ifindex, _)| *ifindex == link.ifindex);
         if known.is_some() {
@@ -94,9 +102,10 @@ impl Kernel {
         self.programs.attach_guard(&link.name, link.ifindex)?;
         let mut kind = known.and_then(|(_, kind)| kind);
         if configured.answer && kind.is_none() {
-            let (attached, why) =
-                self.programs.attach_ingress(&link.name, link.ifindex, self.attach)?;
+            let mode = if vlans && self.attach == Attach::Auto { Attach::Tc } else { self.attach };
+            let (attached, why) = self.programs.attach_ingress(&link.name, link.ifindex, mode)?;
             kind = Some(attached);
+            let why = why.or_else(|| (mode != self.attach).then(|| "it carries VLAN devices".into()));
             if let Some(why) = why {
                 tracing::warn!(interface = %link.name, mode = attached.name(), %why, "native XDP is not possible");
                 self.problems.insert(
@@ -141,7 +150,8 @@ impl Dataplane for Kernel {
                 self.problems.insert(problem, "it does not exist or has no MAC address".into());
                 continue;
             };
-            let guarded = match self.ensure_attached(index, link) {
+            let vlans = host.iter().any(|other| other.vlan_of == Some(link.ifindex));
+            let guarded = match self.ensure_attached(index, link, vlans) {
                 Ok(()) => {
                     self.problems.remove(&problem);
                     true

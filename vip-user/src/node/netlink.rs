@@ -8,7 +8,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressScope, CacheInfo},
-        link::{LinkAttribute, LinkFlags},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
         neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute},
     },
@@ -54,6 +54,8 @@ pub struct HostLink {
     pub mac: Option<[u8; 6]>,
     /// Up, with carrier.
     pub up: bool,
+    /// The interface below, where this one is a VLAN device.
+    pub vlan_of: Option<u32>,
 }
 
 /// Something that changed; a hint to look again, not the truth.
@@ -89,14 +91,21 @@ impl Netlink {
                 ifindex: message.header.index,
                 mac: None,
                 up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
+                vlan_of: None,
             };
+            let (mut below, mut vlan) = (None, false);
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => link.name = name,
                     LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+                    LinkAttribute::Link(ifindex) => below = Some(ifindex),
+                    LinkAttribute::LinkInfo(info) => {
+                        vlan = info.contains(&LinkInfo::Kind(InfoKind::Vlan))
+                    }
                     _ => {}
                 }
             }
+            link.vlan_of = below.filter(|_| vlan);
             links.push(link);
         }
         Ok(links)
