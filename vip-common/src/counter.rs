@@ -15,11 +15,6 @@ macro_rules! counters {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
-
-            /// What is counted, in one sentence.
-            pub const fn help(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)* }
-            }
         }
     };
 }

@@ -414,7 +414,7 @@ impl<D: Dataplane> Controller<D> {
         let vip = IpAddr::from(claim.ip);
         let mac = claim.mac.map(|byte| format!("{byte:02x}")).join(":");
         tracing::debug!(%vip, %mac, ifindex = claim.ifindex, "another station claims a VIP");
-        if self.waits_for_creation() {
+        if self.waits_for_creation() && self.suspect.is_none() {
             // Most likely another node has created the Lease a moment ago: a quorum read will tell.
             self.suspect = Some(format!("{vip} is answered for by {mac}"));
             self.read();

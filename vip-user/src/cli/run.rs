@@ -35,6 +35,10 @@ use vip_common::abi::Claim;
 /// How often a busy lock is tried.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
+/// Claims that are taken out of the ring buffer at once, and the pause after it.
+const CLAIMS_AT_ONCE: usize = 16;
+const CLAIMS_PAUSE: Duration = Duration::from_millis(50);
+
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -125,17 +129,21 @@ fn forward_claims(
         while let Ok(mut ready) = ring.readable_mut().await {
             let ring = ready.get_inner_mut();
             let mut claims = Vec::new();
-            while let Some(item) = ring.next() {
-                if let Ok(claim) = bytemuck::try_pod_read_unaligned::<Claim>(&item) {
-                    claims.push(claim);
-                }
+            while claims.len() < CLAIMS_AT_ONCE
+                && let Some(item) = ring.next()
+            {
+                claims.extend(bytemuck::try_pod_read_unaligned::<Claim>(&item));
             }
-            ready.clear_ready();
+            if claims.len() < CLAIMS_AT_ONCE {
+                ready.clear_ready();
+            }
             for claim in claims {
                 if events.send(Event::Claim(claim)).await.is_err() {
                     return;
                 }
             }
+            // A flood of claims must not crowd out renewals; what does not fit is counted as lost.
+            tokio::time::sleep(CLAIMS_PAUSE).await;
         }
     })
 }

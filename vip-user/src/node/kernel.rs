@@ -21,7 +21,6 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
 };
-use vip_common::abi::Ip;
 
 /// Neighbours that are asked from the VIP after a take-over, per interface.
 const MAX_ASKED: usize = 64;
@@ -246,11 +245,4 @@ impl Dataplane for Kernel {
         }
         Ok(())
     }
-}
-
-/// VIPs that an address list carries although xvip did not put them there.
-pub fn carried_by_others(actual: &Actual, vips: &[IpAddr]) -> Vec<IpAddr> {
-    let foreign =
-        |ip: Ip| actual.addrs.keys().any(|addr| addr.ip == ip && !actual.owned.contains(addr));
-    vips.iter().copied().filter(|vip| foreign(Ip::from(*vip))).collect()
 }

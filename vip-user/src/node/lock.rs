@@ -44,11 +44,6 @@ pub fn ask(instance: &str) -> Option<String> {
     Some(text)
 }
 
-/// Whether a process holds the lock.
-pub fn is_held(instance: &str) -> bool {
-    address(instance).is_ok_and(|address| UnixStream::connect_addr(&address).is_ok())
-}
-
 fn address(instance: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("xvip/{instance}"))
 }
