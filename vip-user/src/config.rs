@@ -454,6 +454,21 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_in_the_readme_works() {
+        let readme = include_str!("../../README.md");
+        let yaml = readme.split("```yaml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        parse(yaml).unwrap();
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let manual = include_str!("../../docs/configuration.md");
+        for field in FIELDS.iter().filter(|field| **field != "lease" && **field != "api") {
+            assert!(manual.contains(field), "docs/configuration.md lacks {field}");
+        }
+    }
+
+    #[test]
     fn every_refusal_names_field_value_and_remedy() {
         let base = "vips: [192.0.2.10]\ninterfaces: [eth0]\n";
         for (text, expected) in [

@@ -100,7 +100,7 @@ impl Netlink {
                     LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
                     LinkAttribute::Link(ifindex) => below = Some(ifindex),
                     LinkAttribute::LinkInfo(info) => {
-                        vlan = info.contains(&LinkInfo::Kind(InfoKind::Vlan))
+                        vlan = info.contains(&LinkInfo::Kind(InfoKind::Vlan));
                     }
                     _ => {}
                 }
