@@ -51,6 +51,8 @@ struct Host {
     actual: Actual,
     /// Announcements that are still queued: clearing the fence does not end in silence.
     stuck: bool,
+    /// The host refuses to add this address.
+    refuses: Option<IpAddr>,
     /// The released Lease as the API shows it when the fence is cleared.
     holder_when_cleared: Option<String>,
 }
@@ -84,6 +86,11 @@ impl Dataplane for FakeHost {
 
     async fn apply(&mut self, action: Action) -> Result<(), HostError> {
         let mut host = self.lock();
+        if let (Action::AddAddr(addr, _), Some(refused)) = (action, host.refuses)
+            && addr.ip == Ip::from(refused)
+        {
+            return Err(HostError::StillQueued(Duration::ZERO));
+        }
         host.did.push(Did::Applied(action));
         match action {
             Action::SetIface(port, iface) => drop(host.actual.ifaces.insert(port, iface)),
@@ -146,6 +153,10 @@ impl Dataplane for FakeHost {
     }
 }
 
+fn other_vip() -> IpAddr {
+    IpAddr::from([192, 0, 2, 20])
+}
+
 fn vip() -> IpAddr {
     IpAddr::from([192, 0, 2, 10])
 }
@@ -175,7 +186,7 @@ async fn run(
     let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
     let lease = LeaseApi::new(vec![(url, client)], "ns", "lease", Duration::from_millis(1_750));
     let setup = Setup {
-        vips: vec![vip()],
+        vips: vec![vip(), other_vip()],
         timing: Timing {
             duration_s: 2,
             renew_every: Duration::from_millis(400),
@@ -230,6 +241,20 @@ async fn taking_goes_fence_address_entry_announcement() {
     });
     let announced = position(&did, |did| *did == Did::Announced);
     assert!(probed < raised && raised < added && added < published && published < announced, "{did:?}");
+}
+
+/// One bad VIP never harms another: its entry stays silent until the host takes the address in.
+#[tokio::test]
+async fn an_address_that_cannot_be_added_is_not_answered_for() {
+    let (running, _) = run("a", None).await;
+    running.host.lock().refuses = Some(other_vip());
+    eventually("take-over", || running.host.answers()).await;
+    let generation =
+        |ip: IpAddr| running.host.lock().actual.vips.get(&Ip::from(ip)).map_or(0, |vip| vip.generation);
+    eventually("the good VIP serves", || generation(vip()) == 1).await;
+    assert_eq!(generation(other_vip()), 0);
+    running.host.lock().refuses = None;
+    eventually("the other one follows", || generation(other_vip()) == 1).await;
 }
 
 #[tokio::test]

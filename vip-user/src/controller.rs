@@ -9,19 +9,18 @@ use crate::{
     config::{Config, OnStop},
     model::{
         desired::{Link, VipSpec, desired},
-        election::{
-            Effect, Election, Identity, Input, Notice, Slot, Source, State, TakeReason, Written,
-        },
-        plan::plan,
+        election::{Effect, Election, Identity, Input, Notice, Slot, Source, State, Written},
+        plan::{Action, plan},
         record::LeaseWrite,
         time::BootNs,
         timing::Timing,
     },
     node::{clock, dataplane::Dataplane},
+    notice::log_notice,
     state::{DaemonState, LeaseState},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -124,6 +123,7 @@ pub struct Controller<D> {
     specs: Vec<VipSpec>,
     links: Vec<Link>,
     links_stale: bool,
+    reconciled: bool,
     reconcile_at: Option<BootNs>,
     silence_at: Option<BootNs>,
     announce_at: VecDeque<BootNs>,
@@ -156,6 +156,7 @@ impl<D: Dataplane> Controller<D> {
             specs: vips.into_iter().map(|ip| VipSpec { ip, slot }).collect(),
             links: Vec::new(),
             links_stale: true,
+            reconciled: false,
             reconcile_at: None,
             silence_at: None,
             announce_at: VecDeque::new(),
@@ -246,6 +247,7 @@ impl<D: Dataplane> Controller<D> {
             let effects = election.step(clock::now(), input);
             let moved = before != std::mem::discriminant(election.state());
             let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved);
+            let mut lowered = true;
             for effect in effects {
                 match effect {
                     Effect::RaiseFence { tenure, generation, deadline, duration_s, new } => {
@@ -257,8 +259,8 @@ impl<D: Dataplane> Controller<D> {
                         touched = true;
                     }
                     Effect::LowerFence(deadline) => {
-                        let lowered = self.dataplane.lower_fence(slot, deadline);
-                        self.outcome("fence", lowered);
+                        let result = self.dataplane.lower_fence(slot, deadline);
+                        lowered &= self.outcome("fence", result);
                     }
                     Effect::ClearFence(why) => {
                         self.announce_at.clear();
@@ -284,7 +286,14 @@ impl<D: Dataplane> Controller<D> {
                 self.announce_at = schedule(&BURST);
             }
             for write in writes {
-                self.write(write);
+                // A write that shortens D leaves only after the fence was lowered, and none leaves
+                // before the entries have been reconciled once.
+                if lowered && self.reconciled {
+                    self.write(write);
+                } else {
+                    let outcome = Written::Failed;
+                    inputs.push_back(Input::Written { id: write.id, outcome });
+                }
             }
         }
     }
@@ -356,13 +365,25 @@ impl<D: Dataplane> Controller<D> {
         self.problem("host", None);
         let now = clock::boot();
         let want = desired(now, &self.elections, &self.timings, &self.specs, &self.links);
-        let mut failed = false;
+        let (mut failed, mut entries_failed) = (false, false);
+        let mut without_address = BTreeSet::new();
         for action in plan(&want, &actual) {
+            // An entry must not answer for an address that this host could not take in.
+            if matches!(action, Action::Publish(ip, vip) if vip.generation != 0 && without_address.contains(&ip))
+            {
+                continue;
+            }
             if let Err(error) = self.dataplane.apply(action).await {
                 failed = true;
+                match action {
+                    Action::AddAddr(addr, _) => drop(without_address.insert(addr.ip)),
+                    Action::DelAddr(_) => {}
+                    _ => entries_failed = true,
+                }
                 self.retry("change of the host", &error);
             }
         }
+        self.reconciled |= !entries_failed;
         if !failed {
             self.problem("change of the host", None);
         }
@@ -467,43 +488,10 @@ impl<D: Dataplane> Controller<D> {
     }
 
     fn notice(&mut self, notice: &Notice) {
-        let lease = self.api.full_name();
-        let node = self.setup.me.node.clone();
         if matches!(notice, Notice::TookOver(_)) {
             self.problem("address in use", None);
         }
-        match notice {
-            Notice::TookOver(reason) => {
-                let why = match reason {
-                    TakeReason::Released => "the holder released it",
-                    TakeReason::Expired => "the holder was silent for too long",
-                    TakeReason::Created => "there was no holder",
-                };
-                tracing::info!(%lease, %node, why, "took over leadership");
-            }
-            Notice::Regained => tracing::info!(%lease, %node, "leadership regained"),
-            Notice::Adopted => tracing::info!(%lease, %node, "leadership preserved across a restart"),
-            Notice::Lost(holder) => tracing::warn!(%lease, %holder, "lost leadership"),
-            Notice::Following(holder) => tracing::info!(%lease, %holder, "new leader elected"),
-            Notice::Foreign { holder, own_name: false } => {
-                tracing::warn!(%lease, %holder, "the leader is not xvip; it is waited out");
-            }
-            Notice::Foreign { holder, own_name: true } => tracing::warn!(
-                %lease, %holder, "another program on this node is the leader; the guard stays detached"
-            ),
-            Notice::Missing => tracing::info!(%lease, "the Lease does not exist"),
-            Notice::InUse => tracing::warn!(%lease, "an address is in use; the Lease is not created"),
-            Notice::Reasserted => {
-                tracing::warn!(%lease, "the Lease was lost under a live fence; written again");
-            }
-            Notice::Lapsed => {
-                tracing::warn!(%lease, "leadership lapsed: no write was confirmed in time");
-            }
-            Notice::Released => tracing::info!(%lease, %node, "leadership released"),
-            Notice::ReleaseFailed => {
-                tracing::warn!(%lease, "leadership could not be released; it runs out");
-            }
-        }
+        log_notice(notice, &self.api.full_name(), &self.setup.me.node);
     }
 
     fn retry(&mut self, subject: &str, error: &dyn std::error::Error) {

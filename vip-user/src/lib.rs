@@ -10,4 +10,5 @@ pub mod config;
 pub mod controller;
 pub mod model;
 pub mod node;
+pub mod notice;
 pub mod state;

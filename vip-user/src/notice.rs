@@ -1,0 +1,39 @@
+//! Changes of leadership in the log, in the words that users of kube-vip look for.
+
+use crate::model::election::{Notice, TakeReason};
+
+/// Logs one change of a Lease (`namespace/name`) as seen by `node`.
+pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
+    match notice {
+        Notice::TookOver(reason) => {
+            let why = match reason {
+                TakeReason::Released => "the holder released it",
+                TakeReason::Expired => "the holder was silent for too long",
+                TakeReason::Created => "there was no holder",
+            };
+            tracing::info!(lease, node, why, "took over leadership");
+        }
+        Notice::Regained => tracing::info!(lease, node, "leadership regained"),
+        Notice::Adopted => tracing::info!(lease, node, "leadership preserved across a restart"),
+        Notice::Lost(holder) => tracing::warn!(lease, %holder, "lost leadership"),
+        Notice::Following(holder) => tracing::info!(lease, %holder, "new leader elected"),
+        Notice::Foreign { holder, own_name: false } => {
+            tracing::warn!(lease, %holder, "the leader is not xvip; it is waited out");
+        }
+        Notice::Foreign { holder, own_name: true } => tracing::warn!(
+            lease, %holder, "another program on this node is the leader; the guard stays detached"
+        ),
+        Notice::Missing => tracing::info!(lease, "the Lease does not exist"),
+        Notice::InUse => tracing::warn!(lease, "an address is in use; the Lease is not created"),
+        Notice::Reasserted => {
+            tracing::warn!(lease, "the Lease was lost under a live fence; written again");
+        }
+        Notice::Lapsed => {
+            tracing::warn!(lease, "leadership lapsed: no write was confirmed in time");
+        }
+        Notice::Released => tracing::info!(lease, node, "leadership released"),
+        Notice::ReleaseFailed => {
+            tracing::warn!(lease, "leadership could not be released; it runs out");
+        }
+    }
+}
