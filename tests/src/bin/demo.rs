@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::{process::ExitCode, time::Duration};
 use vip_tests::{
-    faults::{Fault, inject},
+    faults::{Fault, SLACK_MS, inject},
     lab::{Lab, Options},
     verdict::verdict,
 };
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<ExitCode> {
         outcomes.push(outcome);
     }
     println!(
-        "\nD = {} s, ρ = {} %, margin = {} ms, slack = 500 ms",
+        "\nD = {} s, ρ = {} %, margin = {} ms, slack = {SLACK_MS} ms",
         timing.duration_s,
         timing.clock_error_percent,
         timing.margin.as_millis()
