@@ -56,8 +56,8 @@ impl Fault {
     }
 }
 
-/// Part of every bound: one API commit, one announcement, and a spell in which the machine is slow.
-pub const SLACK_MS: f64 = 1_000.0;
+/// Part of every bound: one API commit, one announcement, and a machine busy with the whole lab.
+pub const SLACK_MS: f64 = 500.0;
 /// How long everything is watched before the fault.
 const BEFORE: Duration = Duration::from_millis(700);
 /// How long it is watched after the take-over must have happened.
@@ -160,7 +160,7 @@ pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<Ou
         fault,
         dark_asked_ms: recording.asked.dark_ms(at, end),
         dark_felt_ms: recording.echoes.dark_ms(at, end),
-        echoes: recording.echoes.lost(at, end),
+        echoes: recording.echoes.unanswered(at, end),
         two_owner_ms: two_owner_ms(&recording.claims),
         owners: (lab.nodes[owner].name.clone(), lab.nodes[new].name.clone()),
         after_ms: first_other.map_or(f64::NAN, |(first, _)| first.saturating_sub(at) as f64 / 1e6),

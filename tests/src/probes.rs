@@ -27,6 +27,8 @@ pub struct Series {
     pub sent: BTreeMap<IpAddr, Vec<u64>>,
     /// When each answer came and from which MAC (zero for ICMP), by VIP.
     pub answers: BTreeMap<IpAddr, Vec<(u64, [u8; 6])>>,
+    /// When each echo left that has no answer, by VIP and sequence number.
+    pub open_echoes: BTreeMap<(IpAddr, u16), u64>,
 }
 
 impl Series {
@@ -45,8 +47,17 @@ impl Series {
         worst
     }
 
-    /// Probes sent and not answered within a span. Echoes are matched by count: an answer belongs to
-    /// the span that it came in.
+    /// Echoes sent within a span that were never answered, and all that were sent. Those of the last
+    /// moment may still be on their way when listening ends.
+    pub fn unanswered(&self, from_ns: u64, to_ns: u64) -> (usize, usize) {
+        let decided = from_ns..to_ns.saturating_sub(200_000_000);
+        let lost = self.open_echoes.values().filter(|at| decided.contains(at)).count();
+        let all = self.sent.values().flatten();
+        (lost, all.filter(|at| (from_ns..to_ns).contains(at)).count())
+    }
+
+    /// Questions sent and not answered within a span, by count: an answer belongs to the span that it
+    /// came in.
     pub fn lost(&self, from_ns: u64, to_ns: u64) -> (usize, usize) {
         let inside = |at: &u64| (from_ns..to_ns).contains(at);
         let sent: usize = self.sent.values().flatten().filter(|at| inside(at)).count();
@@ -139,11 +150,13 @@ impl Probe {
                         // An unanswered resolution shows as an error here: a lost echo.
                         let _ = send_echo(socket, *vip, sequence);
                         series.sent.entry(*vip).or_default().push(now);
+                        series.open_echoes.insert((*vip, sequence), now);
                     }
                     next = (next + EVERY.as_nanos() as u64).max(now);
                 }
                 for (vip, socket) in &sockets {
-                    while receive_echo(socket, *vip) {
+                    while let Some(sequence) = receive_echo(socket, *vip) {
+                        series.open_echoes.remove(&(*vip, sequence));
                         series.answers.entry(*vip).or_default().push((clock::boot().0, [0; 6]));
                     }
                 }
@@ -218,8 +231,8 @@ fn send_echo(socket: &OwnedFd, vip: IpAddr, sequence: u16) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Whether an echo reply of this VIP was waiting. Others are thrown away on the way.
-fn receive_echo(socket: &OwnedFd, vip: IpAddr) -> bool {
+/// The sequence number of an echo reply of this VIP that was waiting. Others are thrown away on the way.
+fn receive_echo(socket: &OwnedFd, vip: IpAddr) -> Option<u16> {
     loop {
         let mut packet = [0_u8; 128];
         // SAFETY: all-zero is valid; the pointers are to live values of the given sizes.
@@ -237,13 +250,13 @@ fn receive_echo(socket: &OwnedFd, vip: IpAddr) -> bool {
             (len, from)
         };
         if len < 0 {
-            return false;
+            return None;
         }
         // A raw IPv4 socket shows the IP header, an ICMPv6 one does not.
         let (offset, reply) = if vip.is_ipv4() { (20, 0) } else { (0, 129) };
         let ours = packet[offset] == reply && packet[offset + 4..offset + 6] == IDENTIFIER;
         if ours && from_address(&from) == vip {
-            return true;
+            return Some(u16::from_be_bytes([packet[offset + 6], packet[offset + 7]]));
         }
     }
 }

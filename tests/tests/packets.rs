@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use proptest::prelude::*;
-use vip_common::{counter::Counter, env::Verdict};
+use vip_common::{counter::Counter, egress::egress, env::Verdict};
 use vip_tests::{
     kernel_run::{KernelRun, Ran},
     packets::{
         Case, claims, fences,
-        host::{Hook, run},
+        host::{Hook, HostEnv, HostFrame, run},
         ifaces, questions, vips,
     },
 };
@@ -99,6 +99,15 @@ fn questions_on_the_host() {
 #[test]
 fn claims_on_the_host() {
     on_host(Hook::Egress, claims::cases());
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_is_stopped() {
+    for case in claims::cases().into_iter().filter(|case| case.verdict == Verdict::Drop) {
+        let mut frame = HostFrame::new(&case.frame);
+        frame.in_pieces = true;
+        assert_eq!(egress(&mut frame, &HostEnv::default()), Verdict::Drop, "{}", case.name);
+    }
 }
 
 #[test]

@@ -24,14 +24,17 @@ enum Claimed {
     Nothing,
     /// The frame updates its receivers' entry for this address.
     Address(Ip),
-    /// The frame hides what it carries behind more headers than are looked at.
+    /// The frame hides what it carries: behind more headers than are looked at, or in pieces that
+    /// cannot be joined.
     Hidden,
 }
 
 /// Decides about a frame that is about to leave: [`Verdict::Pass`] or [`Verdict::Drop`].
 #[inline(always)]
 pub fn egress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
-    frame.linearize(ETH_LEN + 2 * size_of::<VlanTag>());
+    if !frame.linearize(ETH_LEN + 2 * size_of::<VlanTag>()) {
+        return stop_hidden(env);
+    }
     let Some(l3) = layer3(frame) else {
         return Verdict::Pass;
     };
@@ -44,12 +47,16 @@ pub fn egress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
     };
     match claimed {
         None | Some(Claimed::Nothing) => Verdict::Pass,
-        Some(Claimed::Hidden) => {
-            env.count(Counter::ClaimHidden);
-            Verdict::Drop
-        }
+        Some(Claimed::Hidden) => stop_hidden(env),
         Some(Claimed::Address(ip)) => claim(env, l3, &ip),
     }
+}
+
+/// What cannot be read may be a claim: fail closed.
+#[inline(always)]
+fn stop_hidden<E: Env>(env: &E) -> Verdict {
+    env.count(Counter::ClaimHidden);
+    Verdict::Drop
 }
 
 #[inline(always)]
@@ -83,20 +90,26 @@ fn claim<E: Env>(env: &E, l3: Layer3, ip: &Ip) -> Verdict {
 /// requests too.
 #[inline(always)]
 fn arp<F: Frame>(frame: &mut F, l3: Layer3) -> Option<Claimed> {
-    frame.linearize(l3.offset + size_of::<Arp>());
+    if !frame.linearize(l3.offset + size_of::<Arp>()) {
+        return Some(Claimed::Hidden);
+    }
     Some(Claimed::Address(Ip::v4(frame.get::<Arp>(l3.offset)?.spa)))
 }
 
 #[inline(always)]
 fn icmp6<F: Frame>(frame: &mut F, l3: Layer3) -> Option<Claimed> {
-    frame.linearize(l3.offset + IP6_LEN);
+    if !frame.linearize(l3.offset + IP6_LEN) {
+        return Some(Claimed::Hidden);
+    }
     let ip6 = frame.get::<Ip6>(l3.offset)?;
     let source = Ip::v6(ip6.src);
     let next_header = ip6.next_header;
     if next_header != NEXT_ICMPV6 && !is_extension(next_header) {
         return None;
     }
-    frame.linearize(usize::MAX);
+    if !frame.linearize(usize::MAX) {
+        return Some(Claimed::Hidden);
+    }
     let icmp = match behind_extensions(frame, l3.offset + IP6_LEN, next_header) {
         Ok(icmp) => icmp,
         Err(outcome) => return Some(outcome),

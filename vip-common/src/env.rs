@@ -30,8 +30,10 @@ pub trait Frame {
     /// Grows or shrinks the frame to `len` bytes; says whether that was possible.
     fn resize(&mut self, len: usize) -> bool;
 
-    /// Makes the first `len` bytes readable where the kernel holds the frame in pieces.
-    fn linearize(&mut self, len: usize);
+    /// Makes the first `len` bytes (or all there are) readable where the kernel holds the frame in
+    /// pieces; says whether they are.
+    #[must_use]
+    fn linearize(&mut self, len: usize) -> bool;
 
     /// VLAN id of a tag that the NIC or the stack keeps beside the frame, 0 if there is none.
     fn offloaded_vid(&self) -> u16;

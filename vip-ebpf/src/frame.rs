@@ -52,7 +52,9 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn linearize(&mut self, _len: usize) {}
+    fn linearize(&mut self, _len: usize) -> bool {
+        true
+    }
 
     /// XDP cannot see a tag that the NIC has stripped (the kfunc for it needs a device-bound program).
     #[inline(always)]

@@ -51,16 +51,13 @@ impl Frame for SkbFrame {
 
     /// Senders like `TX_RING` leave most of a frame in fragments, out of reach of direct access.
     #[inline(always)]
-    fn linearize(&mut self, len: usize) {
+    fn linearize(&mut self, len: usize) -> bool {
         let (data, data_end) = self.bounds();
         // SAFETY: as in `bounds`.
         let whole = unsafe { (*self.skb).len } as usize;
         let wanted = if len < whole { len } else { whole };
-        if data + wanted > data_end {
-            // SAFETY: the helper checks the length. If it fails, headers beyond the linear part are
-            // `None` to the reader.
-            let _ = unsafe { bpf_skb_pull_data(self.skb, wanted as u32) };
-        }
+        // SAFETY: the helper checks the length; pointers are fetched anew after it.
+        data + wanted <= data_end || unsafe { bpf_skb_pull_data(self.skb, wanted as u32) } == 0
     }
 
     #[inline(always)]

@@ -16,12 +16,15 @@ use vip_common::{
 pub struct HostFrame {
     words: Vec<u16>,
     len: usize,
+    /// The kernel has no memory to join the pieces of the frame.
+    pub in_pieces: bool,
 }
 
 impl HostFrame {
     /// Copies the bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        let mut frame = Self { words: vec![0; bytes.len().div_ceil(2)], len: bytes.len() };
+        let mut frame =
+            Self { words: vec![0; bytes.len().div_ceil(2)], len: bytes.len(), in_pieces: false };
         bytemuck::cast_slice_mut::<u16, u8>(&mut frame.words)[..bytes.len()].copy_from_slice(bytes);
         frame
     }
@@ -51,7 +54,9 @@ impl Frame for HostFrame {
         true
     }
 
-    fn linearize(&mut self, _len: usize) {}
+    fn linearize(&mut self, _len: usize) -> bool {
+        !self.in_pieces
+    }
 
     fn offloaded_vid(&self) -> u16 {
         0
