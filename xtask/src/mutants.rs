@@ -35,6 +35,13 @@ const MUTATIONS: &[Mutation] = &[
         tests: &["-p", "vip-tests", "--test", "packets", "claims_on_the_host"],
     },
     Mutation {
+        name: "a frame that cannot be read passes egress",
+        file: "vip-common/src/egress.rs",
+        from: "env.count(Counter::ClaimHidden);\n    Verdict::Drop",
+        to: "env.count(Counter::ClaimHidden);\n    Verdict::Pass",
+        tests: &["-p", "vip-tests", "--test", "packets", "a_claim_that_cannot_be_read_is_stopped"],
+    },
+    Mutation {
         name: "deadline not compared",
         file: "vip-common/src/standing.rs",
         from: "if env.now() >= fence.deadline_ns {",
