@@ -34,7 +34,8 @@ const CLSACT_PRIORITY: u16 = 1;
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x7869);
 
 /// What loading needs, for messages.
-const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN (or root)";
+const RIGHTS: &str =
+    "the process needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN (or root)";
 
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
