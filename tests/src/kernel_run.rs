@@ -43,7 +43,7 @@ pub fn load() -> anyhow::Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &0_u8, true);
     loader
-        .load(vip_user::node::attach::object())
+        .load(vip_user::node::programs::object())
         .context("cannot load the eBPF object (root is needed)")
 }
 

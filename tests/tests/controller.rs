@@ -14,11 +14,12 @@ use tokio::sync::{mpsc, watch};
 use vip_common::abi::{HostAddr, Ip, Vip};
 use vip_tests::standin::StandIn;
 use vip_user::{
-    cluster::lease::LeaseApi,
+    cluster::{events::Recorder, lease::LeaseApi},
     config::OnStop,
     controller::{Controller, Event, Setup},
+    metrics::Metrics,
     model::{
-        desired::{AddrSpec, Link},
+        desired::{AddrSpec, Link, Placement},
         election::Identity,
         plan::{Action, Actual},
         record::Tenure,
@@ -82,6 +83,10 @@ impl Dataplane for FakeHost {
 
     async fn links(&mut self) -> Result<Vec<Link>, HostError> {
         Ok(vec![Link { ifindex: 2, bit: 0, answer: true, mac: [2, 0, 0, 0, 0, 1], up: true }])
+    }
+
+    async fn is_guarded(&mut self) -> bool {
+        true
     }
 
     async fn apply(&mut self, action: Action) -> Result<(), HostError> {
@@ -197,6 +202,9 @@ async fn run(
         },
         on_stop: OnStop::Handover,
         refresh: Duration::ZERO,
+        placement: Placement::Loopback,
+        metrics: Metrics::default(),
+        recorder: Recorder::default(),
         me: Identity { node: node.into(), process: format!("p-{node}"), boot_id: "b".into() },
         slot: SLOT,
         generation: 0,

@@ -4,10 +4,12 @@
 //! packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop), [`cluster`]
 //! (Kubernetes I/O), [`node`] (host I/O), [`cli`].
 
+pub mod admin;
 pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod controller;
+pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod notice;

@@ -2,6 +2,26 @@
 
 use crate::model::election::{Notice, TakeReason};
 
+/// The reason of a change, as metrics name it.
+pub const fn reason(notice: &Notice) -> &'static str {
+    match notice {
+        Notice::TookOver(TakeReason::Released) => "released",
+        Notice::TookOver(TakeReason::Expired) => "expired",
+        Notice::TookOver(TakeReason::Created) => "created",
+        Notice::Regained => "regained",
+        Notice::Adopted => "adopted",
+        Notice::Lost(_) => "lost",
+        Notice::Following(_) => "following",
+        Notice::Foreign { .. } => "foreign",
+        Notice::Missing => "missing",
+        Notice::InUse => "in_use",
+        Notice::Reasserted => "reasserted",
+        Notice::Lapsed => "lapsed",
+        Notice::Released => "gave_up",
+        Notice::ReleaseFailed => "release_failed",
+    }
+}
+
 /// Logs one change of a Lease (`namespace/name`) as seen by `node`.
 pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
     match notice {

@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 pub struct DaemonState {
     /// Its process id.
     pub pid: u32,
+    /// `CLOCK_BOOTTIME` of the loop's last turn, nanoseconds.
+    pub turned_ns: u64,
+    /// What this node lacks before it could take over; empty when it is ready.
+    pub not_ready: Vec<String>,
     /// One per Lease.
     pub leases: Vec<LeaseState>,
     /// What stands in the way at the moment, by subject; tried again until it is gone.

@@ -27,7 +27,7 @@ struct Bench {
 
 impl Bench {
     fn load(more_vips: u32) -> anyhow::Result<Self> {
-        let mut ebpf = EbpfLoader::new().load(vip_user::node::attach::bench_object())?;
+        let mut ebpf = EbpfLoader::new().load(vip_user::node::programs::bench_object())?;
         for name in ["bench_restore", "bench_answer", "bench_decide"] {
             let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             xdp.load()?;

@@ -1,6 +1,7 @@
 //! The command line; one file per subcommand.
 
 pub mod cleanup;
+pub mod config;
 pub mod map;
 pub mod run;
 pub mod status;
@@ -32,8 +33,32 @@ pub enum Command {
     Status(View),
     /// The VIP map, decoded; works while no daemon runs.
     Map(View),
+    /// Check a configuration file, or show what is in force; touches nothing.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
     /// Remove everything that xvip has put on this host. Refuses while a daemon runs.
     Cleanup(Place),
+}
+
+/// What to do with a configuration file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether it is valid.
+    Check {
+        /// The file (YAML).
+        file: PathBuf,
+    },
+    /// Print every setting in force and where it comes from.
+    Show {
+        /// The file (YAML).
+        file: PathBuf,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
 }
 
 /// Which instance.
@@ -74,6 +99,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run { config } => async_runtime()?.block_on(run::run(&config)),
         Command::Status(view) => status::status(&view),
         Command::Map(view) => map::map(&view),
+        Command::Config { what: ConfigCommand::Check { file } } => config::check(&file),
+        Command::Config { what: ConfigCommand::Show { file, output } } => config::show(&file, output),
         Command::Cleanup(place) => async_runtime()?.block_on(cleanup::cleanup(&place)),
     }
 }

@@ -1,9 +1,11 @@
 //! `xvip run`: check everything, take the lock, start, loop, leave.
 
 use crate::{
-    cluster::{client, lease::LeaseApi},
-    config::Config,
+    admin,
+    cluster::{client, events::Recorder, lease::LeaseApi},
+    config::{Config, LogConfig, LogFormat, LogLevel},
     controller::{Controller, Event, Setup},
+    metrics::Metrics,
     model::election::Identity,
     node::{
         host,
@@ -11,6 +13,7 @@ use crate::{
         lock::Lock,
         netlink::{Changes, Netlink, next_change},
         pins::Pins,
+        scrape::FromMaps,
         start::{self, Started},
     },
     state::DaemonState,
@@ -19,6 +22,7 @@ use anyhow::Context as _;
 use aya::maps::{Map, MapData, RingBuf};
 use std::{
     io,
+    net::SocketAddr,
     os::{fd::AsRawFd, unix::net::UnixListener},
     path::Path,
     process::ExitCode,
@@ -41,10 +45,8 @@ const CLAIMS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).init();
-
     let config = Config::load(path)?;
+    start_log(&config.log);
     let node = match &config.node {
         Some(node) => node.clone(),
         None => host::node_name().context("cannot read the host name")?,
@@ -54,7 +56,9 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let timing = config.timing();
     let hold = timing.hold(timing.duration_s);
     let clients = client::connect(&config.api, &config.vips, hold).await?;
-    let api = LeaseApi::new(clients, &config.lease.namespace, &config.lease.name, hold);
+    let metrics = Metrics::default();
+    let api = LeaseApi::new(clients, &config.lease.namespace, &config.lease.name, hold)
+        .counted_by(metrics.clone());
     let (netlink, changes) = Netlink::open()?;
     start::check(&config, &pins, &netlink).await?;
     let lock = take_lock(&config.instance).await?;
@@ -63,12 +67,21 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
     let process = uuid::Uuid::new_v4().to_string();
     let me = Identity { node: node.clone(), process, boot_id };
-    let setup = Setup::new(&config, me, slot, generation, backed);
+    let mut setup = Setup::new(&config, me, slot, generation, backed);
+    setup.metrics = metrics.clone();
+    if config.events {
+        setup.recorder = Recorder::start(api.clone(), node.clone());
+    }
     let (events, inbox) = mpsc::channel(256);
     let (state, latest) = watch::channel(DaemonState::default());
     tokio::spawn(forward_signals(events.clone())?);
     tokio::spawn(forward_changes(changes, events.clone()));
     tokio::spawn(forward_claims(&pins, events.clone())?);
+    if let Some(port) = config.admin.port {
+        let address = SocketAddr::new(config.admin.address, port);
+        let registry = metrics.registry(Box::new(FromMaps(pins.clone())));
+        tokio::spawn(admin::serve(address, registry, latest.clone()));
+    }
     tokio::spawn(serve_state(lock.listener()?, latest)?);
     if config.kernel_log_level > 0 {
         log_from_kernel(&mut kernel);
@@ -77,6 +90,22 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     Controller::new(kernel, api, events, setup, state).run(inbox).await;
     tracing::info!(%node, "xvip has stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(config: &LogConfig) {
+    let level = match config.level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match config.format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 async fn take_lock(instance: &str) -> anyhow::Result<Lock> {

@@ -1,8 +1,11 @@
 //! Reading and writing the Lease, and the way between its JSON and the model.
 
-use crate::model::{
-    election::Written,
-    record::{LeaseWrite, Record, TenureNote, Version},
+use crate::{
+    metrics::Metrics,
+    model::{
+        election::Written,
+        record::{LeaseWrite, Record, TenureNote, Version},
+    },
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -15,6 +18,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// The annotation that carries the tenure.
 pub const TENURE: &str = "xvip.io/tenure";
@@ -34,6 +38,7 @@ pub struct LeaseApi {
     timeout: Duration,
     /// The last objects read or written: a PUT carries on what others have put into its base.
     recent: Arc<Mutex<VecDeque<Lease>>>,
+    metrics: Metrics,
 }
 
 /// A request that failed, in words for log and status.
@@ -66,13 +71,27 @@ impl LeaseApi {
             name: name.into(),
             timeout,
             recent: Arc::default(),
+            metrics: Metrics::default(),
         }
+    }
+
+    /// Counts requests there.
+    #[must_use]
+    pub fn counted_by(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// A linearizable read: GET without `resourceVersion`.
     pub async fn get(&self, attempt: usize) -> Result<Option<Record>, LeaseError> {
         let (endpoint, api) = self.api(attempt);
+        let begun = Instant::now();
         let answer = tokio::time::timeout(self.timeout, api.get_opt(&self.name)).await;
+        let outcome = match &answer {
+            Err(_) => "timeout",
+            Ok(Err(_)) => "error",
+            Ok(Ok(_)) => "ok",
+        };
+        self.metrics.request("get", outcome, begun.elapsed());
         match answer {
             Err(_) => Err(self.timed_out(endpoint)),
             Ok(Err(error)) => Err(failed(endpoint, &error)),
@@ -97,7 +116,16 @@ impl LeaseApi {
                 api.create(&params, &lease).await
             }
         };
-        match tokio::time::timeout(self.timeout, request).await {
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(self.timeout, request).await;
+        let outcome = match &answer {
+            Err(_) => "timeout",
+            Ok(Err(error)) if is_conflict(error) => "conflict",
+            Ok(Err(_)) => "error",
+            Ok(Ok(_)) => "ok",
+        };
+        self.metrics.request("put", outcome, begun.elapsed());
+        match answer {
             Err(_) => (Written::Failed, Some(self.timed_out(endpoint))),
             Ok(Ok(lease)) => {
                 let stored = record(&lease);
@@ -116,6 +144,16 @@ impl LeaseApi {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn namespaced_name(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+
+    /// A client for other objects of the Lease's namespace.
+    pub(super) fn client(&self, attempt: usize) -> (&str, Client, &str) {
+        let (endpoint, client) = &self.clients[attempt % self.clients.len()];
+        (endpoint, client.clone(), &self.namespace)
     }
 
     pub(super) fn api(&self, attempt: usize) -> (&str, Api<Lease>) {

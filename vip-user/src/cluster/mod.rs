@@ -1,5 +1,6 @@
 //! Kubernetes I/O: clients for the API servers, and the Lease.
 
 pub mod client;
+pub mod events;
 pub mod lease;
 pub mod watch;

@@ -5,6 +5,7 @@ use super::{
     time::BootNs,
     timing::Timing,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -16,6 +17,19 @@ use vip_common::{
 
 /// Index of the loopback interface, the same in every network namespace.
 pub const LOOPBACK: u32 = 1;
+
+/// Where a VIP that is held is put, so that this host takes its traffic in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// On `lo`: no other program mistakes it for an address of the interface.
+    #[default]
+    Loopback,
+    /// On the first answering interface, as kube-vip does: `ip addr show IF` shows it.
+    Interface,
+    /// Nowhere: kube-proxy or a CNI takes the traffic in by itself.
+    None,
+}
 
 /// A VIP and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +87,7 @@ pub fn desired(
     timings: &BTreeMap<u32, Timing>,
     vips: &[VipSpec],
     links: &[Link],
+    placement: Placement,
 ) -> Desired {
     let mut want = Desired::default();
     let answer = mask(links.iter().filter(|link| link.answer));
@@ -105,12 +120,25 @@ pub fn desired(
             want.vips.insert(ip, entry);
             want_groups(&mut want, vip.ip, links);
         }
-        if carried {
+        if carried && let Some(ifindex) = carrier(placement, links) {
             let valid_s = timing.duration_s + timing.linger.as_secs() as u32 + ADDRESS_SLACK_S;
-            want.addrs.insert(HostAddr { ip, ifindex: LOOPBACK }, AddrSpec::Vip { valid_s });
+            want.addrs.insert(HostAddr { ip, ifindex }, AddrSpec::Vip { valid_s });
         }
     }
     want
+}
+
+/// The interface that carries held VIPs: one that is up, if there is one.
+fn carrier(placement: Placement, links: &[Link]) -> Option<u32> {
+    let mut answering = links.iter().filter(|link| link.answer);
+    match placement {
+        Placement::Loopback => Some(LOOPBACK),
+        Placement::Interface => {
+            let first = answering.clone().next();
+            answering.find(|link| link.up).or(first).map(|link| link.ifindex)
+        }
+        Placement::None => None,
+    }
 }
 
 /// Every candidate is in the solicited-node group in advance: a report that is lost at a take-over
@@ -124,9 +152,9 @@ fn want_groups(want: &mut Desired, vip: IpAddr, links: &[Link]) {
     }
 }
 
-/// The lifetime of an address is this much longer than D plus linger, so that a refresh with every
-/// renewal never comes too late.
-const ADDRESS_SLACK_S: u32 = 5;
+/// The lifetime of an address is this much longer than D plus linger; half of it may pass before the
+/// address is refreshed.
+pub(super) const ADDRESS_SLACK_S: u32 = 20;
 
 enum Presence {
     /// Entries stay as they are: after a crash they are silent by their fence.

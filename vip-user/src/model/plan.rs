@@ -1,6 +1,6 @@
 //! The way from what the host looks like to what it should look like: actions in a safe order.
 
-use super::desired::{AddrSpec, Desired};
+use super::desired::{ADDRESS_SLACK_S, AddrSpec, Desired};
 use std::collections::{BTreeMap, BTreeSet};
 use vip_common::abi::{HostAddr, Iface, Ip, Port, Vip};
 
@@ -81,8 +81,7 @@ fn keeps(want: &Desired, addr: &HostAddr) -> bool {
 fn needs_adding(addr: HostAddr, spec: AddrSpec, have: &Actual) -> bool {
     match (spec, have.addrs.get(&addr)) {
         (_, None) => true,
-        // Within two seconds of the full lifetime: the last renewal has just refreshed it.
-        (AddrSpec::Vip { valid_s }, Some(left)) => left.saturating_add(2) < valid_s,
+        (AddrSpec::Vip { valid_s }, Some(left)) => left.saturating_add(ADDRESS_SLACK_S / 2) < valid_s,
         (AddrSpec::Group, Some(_)) => false,
     }
 }
@@ -93,7 +92,7 @@ mod tests {
 
     const IP: Ip = Ip::v4([192, 0, 2, 10]);
     const ADDR: HostAddr = HostAddr { ip: IP, ifindex: 1 };
-    const SPEC: AddrSpec = AddrSpec::Vip { valid_s: 10 };
+    const SPEC: AddrSpec = AddrSpec::Vip { valid_s: 27 };
 
     fn vip(generation: u64) -> Vip {
         Vip { slot: 0, _reserved: 0, generation, answer: 1, guard: 1 }
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn silence_comes_before_the_address_goes() {
-        let actions = plan(&wants(Some(0), false), &has(Some(7), Some(9)));
+        let actions = plan(&wants(Some(0), false), &has(Some(7), Some(20)));
         assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::DelAddr(ADDR)]);
     }
 
@@ -143,12 +142,12 @@ mod tests {
 
     #[test]
     fn a_reached_state_needs_nothing() {
-        assert_eq!(plan(&wants(Some(7), true), &has(Some(7), Some(9))), []);
+        assert_eq!(plan(&wants(Some(7), true), &has(Some(7), Some(20))), []);
     }
 
     #[test]
     fn a_lifetime_that_has_shrunk_is_refreshed() {
-        let actions = plan(&wants(Some(7), true), &has(Some(7), Some(7)));
+        let actions = plan(&wants(Some(7), true), &has(Some(7), Some(16)));
         assert_eq!(actions, [Action::AddAddr(ADDR, SPEC)]);
     }
 
@@ -156,7 +155,7 @@ mod tests {
     fn nothing_is_touched_before_the_api_has_spoken() {
         let mut want = wants(None, false);
         want.untouched.insert(IP);
-        assert_eq!(plan(&want, &has(Some(7), Some(9))), []);
+        assert_eq!(plan(&want, &has(Some(7), Some(20))), []);
     }
 
     #[test]

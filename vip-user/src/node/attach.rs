@@ -1,153 +1,65 @@
-//! Loading the programs and attaching them. Links are pinned, so they outlive the process, and
-//! replaced atomically, so that a restart loses no frame.
+//! Attaching the programs. Links are pinned, so they outlive the process, and replaced atomically, so
+//! that a restart or an upgrade loses no frame.
 
 use super::{
-    clock,
+    bpf, clsact,
     pins::{LinkKind, LinkPin, Pins, PinsError},
+    programs::{AttachError, Programs, Result, describe, errno},
 };
 use crate::config::Attach;
-use aya::{
-    Ebpf, EbpfLoader, TestRun as _,
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRunOptions, Xdp, XdpMode,
-        links::{FdLink, LinkError, PinnedLink},
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
-    },
+use aya::programs::{
+    LinkOrder, ProgramError, TcAttachType, XdpMode,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::TcAttachOptions,
 };
-use std::{io, path::Path, time::Duration};
-
-/// The stripped object that the build script made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xvip.bpf.o"));
-
-/// The object that holds the programs and maps.
-pub fn object() -> &'static [u8] {
-    OBJECT
-}
-
-/// The object of `cargo xtask bench packets`; the binary does not contain it.
-pub fn bench_object() -> &'static [u8] {
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.bpf.o"))
-}
-
-/// Fixed place of our filter on kernels before tcx (6.6): a restart finds and replaces it.
-const CLSACT_PRIORITY: u16 = 1;
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x7869);
-
-/// What loading needs, for messages.
-const RIGHTS: &str =
-    "the process needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN (or root)";
-
-/// What went wrong with a program.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The object could not be loaded.
-    #[error("cannot load the eBPF object{hint}")]
-    Load {
-        /// What to do about it.
-        hint: String,
-        /// Why.
-        #[source]
-        source: Box<aya::EbpfError>,
-    },
-    /// A program is missing from the object or was rejected.
-    #[error("cannot load program {program}")]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// Why.
-        #[source]
-        source: Box<ProgramError>,
-    },
-    /// A program was rejected for lack of rights: without CAP_PERFMON the verifier allows no variable
-    /// offsets into packets, which options and VLAN tags need.
-    #[error("cannot load program {program}: {RIGHTS}")]
-    Rights {
-        /// The program.
-        program: &'static str,
-    },
-    /// A program could not be attached.
-    #[error("cannot attach {kind} to interface {interface}: {why}")]
-    Attach {
-        /// The kind of link.
-        kind: &'static str,
-        /// The interface.
-        interface: String,
-        /// Why.
-        why: String,
-    },
-    /// Another program runs before the guard and could send frames around it.
-    #[error("the egress guard is not the first program on {interface}: the interface is unguarded")]
-    NotFirst {
-        /// The interface.
-        interface: String,
-    },
-    /// Userspace and BPF read different clocks.
-    #[error(
-        "CLOCK_BOOTTIME of this process differs from the kernel's by {0:?}: \
-         xvip must not run in a time namespace with an offset"
-    )]
-    Clock(Duration),
-    /// A pin could not be handled.
-    #[error(transparent)]
-    Pins(#[from] PinsError),
-}
-
-type Result<T> = std::result::Result<T, AttachError>;
-
-/// The loaded programs. Dropping it detaches nothing: links are pinned, programs live in their links.
-#[derive(Debug)]
-pub struct Programs {
-    ebpf: Ebpf,
-    pins: Pins,
-    tcx: bool,
-}
+use std::{io, path::Path};
 
 impl Programs {
-    /// Loads the object, with every map pinned (or taken from its pin), and all programs.
-    pub fn load(pins: &Pins, log_level: u8) -> Result<Self> {
-        let mut loader = EbpfLoader::new();
-        loader.override_global("AYA_LOG_LEVEL", &log_level, true);
-        for name in Pins::map_names() {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        let ebpf = loader.load(OBJECT).map_err(|source| AttachError::Load {
-            hint: if permission_denied(&source) { format!(": {RIGHTS}") } else { String::new() },
-            source: Box::new(source),
-        })?;
-        let mut programs = Self { ebpf, pins: pins.clone(), tcx: true };
-        for program in ["xvip_ingress", "xvip_egress"] {
-            let classifier = programs.classifier(program)?;
-            classifier.load().map_err(rejected(program))?;
-        }
-        programs.check_clock()?;
-        Ok(programs)
-    }
-
-    /// The loaded object, for its ring buffer and for debug logs.
-    pub fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
-    }
-
     /// Attaches the egress guard as the first program, or replaces the one that is there.
-    pub fn attach_guard(&mut self, interface: &str, ifindex: u32) -> Result<()> {
-        self.attach_tc(interface, ifindex, LinkKind::Guard)?;
-        self.check_guard(interface)
+    pub fn attach_guard(&mut self, interface: &str, ifindex: u32) -> Result<LinkKind> {
+        let kind = self.attach_tc(interface, ifindex, LinkKind::Guard)?;
+        if kind == LinkKind::Guard && !self.guards_first(ifindex) {
+            return Err(AttachError::NotFirst { interface: interface.into() });
+        }
+        Ok(kind)
     }
 
-    /// Whether the guard is the first program at TC egress.
-    pub fn check_guard(&mut self, interface: &str) -> Result<()> {
-        if !self.tcx {
-            return Ok(());
+    /// Whether a pinned link still is what was attached, to this interface and with our program. The
+    /// guard must also be the first program at TC egress. clsact has no links to look at: see
+    /// [`Netlink::has_filter`](super::netlink::Netlink::has_filter).
+    pub fn is_intact(&self, interface: &str, ifindex: u32, kind: LinkKind) -> bool {
+        if kind.is_clsact() {
+            return true;
         }
-        let ours = self.classifier("xvip_egress")?.info().map(|info| info.id());
-        let first = SchedClassifier::query_tcx(interface, TcAttachType::Egress)
-            .ok()
-            .and_then(|(_, programs)| programs.first().map(aya::programs::ProgramInfo::id));
-        if ours.ok().is_some_and(|ours| Some(ours) == first) {
-            Ok(())
-        } else {
-            Err(AttachError::NotFirst { interface: interface.into() })
+        let pin = LinkPin { interface: interface.into(), ifindex, kind };
+        let ours = self.ids.get(kind.program());
+        let attached = bpf::link_info(&self.pins.link(&pin))
+            .is_ok_and(|info| info.ifindex == ifindex && Some(&info.program) == ours);
+        attached && (kind != LinkKind::Guard || self.guards_first(ifindex))
+    }
+
+    /// Only guards of xvip, of whichever instance, stand before ours: a guard never lets a frame
+    /// around the ones behind it.
+    fn guards_first(&self, ifindex: u32) -> bool {
+        let guards = self.guards();
+        for link in bpf::egress_links(ifindex).unwrap_or_default() {
+            match guards.iter().find(|(id, _)| *id == link) {
+                Some((_, ours)) if *ours => return true,
+                Some(_) => {}
+                None => return false,
+            }
         }
+        false
+    }
+
+    /// Link ids of all guards that are pinned, and whether they are of this instance and version.
+    fn guards(&self) -> Vec<(u32, bool)> {
+        let pins = self.pins.everyones_guards();
+        let guards = pins.into_iter().filter_map(|path| {
+            let ours = path.starts_with(self.pins.dir());
+            bpf::link_info(&path).ok().map(|info| (info.id, ours))
+        });
+        guards.collect()
     }
 
     /// Attaches what answers: native XDP, TC ingress or generic XDP, as asked for. Says what is in
@@ -171,12 +83,23 @@ impl Programs {
             },
         };
         for pin in self.pins.links() {
-            let other = pin.kind != kind && pin.kind != LinkKind::Guard;
-            if pin.interface == interface && other {
-                self.pins.remove(&self.pins.link(&pin))?;
+            if pin.interface == interface && pin.kind != kind && !pin.kind.is_guard() {
+                detach(&self.pins, &pin)?;
             }
         }
         Ok((kind, why))
+    }
+
+    /// Removes what is pinned for interfaces other than these (name and index): they are gone, were
+    /// made anew, or are not configured any more.
+    pub fn detach_all_but(&self, kept: &[(&str, u32)]) -> Result<()> {
+        for pin in self.pins.links() {
+            if !kept.contains(&(pin.interface.as_str(), pin.ifindex)) {
+                tracing::info!(interface = %pin.interface, ifindex = pin.ifindex, kind = pin.kind.name(), "detached");
+                detach(&self.pins, &pin)?;
+            }
+        }
+        Ok(())
     }
 
     fn attach_xdp(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> Result<LinkKind> {
@@ -208,24 +131,12 @@ impl Programs {
         Ok(kind)
     }
 
-    /// Programs for multi-buffer frames need 5.18; before that the plain one is loaded.
-    fn load_xdp(&mut self) -> Result<&'static str> {
-        for program in ["xvip_xdp", "xvip_xdp_linear"] {
-            let xdp = self.xdp(program)?;
-            match xdp.load() {
-                Ok(()) | Err(ProgramError::AlreadyLoaded) => return Ok(program),
-                Err(_) if program == "xvip_xdp" => {}
-                Err(error) => return Err(rejected(program)(error)),
-            }
-        }
-        unreachable_program()
-    }
-
     fn attach_tc(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> Result<LinkKind> {
-        let (program, direction) = match kind {
-            LinkKind::Guard => ("xvip_egress", TcAttachType::Egress),
-            _ => ("xvip_ingress", TcAttachType::Ingress),
-        };
+        if !self.tcx {
+            return self.attach_clsact(interface, ifindex, kind);
+        }
+        let program = kind.program();
+        let direction = if kind.is_guard() { TcAttachType::Egress } else { TcAttachType::Ingress };
         let pin = LinkPin { interface: interface.into(), ifindex, kind };
         let path = self.pins.link(&pin);
         let failed =
@@ -254,79 +165,34 @@ impl Programs {
             }
             // tcx came with 6.6; before that, EINVAL.
             Err(error) if errno(&error) == Some(libc::EINVAL) => {
-                attach_clsact(classifier, interface, direction).map_err(failed)?;
                 self.tcx = false;
+                return self.attach_clsact(interface, ifindex, kind);
             }
             Err(error) => return Err(failed(describe(&error))),
         }
         Ok(kind)
     }
 
-    /// Compares `CLOCK_BOOTTIME` with what programs read: a time namespace shifts only the former,
-    /// and every fence would be off by as much.
-    fn check_clock(&mut self) -> Result<()> {
-        const TOLERANCE: Duration = Duration::from_millis(200);
-        let xdp = self.xdp("xvip_clock")?;
-        xdp.load().map_err(rejected("xvip_clock"))?;
-        let frame = [0_u8; 64];
-        let mut out = [0_u8; 64];
-        let before = clock::boot();
-        let options = TestRunOptions {
-            data_in: Some(&frame),
-            data_out: Some(&mut out),
-            ..TestRunOptions::default()
-        };
-        xdp.test_run(options).map_err(rejected("xvip_clock"))?;
-        let after = clock::boot();
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&out[..8]);
-        let kernel = u64::from_ne_bytes(bytes);
-        let off = before.0.saturating_sub(kernel).max(kernel.saturating_sub(after.0));
-        let off = Duration::from_nanos(off);
-        if off > TOLERANCE { Err(AttachError::Clock(off)) } else { Ok(()) }
-    }
-
-    fn xdp(&mut self, program: &'static str) -> Result<&mut Xdp> {
-        let found = self.ebpf.program_mut(program).map(TryInto::try_into);
-        found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
-    }
-
-    fn classifier(&mut self, program: &'static str) -> Result<&mut SchedClassifier> {
-        let found = self.ebpf.program_mut(program).map(TryInto::try_into);
-        found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
+    /// A filter of clsact outlives the process by itself; its program is pinned as a note of it.
+    fn attach_clsact(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> Result<LinkKind> {
+        let kind = kind.on_clsact();
+        let path = self.pins.link(&LinkPin { interface: interface.into(), ifindex, kind });
+        let failed =
+            |why: String| AttachError::Attach { kind: kind.name(), interface: interface.into(), why };
+        self.pins.remove(&path)?;
+        let classifier = self.classifier(kind.program())?;
+        clsact::attach(classifier, interface, kind).map_err(|error| failed(describe(&error)))?;
+        classifier.pin(&path).map_err(|error| failed(error.to_string()))?;
+        Ok(kind)
     }
 }
 
-fn unreachable_program() -> Result<&'static str> {
-    Err(rejected("xvip_xdp")(ProgramError::NotLoaded))
-}
-
-/// On kernels without tcx the filter lives in the clsact qdisc and needs no pin.
-fn attach_clsact(
-    classifier: &mut SchedClassifier,
-    interface: &str,
-    direction: TcAttachType,
-) -> std::result::Result<(), String> {
-    // It may be there already: the attachment tells.
-    let _ = qdisc_add_clsact(interface);
-    let options =
-        NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, ..NlOptions::default() };
-    let id = classifier
-        .attach_with_options(interface, direction, TcAttachOptions::Netlink(options))
-        .or_else(|_| {
-            let link = SchedClassifierLink::attached(
-                interface,
-                direction,
-                CLSACT_PRIORITY,
-                CLSACT_HANDLE,
-                None,
-            );
-            link.map_err(ProgramError::from).and_then(|link| classifier.attach_to_link(link))
-        })
-        .map_err(|error| describe(&error))?;
-    // The filter must outlive the process; dropping the link would remove it.
-    std::mem::forget(classifier.take_link(id).map_err(|error| describe(&error))?);
-    Ok(())
+/// Detaches what a pin stands for, and removes it.
+pub fn detach(pins: &Pins, pin: &LinkPin) -> std::result::Result<(), PinsError> {
+    if pin.kind.is_clsact() {
+        clsact::detach(&pin.interface, pin.kind);
+    }
+    pins.remove(&pins.link(pin))
 }
 
 fn pinned(path: &Path) -> std::result::Result<Option<FdLink>, String> {
@@ -342,47 +208,4 @@ fn pinned(path: &Path) -> std::result::Result<Option<FdLink>, String> {
 /// The interface of the link is gone: `bpf_link_update` says ENOLINK.
 fn is_dead_link(error: &ProgramError) -> bool {
     errno(error) == Some(libc::ENOLINK)
-}
-
-fn errno(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    }
-}
-
-fn describe(error: &ProgramError) -> String {
-    match error {
-        ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
-            Some(libc::EBUSY) => "another XDP program is attached there".into(),
-            Some(libc::EOPNOTSUPP) => "the driver has no native XDP".into(),
-            _ => error.io_error.to_string(),
-        },
-        other => other.to_string(),
-    }
-}
-
-fn rejected(program: &'static str) -> impl Fn(ProgramError) -> AttachError {
-    move |source| match source {
-        ProgramError::LoadError { io_error, .. }
-            if io_error.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            AttachError::Rights { program }
-        }
-        source => AttachError::Program { program, source: Box::new(source) },
-    }
-}
-
-fn permission_denied(error: &aya::EbpfError) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-        {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

@@ -1,6 +1,6 @@
 //! The seam between the controller and the host: the kernel on one side, a fake in tests.
 
-use super::{announce::Announcer, attach::AttachError, maps::MapsError, netlink::NetlinkError};
+use super::{announce::Announcer, maps::MapsError, netlink::NetlinkError, programs::AttachError};
 use crate::model::{
     desired::Link,
     plan::{Action, Actual},
@@ -36,6 +36,10 @@ pub trait Dataplane {
 
     /// The interfaces that xvip was told to use; attaches programs where they are missing.
     fn links(&mut self) -> impl Future<Output = Result<Vec<Link>, HostError>>;
+
+    /// Whether every program and pin still is where [`links`](Self::links) put it. Nothing tells when
+    /// somebody detaches a link, so this is asked often.
+    fn is_guarded(&mut self) -> impl Future<Output = bool>;
 
     /// Changes one thing.
     fn apply(&mut self, action: Action) -> impl Future<Output = Result<(), HostError>>;

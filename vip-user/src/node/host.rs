@@ -24,6 +24,12 @@ pub fn node_name() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_ascii_lowercase())
 }
 
+/// Whether tcx may be used. `XVIP_NO_TCX` plays a kernel before 6.6 in tests.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
+pub fn tcx_allowed() -> bool {
+    std::env::var_os("XVIP_NO_TCX").is_none()
+}
+
 /// The cookie of this network namespace (`SO_NETNS_COOKIE`, kernel 5.14): unique until the next boot.
 pub fn netns_cookie() -> io::Result<u64> {
     let socket = UnixDatagram::unbound()?;

@@ -2,11 +2,11 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
-    attach::{AttachError, Programs},
     dataplane::{Dataplane, HostError, drained},
     maps::{Maps, SlotRecord},
     netlink::{HostLink, Netlink},
     pins::LinkKind,
+    programs::Programs,
 };
 use crate::{
     config::{Attach, Config},
@@ -31,7 +31,21 @@ struct Configured {
     name: String,
     bit: u8,
     answer: bool,
-    attached: Option<(u32, Option<LinkKind>)>,
+    attached: Option<Attached>,
+}
+
+/// What is on an interface.
+#[derive(Clone, Copy, Debug)]
+struct Attached {
+    ifindex: u32,
+    guard: LinkKind,
+    answers: Option<LinkKind>,
+}
+
+impl Attached {
+    fn kinds(self) -> impl Iterator<Item = LinkKind> {
+        std::iter::once(self.guard).chain(self.answers)
+    }
 }
 
 /// The real host.
@@ -84,37 +98,52 @@ impl Kernel {
     ///
     /// A NIC takes the tags off (rxvlan offload, on by default) before XDP sees a frame, so with VLAN
     /// devices above it XDP would answer questions of other VLANs. TC knows the tag.
-    fn ensure_attached(
+    async fn ensure_attached(
         &mut self,
         index: usize,
         link: &HostLink,
         vlans: bool,
-    ) -> Result<(), AttachError> {
-        let configured = &mut self.configured[index];
-        let known = configured.attached.filter(|(ifindex, _)| *ifindex == link.ifindex);
-        if known.is_some() {
-            match self.programs.check_guard(&link.name) {
-                Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(interface = %link.name, %error, "guard is put back"),
+    ) -> Result<(), HostError> {
+        let known = self.configured[index].attached.filter(|known| known.ifindex == link.ifindex);
+        if let Some(known) = known {
+            if self.is_intact(link, known).await? {
+                return Ok(());
             }
+            tracing::warn!(interface = %link.name, "programs were taken away and are put back");
         }
-        self.programs.attach_guard(&link.name, link.ifindex)?;
-        let mut kind = known.and_then(|(_, kind)| kind);
-        if configured.answer && kind.is_none() {
+        self.programs.keep_pinned()?;
+        let guard = self.programs.attach_guard(&link.name, link.ifindex)?;
+        let mut attached = Attached { ifindex: link.ifindex, guard, answers: None };
+        if self.configured[index].answer {
             let mode = if vlans && self.attach == Attach::Auto { Attach::Tc } else { self.attach };
-            let (attached, why) = self.programs.attach_ingress(&link.name, link.ifindex, mode)?;
-            kind = Some(attached);
+            let (kind, why) = self.programs.attach_ingress(&link.name, link.ifindex, mode)?;
+            attached.answers = Some(kind);
             let why = why.or_else(|| (mode != self.attach).then(|| "it carries VLAN devices".into()));
+            let subject = format!("attach {}", link.name);
             if let Some(why) = why {
-                tracing::warn!(interface = %link.name, mode = attached.name(), %why, "native XDP is not possible");
-                self.problems.insert(
-                    format!("attach {}", link.name),
-                    format!("native XDP is not possible ({why}); answering at TC ingress"),
-                );
+                tracing::warn!(interface = %link.name, mode = kind.name(), %why, "native XDP is not possible");
+                let why = format!("native XDP is not possible ({why}); answering at TC ingress");
+                self.problems.insert(subject, why);
+            } else {
+                self.problems.remove(&subject);
             }
         }
-        configured.attached = Some((link.ifindex, kind));
+        self.configured[index].attached = Some(attached);
         Ok(())
+    }
+
+    async fn is_intact(&self, link: &HostLink, attached: Attached) -> Result<bool, HostError> {
+        for kind in attached.kinds() {
+            let there = if kind.is_clsact() {
+                self.netlink.has_filter(link.ifindex, kind.is_guard()).await?
+            } else {
+                self.programs.is_intact(&link.name, link.ifindex, kind)
+            };
+            if !there {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn record(&self, tenure: &Tenure, duration_s: u32, generation: u64) -> SlotRecord {
@@ -140,6 +169,7 @@ impl Dataplane for Kernel {
     async fn links(&mut self) -> Result<Vec<Link>, HostError> {
         let host = self.netlink.links().await?;
         self.links.clear();
+        let mut present = Vec::new();
         for index in 0..self.configured.len() {
             let Configured { name, bit, answer, .. } = self.configured[index].clone();
             let problem = format!("interface {name}");
@@ -149,8 +179,9 @@ impl Dataplane for Kernel {
                 self.problems.insert(problem, "it does not exist or has no MAC address".into());
                 continue;
             };
+            present.push((name.clone(), link.ifindex));
             let vlans = host.iter().any(|other| other.vlan_of == Some(link.ifindex));
-            let guarded = match self.ensure_attached(index, link, vlans) {
+            let guarded = match self.ensure_attached(index, link, vlans).await {
                 Ok(()) => {
                     self.problems.remove(&problem);
                     true
@@ -164,7 +195,24 @@ impl Dataplane for Kernel {
             let up = link.up && guarded;
             self.links.push(Link { ifindex: link.ifindex, bit, answer, mac, up });
         }
+        let present: Vec<_> = present.iter().map(|(name, index)| (name.as_str(), *index)).collect();
+        self.programs.detach_all_but(&present)?;
         Ok(self.links.clone())
+    }
+
+    async fn is_guarded(&mut self) -> bool {
+        if !self.programs.are_pinned() {
+            return false;
+        }
+        for configured in &self.configured {
+            let Some(attached) = configured.attached else { continue };
+            let (name, ifindex) = (configured.name.clone(), attached.ifindex);
+            let link = HostLink { name, ifindex, mac: None, up: true, vlan_of: None };
+            if !self.is_intact(&link, attached).await.unwrap_or(false) {
+                return false;
+            }
+        }
+        true
     }
 
     async fn apply(&mut self, action: Action) -> Result<(), HostError> {

@@ -2,8 +2,10 @@
 
 pub mod announce;
 pub mod attach;
+pub mod bpf;
 pub mod cleanup;
 pub mod clock;
+pub mod clsact;
 pub mod dataplane;
 pub mod host;
 pub mod kernel;
@@ -11,5 +13,7 @@ pub mod lock;
 pub mod maps;
 pub mod netlink;
 pub mod pins;
+pub mod programs;
+pub mod scrape;
 pub mod start;
 pub mod sysctl;

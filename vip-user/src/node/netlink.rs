@@ -67,13 +67,18 @@ pub type Neighbour = (IpAddr, [u8; 6]);
 /// The netlink connection.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Netlink {
     /// Opens a connection, and the stream of changes of links and addresses.
     pub fn open() -> Result<(Self, Changes)> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Tc,
+        ];
         let (connection, handle, changes) =
             rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Socket)?;
         tokio::spawn(connection);

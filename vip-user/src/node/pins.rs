@@ -42,14 +42,25 @@ pub enum LinkKind {
     Native,
     /// XDP in the stack.
     Generic,
-    /// The same program at TC ingress (tcx).
+    /// The same decision at TC ingress (tcx).
     TcIngress,
     /// The egress guard (tcx).
     Guard,
+    /// The same decision at TC ingress (clsact, kernels before 6.6).
+    ClsactIngress,
+    /// The egress guard (clsact).
+    ClsactGuard,
 }
 
 impl LinkKind {
-    const ALL: [Self; 4] = [Self::Native, Self::Generic, Self::TcIngress, Self::Guard];
+    const ALL: [Self; 6] = [
+        Self::Native,
+        Self::Generic,
+        Self::TcIngress,
+        Self::Guard,
+        Self::ClsactIngress,
+        Self::ClsactGuard,
+    ];
 
     /// The name in pins and status.
     pub const fn name(self) -> &'static str {
@@ -58,6 +69,37 @@ impl LinkKind {
             Self::Generic => "generic",
             Self::TcIngress => "tc",
             Self::Guard => "guard",
+            Self::ClsactIngress => "clsact-tc",
+            Self::ClsactGuard => "clsact-guard",
+        }
+    }
+
+    /// The program that it runs.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Native | Self::Generic => "xvip_xdp",
+            Self::TcIngress | Self::ClsactIngress => "xvip_ingress",
+            Self::Guard | Self::ClsactGuard => "xvip_egress",
+        }
+    }
+
+    /// Whether it stops claims at egress.
+    pub const fn is_guard(self) -> bool {
+        matches!(self, Self::Guard | Self::ClsactGuard)
+    }
+
+    /// Whether it is a filter of the clsact qdisc; the pin is a note of it and keeps nothing alive.
+    pub const fn is_clsact(self) -> bool {
+        matches!(self, Self::ClsactIngress | Self::ClsactGuard)
+    }
+
+    /// The same on a kernel without tcx.
+    #[must_use]
+    pub const fn on_clsact(self) -> Self {
+        match self {
+            Self::Guard => Self::ClsactGuard,
+            Self::TcIngress => Self::ClsactIngress,
+            other => other,
         }
     }
 }
@@ -210,6 +252,17 @@ impl Pins {
         links
     }
 
+    /// Pinned guards of every instance and version under the root.
+    pub fn everyones_guards(&self) -> Vec<PathBuf> {
+        let guards = sub_paths(&self.root).into_iter().flat_map(|instance| sub_paths(&instance));
+        let guards = guards.flat_map(|version| sub_paths(&version));
+        let is_guard = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(parse_link).is_some_and(|pin| pin.kind == LinkKind::Guard)
+        };
+        guards.filter(is_guard).collect()
+    }
+
     /// Removes one pin; a link is detached by that. Nothing there is fine.
     pub fn remove(&self, path: &Path) -> Result<(), PinsError> {
         match fs::remove_file(path) {
@@ -230,6 +283,11 @@ impl Pins {
             }
         }
     }
+}
+
+fn sub_paths(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 fn parse_link(file_name: &str) -> Option<LinkPin> {

@@ -1,12 +1,12 @@
 //! From a configuration to a host that is ready: everything is checked first, then changed.
 
 use super::{
-    attach::{AttachError, Programs},
     host,
     kernel::Kernel,
     maps::{Maps, MapsError, SlotRecord, string, text},
     netlink::{Changes, Netlink, NetlinkError},
     pins::{Pins, PinsError},
+    programs::{AttachError, Programs},
     sysctl::{self, SYSCTLS},
 };
 use crate::{

@@ -1,0 +1,158 @@
+//! What can be known about a configuration without looking at the host.
+
+use super::{Config, ConfigError, LeaseConfig, OnStop};
+use crate::model::timing::MAX_DURATION_S;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+impl Config {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let name_ok = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 32
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if !name_ok(&self.instance) {
+            return refuse("instance", &self.instance, "1 to 32 letters, digits, - and _");
+        }
+        if self.node.as_deref().is_some_and(|node| node.is_empty() || node.len() > 253) {
+            return refuse("node", "the name", "1 to 253 characters, the name of the Node object");
+        }
+        if self.vips.is_empty() {
+            return refuse("vips", "an empty list", "at least one address");
+        }
+        let mut seen = BTreeSet::new();
+        for vip in &self.vips {
+            if !seen.insert(vip.to_canonical()) {
+                return refuse("vips", vip, "each address may be listed once");
+            }
+            if let Some(why) = unusable(*vip) {
+                return refuse("vips", vip, why);
+            }
+        }
+        self.check_interfaces()?;
+        if self.lease.name.is_empty() || self.lease.name.len() > 253 {
+            return refuse("lease.name", &self.lease.name, "1 to 253 characters");
+        }
+        if self.lease.namespace.is_empty() || self.lease.namespace.len() > 63 {
+            return refuse("lease.namespace", &self.lease.namespace, "1 to 63 characters");
+        }
+        if self.kernel_log_level > 5 {
+            return refuse("kernel_log_level", self.kernel_log_level, "0 (off) to 5 (trace)");
+        }
+        if self.admin.port == Some(0) {
+            return refuse("admin.port", 0, "1 to 65535; leave it out for no port at all");
+        }
+        self.check_timing()
+    }
+
+    fn check_interfaces(&self) -> Result<(), ConfigError> {
+        if self.interfaces.is_empty() {
+            return refuse("interfaces", "an empty list", "at least one interface");
+        }
+        let mut seen = BTreeSet::new();
+        for (field, name) in (self.interfaces.iter().map(|name| ("interfaces", name)))
+            .chain(self.guard.iter().map(|name| ("guard", name)))
+        {
+            if name.is_empty() || name.len() > 15 {
+                return refuse(field, format!("{name:?}"), "interface names have 1 to 15 characters");
+            }
+            if name == "lo" {
+                return refuse(field, name, "a device with a path to the VIPs' segment");
+            }
+            if !seen.insert(name) {
+                return refuse(
+                    field,
+                    name,
+                    "each interface may be named once, in one of the two lists",
+                );
+            }
+        }
+        if seen.len() > 64 {
+            return refuse("interfaces", seen.len(), "at most 64 interfaces, guarded ones included");
+        }
+        Ok(())
+    }
+
+    fn check_timing(&self) -> Result<(), ConfigError> {
+        let timing = self.timing();
+        let LeaseConfig { duration_s, clock_error_percent, foreign_grace_s, .. } = self.lease;
+        if !(1..=MAX_DURATION_S).contains(&duration_s) {
+            return refuse("lease.duration_s", duration_s, "1 to 600 whole seconds");
+        }
+        if clock_error_percent > 40 {
+            return refuse("lease.clock_error_percent", clock_error_percent, "0 to 40; 10 is safe");
+        }
+        let least = least_margin_ms(u64::from(duration_s) * 1_000);
+        if timing.margin < Duration::from_millis(least) {
+            return refuse(
+                "lease.margin_ms",
+                timing.margin.as_millis(),
+                format!("at least {least} ms (50 ms, and 0.002 of lease.duration_s)"),
+            );
+        }
+        let hold = timing.hold(duration_s);
+        if timing.renew_every < Duration::from_millis(100) || timing.renew_every * 2 > hold {
+            return refuse(
+                "lease.renew_ms",
+                timing.renew_every.as_millis(),
+                format!(
+                    "at least 100 ms, and two attempts must fit into the fence of {} ms \
+                     (duration_s {duration_s} s less {clock_error_percent} % less margin {} ms)",
+                    hold.as_millis(),
+                    timing.margin.as_millis()
+                ),
+            );
+        }
+        if foreign_grace_s.is_some_and(|grace| grace < u64::from(duration_s)) {
+            let grace = foreign_grace_s.unwrap_or_default();
+            return refuse("lease.foreign_grace_s", grace, "at least lease.duration_s");
+        }
+        if self.linger_ms > 60_000 {
+            return refuse("linger_ms", self.linger_ms, "0 to 60000");
+        }
+        if self.on_stop == OnStop::Keep && duration_s < 10 {
+            return refuse(
+                "on_stop",
+                "keep",
+                format!(
+                    "a fence that outlives a restart: lease.duration_s of 10 or more, not {duration_s}"
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn least_margin_ms(duration_ms: u64) -> u64 {
+    (duration_ms / 500).max(50)
+}
+
+fn refuse<T>(
+    field: &'static str,
+    value: impl ToString,
+    allowed: impl Into<String>,
+) -> Result<T, ConfigError> {
+    Err(ConfigError::Value { field, value: value.to_string(), allowed: allowed.into() })
+}
+
+/// Why an address can never be a VIP, whatever the host looks like.
+fn unusable(vip: IpAddr) -> Option<&'static str> {
+    let unicast = "a unicast address of the segment is needed";
+    match vip {
+        IpAddr::V4(v4) if v4.is_unspecified() || v4.octets()[0] == 0 => Some(unicast),
+        IpAddr::V4(v4) if v4.is_loopback() => Some("loopback addresses never leave a host"),
+        IpAddr::V4(v4) if v4.is_multicast() || v4.octets()[0] >= 240 => Some(unicast),
+        IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST => Some(unicast),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("write an IPv4 address as a.b.c.d"),
+        IpAddr::V6(v6) if v6.is_unspecified() || v6.is_multicast() => Some(unicast),
+        IpAddr::V6(v6) if v6.is_loopback() => Some("loopback addresses never leave a host"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Some("link-local addresses belong to one interface; a global or unique local one is needed")
+        }
+        _ => None,
+    }
+}

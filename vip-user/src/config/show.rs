@@ -1,0 +1,68 @@
+//! The values that are in force, and where each comes from.
+
+use super::Config;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One setting, as `xvip config show` prints it.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct Setting {
+    /// The field, with dots.
+    pub field: String,
+    /// Its value in force.
+    pub value: Value,
+    /// `file`, `default`, or what it was computed from.
+    pub source: String,
+}
+
+impl Config {
+    /// Every setting. `text` is what the configuration was parsed from, `node` the node's name as the
+    /// host tells it.
+    pub fn settings(&self, text: &str, node: &str) -> Vec<Setting> {
+        let written: Value = serde_norway::from_str(text).unwrap_or_default();
+        let (mut in_file, mut all) = (BTreeMap::new(), BTreeMap::new());
+        flatten("", &written, &mut in_file);
+        flatten("", &serde_json::to_value(self).unwrap_or_default(), &mut all);
+        let timing = self.timing();
+        let grace = timing.foreign_wait(timing.duration_s).as_secs();
+        let computed: [(&str, Value, &str); 4] = [
+            ("node", node.into(), "NODE_NAME, else the host name"),
+            (
+                "lease.renew_ms",
+                (timing.renew_every.as_millis() as u64).into(),
+                "lease.duration_s / 5, at least 500",
+            ),
+            (
+                "lease.margin_ms",
+                (timing.margin.as_millis() as u64).into(),
+                "50, or 0.002 of lease.duration_s",
+            ),
+            ("lease.foreign_grace_s", grace.into(), "2 * lease.duration_s + 10"),
+        ];
+        let setting = |(field, value): (String, Value)| {
+            if in_file.contains_key(&field) {
+                return Setting { field, value, source: "file".into() };
+            }
+            match computed.iter().find(|(name, ..)| *name == field) {
+                Some((_, value, from)) => {
+                    Setting { field, value: value.clone(), source: format!("computed: {from}") }
+                }
+                None => Setting { field, value, source: "default".into() },
+            }
+        };
+        all.into_iter().map(setting).collect()
+    }
+}
+
+/// Nested objects as dotted fields. Lists are values.
+fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
+    let Value::Object(fields) = value else {
+        into.insert(prefix.into(), value.clone());
+        return;
+    };
+    for (name, value) in fields {
+        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        flatten(&name, value, into);
+    }
+}

@@ -1,0 +1,166 @@
+//! The few commands of bpf(2) that aya does not offer: maps whose value size is known only at run time
+//! (another version's), and looking at links without the right to open programs by id.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    path::Path,
+};
+
+const MAP_LOOKUP: libc::c_int = 1;
+const MAP_UPDATE: libc::c_int = 2;
+const MAP_NEXT_KEY: libc::c_int = 4;
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const OBJ_INFO: libc::c_int = 15;
+const PROG_QUERY: libc::c_int = 16;
+
+/// `enum bpf_attach_type` of `include/uapi/linux/bpf.h` (6.6).
+const TCX_EGRESS: u32 = 47;
+/// Programs on one hook of one interface that are looked at.
+const MAX_QUERIED: usize = 64;
+
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct ObjectAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct InfoAttr {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+#[repr(C)]
+struct QueryAttr {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    _pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// What a link is attached to; the head of `struct bpf_link_info`, which is the same for XDP and tcx.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkInfo {
+    kind: u32,
+    /// Id of the link.
+    pub id: u32,
+    /// Id of its program.
+    pub program: u32,
+    _pad: u32,
+    /// The interface; 0 once it is gone or the link was detached.
+    pub ifindex: u32,
+    _rest: [u32; 27],
+}
+
+/// Opens what is pinned.
+pub fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    let fd = call(OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins an open object.
+pub fn pin(path: &Path, object: BorrowedFd<'_>) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let fd = object.as_raw_fd().cast_unsigned();
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd, flags: 0 };
+    call(OBJ_PIN, &mut attr).map(drop)
+}
+
+/// What a pinned link is attached to.
+pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
+    let link = get(path)?;
+    let mut info = LinkInfo::default();
+    let mut attr = InfoAttr {
+        fd: link.as_raw_fd().cast_unsigned(),
+        len: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    call(OBJ_INFO, &mut attr)?;
+    Ok(info)
+}
+
+/// Ids of the links at TC egress (tcx, kernel 6.6) in the order in which they run; 0 stands for a
+/// program that was attached without a link.
+pub fn egress_links(ifindex: u32) -> io::Result<Vec<u32>> {
+    let (mut programs, mut links) = ([0_u32; MAX_QUERIED], [0_u32; MAX_QUERIED]);
+    let mut attr = QueryAttr {
+        ifindex,
+        attach_type: TCX_EGRESS,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: programs.as_mut_ptr() as u64,
+        count: MAX_QUERIED as u32,
+        _pad: 0,
+        prog_attach_flags: 0,
+        link_ids: links.as_mut_ptr() as u64,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    call(PROG_QUERY, &mut attr)?;
+    Ok(links[..(attr.count as usize).min(MAX_QUERIED)].to_vec())
+}
+
+/// All keys of a map.
+pub fn keys(map: BorrowedFd<'_>, key_size: usize) -> io::Result<Vec<Vec<u8>>> {
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let mut next = vec![0_u8; key_size];
+        let last = keys.last().map_or(0, |key| key.as_ptr() as u64);
+        let mut attr = element(map, last, next.as_mut_ptr() as u64);
+        match call(MAP_NEXT_KEY, &mut attr) {
+            Ok(_) => keys.push(next),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The value under a key.
+pub fn lookup(map: BorrowedFd<'_>, key: &[u8], value_size: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0_u8; value_size];
+    let mut attr = element(map, key.as_ptr() as u64, value.as_mut_ptr() as u64);
+    call(MAP_LOOKUP, &mut attr)?;
+    Ok(value)
+}
+
+/// Stores a value, which must have the map's value size.
+pub fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let mut attr = element(map, key.as_ptr() as u64, value.as_ptr() as u64);
+    call(MAP_UPDATE, &mut attr).map(drop)
+}
+
+fn element(map: BorrowedFd<'_>, key: u64, value: u64) -> ElementAttr {
+    ElementAttr { map_fd: map.as_raw_fd().cast_unsigned(), _pad: 0, key, value, flags: 0 }
+}
+
+fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
+    // SAFETY: every attribute structure of this file is the head of `union bpf_attr` for its command,
+    // and its pointers are to buffers that live through the call and are as long as the map says.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+}

@@ -1,0 +1,258 @@
+//! Loading the programs, and the maps that they share with this process.
+
+use super::{
+    bpf, clock,
+    pins::{Pins, PinsError},
+};
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _,
+    programs::{ProgramError, SchedClassifier, TestRunOptions, Xdp},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
+
+/// The stripped object that the build script made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xvip.bpf.o"));
+
+/// The object that holds the programs and maps.
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
+/// The object of `cargo xtask bench packets`; the binary does not contain it.
+pub fn bench_object() -> &'static [u8] {
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.bpf.o"))
+}
+
+/// What loading needs, for messages.
+const RIGHTS: &str =
+    "the process needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN (or root)";
+
+/// What went wrong with a program.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The object could not be loaded.
+    #[error("cannot load the eBPF object{hint}")]
+    Load {
+        /// What to do about it.
+        hint: String,
+        /// Why.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+    /// A program is missing from the object or was rejected.
+    #[error("cannot load program {program}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A program was rejected for lack of rights: without CAP_PERFMON the verifier allows no variable
+    /// offsets into packets, which options and VLAN tags need.
+    #[error("cannot load program {program}: {RIGHTS}")]
+    Rights {
+        /// The program.
+        program: &'static str,
+    },
+    /// A program could not be attached.
+    #[error("cannot attach {kind} to interface {interface}: {why}")]
+    Attach {
+        /// The kind of link.
+        kind: &'static str,
+        /// The interface.
+        interface: String,
+        /// Why.
+        why: String,
+    },
+    /// Another program runs before the guard and could send frames around it.
+    #[error("the egress guard is not the first program on {interface}: the interface is unguarded")]
+    NotFirst {
+        /// The interface.
+        interface: String,
+    },
+    /// Userspace and BPF read different clocks.
+    #[error(
+        "CLOCK_BOOTTIME of this process differs from the kernel's by {0:?}: \
+         xvip must not run in a time namespace with an offset"
+    )]
+    Clock(Duration),
+    /// A pin could not be handled.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+}
+
+pub(super) type Result<T> = std::result::Result<T, AttachError>;
+
+/// The loaded programs. Dropping it detaches nothing: links are pinned, programs live in their links.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    pub(super) pins: Pins,
+    /// False on kernels before 6.6, once that is known.
+    pub(super) tcx: bool,
+    /// Ids of what is loaded.
+    pub(super) ids: BTreeMap<&'static str, u32>,
+    maps: Vec<(&'static str, OwnedFd)>,
+}
+
+impl Programs {
+    /// Loads the object, with every map pinned (or taken from its pin), and all programs.
+    pub fn load(pins: &Pins, log_level: u8) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global("AYA_LOG_LEVEL", &log_level, true);
+        for name in Pins::map_names() {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let ebpf = loader.load(OBJECT).map_err(|source| AttachError::Load {
+            hint: if permission_denied(&source) { format!(": {RIGHTS}") } else { String::new() },
+            source: Box::new(source),
+        })?;
+        let open = |name| -> Result<_> {
+            let path = pins.map(name);
+            let map = bpf::get(&path).map_err(|source| PinsError::Io { what: "open", path, source })?;
+            Ok((name, map))
+        };
+        let maps = Pins::map_names().map(open).collect::<Result<_>>()?;
+        let (pins, tcx) = (pins.clone(), super::host::tcx_allowed());
+        let mut programs = Self { ebpf, pins, tcx, ids: BTreeMap::new(), maps };
+        for program in ["xvip_ingress", "xvip_egress"] {
+            let classifier = programs.classifier(program)?;
+            classifier.load().map_err(rejected(program))?;
+            let info = classifier.info().map_err(rejected(program))?;
+            programs.ids.insert(program, info.id());
+        }
+        programs.check_clock()?;
+        Ok(programs)
+    }
+
+    /// Pins again what is not pinned any more: somebody has removed a pin or mounted another bpffs.
+    pub fn keep_pinned(&self) -> Result<()> {
+        self.pins.create()?;
+        for (name, map) in &self.maps {
+            let path = self.pins.map(name);
+            if !path.exists() {
+                tracing::warn!(map = name, "its pin is gone and is put back");
+                bpf::pin(&path, map.as_fd()).map_err(|source| PinsError::Io {
+                    what: "pin",
+                    path,
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every map is pinned.
+    pub fn are_pinned(&self) -> bool {
+        self.maps.iter().all(|(name, _)| self.pins.map(name).exists())
+    }
+
+    /// The loaded object, for its ring buffer and for debug logs.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Programs for multi-buffer frames need 5.18; before that the plain one is loaded.
+    pub(super) fn load_xdp(&mut self) -> Result<&'static str> {
+        for program in ["xvip_xdp", "xvip_xdp_linear"] {
+            let xdp = self.xdp(program)?;
+            match xdp.load() {
+                Ok(()) | Err(ProgramError::AlreadyLoaded) => {
+                    let id = xdp.info().map_err(rejected(program))?.id();
+                    self.ids.insert("xvip_xdp", id);
+                    return Ok(program);
+                }
+                Err(_) if program == "xvip_xdp" => {}
+                Err(error) => return Err(rejected(program)(error)),
+            }
+        }
+        unreachable_program()
+    }
+
+    /// Compares `CLOCK_BOOTTIME` with what programs read: a time namespace shifts only the former,
+    /// and every fence would be off by as much.
+    fn check_clock(&mut self) -> Result<()> {
+        const TOLERANCE: Duration = Duration::from_millis(200);
+        let xdp = self.xdp("xvip_clock")?;
+        xdp.load().map_err(rejected("xvip_clock"))?;
+        let frame = [0_u8; 64];
+        let mut out = [0_u8; 64];
+        let before = clock::boot();
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        };
+        xdp.test_run(options).map_err(rejected("xvip_clock"))?;
+        let after = clock::boot();
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&out[..8]);
+        let kernel = u64::from_ne_bytes(bytes);
+        let off = before.0.saturating_sub(kernel).max(kernel.saturating_sub(after.0));
+        let off = Duration::from_nanos(off);
+        if off > TOLERANCE { Err(AttachError::Clock(off)) } else { Ok(()) }
+    }
+
+    pub(super) fn xdp(&mut self, program: &'static str) -> Result<&mut Xdp> {
+        let found = self.ebpf.program_mut(program).map(TryInto::try_into);
+        found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
+    }
+
+    pub(super) fn classifier(&mut self, program: &'static str) -> Result<&mut SchedClassifier> {
+        let found = self.ebpf.program_mut(program).map(TryInto::try_into);
+        found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
+    }
+}
+
+fn unreachable_program() -> Result<&'static str> {
+    Err(rejected("xvip_xdp")(ProgramError::NotLoaded))
+}
+
+pub(super) fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+pub(super) fn describe(error: &ProgramError) -> String {
+    match error {
+        ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
+            Some(libc::EBUSY) => "another XDP program is attached there".into(),
+            Some(libc::EOPNOTSUPP) => "the driver has no native XDP".into(),
+            _ => error.io_error.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn rejected(program: &'static str) -> impl Fn(ProgramError) -> AttachError {
+    move |source| match source {
+        ProgramError::LoadError { io_error, .. }
+            if io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            AttachError::Rights { program }
+        }
+        source => AttachError::Program { program, source: Box::new(source) },
+    }
+}
+
+fn permission_denied(error: &aya::EbpfError) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
