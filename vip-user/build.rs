@@ -54,6 +54,7 @@ fn build(out: &Path) -> Result<PathBuf, String> {
     cargo
         .args(["--profile", "ebpf", "--locked", "-p", "vip-ebpf", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
+        .args(env::var_os("CARGO_FEATURE_ABI_NEXT").map(|_| "--features=abi-next"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     for name in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"] {
         cargo.env_remove(name);

@@ -12,6 +12,7 @@ use std::{
 #[derive(Debug)]
 pub struct NetNs {
     name: String,
+    owned: bool,
 }
 
 impl NetNs {
@@ -22,7 +23,7 @@ impl NetNs {
     /// Where `ip netns` fails, which needs root.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         sh(&format!("ip netns add {name}"))?;
-        let ns = Self { name: name.into() };
+        let ns = Self { name: name.into(), owned: true };
         ns.ip("link set lo up")?;
         ns.run(|| {
             for scope in ["all", "default"] {
@@ -33,6 +34,12 @@ impl NetNs {
             }
         })?;
         Ok(ns)
+    }
+
+    /// The same namespace, for a value that must not outlive this one.
+    #[must_use]
+    pub fn borrowed(&self) -> Self {
+        Self { name: self.name.clone(), owned: false }
     }
 
     /// Its name.
@@ -86,7 +93,9 @@ impl NetNs {
 
 impl Drop for NetNs {
     fn drop(&mut self) {
-        let _ = sh(&format!("ip netns del {}", self.name));
+        if self.owned {
+            let _ = sh(&format!("ip netns del {}", self.name));
+        }
     }
 }
 

@@ -6,9 +6,13 @@
 mod faults;
 #[path = "lab/guard.rs"]
 mod guard;
+#[path = "lab/host.rs"]
+mod host;
 #[path = "lab/leaving.rs"]
 mod leaving;
 #[path = "lab/restart.rs"]
 mod restart;
 #[path = "lab/start.rs"]
 mod start;
+#[path = "lab/upgrade.rs"]
+mod upgrade;

@@ -1,11 +1,17 @@
 //! Layout of the pinned maps. Everything here is read by `bpftool`, by other versions of xvip and by
 //! the programs in the kernel: any change of a layout bumps [`ABI_VERSION`], which is part of the pin
 //! path, so that a map is replaced and never reinterpreted.
+//!
+//! Layouts only grow, at their end, and keys never change; zero in a field means "not said". So any
+//! version can take over from any other, newer or older, by copying what both know.
+//!
+//! The feature `abi-next` makes the layouts of a version that does not exist: tests upgrade to it under
+//! load and go back.
 
 use bytemuck::{Pod, Zeroable};
 
 /// Version of all layouts in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 2 } else { 1 };
 /// Capacity of the `VIPS` map.
 pub const MAX_VIPS: u32 = 16_384;
 /// Capacity of the `FENCES` and `TENURES` maps: one slot per Lease.
@@ -27,7 +33,9 @@ macro_rules! pod {
         $(#[$meta])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-        pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
+        pub struct $name {
+            $($(#[$fmeta])* pub $field: $ty,)*
+        }
 
         // SAFETY: bytemuck's derive has proved at compile time that the type has no padding and
         // accepts every bit pattern, which is all that aya asks for.
@@ -57,6 +65,9 @@ pod! {
         pub answer: u64,
         /// Bit `Iface::bit` is set where claims are guarded; includes every bit of `answer`.
         pub guard: u64,
+        /// A field of a later version.
+        #[cfg(feature = "abi-next")]
+        pub _next: u64,
     }
 
     /// Value of `FENCES`: until when the holder of a slot may answer.
@@ -66,6 +77,9 @@ pod! {
         pub deadline_ns: u64,
         /// Counts the tenures of this slot on this host, from 1; never reused.
         pub generation: u64,
+        /// A field of a later version.
+        #[cfg(feature = "abi-next")]
+        pub _next: u64,
     }
 
     /// Key of `IFACES`: an interface and the VLAN tags inside the frame (0: none).
@@ -118,6 +132,9 @@ pod! {
         pub boot_id: [u8; 40],
         /// `spec.holderIdentity`, zero-terminated.
         pub holder: [u8; 256],
+        /// A field of a later version.
+        #[cfg(feature = "abi-next")]
+        pub _next: u64,
     }
 
     /// Value of `IDENTITY`: whose pin directory this is.
@@ -136,6 +153,9 @@ pod! {
         pub arp_ignore_before: u32,
         /// `net.ipv4.conf.all.arp_announce` before xvip set it, plus one; 0: not set by xvip.
         pub arp_announce_before: u32,
+        /// A field of a later version.
+        #[cfg(feature = "abi-next")]
+        pub _next: u64,
     }
 
     /// Key of `ADDRS`: an address or group that xvip put on an interface, written down before it is
@@ -210,9 +230,37 @@ impl From<Ip> for core::net::IpAddr {
     }
 }
 
+// === impl Fence ===
+
+impl Fence {
+    /// A fence.
+    #[inline(always)]
+    pub const fn new(deadline_ns: u64, generation: u64) -> Self {
+        Self {
+            deadline_ns,
+            generation,
+            #[cfg(feature = "abi-next")]
+            _next: 0,
+        }
+    }
+}
+
 // === impl Vip ===
 
 impl Vip {
+    /// An entry.
+    pub const fn new(slot: u32, generation: u64, answer: u64, guard: u64) -> Self {
+        Self {
+            slot,
+            _reserved: 0,
+            generation,
+            answer,
+            guard,
+            #[cfg(feature = "abi-next")]
+            _next: 0,
+        }
+    }
+
     /// Whether the interface with this bit answers for the address.
     #[inline(always)]
     pub const fn answers_on(&self, bit: u8) -> bool {

@@ -65,10 +65,10 @@ impl Env for Kernel {
         // SAFETY: the pointer is into the array. Both reads are volatile, each of one aligned word,
         // because user space stores while programs run.
         unsafe {
-            Some(Fence {
-                deadline_ns: core::ptr::read_volatile(&raw const (*fence).deadline_ns),
-                generation: core::ptr::read_volatile(&raw const (*fence).generation),
-            })
+            Some(Fence::new(
+                core::ptr::read_volatile(&raw const (*fence).deadline_ns),
+                core::ptr::read_volatile(&raw const (*fence).generation),
+            ))
         }
     }
 

@@ -51,8 +51,11 @@ pub struct Count {
 
 /// Runs the rungs and prints the count; fails if a test did, or if none ran.
 pub fn test(only: Option<Rung>, filter: &str) -> anyhow::Result<()> {
-    // The labs run this binary.
-    crate::shell::run("cargo", &["build", "--quiet", "--locked", "-p", "vip-user"])?;
+    // The labs run this binary, and upgrade to and from one whose map layouts differ.
+    let build = ["build", "--quiet", "--locked", "-p", "vip-user"];
+    crate::shell::run("cargo", &[&build[..], &["--features", "abi-next"]].concat())?;
+    std::fs::copy("target/debug/xvip", "target/debug/xvip-next").context("target/debug/xvip")?;
+    crate::shell::run("cargo", &build)?;
     let mut total = Count::default();
     let mut broken = Vec::new();
     let rungs = Rung::value_variants().iter().filter(|rung| only.is_none_or(|only| only == **rung));

@@ -42,7 +42,7 @@ pub struct Lab {
     pub api: StandIn,
     dir: PathBuf,
     _api_ns: NetNs,
-    _passes: kernel_run::AttachedPass,
+    passes: Vec<kernel_run::AttachedPass>,
 }
 
 /// How the nodes are configured.
@@ -54,11 +54,13 @@ pub struct Options {
     pub duration_s: u32,
     /// More lines for every node's configuration.
     pub extra: String,
+    /// Variables of every node's process.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, duration_s: 3, extra: String::new() }
+        Self { nodes: 3, duration_s: 3, extra: String::new(), environment: Vec::new() }
     }
 }
 
@@ -99,7 +101,19 @@ impl Lab {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             Ok(runtime.block_on(server.serve(API.parse()?))?)
         });
-        Ok(Self { nodes, bridge, asker, user, api, dir, _api_ns: api_ns, _passes: passes })
+        Ok(Self { nodes, bridge, asker, user, api, dir, _api_ns: api_ns, passes: vec![passes] })
+    }
+
+    /// Deletes a node's interface and makes it anew, under another index.
+    ///
+    /// # Errors
+    /// Those of `ip`.
+    pub fn remake_interface(&mut self, node: usize) -> anyhow::Result<()> {
+        let port = format!("n{}", node + 1);
+        self.bridge.ip(&format!("link del {port}"))?;
+        connect(&self.bridge, &self.nodes[node].ns, &port, 11 + node as u8)?;
+        self.passes.push(kernel_run::attach_pass(&self.bridge, &[port])?);
+        Ok(())
     }
 
     /// The VIPs.

@@ -27,6 +27,8 @@ pub struct Node {
     pin_root: PathBuf,
     process: Option<Child>,
     boot_id: String,
+    binary: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -66,7 +68,57 @@ impl Node {
             config,
             pin_root,
             process: None,
+            binary: None,
+            environment: options.environment.clone(),
         })
+    }
+
+    /// Another instance of xvip on the same host: its own name, Lease and VIP.
+    ///
+    /// # Errors
+    /// If its configuration cannot be written.
+    pub fn second_instance(&self, vip: &str) -> anyhow::Result<Self> {
+        let (v4, v6) = (IpAddr::from(VIP4), IpAddr::from(VIP6));
+        let instance = format!("{}-b", self.instance);
+        let text = self.config_text()?;
+        let text = text.replace(&format!("[{v4}, '{v6}']"), &format!("['{vip}']"));
+        let text = text.replace(&self.instance, &instance);
+        let config = self.config.with_extension("b.yaml");
+        fs::write(&config, text.replace("lease: {", "lease: {name: second, "))?;
+        Ok(Self {
+            ns: self.ns.borrowed(),
+            name: self.name.clone(),
+            mac: self.mac,
+            instance,
+            config,
+            log: self.log.with_extension("b.log"),
+            pin_root: self.pin_root.clone(),
+            process: None,
+            boot_id: self.boot_id.clone(),
+            binary: None,
+            environment: self.environment.clone(),
+        })
+    }
+
+    /// The binary of the next starts and subcommands.
+    pub fn use_binary(&mut self, binary: PathBuf) {
+        self.binary = Some(binary);
+    }
+
+    fn xvip_command(&self) -> anyhow::Result<Command> {
+        let binary = match &self.binary {
+            Some(binary) => binary.clone(),
+            None => xvip()?,
+        };
+        let mut command = self.ns.command(&binary.display().to_string());
+        command.env("XVIP_BOOT_ID", &self.boot_id).env("NO_COLOR", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+
+    /// Process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
     }
 
     /// Starts `xvip run`.
@@ -75,14 +127,8 @@ impl Node {
     /// If the binary is missing.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = self.ns.command(&xvip()?.display().to_string());
-        command
-            .args(["run", "--config"])
-            .arg(&self.config)
-            .env("XVIP_BOOT_ID", &self.boot_id)
-            .env("NO_COLOR", "1")
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        let mut command = self.xvip_command()?;
+        command.args(["run", "--config"]).arg(&self.config).stdout(log.try_clone()?).stderr(log);
         self.process = Some(command.spawn().context("cannot start xvip")?);
         Ok(())
     }
@@ -129,7 +175,7 @@ impl Node {
     /// # Errors
     /// With what it printed, if it fails.
     pub fn xvip(&self, subcommand: &str, args: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.ns.command(&xvip()?.display().to_string());
+        let mut command = self.xvip_command()?;
         command.arg(subcommand).args(["--instance", &self.instance, "--pin-root"]).arg(&self.pin_root);
         let output = command.args(args).output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -193,6 +239,16 @@ impl Node {
     pub fn reboot(&mut self) {
         self.boot_id.push('+');
     }
+}
+
+/// The binary of another version: same code, other map layouts.
+///
+/// # Errors
+/// If it has not been built.
+pub fn next_xvip() -> anyhow::Result<PathBuf> {
+    let next = xvip()?.with_file_name("xvip-next");
+    ensure!(next.is_file(), "xvip-next is not built; run `cargo xtask test`");
+    Ok(next)
 }
 
 /// The binary under test: `XVIP_BIN`, else beside the test binary's target directory.

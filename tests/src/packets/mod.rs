@@ -117,7 +117,7 @@ impl Kind {
             Self::Tagged => (0, 5, 1 << 1 | 1 << 2, 1 << 1 | 1 << 2),
             Self::Held | Self::Unknown => (0, 5, 1, 1),
         };
-        Vip { slot, _reserved: 0, generation, answer, guard }
+        Vip::new(slot, generation, answer, guard)
     }
 }
 
@@ -129,11 +129,7 @@ pub fn vips() -> Vec<(Ip, Vip)> {
 
 /// All fences. The clock of host tests stands at 1000.
 pub fn fences() -> Vec<(u32, Fence)> {
-    vec![
-        (0, Fence { deadline_ns: u64::MAX, generation: 5 }),
-        (1, Fence { deadline_ns: 1_000, generation: 5 }),
-        (2, Fence { deadline_ns: 0, generation: 5 }),
-    ]
+    vec![(0, Fence::new(u64::MAX, 5)), (1, Fence::new(1_000, 5)), (2, Fence::new(0, 5))]
 }
 
 /// All entries of `IFACES`.

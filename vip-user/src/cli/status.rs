@@ -81,6 +81,14 @@ pub struct InterfaceStatus {
 pub fn status(view: &View) -> anyhow::Result<ExitCode> {
     let pins = Pins::new(&view.place.pin_root, &view.place.instance);
     if !pins.exist() {
+        for other in pins.other_versions() {
+            let version = other.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+            println!(
+                "another version of xvip ({version}) has pins here: ask the binary that made them, \
+                 or start this one to take over"
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
         println!("xvip has put nothing on this host (no pins in {})", pins.dir().display());
         return Ok(ExitCode::SUCCESS);
     }

@@ -116,7 +116,7 @@ pub fn desired(
             Presence::Serving => Some(election.generation()),
         };
         if let Some(generation) = generation {
-            let entry = Vip { slot: vip.slot, _reserved: 0, generation, answer, guard };
+            let entry = Vip::new(vip.slot, generation, answer, guard);
             want.vips.insert(ip, entry);
             want_groups(&mut want, vip.ip, links);
         }

@@ -95,7 +95,7 @@ mod tests {
     const SPEC: AddrSpec = AddrSpec::Vip { valid_s: 27 };
 
     fn vip(generation: u64) -> Vip {
-        Vip { slot: 0, _reserved: 0, generation, answer: 1, guard: 1 }
+        Vip::new(0, generation, 1, 1)
     }
 
     fn wants(generation: Option<u64>, addr: bool) -> Desired {

@@ -1,6 +1,7 @@
 //! The few commands of bpf(2) that aya does not offer: maps whose value size is known only at run time
 //! (another version's), and looking at links without the right to open programs by id.
 
+use aya::maps::MapInfo;
 use std::{
     ffi::CString,
     io,
@@ -125,37 +126,63 @@ pub fn egress_links(ifindex: u32) -> io::Result<Vec<u32>> {
     Ok(links[..(attr.count as usize).min(MAX_QUERIED)].to_vec())
 }
 
-/// All keys of a map.
-pub fn keys(map: BorrowedFd<'_>, key_size: usize) -> io::Result<Vec<Vec<u8>>> {
-    let mut keys: Vec<Vec<u8>> = Vec::new();
-    loop {
-        let mut next = vec![0_u8; key_size];
-        let last = keys.last().map_or(0, |key| key.as_ptr() as u64);
-        let mut attr = element(map, last, next.as_mut_ptr() as u64);
-        match call(MAP_NEXT_KEY, &mut attr) {
-            Ok(_) => keys.push(next),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
+/// A pinned map of any layout.
+#[derive(Debug)]
+pub struct RawMap {
+    fd: OwnedFd,
+    /// Bytes of a key.
+    pub key_size: usize,
+    /// Bytes of a value.
+    pub value_size: usize,
+}
+
+impl RawMap {
+    /// Opens what is pinned there; `None` if nothing is.
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+        let fd = match get(path) {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
+        };
+        let info = MapInfo::from_pin(path).map_err(io::Error::other)?;
+        let (key_size, value_size) = (info.key_size() as usize, info.value_size() as usize);
+        Ok(Some(Self { fd, key_size, value_size }))
+    }
+
+    /// All entries; an array has one for every index.
+    pub fn entries(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        loop {
+            let mut next = vec![0_u8; self.key_size];
+            let last = entries.last().map_or(0, |(key, _)| key.as_ptr() as u64);
+            match call(MAP_NEXT_KEY, &mut self.element(last, next.as_mut_ptr() as u64)) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries),
+                Err(error) => return Err(error),
+            }
+            let mut value = vec![0_u8; self.value_size];
+            let (key, to) = (next.as_ptr() as u64, value.as_mut_ptr() as u64);
+            call(MAP_LOOKUP, &mut self.element(key, to))?;
+            entries.push((next, value));
         }
     }
-}
 
-/// The value under a key.
-pub fn lookup(map: BorrowedFd<'_>, key: &[u8], value_size: usize) -> io::Result<Vec<u8>> {
-    let mut value = vec![0_u8; value_size];
-    let mut attr = element(map, key.as_ptr() as u64, value.as_mut_ptr() as u64);
-    call(MAP_LOOKUP, &mut attr)?;
-    Ok(value)
-}
+    /// Stores a value. One that is shorter than the map's ends in zeros, one that is longer is cut.
+    pub fn store(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if key.len() != self.key_size {
+            let (ours, theirs) = (key.len(), self.key_size);
+            return Err(io::Error::other(format!("a key has {theirs} bytes, not {ours}")));
+        }
+        let mut fitted = value.to_vec();
+        fitted.resize(self.value_size, 0);
+        let mut attr = self.element(key.as_ptr() as u64, fitted.as_ptr() as u64);
+        call(MAP_UPDATE, &mut attr).map(drop)
+    }
 
-/// Stores a value, which must have the map's value size.
-pub fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
-    let mut attr = element(map, key.as_ptr() as u64, value.as_ptr() as u64);
-    call(MAP_UPDATE, &mut attr).map(drop)
-}
-
-fn element(map: BorrowedFd<'_>, key: u64, value: u64) -> ElementAttr {
-    ElementAttr { map_fd: map.as_raw_fd().cast_unsigned(), _pad: 0, key, value, flags: 0 }
+    fn element(&self, key: u64, value: u64) -> ElementAttr {
+        let map_fd = self.fd.as_raw_fd().cast_unsigned();
+        ElementAttr { map_fd, _pad: 0, key, value, flags: 0 }
+    }
 }
 
 fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {

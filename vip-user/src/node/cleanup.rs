@@ -1,20 +1,30 @@
-//! Leaving a host as it was: fence 0, then addresses, then programs, then maps.
+//! Leaving a host as it was: fence 0, then addresses, then programs, then maps. Every step does with
+//! whatever is left of the pins: somebody may have removed half of them by hand. Other versions' pins
+//! of the instance go too; what is read here has the same layout in all of them.
 
 use super::{
-    maps::{Maps, MapsError},
+    attach::detach,
+    bpf::RawMap,
+    carry,
     netlink::{Netlink, NetlinkError},
     pins::{LinkPin, Pins, PinsError},
     sysctl::{self, SYSCTLS},
 };
-use crate::model::time::BootNs;
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
+use vip_common::abi::{HostAddr, Identity};
 
 /// What stood in the way.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    /// A map.
-    #[error(transparent)]
-    Maps(#[from] MapsError),
+    /// The list of addresses.
+    #[error("cannot read the list of addresses {path}")]
+    Addresses {
+        /// The map.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -26,48 +36,85 @@ pub enum CleanupError {
 /// What was removed, one line each.
 pub async fn cleanup(pins: &Pins, netlink: &Netlink) -> Result<Vec<String>, CleanupError> {
     let mut done = Vec::new();
-    if pins.exist()
-        && let Ok(mut maps) = Maps::open(pins)
-    {
-        for slot in 0..maps.slots() {
-            if maps.fence(slot)?.deadline_ns != 0 {
-                maps.set_deadline(slot, BootNs(0))?;
-                done.push(format!("fence of slot {slot} cleared"));
+    let versions: Vec<Pins> = pins.other_versions().into_iter().chain([pins.clone()]).collect();
+    for version in &versions {
+        for slot in carry::silence(version)? {
+            done.push(format!("fence of slot {slot}"));
+        }
+    }
+    for version in &versions {
+        remove_addresses(version, netlink, &mut done).await?;
+        restore_sysctls(version, &mut done)?;
+    }
+    for version in &versions {
+        for pin in version.links() {
+            let LinkPin { interface, kind, ifindex } = &pin;
+            detach(version, &pin)?;
+            done.push(format!("{} program on {interface}", kind.name()));
+            if kind.is_clsact() && netlink.remove_empty_clsact(*ifindex).await {
+                done.push(format!("clsact qdisc on {interface}"));
             }
         }
-        maps.wait_for_programs()?;
-        for addr in maps.owned_addrs()? {
-            netlink.remove_address(addr).await?;
-            maps.forget_addr(addr)?;
-            done.push(format!("address {} on interface {}", IpAddr::from(addr.ip), addr.ifindex));
+        for path in version.files() {
+            version.remove(&path)?;
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            done.push(format!("map {}", name.unwrap_or_default()));
         }
-        restore_sysctls(&maps, &mut done)?;
+        version.remove_dirs();
     }
-    for pin in pins.links() {
-        let LinkPin { interface, kind, .. } = &pin;
-        done.push(format!("{} program on {interface}", kind.name()));
-        pins.remove(&pins.link(&pin))?;
-    }
-    for name in Pins::map_names() {
-        let path = pins.map(name);
-        if path.exists() {
-            pins.remove(&path)?;
-            done.push(format!("map {name}"));
-        }
-    }
-    pins.remove_dirs();
     Ok(done)
 }
 
-/// A sysctl goes back only if it still has the value that xvip gave it.
-fn restore_sysctls(maps: &Maps, done: &mut Vec<String>) -> Result<(), CleanupError> {
-    let identity = maps.identity()?;
+/// The written list is the only thing that tells our addresses from others'. Where it is gone they are
+/// left alone: they have a lifetime and end by themselves.
+async fn remove_addresses(
+    pins: &Pins,
+    netlink: &Netlink,
+    done: &mut Vec<String>,
+) -> Result<(), CleanupError> {
+    let path = pins.map("ADDRS");
+    let refuse = |source| CleanupError::Addresses { path: path.display().to_string(), source };
+    let Some(map) = RawMap::open(&path).map_err(refuse)? else {
+        if pins.exist() {
+            done.push("nothing of addresses: their list is gone, they end with their lifetime".into());
+        }
+        return Ok(());
+    };
+    for (key, _) in map.entries().map_err(refuse)? {
+        let Ok(addr) = bytemuck::try_pod_read_unaligned::<HostAddr>(&key) else { continue };
+        netlink.remove_address(addr).await?;
+        done.push(format!("address {} on interface {}", IpAddr::from(addr.ip), addr.ifindex));
+    }
+    Ok(())
+}
+
+/// A sysctl goes back only if it still has the value that xvip gave it. While another instance is
+/// here it needs the value too, and inherits the duty to restore it.
+fn restore_sysctls(pins: &Pins, done: &mut Vec<String>) -> Result<(), CleanupError> {
+    let Some(identity) = carry::identity(pins)? else { return Ok(()) };
+    for heir in pins.other_instances() {
+        // Pins of other network namespaces may lie on the same file system.
+        if carry::identity(&heir)?.is_some_and(|heir| heir.netns_cookie == identity.netns_cookie) {
+            return Ok(bequeath(&identity, &heir)?);
+        }
+    }
     let before = [identity.arp_ignore_before, identity.arp_announce_before];
     for ((name, ours), before) in SYSCTLS.into_iter().zip(before) {
         let Some(value) = before.checked_sub(1) else { continue };
         if sysctl::read(name).ok() == Some(ours) && sysctl::write(name, value).is_ok() {
-            done.push(format!("sysctl net.ipv4.conf.all.{name} back to {value}"));
+            done.push(format!("our value of sysctl net.ipv4.conf.all.{name}: {value} again"));
         }
     }
     Ok(())
+}
+
+fn bequeath(identity: &Identity, heir: &Pins) -> Result<(), PinsError> {
+    let Some(mut theirs) = carry::identity(heir)? else { return Ok(()) };
+    if theirs.arp_ignore_before == 0 {
+        theirs.arp_ignore_before = identity.arp_ignore_before;
+    }
+    if theirs.arp_announce_before == 0 {
+        theirs.arp_announce_before = identity.arp_announce_before;
+    }
+    carry::set_identity(heir, &theirs)
 }

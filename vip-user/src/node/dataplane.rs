@@ -1,6 +1,8 @@
 //! The seam between the controller and the host: the kernel on one side, a fake in tests.
 
-use super::{announce::Announcer, maps::MapsError, netlink::NetlinkError, programs::AttachError};
+use super::{
+    announce::Announcer, maps::MapsError, netlink::NetlinkError, pins::PinsError, programs::AttachError,
+};
 use crate::model::{
     desired::Link,
     plan::{Action, Actual},
@@ -21,6 +23,9 @@ pub enum HostError {
     /// A program.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// A pin.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// An announcement or probe.
     #[error("announcement failed")]
     Announce(#[source] io::Error),

@@ -2,10 +2,11 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
+    carry,
     dataplane::{Dataplane, HostError, drained},
     maps::{Maps, SlotRecord},
     netlink::{HostLink, Netlink},
-    pins::LinkKind,
+    pins::{LinkKind, Pins},
     programs::Programs,
 };
 use crate::{
@@ -59,6 +60,8 @@ pub struct Kernel {
     attach: Attach,
     lease: (String, String),
     problems: BTreeMap<String, String>,
+    /// What another version has left: its programs are replaced by the first look at the interfaces.
+    retiring: Vec<Pins>,
 }
 
 impl Kernel {
@@ -68,6 +71,7 @@ impl Kernel {
         maps: Maps,
         programs: Programs,
         netlink: Netlink,
+        retiring: Vec<Pins>,
     ) -> std::io::Result<Self> {
         let answer = config.interfaces.iter().map(|name| (name, true));
         let guard = config.guard.iter().map(|name| (name, false));
@@ -85,6 +89,7 @@ impl Kernel {
             attach: config.attach,
             lease: (config.lease.namespace.clone(), config.lease.name.clone()),
             problems: BTreeMap::new(),
+            retiring,
         })
     }
 
@@ -197,6 +202,13 @@ impl Dataplane for Kernel {
         }
         let present: Vec<_> = present.iter().map(|(name, index)| (name.as_str(), *index)).collect();
         self.programs.detach_all_but(&present)?;
+        // Where a program could not be replaced, the other version's has no fence any more.
+        for old in std::mem::take(&mut self.retiring) {
+            if let Err(error) = carry::retire(&old) {
+                self.retiring.push(old);
+                return Err(error.into());
+            }
+        }
         Ok(self.links.clone())
     }
 

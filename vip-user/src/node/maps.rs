@@ -197,9 +197,9 @@ impl Maps {
     /// so that no entry of an earlier tenure can answer under the new fence.
     pub fn begin_tenure(&mut self, slot: u32, record: &SlotRecord) -> Result<()> {
         let generation = self.fence(slot)?.generation;
-        self.store_fence(slot, Fence { deadline_ns: 0, generation })?;
+        self.store_fence(slot, Fence::new(0, generation))?;
         self.store_record(slot, record)?;
-        self.store_fence(slot, Fence { deadline_ns: 0, generation: record.generation })
+        self.store_fence(slot, Fence::new(0, record.generation))
     }
 
     /// Stores the record of a slot, for a tenure that goes on.
@@ -213,7 +213,7 @@ impl Maps {
     /// Stores a deadline under the generation that the slot has.
     pub fn set_deadline(&mut self, slot: u32, deadline: BootNs) -> Result<()> {
         let generation = self.fence(slot)?.generation;
-        self.store_fence(slot, Fence { deadline_ns: deadline.0, generation })
+        self.store_fence(slot, Fence::new(deadline.0, generation))
     }
 
     /// Waits until no program runs that has read an older value of any map. An update of a map of

@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod attach;
 pub mod bpf;
+pub mod carry;
 pub mod cleanup;
 pub mod clock;
 pub mod clsact;

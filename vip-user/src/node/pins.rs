@@ -167,6 +167,28 @@ impl Pins {
         Self { root: root.into(), dir }
     }
 
+    /// What other versions of xvip have pinned for the same instance.
+    pub fn other_versions(&self) -> Vec<Self> {
+        let versions = self.dir.parent().map(sub_paths).unwrap_or_default();
+        let others = versions.into_iter().filter(|dir| *dir != self.dir);
+        others.map(|dir| Self { root: self.root.clone(), dir }).collect()
+    }
+
+    /// The other instances of this host, one directory each.
+    pub fn other_instances(&self) -> Vec<Self> {
+        let mine = self.dir.parent();
+        let others = sub_paths(&self.root).into_iter().filter(|path| Some(path.as_path()) != mine);
+        others
+            .flat_map(|path| sub_paths(&path))
+            .map(|dir| Self { root: self.root.clone(), dir })
+            .collect()
+    }
+
+    /// Everything that is pinned.
+    pub fn files(&self) -> Vec<PathBuf> {
+        sub_paths(&self.dir)
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -273,6 +295,11 @@ impl Pins {
         }
     }
 
+    /// Removes the maps of this version.
+    pub fn remove_maps(&self) -> Result<(), PinsError> {
+        Self::map_names().try_for_each(|name| self.remove(&self.map(name)))
+    }
+
     /// Removes the directories of the instance, and the root if nothing else is in it.
     pub fn remove_dirs(&self) {
         let mut dir = self.dir.as_path();
@@ -287,7 +314,9 @@ impl Pins {
 
 fn sub_paths(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
-    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths
 }
 
 fn parse_link(file_name: &str) -> Option<LinkPin> {

@@ -1,7 +1,7 @@
 //! From a configuration to a host that is ready: everything is checked first, then changed.
 
 use super::{
-    host,
+    carry, host,
     kernel::Kernel,
     maps::{Maps, MapsError, SlotRecord, string, text},
     netlink::{Changes, Netlink, NetlinkError},
@@ -164,29 +164,53 @@ pub fn start(
         netns_cookie: cookie,
         boot_id: text(boot_id),
         node: text(node),
-        arp_ignore_before: 0,
-        arp_announce_before: 0,
+        ..Identity::zeroed()
     };
-    let fresh = !pins.exist();
-    if !fresh {
-        check_identity(pins, &identity, &Maps::open(pins)?.identity()?)?;
+    let others = pins.other_versions();
+    for found in others.iter().chain([pins]) {
+        if let Some(found_identity) = carry::identity(found)? {
+            check_identity(found, &identity, &found_identity)?;
+        }
     }
+    let complete = carry::identity(pins)?.is_some_and(|found| found.ready == 1);
+    if !complete && pins.links().is_empty() {
+        // A first start that was cut off: nothing has ever used these maps.
+        pins.remove_maps()?;
+    }
+    let fresh = !pins.exist();
     pins.create()?;
     let programs = match Programs::load(pins, config.kernel_log_level) {
         Ok(programs) => programs,
         Err(error) => {
             // A refused start leaves nothing behind; what an earlier one has left is kept.
             if fresh {
-                for name in Pins::map_names() {
-                    pins.remove(&pins.map(name))?;
-                }
+                pins.remove_maps()?;
                 pins.remove_dirs();
             }
             return Err(error.into());
         }
     };
+    if !complete {
+        for other in &others {
+            if carry::identity(other)?.is_some_and(|found| found.ready == 1) {
+                tracing::info!(from = %other.dir().display(), "taking over from another version");
+                if let Err(error) = carry::fill(other, pins) {
+                    pins.remove_maps()?;
+                    pins.remove_dirs();
+                    return Err(error.into());
+                }
+                break;
+            }
+        }
+    }
     let mut maps = Maps::open(pins)?;
     claim_directory(&mut maps, identity)?;
+    // From here on these maps are the truth. The other programs go on under their own fences, which
+    // nobody raises any more, until the first look at the interfaces replaces them.
+    for other in &others {
+        carry::give_up(other)?;
+        carry::move_links(other, pins)?;
+    }
     let (slot, record) = find_slot(&mut maps, &config.lease.namespace, &config.lease.name)?;
     let fence = maps.fence(slot)?;
     let generation = fence.generation.max(record.as_ref().map_or(0, |record| record.generation));
@@ -201,7 +225,7 @@ pub fn start(
     if backed.is_none() && fence.deadline_ns != 0 {
         maps.set_deadline(slot, BootNs(0))?;
     }
-    let kernel = Kernel::new(config, maps, programs, netlink)
+    let kernel = Kernel::new(config, maps, programs, netlink, others)
         .map_err(|source| StartError::Host { what: "announce", source })?;
     Ok(Started { kernel, changes, slot, generation, backed })
 }
