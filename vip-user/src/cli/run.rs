@@ -141,9 +141,15 @@ async fn forward_changes(mut changes: Changes, events: mpsc::Sender<Event>) {
         if events.send(Event::HostChanged).await.is_err() {
             return;
         }
-        // A change seldom comes alone; one look at the host serves all of a burst.
+        // A change seldom comes alone. One look serves the rest of a burst, and must come after it.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        while changes.try_recv().is_ok() {}
+        let mut more = false;
+        while changes.try_recv().is_ok() {
+            more = true;
+        }
+        if more && events.send(Event::HostChanged).await.is_err() {
+            return;
+        }
     }
 }
 

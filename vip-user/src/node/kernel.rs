@@ -116,7 +116,6 @@ impl Kernel {
             }
             tracing::warn!(interface = %link.name, "programs were taken away and are put back");
         }
-        self.programs.keep_pinned()?;
         let guard = self.programs.attach_guard(&link.name, link.ifindex)?;
         let mut attached = Attached { ifindex: link.ifindex, guard, answers: None };
         if self.configured[index].answer {
@@ -173,6 +172,7 @@ impl Dataplane for Kernel {
 
     async fn links(&mut self) -> Result<Vec<Link>, HostError> {
         let host = self.netlink.links().await?;
+        self.programs.keep_pinned()?;
         self.links.clear();
         let mut present = Vec::new();
         for index in 0..self.configured.len() {
