@@ -1,15 +1,18 @@
-//! The five faults of the demo, each injected into the owner while the judge listens and clients
-//! probe.
+//! The faults of the demo, each injected into the owner or the API while the judge listens and
+//! clients probe.
 
 use crate::{
+    cgroup::Cgroup,
     judge::{Claim, Judge, two_owner_ms},
     lab::{ASKER_MAC, Lab, eventually},
     probes::{Probe, Series},
+    standin::Outage,
 };
+use anyhow::Context as _;
 use std::{thread::sleep, time::Duration};
 use vip_user::{model::timing::Timing, node::clock};
 
-/// What happens to the owner.
+/// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// SIGTERM.
@@ -18,16 +21,39 @@ pub enum Fault {
     Kill,
     /// SIGSTOP for twice the lease, then SIGCONT.
     Freeze,
+    /// The owner's control group is frozen for twice the lease.
+    CgroupFrozen,
+    /// The owner's control group has a hundredth of a CPU for twice the lease.
+    Throttled,
+    /// The host goes down and comes back with another boot id and nothing of ours on it.
+    Reboot,
     /// The cable is pulled.
     LinkDown,
     /// The API vanishes for the owner only: its frames go nowhere, no resets.
     ApiCut,
+    /// The API takes connections and answers nobody for three leases.
+    ApiHangs,
+    /// Nothing listens where the API was, for three leases.
+    ApiRefuses,
+    /// All nodes are restarted, one after the other.
+    RollingRestart,
 }
 
 impl Fault {
     /// All faults in the order of the demo.
-    pub const ALL: [Self; 5] =
-        [Self::PlannedStop, Self::Kill, Self::Freeze, Self::LinkDown, Self::ApiCut];
+    pub const ALL: [Self; 11] = [
+        Self::PlannedStop,
+        Self::Kill,
+        Self::Freeze,
+        Self::LinkDown,
+        Self::ApiCut,
+        Self::ApiHangs,
+        Self::ApiRefuses,
+        Self::RollingRestart,
+        Self::Reboot,
+        Self::CgroupFrozen,
+        Self::Throttled,
+    ];
 
     /// Its name in the table.
     pub const fn name(self) -> &'static str {
@@ -35,8 +61,14 @@ impl Fault {
             Self::PlannedStop => "planned stop",
             Self::Kill => "SIGKILL, not restarted",
             Self::Freeze => "SIGSTOP 2·D, SIGCONT",
+            Self::CgroupFrozen => "cgroup frozen 2·D, thawed",
+            Self::Throttled => "cpu.max 1 % for 2·D",
+            Self::Reboot => "reboot",
             Self::LinkDown => "link down",
             Self::ApiCut => "API cut off from owner",
+            Self::ApiHangs => "API hangs for all 3·D",
+            Self::ApiRefuses => "API refuses for all 3·D",
+            Self::RollingRestart => "rolling restart of all",
         }
     }
 
@@ -46,13 +78,23 @@ impl Fault {
         let ms = |span: Duration| span.as_secs_f64() * 1e3;
         let (hold, wait) = (timing.hold(timing.duration_s), timing.wait(timing.duration_s));
         match self {
-            Self::PlannedStop => ("slack", SLACK_MS),
+            Self::PlannedStop | Self::RollingRestart => ("slack", SLACK_MS),
             // The kernel goes on answering until the fence: only the gap to the taker is dark.
-            Self::Kill | Self::Freeze | Self::ApiCut => {
+            Self::Kill | Self::Freeze | Self::CgroupFrozen | Self::Throttled | Self::ApiCut => {
                 ("2·ρ·D + margin + slack", ms(wait) - ms(hold) + SLACK_MS)
             }
-            Self::LinkDown => ("D·(1+ρ) + slack", ms(wait) + SLACK_MS),
+            Self::LinkDown | Self::Reboot => ("D·(1+ρ) + slack", ms(wait) + SLACK_MS),
+            // The fence covers the beginning; the owner writes again at once when it can.
+            Self::ApiHangs | Self::ApiRefuses => (
+                "3·D - fence + 2 renewals + slack",
+                ms(outage(timing)) - ms(hold) + 2.0 * ms(timing.renew_every) + SLACK_MS,
+            ),
         }
+    }
+
+    /// Whether another node must own the VIPs afterwards.
+    const fn moves(self) -> bool {
+        !matches!(self, Self::ApiHangs | Self::ApiRefuses | Self::RollingRestart | Self::Throttled)
     }
 }
 
@@ -62,6 +104,10 @@ pub const SLACK_MS: f64 = 500.0;
 const BEFORE: Duration = Duration::from_millis(700);
 /// How long it is watched after the take-over must have happened.
 const AFTER: Duration = Duration::from_secs(2);
+
+fn outage(timing: &Timing) -> Duration {
+    Duration::from_secs(3 * u64::from(timing.duration_s))
+}
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -84,6 +130,10 @@ pub struct Outcome {
     pub bound: (&'static str, f64),
     /// Claims that the judge has seen.
     pub claims: usize,
+    /// From the fault on until listening ended, `CLOCK_BOOTTIME` nanoseconds.
+    pub span: (u64, u64),
+    /// When the fault was taken back, if that happened while the judge listened.
+    pub healed: Option<u64>,
 }
 
 impl Outcome {
@@ -91,14 +141,14 @@ impl Outcome {
     pub fn kept(&self) -> bool {
         self.two_owner_ms == 0.0
             && self.claims > 0
-            && self.owners.0 != self.owners.1
+            && (!self.fault.moves() || self.owners.0 != self.owners.1)
             && self.dark_asked_ms <= self.bound.1
             && self.dark_felt_ms <= self.bound.1
     }
 }
 
 /// What the listeners have recorded around one fault.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recording {
     /// All claims.
     pub claims: Vec<Claim>,
@@ -128,60 +178,122 @@ pub fn watched(
     Ok(Recording { claims, asked, echoes })
 }
 
-/// Injects one fault into the present owner, watches, and heals it.
+/// Injects one fault, watches, and heals it. Also returns what was recorded.
 ///
 /// # Errors
 /// If the lab does not do what it should: no owner, no follower afterwards.
-pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<Outcome> {
+pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<(Outcome, Recording)> {
     let owner = lab.wait_for_owner(Duration::from_secs(15))?;
-    let wait = timing.wait(timing.duration_s);
-    let (mut at, mut end) = (0, 0);
+    let (mut at, mut end, mut healed) = (0, 0, None);
     let recording = watched(lab, |lab| {
         sleep(BEFORE);
         at = clock::boot().0;
-        break_owner(lab, owner, fault)?;
-        match fault {
-            Fault::PlannedStop => sleep(AFTER),
-            Fault::Freeze => {
-                sleep(Duration::from_secs(2 * u64::from(timing.duration_s)));
-                lab.nodes[owner].signal(libc::SIGCONT);
-                sleep(AFTER);
-            }
-            _ => sleep(wait + AFTER),
-        }
+        healed = suffer(lab, owner, fault, timing)?;
+        sleep(AFTER);
         end = clock::boot().0;
         Ok(())
     })?;
     let old = lab.nodes[owner].mac;
     let first_other = recording.asked.first_other(at, old);
     let by_mac = |mac: [u8; 6]| lab.nodes.iter().position(|node| node.mac == mac);
-    let new = first_other.and_then(|(_, mac)| by_mac(mac)).unwrap_or(owner);
+    let last = recording.asked.last_mac(at).and_then(by_mac).unwrap_or(owner);
     let outcome = Outcome {
         fault,
         dark_asked_ms: recording.asked.dark_ms(at, end),
         dark_felt_ms: recording.echoes.dark_ms(at, end),
         echoes: recording.echoes.unanswered(at, end),
         two_owner_ms: two_owner_ms(&recording.claims),
-        owners: (lab.nodes[owner].name.clone(), lab.nodes[new].name.clone()),
+        owners: (lab.nodes[owner].name.clone(), lab.nodes[last].name.clone()),
         after_ms: first_other.map_or(f64::NAN, |(first, _)| first.saturating_sub(at) as f64 / 1e6),
         bound: fault.bound(timing),
         claims: recording.claims.len(),
+        span: (at, end),
+        healed,
     };
     heal(lab, owner, fault)?;
-    Ok(outcome)
+    Ok((outcome, recording))
 }
 
-fn break_owner(lab: &mut Lab, owner: usize, fault: Fault) -> anyhow::Result<()> {
+/// The fault itself, for as long as it lasts. Says when it was taken back.
+fn suffer(lab: &mut Lab, owner: usize, fault: Fault, timing: &Timing) -> anyhow::Result<Option<u64>> {
+    let twice = Duration::from_secs(2 * u64::from(timing.duration_s));
+    let take_over = timing.wait(timing.duration_s);
+    let pid = |lab: &Lab| lab.nodes[owner].pid().context("the owner does not run");
+    let healed = || Ok(Some(clock::boot().0));
     match fault {
         Fault::PlannedStop => lab.nodes[owner].signal(libc::SIGTERM),
-        Fault::Kill => lab.nodes[owner].kill(),
-        Fault::Freeze => lab.nodes[owner].signal(libc::SIGSTOP),
-        Fault::LinkDown => lab.bridge.ip(&format!("link set n{} down", owner + 1)).map(drop)?,
+        Fault::Kill => {
+            lab.nodes[owner].kill();
+            sleep(take_over);
+        }
+        Fault::Freeze => {
+            lab.nodes[owner].signal(libc::SIGSTOP);
+            sleep(twice);
+            lab.nodes[owner].signal(libc::SIGCONT);
+            return healed();
+        }
+        Fault::CgroupFrozen => {
+            let group = Cgroup::frozen(pid(lab)?)?;
+            sleep(twice);
+            group.thaw()?;
+            return healed();
+        }
+        Fault::Throttled => {
+            let group = Cgroup::throttled(pid(lab)?, 1)?;
+            sleep(twice);
+            drop(group);
+            return healed();
+        }
+        Fault::Reboot => {
+            let node = &mut lab.nodes[owner];
+            node.kill();
+            // What a reboot does to pins and addresses.
+            node.xvip("cleanup", &[])?;
+            node.reboot();
+            sleep(Duration::from_secs(1));
+            node.start()?;
+            let back = clock::boot().0;
+            sleep(take_over);
+            return Ok(Some(back));
+        }
+        Fault::LinkDown => {
+            lab.bridge.ip(&format!("link set n{} down", owner + 1))?;
+            sleep(take_over);
+        }
         Fault::ApiCut => {
             let nowhere = "neigh replace 192.0.2.100 lladdr 02:00:00:00:00:99 dev eth0 nud permanent";
-            lab.nodes[owner].ns.ip(nowhere).map(drop)?;
+            lab.nodes[owner].ns.ip(nowhere)?;
+            sleep(take_over);
+        }
+        Fault::ApiHangs | Fault::ApiRefuses => {
+            let hangs = fault == Fault::ApiHangs;
+            lab.api.set_outage(if hangs { Outage::Hangs } else { Outage::Refuses });
+            sleep(outage(timing));
+            lab.api.set_outage(Outage::None);
+            return healed();
+        }
+        Fault::RollingRestart => {
+            for index in 0..lab.nodes.len() {
+                restart(lab, index)?;
+            }
+            return healed();
         }
     }
+    Ok(None)
+}
+
+/// As a DaemonSet does it: stop, wait for the end, start, wait until it is ready.
+fn restart(lab: &mut Lab, index: usize) -> anyhow::Result<()> {
+    let node = &mut lab.nodes[index];
+    node.signal(libc::SIGTERM);
+    let ended = eventually(Duration::from_secs(10), || node.has_ended());
+    anyhow::ensure!(ended, "xvip did not end after SIGTERM:\n{}", node.log());
+    node.start()?;
+    let ready = eventually(Duration::from_secs(10), || {
+        node.status()
+            .is_ok_and(|status| status["daemon"]["not_ready"].as_array().is_some_and(Vec::is_empty))
+    });
+    anyhow::ensure!(ready, "{} does not get ready:\n{}", node.name, node.log());
     Ok(())
 }
 
@@ -194,14 +306,19 @@ fn heal(lab: &mut Lab, owner: usize, fault: Fault) -> anyhow::Result<()> {
             node.start()?;
         }
         Fault::Kill => lab.nodes[owner].start()?,
-        Fault::Freeze => {}
         Fault::LinkDown => lab.bridge.ip(&format!("link set n{} up", owner + 1)).map(drop)?,
         Fault::ApiCut => lab.nodes[owner].ns.ip("neigh del 192.0.2.100 dev eth0").map(drop)?,
+        _ => {}
     }
-    let node = &lab.nodes[owner];
-    let follows = eventually(Duration::from_secs(15), || {
-        node.status().is_ok_and(|status| status["daemon"]["leases"][0]["state"] == "waiting")
-    });
-    anyhow::ensure!(follows, "{} does not follow after {}:\n{}", node.name, fault.name(), node.log());
+    // Whoever does not hold the Lease follows it.
+    for node in &lab.nodes {
+        let settled = eventually(Duration::from_secs(15), || {
+            node.status().is_ok_and(|status| {
+                let state = &status["daemon"]["leases"][0]["state"];
+                state == "waiting" || state == "holding"
+            })
+        });
+        anyhow::ensure!(settled, "{} is lost after {}:\n{}", node.name, fault.name(), node.log());
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Everything runs in network namespaces that the lab makes and removes, on a BPF file system of
 //! its own.
 
+pub mod cgroup;
 pub mod faults;
 pub mod frames;
 pub mod judge;
@@ -13,4 +14,5 @@ pub mod packet_socket;
 pub mod packets;
 pub mod probes;
 pub mod standin;
+pub mod timeline;
 pub mod verdict;

@@ -9,7 +9,7 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,7 +22,19 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
+
+/// What keeps the API from answering.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outage {
+    /// Nothing.
+    #[default]
+    None,
+    /// Connections are taken and never answered; what waits is carried out when it is over.
+    Hangs,
+    /// Nothing listens: connections are refused, and open ones have ended.
+    Refuses,
+}
 
 /// The store; cheap to clone.
 #[derive(Clone)]
@@ -30,6 +42,7 @@ pub struct StandIn {
     store: Arc<Mutex<Store>>,
     changes: broadcast::Sender<(u64, Value)>,
     latency_ms: Arc<AtomicU64>,
+    outage: Arc<watch::Sender<Outage>>,
     requests: Arc<AtomicU64>,
 }
 
@@ -39,6 +52,7 @@ struct Store {
     uids: u64,
     leases: BTreeMap<(String, String), Value>,
     history: Vec<(u64, Value)>,
+    reports: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +70,7 @@ impl Default for StandIn {
             store: Arc::new(Mutex::new(Store { version: 100, ..Store::default() })),
             changes: broadcast::channel(1024).0,
             latency_ms: Arc::default(),
+            outage: Arc::new(watch::channel(Outage::None).0),
             requests: Arc::default(),
         }
     }
@@ -71,6 +86,39 @@ impl StandIn {
         self.serve_on(listener).await
     }
 
+    /// Serves for ever on a thread of its own, except while it refuses.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub fn serve_unless_refusing(&self, address: SocketAddr) -> std::io::Result<()> {
+        loop {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut outage = self.outage.subscribe();
+                tokio::select! {
+                    served = self.clone().serve(address) => served,
+                    _ = outage.wait_for(|outage| *outage == Outage::Refuses) => Ok(()),
+                }
+            })?;
+            // The connections go with the runtime.
+            drop(runtime);
+            while *self.outage.borrow() == Outage::Refuses {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Begins or ends an outage for everybody.
+    pub fn set_outage(&self, outage: Outage) {
+        self.outage.send_replace(outage);
+    }
+
+    async fn while_hanging(&self) {
+        let mut outage = self.outage.subscribe();
+        // The sender lives as long as `self`.
+        let _ = outage.wait_for(|outage| *outage != Outage::Hangs).await;
+    }
+
     /// Serves on a bound listener.
     ///
     /// # Errors
@@ -78,6 +126,7 @@ impl StandIn {
     pub async fn serve_on(self, listener: tokio::net::TcpListener) -> std::io::Result<()> {
         let base = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases";
         let router = Router::new()
+            .route("/apis/events.k8s.io/v1/namespaces/{namespace}/events", post(report))
             .route(base, get(list).post(create))
             .route(&format!("{base}/{{name}}"), get(read).put(replace).delete(remove))
             .with_state(self);
@@ -92,6 +141,11 @@ impl StandIn {
     /// Requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Kubernetes Events so far.
+    pub fn reports(&self) -> Vec<Value> {
+        self.lock().reports.clone()
     }
 
     /// A Lease as it is stored.
@@ -139,6 +193,7 @@ impl StandIn {
 
     async fn arrive(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.while_hanging().await;
         let latency = self.latency_ms.load(Ordering::Relaxed);
         if latency > 0 {
             tokio::time::sleep(Duration::from_millis(latency)).await;
@@ -196,6 +251,13 @@ async fn create(
     let event = store.put(key, lease, "ADDED");
     api.tell(event.clone());
     (StatusCode::CREATED, Json(event.1["object"].clone())).into_response()
+}
+
+/// Takes an Event in.
+async fn report(State(api): State<StandIn>, Json(event): Json<Value>) -> Response {
+    api.arrive().await;
+    api.lock().reports.push(event.clone());
+    (StatusCode::CREATED, Json(event)).into_response()
 }
 
 async fn replace(
@@ -279,7 +341,7 @@ async fn list(
     let end = tokio::time::Instant::now() + limit;
     let stream =
         futures::stream::unfold((past.into_iter(), changes), move |(mut past, mut changes)| {
-            let wanted = wanted.clone();
+            let (wanted, api) = (wanted.clone(), api.clone());
             async move {
                 loop {
                     let event = match past.next() {
@@ -287,6 +349,7 @@ async fn list(
                         None => tokio::time::timeout_at(end, changes.recv()).await.ok()?.ok()?.1,
                     };
                     if wanted(&event) {
+                        api.while_hanging().await;
                         let line = Bytes::from(format!("{event}\n"));
                         return Some((Ok::<_, std::convert::Infallible>(line), (past, changes)));
                     }

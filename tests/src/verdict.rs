@@ -1,7 +1,20 @@
 //! The table at the end of the demo.
 
-use crate::faults::Outcome;
-use vip_user::cli::table::{green, print, red};
+use crate::faults::{Outcome, SLACK_MS};
+use vip_user::{
+    cli::table::{green, print, red},
+    model::timing::Timing,
+};
+
+/// The numbers that the bounds are made of.
+pub fn settings(timing: &Timing) -> String {
+    format!(
+        "D = {} s, ρ = {} %, margin = {} ms, slack = {SLACK_MS} ms",
+        timing.duration_s,
+        timing.clock_error_percent,
+        timing.margin.as_millis()
+    )
+}
 
 /// Prints the table and the verdict; says whether everything was kept.
 pub fn verdict(outcomes: &[Outcome]) -> bool {
@@ -25,7 +38,11 @@ pub fn verdict(outcomes: &[Outcome]) -> bool {
                 format!("{}/{}", outcome.echoes.0, outcome.echoes.1),
                 format!("{:.0} ms", outcome.two_owner_ms),
                 format!("{} -> {}", outcome.owners.0, outcome.owners.1),
-                format!("{:.0} ms", outcome.after_ms),
+                if outcome.after_ms.is_nan() {
+                    "-".into()
+                } else {
+                    format!("{:.0} ms", outcome.after_ms)
+                },
                 format!("{} = {:.0} ms", outcome.bound.0, outcome.bound.1),
             ]
         })

@@ -21,7 +21,7 @@ struct Cli {
 enum Command {
     /// Install what the build and the tests need; says what and why.
     Setup,
-    /// Three nodes, five faults, one table: watch the VIPs survive without two owners. Needs root.
+    /// Three nodes, eleven faults, one table: watch the VIPs survive without two owners. Needs root.
     Demo {
         /// Only faults whose name contains this.
         #[arg(long, default_value = "")]

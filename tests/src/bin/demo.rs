@@ -1,11 +1,13 @@
-//! The demo: three nodes, five faults, one table.
+//! The demo: three nodes, eleven faults, one table, and a page of timelines.
 
+use anyhow::Context as _;
 use clap::Parser;
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 use vip_tests::{
-    faults::{Fault, SLACK_MS, inject},
+    faults::{Fault, Outcome, inject},
     lab::{Lab, Options},
-    verdict::verdict,
+    timeline::page,
+    verdict::{settings, verdict},
 };
 use vip_user::config::Config;
 
@@ -15,6 +17,9 @@ struct Args {
     /// Only faults whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Where the timelines are written.
+    #[arg(long, default_value = "target/demo.html")]
+    html: PathBuf,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -35,26 +40,33 @@ fn main() -> anyhow::Result<ExitCode> {
         "{} has asked for the addresses, created the Lease and owns the VIPs\n",
         lab.nodes[owner].name
     );
-    let mut outcomes = Vec::new();
-    let chosen = Fault::ALL.into_iter().filter(|fault| fault.name().contains(&args.only));
-    for (number, fault) in chosen.enumerate() {
-        println!("fault {}: {} …", number + 1, fault.name());
-        let outcome = inject(&mut lab, &timing, fault)?;
+    let mut results = Vec::new();
+    let chosen: Vec<Fault> =
+        Fault::ALL.into_iter().filter(|fault| fault.name().contains(&args.only)).collect();
+    for (number, fault) in chosen.iter().enumerate() {
+        println!("fault {} of {}: {} …", number + 1, chosen.len(), fault.name());
+        let (outcome, recording) = inject(&mut lab, &timing, *fault)?;
+        let (before, after) = &outcome.owners;
+        let moved = if before == after {
+            format!("{before} keeps the VIPs")
+        } else {
+            format!("{after} took over from {before}")
+        };
         println!(
-            "  {} took over from {} after {:.0} ms; two owners for {:.0} ms in {} claims",
-            outcome.owners.1, outcome.owners.0, outcome.after_ms, outcome.two_owner_ms, outcome.claims
+            "  {moved}; dark for {:.0} ms of at most {:.0}; two owners for {:.0} ms in {} claims",
+            outcome.dark_asked_ms, outcome.bound.1, outcome.two_owner_ms, outcome.claims
         );
-        outcomes.push(outcome);
+        results.push((outcome, recording));
     }
-    println!(
-        "\nD = {} s, ρ = {} %, margin = {} ms, slack = {SLACK_MS} ms",
-        timing.duration_s,
-        timing.clock_error_percent,
-        timing.margin.as_millis()
-    );
+    println!("\n{}", settings(&timing));
     println!(
         "asked: an ARP request and an NS every 5 ms; felt: an echo every 5 ms through a client's own cache\n"
     );
+    let nodes: Vec<_> = lab.nodes.iter().map(|node| (node.name.clone(), node.mac)).collect();
+    std::fs::write(&args.html, page(&timing, &nodes, &results))
+        .with_context(|| format!("cannot write {}", args.html.display()))?;
+    let outcomes: Vec<Outcome> = results.into_iter().map(|(outcome, _)| outcome).collect();
     let kept = verdict(&outcomes);
+    println!("timelines: {}", args.html.display());
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

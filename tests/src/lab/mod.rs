@@ -97,10 +97,7 @@ impl Lab {
         let api = StandIn::default();
         let server = api.clone();
         // The thread ends with the process; its namespace is gone before that.
-        let _ = api_ns.spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(server.serve(API.parse()?))?)
-        });
+        let _ = api_ns.spawn(move || Ok(server.serve_unless_refusing(API.parse()?)?));
         Ok(Self { nodes, bridge, asker, user, api, dir, _api_ns: api_ns, passes: vec![passes] })
     }
 

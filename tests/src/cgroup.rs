@@ -1,0 +1,91 @@
+//! Control groups that freeze or throttle one process, as a container runtime or an administrator
+//! would. Both hierarchies are known: the unified one (v2) and controllers of their own (v1).
+
+use anyhow::Context as _;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// A group with one process; it goes with this value.
+#[derive(Debug)]
+pub struct Cgroup {
+    dir: PathBuf,
+}
+
+impl Cgroup {
+    /// Freezes a process until [`thaw`](Self::thaw) or the end of this value.
+    ///
+    /// # Errors
+    /// Where control groups cannot be made.
+    pub fn frozen(pid: u32) -> anyhow::Result<Self> {
+        let root = [ROOT.to_owned(), format!("{ROOT}/unified")];
+        let root = root.iter().find(|root| Path::new(root).join("cgroup.controllers").exists());
+        let root = match root {
+            Some(root) => root.clone(),
+            None => format!("{ROOT}/freezer"),
+        };
+        let group = Self::with(&root, pid)?;
+        group.freeze(true)?;
+        Ok(group)
+    }
+
+    /// Lets the process go on.
+    ///
+    /// # Errors
+    /// If the group is gone.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.freeze(false)
+    }
+
+    /// Leaves a process this share of one CPU, in percent.
+    ///
+    /// # Errors
+    /// Where control groups cannot be made.
+    pub fn throttled(pid: u32, percent: u32) -> anyhow::Result<Self> {
+        let quota = percent * 1_000;
+        if Path::new(ROOT).join("cgroup.controllers").exists() {
+            // Children have the controller only if the root hands it down; it may do so already.
+            let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+cpu");
+            let group = Self::with(ROOT, pid)?;
+            fs::write(group.dir.join("cpu.max"), format!("{quota} 100000")).context("cpu.max")?;
+            return Ok(group);
+        }
+        let group = Self::with(&format!("{ROOT}/cpu"), pid)?;
+        fs::write(group.dir.join("cpu.cfs_period_us"), "100000").context("cpu.cfs_period_us")?;
+        fs::write(group.dir.join("cpu.cfs_quota_us"), quota.to_string()).context("cpu.cfs_quota_us")?;
+        Ok(group)
+    }
+
+    fn with(root: &str, pid: u32) -> anyhow::Result<Self> {
+        let dir = Path::new(root).join(format!("xvip-lab-{pid}"));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let group = Self { dir };
+        fs::write(group.dir.join("cgroup.procs"), pid.to_string()).context("cgroup.procs")?;
+        Ok(group)
+    }
+
+    fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+        let (v2, v1) = (self.dir.join("cgroup.freeze"), self.dir.join("freezer.state"));
+        if v2.exists() {
+            fs::write(v2, if frozen { "1" } else { "0" }).context("cgroup.freeze")
+        } else {
+            fs::write(v1, if frozen { "FROZEN" } else { "THAWED" }).context("freezer.state")
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = self.freeze(false);
+        let root = self.dir.parent().map(|root| root.join("cgroup.procs"));
+        if let (Some(root), Ok(pids)) = (root, fs::read_to_string(self.dir.join("cgroup.procs"))) {
+            for pid in pids.lines() {
+                let _ = fs::write(&root, pid);
+            }
+        }
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
