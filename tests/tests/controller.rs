@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use aya::sys::SyscallError;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -29,6 +30,7 @@ use vip_user::{
     node::{
         clock,
         dataplane::{Dataplane, HostError},
+        maps::MapsError,
     },
     state::DaemonState,
 };
@@ -54,8 +56,20 @@ struct Host {
     stuck: bool,
     /// The host refuses to add this address.
     refuses: Option<IpAddr>,
+    /// The kernel has no room: calls of this sort fail with this error.
+    exhausted: Option<(Call, i32)>,
     /// The released Lease as the API shows it when the fence is cleared.
     holder_when_cleared: Option<String>,
+}
+
+/// A sort of call that can fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Call {
+    Publish(IpAddr),
+    PublishAny,
+    Links,
+    Actual,
+    Raise,
 }
 
 #[derive(Clone)]
@@ -69,6 +83,18 @@ impl FakeHost {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the kernel says to a map or link call when it has no room.
+    fn room_for(&self, call: Call) -> Result<(), HostError> {
+        let Some((exhausted, errno)) = self.lock().exhausted else { return Ok(()) };
+        let any = matches!((call, exhausted), (Call::Publish(_), Call::PublishAny));
+        if exhausted != call && !any {
+            return Ok(());
+        }
+        let io_error = std::io::Error::from_raw_os_error(errno);
+        let source = SyscallError { call: "bpf_map_update_elem", io_error }.into();
+        Err(MapsError::Access { what: "write", name: "VIPS", source }.into())
+    }
+
     fn answers(&self) -> bool {
         let host = self.lock();
         let published = host.actual.vips.values().any(|vip| vip.generation != 0);
@@ -78,10 +104,12 @@ impl FakeHost {
 
 impl Dataplane for FakeHost {
     async fn actual(&mut self) -> Result<Actual, HostError> {
+        self.room_for(Call::Actual)?;
         Ok(self.lock().actual.clone())
     }
 
     async fn links(&mut self) -> Result<Vec<Link>, HostError> {
+        self.room_for(Call::Links)?;
         Ok(vec![Link { ifindex: 2, bit: 0, answer: true, mac: [2, 0, 0, 0, 0, 1], up: true }])
     }
 
@@ -90,6 +118,9 @@ impl Dataplane for FakeHost {
     }
 
     async fn apply(&mut self, action: Action) -> Result<(), HostError> {
+        if let Action::Publish(ip, _) = action {
+            self.room_for(Call::Publish(IpAddr::from(ip)))?;
+        }
         let mut host = self.lock();
         if let (Action::AddAddr(addr, _), Some(refused)) = (action, host.refuses)
             && addr.ip == Ip::from(refused)
@@ -123,6 +154,7 @@ impl Dataplane for FakeHost {
         generation: u64,
         deadline: BootNs,
     ) -> Result<(), HostError> {
+        self.room_for(Call::Raise)?;
         let mut host = self.lock();
         host.did.push(Did::Raised(generation));
         host.deadline = deadline;
@@ -345,4 +377,47 @@ async fn labels_and_annotations_of_others_survive_our_writes() {
     assert_eq!(lease["metadata"]["labels"]["team"], "net");
     assert_eq!(lease["metadata"]["annotations"]["note"], "keep");
     assert!(running.host.answers());
+}
+
+/// A map that is full for one VIP harms no other one.
+#[tokio::test]
+async fn a_full_map_silences_one_vip_only() {
+    let (running, _) = run("a", None).await;
+    eventually("first look", || !running.host.lock().actual.ifaces.is_empty()).await;
+    running.host.lock().exhausted = Some((Call::Publish(other_vip()), libc::ENOSPC));
+    eventually("take-over", || running.host.answers()).await;
+    let generation =
+        |ip: IpAddr| running.host.lock().actual.vips.get(&Ip::from(ip)).map_or(0, |vip| vip.generation);
+    eventually("the good VIP serves", || generation(vip()) == 1).await;
+    assert_eq!(generation(other_vip()), 0);
+    running.host.lock().exhausted = None;
+    eventually("the other one follows", || generation(other_vip()) == 1).await;
+}
+
+/// Without entries there is no guard: such a host leaves the Lease to others.
+#[tokio::test]
+async fn a_host_without_room_for_its_entries_is_the_last_candidate() {
+    for call in [Call::PublishAny, Call::Actual, Call::Links] {
+        let (running, _) = run("a", None).await;
+        running.host.lock().exhausted = Some((call, libc::ENOMEM));
+        // A candidate creates the Lease after D·(1+ρ) = 2.2 s and a probe; whoever cannot serve is the
+        // last choice, and waits as long again.
+        tokio::time::sleep(Duration::from_millis(3_800)).await;
+        assert!(running.api.lease("ns", "lease").is_none(), "{call:?}: it wrote");
+        assert!(!running.host.answers(), "{call:?}");
+        running.host.lock().exhausted = None;
+        eventually("recovery", || running.host.answers()).await;
+    }
+}
+
+/// A fence that cannot be stored is not up; it is tried again with every renewal.
+#[tokio::test]
+async fn a_fence_that_finds_no_room_is_raised_later() {
+    let (running, _) = run("a", None).await;
+    running.host.lock().exhausted = Some((Call::Raise, libc::ENOMEM));
+    eventually("the Lease", || running.api.lease("ns", "lease").is_some()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!running.host.answers());
+    running.host.lock().exhausted = None;
+    eventually("the fence", || running.host.answers()).await;
 }

@@ -12,6 +12,8 @@ mod host;
 mod leaving;
 #[path = "lab/restart.rs"]
 mod restart;
+#[path = "lab/seen.rs"]
+mod seen;
 #[path = "lab/start.rs"]
 mod start;
 #[path = "lab/upgrade.rs"]

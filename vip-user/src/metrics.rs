@@ -82,6 +82,14 @@ impl Metrics {
         registry
     }
 
+    /// Lets what may never happen begin at zero: an alert on a series that does not exist is silent.
+    pub fn begin(&self, vips: &[IpAddr]) {
+        for vip in vips {
+            drop(self.conflicts.get_or_create(&vec![("vip", vip.to_string())]));
+        }
+        self.problem("API", false);
+    }
+
     /// A change of leadership.
     pub fn transition(&self, lease: &str, reason: &'static str) {
         let labels = vec![("lease", lease.to_owned()), ("reason", reason.to_owned())];

@@ -37,6 +37,18 @@ pub struct LeaseState {
     pub takeover_in_ms: Option<u64>,
 }
 
+impl DaemonState {
+    /// The state before the loop's first turn.
+    pub fn starting(now: BootNs) -> Self {
+        Self {
+            pid: std::process::id(),
+            turned_ns: now.0,
+            not_ready: vec!["this process is starting".into()],
+            ..Self::default()
+        }
+    }
+}
+
 impl LeaseState {
     pub(crate) fn of(now: BootNs, lease: String, slot: u32, election: &Election) -> Self {
         let (state, holder, takeover_at) = match election.state() {

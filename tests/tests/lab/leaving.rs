@@ -1,10 +1,12 @@
 //! Stopping and cleaning up: another program can take over, and nothing is left.
 
+use serde_json::json;
 use std::time::Duration;
 use vip_tests::{
     faults::watched,
     lab::{Lab, Options, eventually, node::Node},
     netns::sh,
+    standin::Outage,
 };
 
 fn lab_of(nodes: usize) -> (Lab, usize) {
@@ -79,4 +81,101 @@ fn after_a_crash_the_host_stays_silent() {
     })
     .unwrap();
     assert_eq!(recording.claims, []);
+}
+
+/// A Lease that somebody else holds for a long time: the node stays a standby.
+fn held_by_another(lab: &Lab) {
+    lab.api.put(
+        "kube-system",
+        "plndr-cp-lock",
+        json!({
+            "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
+            "spec": {"holderIdentity": "elsewhere", "leaseDurationSeconds": 600, "leaseTransitions": 3,
+                     "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:00:00.000000Z"},
+        }),
+    );
+}
+
+/// Whatever of the pins was removed by hand, cleanup removes the rest.
+#[test]
+fn cleanup_does_with_what_is_left() {
+    let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
+    held_by_another(&lab);
+    let before = footprint(&lab.nodes[0], &lab);
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1");
+    let all = [
+        "VIPS",
+        "FENCES",
+        "IFACES",
+        "TENURES",
+        "GRACE",
+        "link:guard:*",
+        "link:native:*",
+        "link:*",
+        "*S",
+    ];
+    for gone in all {
+        lab.start().unwrap();
+        let node = &lab.nodes[0];
+        let standby = eventually(Duration::from_secs(10), || {
+            node.status()
+                .is_ok_and(|status| status["vips"].as_array().is_some_and(|vips| vips.len() == 2))
+        });
+        assert!(standby, "{gone}: {}", node.log());
+        lab.nodes[0].kill();
+        // Addresses are found by the written list; without it the next test's rule holds.
+        sh(&format!("cd {} && for f in {gone}; do [ $f = ADDRS ] || rm $f; done", pins.display()))
+            .unwrap();
+        lab.nodes[0].xvip("cleanup", &[]).unwrap();
+        assert_eq!(footprint(&lab.nodes[0], &lab), before, "without {gone}");
+    }
+}
+
+/// Without the written list nobody can tell whose an address is: it ends with its lifetime.
+#[test]
+fn an_address_whose_note_is_gone_has_a_lifetime() {
+    let (mut lab, owner) = lab_of(1);
+    lab.nodes[owner].kill();
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1");
+    std::fs::remove_file(pins.join("ADDRS")).unwrap();
+    let said = lab.nodes[owner].xvip("cleanup", &[]).unwrap();
+    assert!(said.contains("their list is gone"), "{said}");
+    let shown = lab.nodes[owner].ns.ip("addr show dev lo").unwrap();
+    let lifetimes: Vec<&str> = shown.lines().filter(|line| line.contains("valid_lft")).collect();
+    assert!(shown.contains("192.0.2.10/32"), "{shown}");
+    assert!(
+        lifetimes.iter().any(|line| line.contains("sec") && !line.contains("valid_lft forever")),
+        "{shown}"
+    );
+}
+
+/// The map of VIPs is gone while the guard's programs run: the next start does not open the guard,
+/// even before the API has said a word.
+#[test]
+fn a_start_after_damage_stays_silent() {
+    let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
+    held_by_another(&lab);
+    lab.start().unwrap();
+    let node = &lab.nodes[0];
+    assert!(eventually(Duration::from_secs(10), || node
+        .status()
+        .is_ok_and(|s| s["vips"][0].is_object())));
+    lab.nodes[0].kill();
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1");
+    std::fs::remove_file(pins.join("VIPS")).unwrap();
+    lab.api.set_outage(Outage::Hangs);
+    lab.nodes[0].ns.ip("addr add 192.0.2.10/32 dev eth0").unwrap();
+    let recording = watched(&mut lab, |lab| {
+        lab.nodes[0].start()?;
+        for _ in 0..40 {
+            let mut arping = lab.nodes[0].ns.command("arping");
+            let _ = arping.args(["-U", "-c1", "-w1", "-I", "eth0", "192.0.2.10"]).output()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    })
+    .unwrap();
+    lab.api.set_outage(Outage::None);
+    assert_eq!(recording.claims, []);
+    assert!(lab.nodes[0].log().contains("xvip is running"), "{}", lab.nodes[0].log());
 }

@@ -8,7 +8,7 @@ use crate::{
     metrics::Metrics,
     model::election::Identity,
     node::{
-        host,
+        clock, host,
         kernel::Kernel,
         lock::Lock,
         netlink::{Changes, Netlink, next_change},
@@ -69,11 +69,12 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let me = Identity { node: node.clone(), process, boot_id };
     let mut setup = Setup::new(&config, me, slot, generation, backed);
     setup.metrics = metrics.clone();
+    metrics.begin(&config.vips);
     if config.events {
         setup.recorder = Recorder::start(api.clone(), node.clone());
     }
     let (events, inbox) = mpsc::channel(256);
-    let (state, latest) = watch::channel(DaemonState::default());
+    let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
     tokio::spawn(forward_signals(events.clone())?);
     tokio::spawn(forward_changes(changes, events.clone()));
     tokio::spawn(forward_claims(&pins, events.clone())?);

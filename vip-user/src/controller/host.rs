@@ -58,15 +58,25 @@ impl<D: Dataplane> Controller<D> {
         if self.links_stale {
             match self.dataplane.links().await {
                 Ok(links) => {
+                    self.problem("interfaces", None);
                     self.links_stale = false;
                     self.use_links(links);
                 }
-                Err(error) => self.retry("interfaces", &error),
+                Err(error) => {
+                    // Interfaces whose guard is not known to stand are no ground to take a VIP on.
+                    self.usable = false;
+                    self.retry("interfaces", &error);
+                }
             }
         }
         let actual = match self.dataplane.actual().await {
             Ok(actual) => actual,
-            Err(error) => return self.retry("host", &error),
+            Err(error) => {
+                for election in self.elections.values_mut() {
+                    election.set_eligible(false);
+                }
+                return self.retry("host", &error);
+            }
         };
         self.problem("host", None);
         let now = clock::boot();
@@ -78,7 +88,7 @@ impl<D: Dataplane> Controller<D> {
             &self.links,
             self.setup.placement,
         );
-        let (mut failed, mut entries_failed) = (false, false);
+        let (mut failed, mut entries_failed, mut unpublished) = (false, false, BTreeSet::new());
         let mut without_address = BTreeSet::new();
         for action in plan(&want, &actual) {
             // An entry must not answer for an address that this host could not take in.
@@ -88,6 +98,9 @@ impl<D: Dataplane> Controller<D> {
             }
             if let Err(error) = self.dataplane.apply(action).await {
                 failed = true;
+                if let Action::Publish(ip, _) = action {
+                    unpublished.insert(ip);
+                }
                 match action {
                     Action::AddAddr(addr, _) => drop(without_address.insert(addr.ip)),
                     Action::DelAddr(_) => {}
@@ -97,6 +110,11 @@ impl<D: Dataplane> Controller<D> {
             }
         }
         self.reconciled |= !entries_failed;
+        // One VIP that finds no room is its own harm; a host that has room for none is no candidate.
+        let room = want.vips.is_empty() || want.vips.keys().any(|ip| !unpublished.contains(ip));
+        for election in self.elections.values_mut() {
+            election.set_eligible(self.usable && room);
+        }
         if !failed {
             self.problem("change of the host", None);
             self.settled_at = (!self.links_stale).then_some(now);
@@ -113,11 +131,8 @@ impl<D: Dataplane> Controller<D> {
         if !self.links.is_empty() && links.iter().any(came_up) && self.serving() {
             self.announce_at = Schedule::of(&BURST);
         }
-        let eligible = links.iter().any(|link| link.answer && link.up);
-        for election in self.elections.values_mut() {
-            election.set_eligible(eligible);
-        }
-        self.problem("link", (!eligible).then(|| "no answering interface is up and guarded".into()));
+        self.usable = links.iter().any(|link| link.answer && link.up);
+        self.problem("link", (!self.usable).then(|| "no answering interface is up and guarded".into()));
         self.links = links;
     }
 

@@ -48,6 +48,8 @@ pub struct Controller<D> {
     specs: Vec<VipSpec>,
     links: Vec<Link>,
     links_stale: bool,
+    /// Whether an answering interface is up and guarded.
+    usable: bool,
     reconciled: bool,
     /// When the host was last brought to what it should be, with nothing left over.
     settled_at: Option<BootNs>,
@@ -86,6 +88,7 @@ impl<D: Dataplane> Controller<D> {
             specs: vips.into_iter().map(|ip| VipSpec { ip, slot }).collect(),
             links: Vec::new(),
             links_stale: true,
+            usable: false,
             reconciled: false,
             settled_at: None,
             reconcile_at: None,
@@ -106,6 +109,7 @@ impl<D: Dataplane> Controller<D> {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> D {
         // Entries are reconciled before the first renewal: what is not configured any more goes now.
         self.reconcile().await;
+        self.publish_state();
         self.follow_lease();
         loop {
             let wait = clock::boot().until(self.wake_at());

@@ -15,7 +15,7 @@ use crate::{
 };
 use bytemuck::Zeroable as _;
 use std::{fs, io, net::IpAddr};
-use vip_common::abi::{ABI_VERSION, Identity};
+use vip_common::abi::{ABI_VERSION, Identity, Ip, Vip};
 
 /// Why the host cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +172,8 @@ pub fn start(
             check_identity(found, &identity, &found_identity)?;
         }
     }
+    // Somebody has removed the map of VIPs by hand, and programs still run.
+    let damaged = !pins.links().is_empty() && !pins.map("VIPS").exists();
     let complete = carry::identity(pins)?.is_some_and(|found| found.ready == 1);
     if !complete && pins.links().is_empty() {
         // A first start that was cut off: nothing has ever used these maps.
@@ -212,6 +214,12 @@ pub fn start(
         carry::move_links(other, pins)?;
     }
     let (slot, record) = find_slot(&mut maps, &config.lease.namespace, &config.lease.name)?;
+    if damaged {
+        // The programs that are about to run know the new map only, and an empty one guards nothing.
+        for vip in &config.vips {
+            maps.publish(Ip::from(*vip), Vip::new(slot, 0, 0, u64::MAX))?;
+        }
+    }
     let fence = maps.fence(slot)?;
     let generation = fence.generation.max(record.as_ref().map_or(0, |record| record.generation));
     let backed = record
