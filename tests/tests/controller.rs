@@ -400,9 +400,9 @@ async fn a_host_without_room_for_its_entries_is_the_last_candidate() {
     for call in [Call::PublishAny, Call::Actual, Call::Links] {
         let (running, _) = run("a", None).await;
         running.host.lock().exhausted = Some((call, libc::ENOMEM));
-        // A candidate creates the Lease after D·(1+ρ) = 2.2 s and a probe; whoever cannot serve is the
+        // A candidate creates the Lease after D·(1+ρ) = 2.2 s and address probes; whoever cannot serve is the
         // last choice, and waits as long again.
-        tokio::time::sleep(Duration::from_millis(3_800)).await;
+        tokio::time::sleep(Duration::from_millis(5_400)).await;
         assert!(running.api.lease("ns", "lease").is_none(), "{call:?}: it wrote");
         assert!(!running.host.answers(), "{call:?}");
         running.host.lock().exhausted = None;
