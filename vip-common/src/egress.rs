@@ -87,13 +87,15 @@ fn claim<E: Env>(env: &E, l3: Layer3, ip: &Ip) -> Verdict {
 }
 
 /// Any ARP operation whose sender is the VIP is a claim: RFC 826 makes receivers merge the sender of
-/// requests too.
+/// requests too. The rest of the message need not be there: a NIC fills a frame that was cut short up
+/// to 60 bytes with zeros, and receivers take it for whole.
 #[inline(always)]
 fn arp<F: Frame>(frame: &mut F, l3: Layer3) -> Option<Claimed> {
     if !frame.linearize(l3.offset + size_of::<Arp>()) {
         return Some(Claimed::Hidden);
     }
-    Some(Claimed::Address(Ip::v4(frame.get::<Arp>(l3.offset)?.spa)))
+    let sender = l3.offset + core::mem::offset_of!(Arp, spa);
+    Some(frame.get::<[u8; 4]>(sender).map_or(Claimed::Hidden, |spa| Claimed::Address(Ip::v4(*spa))))
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! `cargo xtask …`: set up, demo, test, bench, lint. Each step of CI is one of these commands.
 #![forbid(unsafe_code)]
 
+mod fuzz;
 mod lint;
 mod mutants;
 mod setup;
@@ -45,6 +46,18 @@ enum Command {
     Lint,
     /// Check the rules of the house: file sizes, manifests, leftovers.
     Tidy,
+    /// Feed frames, Leases and configurations that nobody would write, guided by coverage.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only targets whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// Add a small corpus of the coverage that was reached to the committed one.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Break the code in the ways that matter, one at a time: a named test must fail each time.
     Mutants {
         /// Only mutations whose name contains this.
@@ -84,6 +97,10 @@ fn main() -> anyhow::Result<()> {
         Command::Lint => {
             setup::setup(setup::Extent::Lint)?;
             lint::lint()
+        }
+        Command::Fuzz { seconds, only, keep } => {
+            setup::setup(setup::Extent::Tests)?;
+            fuzz::fuzz(seconds, &only, keep)
         }
         Command::Tidy => tidy::tidy(),
         Command::Mutants { filter } => {

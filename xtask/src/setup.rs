@@ -33,6 +33,7 @@ pub fn setup(extent: Extent) -> anyhow::Result<()> {
     ];
     if extent >= Extent::Tests {
         packages.push(("bpftool", "a test reads the pinned maps as users do"));
+        packages.push(("g++", "compiles libFuzzer's loop"));
         packages.push(("iputils-arping", "a test claims a VIP with another program"));
     }
     if extent >= Extent::Lint {

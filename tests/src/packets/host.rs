@@ -29,6 +29,13 @@ impl HostFrame {
         frame
     }
 
+    /// The same, with something else in memory behind its end.
+    pub fn before(bytes: &[u8], poison: u8) -> Self {
+        let mut memory = bytes.to_vec();
+        memory.resize(bytes.len() + 256, poison);
+        Self { len: bytes.len(), ..Self::new(&memory) }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.len]
@@ -122,8 +129,16 @@ pub enum Hook {
 
 /// Runs the rules on the host: the verdict, the frame afterwards, what was counted.
 pub fn run(hook: Hook, frame: &[u8]) -> (Verdict, Vec<u8>, Vec<Counter>) {
+    run_frame(hook, HostFrame::new(frame))
+}
+
+/// The same, with other bytes in memory behind the frame.
+pub fn run_poisoned(hook: Hook, frame: &[u8], poison: u8) -> (Verdict, Vec<u8>, Vec<Counter>) {
+    run_frame(hook, HostFrame::before(frame, poison))
+}
+
+fn run_frame(hook: Hook, mut frame: HostFrame) -> (Verdict, Vec<u8>, Vec<Counter>) {
     let env = HostEnv::default();
-    let mut frame = HostFrame::new(frame);
     let verdict = match hook {
         Hook::Ingress => ingress(&mut frame, &env),
         Hook::Egress => egress(&mut frame, &env),

@@ -1,0 +1,89 @@
+//! Any bytes as a Lease that the API returns, to a candidate and to a holder. Nothing panics, no fence
+//! rises from a mere reading, and a holder is deposed or goes on.
+#![no_main]
+
+use k8s_openapi::api::coordination::v1::Lease;
+use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
+use vip_user::{
+    cluster::lease::record,
+    model::{
+        election::{Effect, Election, Identity, Input, Source, State, Written},
+        record::Record,
+        time::{BootNs, Now},
+        timing::Timing,
+    },
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(lease) = serde_json::from_slice::<Lease>(bytes) else { return };
+    let record = record(&lease);
+    for mut election in [candidate(), holder()].into_iter().flatten() {
+        for (ms, source) in [(10, Source::Quorum), (20, Source::Watch), (5_000, Source::Quorum)] {
+            let input = Input::Observed(source, Some(record.clone()));
+            let effects = election.step(at(ms), input);
+            let raised =
+                effects.iter().any(|effect| matches!(effect, Effect::RaiseFence { new: true, .. }));
+            assert!(!raised, "a fence rose from a reading");
+            let _ = election.wake_at(at(ms).boot);
+        }
+        for effect in election.step(at(20_000), Input::Tick) {
+            if let Effect::Write(write) = effect {
+                let _ = election
+                    .step(at(20_001), Input::Written { id: write.id, outcome: Written::Failed });
+            }
+        }
+    }
+});
+
+fn at(ms: u64) -> Now {
+    Now { boot: BootNs((100_000 + ms) * 1_000_000), wall_us: 1_700_000_000_000_000 + ms as i64 * 1_000 }
+}
+
+fn candidate() -> Option<Election> {
+    let me = Identity { node: "a".into(), process: "p".into(), boot_id: "b".into() };
+    let timing = Timing {
+        duration_s: 3,
+        renew_every: Duration::from_millis(600),
+        margin: Duration::from_millis(50),
+        clock_error_percent: 10,
+        foreign_grace: None,
+        linger: Duration::from_secs(2),
+    };
+    Some(Election::new(me, timing, 0, None))
+}
+
+/// An election that has created its Lease and holds it until shortly after.
+fn holder() -> Option<Election> {
+    let mut election = candidate()?;
+    let before = |ms: u64| {
+        let Now { boot, wall_us } = at(0);
+        Now { boot: BootNs(boot.0 - (20_000 - ms) * 1_000_000), wall_us }
+    };
+    let mut effects = election.step(before(0), Input::Observed(Source::Quorum, None));
+    for ms in (1..200).map(|step| step * 100) {
+        let now = before(ms);
+        let write = effects.iter().find_map(|effect| match effect {
+            Effect::Write(write) => Some(write.clone()),
+            _ => None,
+        });
+        if let Some(write) = write {
+            let stored = Record {
+                uid: "u".into(),
+                version: vip_user::model::record::Version("1000".into()),
+                holder: write.note.holder.clone(),
+                duration_s: write.duration_s,
+                transitions: write.note.transitions,
+                acquire_us: Some(write.note.acquire_us),
+                renew_us: Some(write.renew_us),
+                note: Some(write.note),
+                released: None,
+            };
+            let outcome = Written::Stored(stored);
+            let _ = election.step(now, Input::Written { id: write.id, outcome });
+            return matches!(election.state(), State::Holding(_)).then_some(election);
+        }
+        effects = election.step(now, Input::Tick);
+    }
+    None
+}
