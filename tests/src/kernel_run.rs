@@ -5,7 +5,9 @@ use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::{SchedClassifier, TestRunOptions, Xdp, XdpMode},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType, TestRunOptions, Xdp, XdpMode, tc::TcAttachOptions,
+    },
 };
 use std::time::Duration;
 use vip_common::{
@@ -31,6 +33,23 @@ pub fn attach_pass(ns: &NetNs, ports: &[String]) -> anyhow::Result<AttachedPass>
         for port in ports {
             pass.attach(port, XdpMode::Driver).with_context(|| format!("attach to {port}"))?;
         }
+        Ok(AttachedPass { _ebpf: ebpf })
+    })?
+}
+
+/// Puts another program before everything at TC egress (tcx) of an interface, while the value lives.
+///
+/// # Errors
+/// If it cannot be loaded or attached.
+pub fn attach_egress_first(ns: &NetNs, interface: &str) -> anyhow::Result<AttachedPass> {
+    ns.run(|| {
+        let mut ebpf = load()?;
+        // With empty maps our own guard lets everything through: a stranger for all purposes.
+        let tc: &mut SchedClassifier =
+            ebpf.program_mut("xvip_egress").context("xvip_egress")?.try_into()?;
+        tc.load()?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        tc.attach_with_options(interface, TcAttachType::Egress, order)?;
         Ok(AttachedPass { _ebpf: ebpf })
     })?
 }

@@ -7,20 +7,26 @@ use std::fs;
 
 /// One way to break the code.
 struct Mutation {
+    /// The rule of docs/safety.md that it breaks.
+    rule: &'static str,
     name: &'static str,
     file: &'static str,
     from: &'static str,
     to: &'static str,
-    /// Arguments of `cargo test` that must fail.
+    /// Arguments of `cargo test` (or, for [`LAB`], of `cargo xtask test`) that must fail.
     tests: &'static [&'static str],
 }
 
 const ELECTION: &[&str] = &["-p", "vip-user", "--lib", "election_tests"];
 const SIMULATION: &[&str] = &["-p", "vip-user", "--test", "simulation"];
 const PACKETS: &[&str] = &["-p", "vip-tests", "--test", "packets"];
+const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
+/// The labs run the binary, which `cargo test` does not build.
+const LAB: &str = "lab";
 
 const MUTATIONS: &[Mutation] = &[
     Mutation {
+        rule: "no fence, no answer",
         name: "fence check out of XDP",
         file: "vip-common/src/ingress.rs",
         from: "match standing(env, &vip, &iface) {\n        Standing::Owner => {}\n        Standing::Silent(why) => return Err(drop_question(env, why.question())),",
@@ -28,6 +34,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: &["-p", "vip-tests", "--test", "packets", "questions_on_the_host"],
     },
     Mutation {
+        rule: "no fence, no claim",
         name: "fence check out of TC egress",
         file: "vip-common/src/egress.rs",
         from: "            env.count(why.claim());\n            Verdict::Drop",
@@ -35,6 +42,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: &["-p", "vip-tests", "--test", "packets", "claims_on_the_host"],
     },
     Mutation {
+        rule: "no fence, no claim",
         name: "a frame that cannot be read passes egress",
         file: "vip-common/src/egress.rs",
         from: "env.count(Counter::ClaimHidden);\n    Verdict::Drop",
@@ -42,6 +50,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: &["-p", "vip-tests", "--test", "packets", "a_claim_that_cannot_be_read_is_stopped"],
     },
     Mutation {
+        rule: "the deadline is the kernel's",
         name: "deadline not compared",
         file: "vip-common/src/standing.rs",
         from: "if env.now() >= fence.deadline_ns {",
@@ -49,6 +58,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: PACKETS,
     },
     Mutation {
+        rule: "no fence, no answer",
         name: "slot generation not compared",
         file: "vip-common/src/standing.rs",
         from: "if fence.generation != vip.generation {",
@@ -56,6 +66,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: PACKETS,
     },
     Mutation {
+        rule: "counted from before the request",
         name: "fence counted from the reply (table)",
         file: "vip-user/src/model/holding.rs",
         from: "let deadline = self.timing.fence(attempt.sent, holding.duration_s);",
@@ -63,6 +74,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: ELECTION,
     },
     Mutation {
+        rule: "counted from before the request",
         name: "fence counted from the reply (simulation)",
         file: "vip-user/src/model/holding.rs",
         from: "let deadline = self.timing.fence(attempt.sent, holding.duration_s);",
@@ -70,6 +82,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: SIMULATION,
     },
     Mutation {
+        rule: "silence before release",
         name: "release before silence (table)",
         file: "vip-user/src/model/leaving.rs",
         from: "holding.next_write = self.leave_until;",
@@ -77,6 +90,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: ELECTION,
     },
     Mutation {
+        rule: "a confirmed write is a new version",
         name: "renewTime left constant",
         file: "vip-user/src/model/election.rs",
         from: "previous.map_or(now.wall_us, |previous| now.wall_us.max(previous.saturating_add(1)))",
@@ -84,6 +98,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: ELECTION,
     },
     Mutation {
+        rule: "a release names its tenure",
         name: "release accepted without its tenure (table)",
         file: "vip-user/src/model/record.rs",
         from: "            && self.released.as_ref() == Some(&tenure.note)\n",
@@ -91,6 +106,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: ELECTION,
     },
     Mutation {
+        rule: "a release names its tenure",
         name: "release accepted without its tenure (simulation)",
         file: "vip-user/src/model/record.rs",
         from: "            && self.released.as_ref() == Some(&tenure.note)\n            && self.repeats(&tenure.note)\n",
@@ -98,6 +114,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: SIMULATION,
     },
     Mutation {
+        rule: "a taker waits D·(1+ρ)",
         name: "taker does not wait for the clock error",
         file: "vip-user/src/model/timing.rs",
         from: "let percent = 100 + u64::from(self.clock_error_percent);",
@@ -105,6 +122,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: SIMULATION,
     },
     Mutation {
+        rule: "a lost record is waited out",
         name: "a deleted Lease is created at once",
         file: "vip-user/src/model/waiting.rs",
         from: "None => self.timing.wait(self.timing.duration_s),\n            Some(record) if record.holder",
@@ -112,6 +130,7 @@ const MUTATIONS: &[Mutation] = &[
         tests: ELECTION,
     },
     Mutation {
+        rule: "another holder silences now",
         name: "deposed only at the deadline",
         file: "vip-user/src/model/holding.rs",
         from: "out.push(Effect::ClearFence(Why::Deposed));",
@@ -119,11 +138,180 @@ const MUTATIONS: &[Mutation] = &[
         tests: ELECTION,
     },
     Mutation {
+        rule: "a restart adopts only what lives",
         name: "a tenure without its fence is adopted",
         file: "vip-user/src/model/holding.rs",
         from: "if now.boot >= until {",
         to: "if false {",
         tests: ELECTION,
+    },
+    Mutation {
+        rule: "no fence, no claim",
+        name: "an ARP frame that was cut short passes egress",
+        file: "vip-common/src/egress.rs",
+        from: "map_or(Claimed::Hidden, |spa|",
+        to: "map_or(Claimed::Nothing, |spa|",
+        tests: PACKETS,
+    },
+    Mutation {
+        rule: "a confirmed write is a new version",
+        name: "an answer that stored nothing raises the fence",
+        file: "vip-user/src/model/holding.rs",
+        from: "if !ours || attempt.base.as_ref() == Some(&record.version) {",
+        to: "if !ours {",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "the shorter D counts",
+        name: "a shorter D is written before the fence is lowered",
+        file: "vip-user/src/model/holding.rs",
+        from: "                self.shorten(&mut holding, self.timing.duration_s, out);\n",
+        to: "",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "the shorter D counts",
+        name: "D as written counts, whatever was stored",
+        file: "vip-user/src/model/holding.rs",
+        from: "holding.duration_s = self.timing.duration_s.min(record.duration_s);",
+        to: "holding.duration_s = self.timing.duration_s;",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "a taker waits D·(1+ρ)",
+        name: "the longest D of a tenure is forgotten",
+        file: "vip-user/src/model/waiting.rs",
+        from: "before.wait.max(own)",
+        to: "own",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "a holder stops at D·(1-ρ)",
+        name: "the fence is D long",
+        file: "vip-user/src/model/timing.rs",
+        from: "let percent = 100_u64.saturating_sub(u64::from(self.clock_error_percent));",
+        to: "let percent = 100_u64;",
+        tests: SIMULATION,
+    },
+    Mutation {
+        rule: "a holder stops at D·(1-ρ)",
+        name: "no margin is taken off",
+        file: "vip-user/src/model/timing.rs",
+        from: ".saturating_sub(self.margin)",
+        to: "",
+        tests: &["-p", "vip-user", "--lib", "config::tests"],
+    },
+    Mutation {
+        rule: "a note must match its spec",
+        name: "an annotation that was left standing counts (table)",
+        file: "vip-user/src/model/record.rs",
+        from: "let agrees = note.holder == self.holder && self.repeats(note);",
+        to: "let agrees = true;",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "a note must match its spec",
+        name: "an annotation that was left standing counts (simulation)",
+        file: "vip-user/src/model/record.rs",
+        from: "let agrees = note.holder == self.holder && self.repeats(note);",
+        to: "let agrees = true;",
+        tests: SIMULATION,
+    },
+    Mutation {
+        rule: "only newer evidence counts",
+        name: "a lagging watch is believed",
+        file: "vip-user/src/model/election.rs",
+        from: "(Some(record), Some(known)) => record.version.newer_than(known),",
+        to: "(Some(_), Some(_)) => true,",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "only newer evidence counts",
+        name: "an edited label restarts the timer",
+        file: "vip-user/src/model/waiting.rs",
+        from: "(Some(seen), Some(record)) => seen.same_spec(record),",
+        to: "(Some(seen), Some(record)) => seen == record,",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "a lost record is waited out",
+        name: "a deleted Lease is created at once (simulation)",
+        file: "vip-user/src/model/waiting.rs",
+        from: "None => self.timing.wait(self.timing.duration_s),\n            Some(record) if record.holder",
+        to: "None => std::time::Duration::ZERO,\n            Some(record) if record.holder",
+        tests: SIMULATION,
+    },
+    Mutation {
+        rule: "another holder silences now",
+        name: "deposed only at the deadline (simulation)",
+        file: "vip-user/src/model/holding.rs",
+        from: "out.push(Effect::ClearFence(Why::Deposed));",
+        to: "",
+        tests: SIMULATION,
+    },
+    Mutation {
+        rule: "silence before release",
+        name: "release before silence (simulation)",
+        file: "vip-user/src/model/leaving.rs",
+        from: "holding.next_write = self.leave_until;",
+        to: "holding.next_write = now.boot;\n                holding.silent = true;",
+        tests: SIMULATION,
+    },
+    Mutation {
+        rule: "foreign holders are waited out",
+        name: "a client-go holder is waited for like one of ours",
+        file: "vip-user/src/model/timing.rs",
+        from: "self.foreign_grace.unwrap_or(grace).max(self.wait(duration_s))",
+        to: "self.wait(duration_s)",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "the entry outlives the address",
+        name: "an entry goes while another interface carries the address",
+        file: "vip-user/src/model/plan.rs",
+        from: "!want.vips.contains_key(ip) && !want.untouched.contains(ip) && !carried",
+        to: "!want.vips.contains_key(ip) && !want.untouched.contains(ip)",
+        tests: PLAN,
+    },
+    Mutation {
+        rule: "the entry outlives the address",
+        name: "an address of another program is removed",
+        file: "vip-user/src/model/plan.rs",
+        from: "let leaving = |addr: &HostAddr| have.owned.contains(addr) && !keeps(want, addr);",
+        to: "let leaving = |addr: &HostAddr| !keeps(want, addr);",
+        tests: PLAN,
+    },
+    Mutation {
+        rule: "new maps are filled first",
+        name: "an upgrade begins with empty maps",
+        file: "vip-user/src/node/start.rs",
+        from: "carry::fill(other, pins)",
+        to: "carry::give_up(other)",
+        tests: &[LAB, "upgrade::an_upgrade_and_a_downgrade"],
+    },
+    Mutation {
+        rule: "one writer, one owner of the pins",
+        name: "pins of another node are used",
+        file: "vip-user/src/node/start.rs",
+        from: "if found.ready == 0 || !differs {",
+        to: "if found.ready == 0 || !differs || true {",
+        tests: &[LAB, "start::a_pin_directory_of_another_node"],
+    },
+    Mutation {
+        rule: "the guard is put back",
+        name: "nobody looks whether the guard stands",
+        file: "vip-user/src/controller/host.rs",
+        from: "if !self.dataplane.is_guarded().await {",
+        to: "if false {",
+        tests: &[LAB, "host::what_others_take_away"],
+    },
+    Mutation {
+        rule: "the guard is put back",
+        name: "somebody else runs before the guard",
+        file: "vip-user/src/node/attach.rs",
+        from: "                None => return false,\n",
+        to: "                None => {}\n",
+        tests: &[LAB, "host::a_program_before_the_guard"],
     },
 ];
 
@@ -141,10 +329,8 @@ pub fn mutants(filter: &str) -> anyhow::Result<()> {
             mutation.file
         );
         fs::write(mutation.file, original.replace(mutation.from, mutation.to))?;
-        let args = [&["test", "--quiet", "--locked"], mutation.tests].concat();
         // A mutation that does not compile would look like one that was caught.
-        let builds = succeeds("cargo", &[&args[..], &["--no-run"]].concat());
-        let survived = builds && succeeds("cargo", &args);
+        let (builds, survived) = play(mutation.tests);
         fs::write(mutation.file, original)?;
         ensure!(builds, "{}: the mutated code does not compile", mutation.name);
         let word = if survived { "SURVIVED" } else { "caught" };
@@ -154,4 +340,34 @@ pub fn mutants(filter: &str) -> anyhow::Result<()> {
         }
     }
     if survivors.is_empty() { Ok(()) } else { bail!("not noticed: {}", survivors.join(", ")) }
+}
+
+/// Whether the mutated code builds, and whether the tests stay green.
+fn play(tests: &[&str]) -> (bool, bool) {
+    if let Some((&LAB, filter)) = tests.split_first() {
+        let builds = succeeds("cargo", &["build", "--quiet", "--locked", "-p", "vip-user"]);
+        let run = [&["xtask", "test", "--only", LAB][..], filter].concat();
+        return (builds, builds && succeeds("cargo", &run));
+    }
+    let args = [&["test", "--quiet", "--locked"], tests].concat();
+    let builds = succeeds("cargo", &[&args[..], &["--no-run"]].concat());
+    (builds, builds && succeeds("cargo", &args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of planted bugs in the manual is this list.
+    #[test]
+    fn every_planted_bug_is_in_the_manual() {
+        let manual = include_str!("../../docs/planted-bugs.md");
+        for Mutation { rule, name, tests, .. } in MUTATIONS {
+            let found = tests.last().copied().unwrap_or_default();
+            let row = format!("| {rule} | {name} | `{found}` |");
+            assert!(manual.contains(&row), "docs/planted-bugs.md lacks {row}");
+        }
+        let rows = manual.lines().filter(|line| line.starts_with("| ")).count();
+        assert_eq!(rows, MUTATIONS.len() + 1, "docs/planted-bugs.md has rows of no mutation");
+    }
 }

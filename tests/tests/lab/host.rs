@@ -5,6 +5,7 @@ use std::{path::PathBuf, thread::sleep, time::Duration};
 use vip_tests::{
     faults::watched,
     judge::two_owner_ms,
+    kernel_run,
     lab::{Lab, Options, VIP4, eventually, mac_text, node::Node},
     netns::sh,
 };
@@ -87,6 +88,21 @@ fn what_others_take_away_is_put_back() {
     assert!(eventually(Duration::from_secs(3), || {
         node.status().is_ok_and(|status| status["daemon"]["problems"].as_object().unwrap().is_empty())
     }));
+}
+
+/// Another program before the guard could send frames around it: the interface counts as unguarded, the
+/// VIP moves to a node whose guard is first, and comes back into use when the other program goes.
+#[test]
+fn a_program_before_the_guard_makes_the_interface_unusable() {
+    let (lab, owner) = lab_of(&Options::default());
+    let intruder = kernel_run::attach_egress_first(&lab.nodes[owner].ns, "eth0").unwrap();
+    let guarded = |wanted: bool| {
+        let problem = &lab.nodes[owner].status().unwrap()["daemon"]["problems"]["interface eth0"];
+        problem.as_str().is_some_and(|why| why.contains("not the first program")) != wanted
+    };
+    assert!(eventually(Duration::from_secs(5), || guarded(false)), "{}", lab.nodes[owner].log());
+    drop(intruder);
+    assert!(eventually(Duration::from_secs(5), || guarded(true)), "{}", lab.nodes[owner].log());
 }
 
 /// The old programs died with the interface; the address on `lo` must not be answered on the new one

@@ -62,6 +62,8 @@ pub struct Kernel {
     problems: BTreeMap<String, String>,
     /// What another version has left: its programs are replaced by the first look at the interfaces.
     retiring: Vec<Pins>,
+    /// An interface that is there could not be guarded.
+    unguarded: bool,
 }
 
 impl Kernel {
@@ -90,6 +92,7 @@ impl Kernel {
             lease: (config.lease.namespace.clone(), config.lease.name.clone()),
             problems: BTreeMap::new(),
             retiring,
+            unguarded: false,
         })
     }
 
@@ -114,7 +117,7 @@ impl Kernel {
             if self.is_intact(link, known).await? {
                 return Ok(());
             }
-            tracing::warn!(interface = %link.name, "programs were taken away and are put back");
+            tracing::warn!(interface = %link.name, "programs are not as they were; putting them back");
         }
         let guard = self.programs.attach_guard(&link.name, link.ifindex)?;
         let mut attached = Attached { ifindex: link.ifindex, guard, answers: None };
@@ -174,6 +177,7 @@ impl Dataplane for Kernel {
         let host = self.netlink.links().await?;
         self.programs.keep_pinned()?;
         self.links.clear();
+        self.unguarded = false;
         let mut present = Vec::new();
         for index in 0..self.configured.len() {
             let Configured { name, bit, answer, .. } = self.configured[index].clone();
@@ -188,12 +192,18 @@ impl Dataplane for Kernel {
             let vlans = host.iter().any(|other| other.vlan_of == Some(link.ifindex));
             let guarded = match self.ensure_attached(index, link, vlans).await {
                 Ok(()) => {
-                    self.problems.remove(&problem);
+                    if self.problems.remove(&problem).is_some() {
+                        tracing::info!(interface = %name, "interface is guarded");
+                    }
                     true
                 }
                 Err(error) => {
-                    tracing::error!(interface = %name, %error, "interface is not guarded");
-                    self.problems.insert(problem, error.to_string());
+                    // Tried again at the next inspection; told once.
+                    if self.problems.insert(problem, error.to_string()).is_none() {
+                        tracing::error!(interface = %name, %error, "interface is not guarded");
+                    }
+                    self.configured[index].attached = None;
+                    self.unguarded = true;
                     false
                 }
             };
@@ -213,7 +223,7 @@ impl Dataplane for Kernel {
     }
 
     async fn is_guarded(&mut self) -> bool {
-        if !self.programs.are_pinned() {
+        if self.unguarded || !self.programs.are_pinned() {
             return false;
         }
         for configured in &self.configured {

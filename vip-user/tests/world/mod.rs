@@ -1,13 +1,19 @@
 //! The simulated world: real time, node clocks, kernels, the API and the network between.
 
+mod kernel;
+
+use kernel::{Kernel, vip};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     ops::Range,
     time::Duration,
 };
 use vip_user::model::{
+    desired::{Link, Placement, VipSpec, desired},
     election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
-    record::{LeaseWrite, Record, Tenure, Version},
+    plan::{Action, plan},
+    record::{LeaseWrite, Record, Version},
     time::{BootNs, Now},
     timing::Timing,
 };
@@ -25,6 +31,8 @@ pub struct Knobs {
     pub late: u32,
     /// A message is lost.
     pub lost: u32,
+    /// A message arrives twice.
+    pub twice: u32,
     /// A process stands still for up to ten seconds before its next step.
     pub pause: u32,
     /// Somebody does something, once in this time.
@@ -40,6 +48,7 @@ impl Knobs {
             delay_ms: 1..20,
             late: 0,
             lost: 0,
+            twice: 0,
             pause: 0,
             mishap_every_ms: Ms::MAX / 4,
             clock_error_percent: 10,
@@ -48,7 +57,7 @@ impl Knobs {
     }
 
     pub fn hostile() -> Self {
-        Self { late: 20, lost: 20, pause: 10, mishap_every_ms: 20_000, ..Self::calm() }
+        Self { late: 20, lost: 20, twice: 10, pause: 10, mishap_every_ms: 20_000, ..Self::calm() }
     }
 }
 
@@ -70,12 +79,16 @@ struct Node {
     clock_offset: f64,
     paused_until: Ms,
     wake_at: Ms,
-    todo: VecDeque<Effect>,
+    todo: VecDeque<Todo>,
     waiting: VecDeque<Input>,
-    // The kernel: survives the process.
-    deadline: BootNs,
-    generation: u64,
-    tenure: Option<(Tenure, u32)>,
+    kernel: Kernel,
+}
+
+/// What a process has yet to do; it may die or stand still before each.
+enum Todo {
+    Effect(Effect),
+    Reconcile,
+    Apply(Action),
 }
 
 pub struct World {
@@ -128,11 +141,9 @@ impl World {
                     clock_offset: rng.f64() * 1e12,
                     paused_until: 0,
                     wake_at: 0,
-                    todo: VecDeque::new(),
+                    todo: VecDeque::from([Todo::Reconcile]),
                     waiting: VecDeque::new(),
-                    deadline: BootNs(0),
-                    generation: 0,
-                    tenure: None,
+                    kernel: Kernel::default(),
                 }
             })
             .collect();
@@ -221,8 +232,12 @@ impl World {
                 self.nodes[index].paused_until = self.now + self.rng.u64(1..10_000);
                 continue;
             }
-            if let Some(effect) = self.nodes[index].todo.pop_front() {
-                self.execute(index, effect);
+            if let Some(todo) = self.nodes[index].todo.pop_front() {
+                match todo {
+                    Todo::Effect(effect) => self.execute(index, effect),
+                    Todo::Reconcile => self.reconcile(index),
+                    Todo::Apply(action) => self.apply(index, action),
+                }
                 continue;
             }
             let Some(input) = self.nodes[index].waiting.pop_front() else { break };
@@ -230,7 +245,12 @@ impl World {
             self.note(|| format!("node {index} takes in {input:?}"));
             let node = &mut self.nodes[index];
             let effects = node.election.step(now, input);
-            node.todo.extend(effects);
+            // As the loop does it: fences first, then the host, and only then what leaves.
+            let (writes, rest): (Vec<Effect>, Vec<Effect>) =
+                effects.into_iter().partition(|effect| matches!(effect, Effect::Write(_)));
+            node.todo.extend(rest.into_iter().map(Todo::Effect));
+            node.todo.push_back(Todo::Reconcile);
+            node.todo.extend(writes.into_iter().map(Todo::Effect));
         }
         let now = self.clock(index).boot;
         if let Some(at) = self.nodes[index].election.wake_at(now) {
@@ -250,19 +270,23 @@ impl World {
         let process = self.nodes[index].process;
         match effect {
             Effect::RaiseFence { tenure, generation, deadline, duration_s, new } => {
-                self.takeovers += u64::from(new && self.nodes[index].generation != generation);
-                let node = &mut self.nodes[index];
-                node.generation = generation;
-                node.deadline = deadline;
-                node.tenure = Some((tenure, duration_s));
+                let kernel = &mut self.nodes[index].kernel;
+                self.takeovers += u64::from(new && kernel.generation != generation);
+                kernel.generation = generation;
+                kernel.deadline = deadline;
+                kernel.tenure = Some((tenure, duration_s));
                 self.judge(index);
             }
-            Effect::LowerFence(deadline) => self.nodes[index].deadline = deadline,
+            Effect::LowerFence(deadline) => self.nodes[index].kernel.deadline = deadline,
             Effect::ClearFence(_) => {
-                self.nodes[index].deadline = BootNs(0);
+                self.nodes[index].kernel.deadline = BootNs(0);
                 self.nodes[index].waiting.push_front(Input::Silenced);
             }
             Effect::Write(write) => {
+                if self.chance(self.knobs.twice) {
+                    let again = Happening::Arrive(index, process, write.clone());
+                    self.push(self.now + self.knobs.delay_ms.end, again);
+                }
                 if let Some(delay) = self.delay() {
                     self.push(self.now + delay, Happening::Arrive(index, process, write));
                 } else {
@@ -274,6 +298,29 @@ impl World {
             Effect::Read => self.ask(index),
             Effect::ProbeAddresses | Effect::Notice(_) => {}
         }
+    }
+
+    /// What `controller` does after every step that may have changed something.
+    fn reconcile(&mut self, index: usize) {
+        let now = self.clock(index).boot;
+        let node = &mut self.nodes[index];
+        let elections = BTreeMap::from([(0, node.election.clone())]);
+        let timings = BTreeMap::from([(0, timing())]);
+        let specs = [VipSpec { ip: IpAddr::from(vip()), slot: 0 }];
+        let links = [Link { ifindex: 2, bit: 0, answer: true, mac: [2; 6], up: true }];
+        let want = desired(now, &elections, &timings, &specs, &links, Placement::Interface);
+        for action in plan(&want, &node.kernel.actual(now)).into_iter().rev() {
+            if !matches!(action, Action::SetIface(..)) {
+                node.todo.push_front(Todo::Apply(action));
+            }
+        }
+    }
+
+    fn apply(&mut self, index: usize, action: Action) {
+        self.note(|| format!("node {index} does {action:?}"));
+        let now = self.clock(index).boot;
+        self.nodes[index].kernel.apply(now, action);
+        self.judge(index);
     }
 
     /// The instant that counts: a kernel begins to answer. No other may still.
@@ -290,11 +337,12 @@ impl World {
     }
 
     fn answers(&self, index: usize, at: Ms) -> bool {
-        self.clock_at(index, at as f64) < self.nodes[index].deadline.0 as f64
+        self.nodes[index].kernel.answers(self.clock_at(index, at as f64))
     }
 
     fn owned_between(&self, from: Ms, to: Ms) -> f64 {
-        let until = |node: &Node| (node.deadline.0 as f64 - node.clock_offset) / 1e6 / node.clock_rate;
+        let until =
+            |node: &Node| (node.kernel.deadline.0 as f64 - node.clock_offset) / 1e6 / node.clock_rate;
         let last = self.nodes.iter().map(until).fold(0.0, f64::max);
         (last.min(to as f64) - from as f64).max(0.0)
     }
@@ -366,13 +414,19 @@ impl World {
                 }
                 None => Happening::Ask(node, process),
             };
+            if self.chance(self.knobs.twice)
+                && let Happening::Input(node, process, input) = &happening
+            {
+                let again = Happening::Input(*node, *process, input.clone());
+                self.push(self.now + delay * 3, again);
+            }
             self.push(self.now + delay, happening);
         }
     }
 
     fn mishap(&mut self) {
         let node = self.rng.usize(0..self.nodes.len());
-        let kind = self.rng.u32(0..9);
+        let kind = self.rng.u32(0..11);
         self.note(|| format!("mishap {kind} (node {node})"));
         match kind {
             0 | 1 => self.restart(node, false),
@@ -387,7 +441,16 @@ impl World {
             }
             5 => self.edit(|lease| lease.holder.clear()),
             6 => self.edit(|lease| lease.holder = "stranger".into()),
-            7 => self.backup = self.lease.clone(),
+            // client-go on one of the nodes: the name is ours, the annotation is left standing.
+            7 => self.edit(|lease| {
+                lease.holder = format!("node{node}");
+                lease.transitions += 1;
+            }),
+            8 => {
+                let duration_s = self.rng.u32(1..20);
+                self.edit(|lease| lease.duration_s = duration_s);
+            }
+            9 => self.backup = self.lease.clone(),
             _ => {
                 // etcd comes back from a backup: the content goes back, versions go on.
                 if let Some(old) = self.backup.clone() {
@@ -420,18 +483,16 @@ impl World {
         node.process += 1;
         if reboot {
             node.boot += 1;
-            node.deadline = BootNs(0);
-            node.generation = 0;
-            node.tenure = None;
+            node.kernel = Kernel::default();
         }
         node.wake_at = 0;
-        node.todo.clear();
+        node.todo = VecDeque::from([Todo::Reconcile]);
         node.waiting.clear();
-        let backed = node.tenure.clone().filter(|_| node.deadline > BootNs(0));
-        let backed =
-            backed.map(|(tenure, duration_s)| Slot { tenure, until: node.deadline, duration_s });
+        let Kernel { tenure, deadline: until, generation, .. } = &node.kernel;
+        let backed = tenure.clone().filter(|_| *until > BootNs(0));
+        let backed = backed.map(|(tenure, duration_s)| Slot { tenure, until: *until, duration_s });
         let me = identity(index, node.process, node.boot);
-        node.election = Election::new(me, timing(), node.generation, backed);
+        node.election = Election::new(me, timing(), *generation, backed);
         self.ask(index);
     }
 

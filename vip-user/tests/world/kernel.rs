@@ -1,0 +1,73 @@
+//! The kernel of a simulated node: maps and addresses, as `node/kernel.rs` would change them.
+//! `tests/tests/lab` shows the same of the real one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use vip_common::abi::{HostAddr, Ip, Vip};
+use vip_user::model::{
+    desired::AddrSpec,
+    plan::{Action, Actual},
+    record::Tenure,
+    time::BootNs,
+};
+
+/// The kernel of a node survives the process.
+#[derive(Default)]
+pub(super) struct Kernel {
+    pub(super) deadline: BootNs,
+    pub(super) generation: u64,
+    pub(super) tenure: Option<(Tenure, u32)>,
+    vips: BTreeMap<Ip, Vip>,
+    /// Addresses on the answering interface, with the end of their lifetime.
+    addrs: BTreeMap<HostAddr, BootNs>,
+    owned: BTreeSet<HostAddr>,
+}
+
+impl Kernel {
+    pub(super) fn actual(&self, now: BootNs) -> Actual {
+        let left = |until: &BootNs| now.until(*until).as_secs() as u32;
+        let live = self.addrs.iter().filter(|(_, until)| **until > now);
+        Actual {
+            vips: self.vips.clone(),
+            addrs: live.map(|(addr, until)| (*addr, left(until))).collect(),
+            owned: self.owned.clone(),
+            ..Actual::default()
+        }
+    }
+
+    pub(super) fn apply(&mut self, now: BootNs, action: Action) {
+        match action {
+            Action::Publish(ip, vip) => drop(self.vips.insert(ip, vip)),
+            Action::Withdraw(ip) => drop(self.vips.remove(&ip)),
+            Action::AddAddr(addr, AddrSpec::Vip { valid_s }) => {
+                self.owned.insert(addr);
+                self.addrs.insert(addr, now.after(Duration::from_secs(u64::from(valid_s))));
+            }
+            Action::DelAddr(addr) => {
+                self.owned.remove(&addr);
+                self.addrs.remove(&addr);
+            }
+            Action::AddAddr(_, AddrSpec::Group) | Action::SetIface(..) | Action::RemoveIface(_) => {}
+        }
+    }
+
+    /// Whether a question is answered: by the program, or by the stack where no entry stands before
+    /// an address of the interface.
+    pub(super) fn answers(&self, now: f64) -> bool {
+        match self.vips.get(&vip()) {
+            Some(entry) => {
+                entry.generation != 0
+                    && entry.generation == self.generation
+                    && now < self.deadline.0 as f64
+            }
+            None => self.addrs.iter().any(|(addr, until)| addr.ip == vip() && now < until.0 as f64),
+        }
+    }
+}
+
+/// The one VIP, on the interface: there the stack itself would answer without an entry.
+pub(super) fn vip() -> Ip {
+    Ip::v4([192, 0, 2, 10])
+}
