@@ -1,4 +1,4 @@
-//! Programs for `cargo xtask bench packets` only; nothing of this is in the shipped object.
+//! Programs for `cargo xtask bench` only; nothing of this is in the shipped object.
 //! `BPF_PROG_TEST_RUN` does not reset the frame between repeats, so an answered question must be
 //! restored before each; the cost of that is measured alone and taken off.
 #![no_std]
@@ -40,6 +40,19 @@ fn restore(frame: &mut XdpFrame) {
 pub fn bench_restore(ctx: XdpContext) -> u32 {
     restore(&mut XdpFrame { ctx: ctx.ctx });
     xdp_action::XDP_PASS
+}
+
+/// Restores the question and drops it: what restoring costs where frames are live.
+#[xdp(frags)]
+pub fn bench_restore_drop(ctx: XdpContext) -> u32 {
+    restore(&mut XdpFrame { ctx: ctx.ctx });
+    xdp_action::XDP_DROP
+}
+
+/// Drops, and nothing else.
+#[xdp(frags)]
+pub fn bench_drop(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 /// Restores the question and decides about it.

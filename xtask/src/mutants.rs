@@ -334,7 +334,7 @@ pub fn mutants(filter: &str) -> anyhow::Result<()> {
         fs::write(mutation.file, original)?;
         ensure!(builds, "{}: the mutated code does not compile", mutation.name);
         let word = if survived { "SURVIVED" } else { "caught" };
-        println!("{word:8}  {}  by {}", mutation.name, mutation.tests.join(" "));
+        println!("{word:8}  {}: {}, by {}", mutation.rule, mutation.name, mutation.tests.join(" "));
         if survived {
             survivors.push(mutation.name);
         }

@@ -54,13 +54,15 @@ pub struct Options {
     pub duration_s: u32,
     /// More lines for every node's configuration.
     pub extra: String,
+    /// Other VIPs than the lab's two.
+    pub vips: Option<Vec<IpAddr>>,
     /// Variables of every node's process.
     pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, duration_s: 3, extra: String::new(), environment: Vec::new() }
+        Self { nodes: 3, duration_s: 3, extra: String::new(), vips: None, environment: Vec::new() }
     }
 }
 

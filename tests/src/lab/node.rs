@@ -45,13 +45,15 @@ impl Node {
         let kubeconfig = dir.join("kubeconfig");
         fs::write(&kubeconfig, kubeconfig_text())?;
         let config = dir.join(format!("{name}.yaml"));
-        let (vip4, vip6) = (IpAddr::from(VIP4), IpAddr::from(VIP6));
+        let vips = options.vips.clone().unwrap_or_else(|| vec![VIP4.into(), VIP6.into()]);
+        let vips: Vec<String> = vips.iter().map(|vip| format!("'{vip}'")).collect();
         fs::write(
             &config,
             format!(
-                "node: {name}\ninstance: {instance}\nvips: [{vip4}, '{vip6}']\ninterfaces: [eth0]\n\
+                "node: {name}\ninstance: {instance}\nvips: [{}]\ninterfaces: [eth0]\n\
                  lease: {{duration_s: {}}}\npin_root: {}\n\
                  api: {{kubeconfig: {}, endpoints: ['http://{API}'], tls_server_name: null}}\n{}",
+                vips.join(", "),
                 options.duration_s,
                 pin_root.display(),
                 kubeconfig.display(),
@@ -81,7 +83,7 @@ impl Node {
         let (v4, v6) = (IpAddr::from(VIP4), IpAddr::from(VIP6));
         let instance = format!("{}-b", self.instance);
         let text = self.config_text()?;
-        let text = text.replace(&format!("[{v4}, '{v6}']"), &format!("['{vip}']"));
+        let text = text.replace(&format!("['{v4}', '{v6}']"), &format!("['{vip}']"));
         let text = text.replace(&self.instance, &instance);
         let config = self.config.with_extension("b.yaml");
         fs::write(&config, text.replace("lease: {", "lease: {name: second, "))?;

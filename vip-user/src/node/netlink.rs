@@ -6,8 +6,8 @@ use rtnetlink::{
     Handle, MulticastGroup,
     packet_core::NetlinkMessage,
     packet_route::{
-        RouteNetlinkMessage,
-        address::{AddressAttribute, AddressFlags, AddressScope, CacheInfo},
+        AddressFamily, RouteNetlinkMessage,
+        address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
         neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute},
@@ -185,24 +185,20 @@ impl Netlink {
     /// Removes an address or leaves a group. One that is not there is fine.
     pub async fn remove_address(&self, addr: HostAddr) -> Result<()> {
         let ip = IpAddr::from(addr.ip);
-        let mut stream = self.handle.address().get().set_link_index_filter(addr.ifindex).execute();
-        let mut found = None;
-        while let Some(message) = stream.try_next().await.map_err(request("list addresses"))? {
-            let matches = message.attributes.iter().any(|attribute| {
-                matches!(attribute, AddressAttribute::Address(a) | AddressAttribute::Local(a) if *a == ip)
-            });
-            if matches && message.header.index == addr.ifindex {
-                found = Some(message);
+        let mut message = AddressMessage::default();
+        message.header.index = addr.ifindex;
+        (message.header.family, message.header.prefix_len) =
+            if ip.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
+        message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+        let gone = [libc::EADDRNOTAVAIL, libc::ENODEV];
+        match self.handle.address().del(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if gone.contains(&-error.raw_code()) => Ok(()),
+            Err(source) => {
+                let what = format!("remove {ip} from interface {}", addr.ifindex);
+                Err(NetlinkError::Request { what, source })
             }
+            Ok(()) => Ok(()),
         }
-        let Some(message) = found else { return Ok(()) };
-        let what = format!("remove {ip} from interface {}", addr.ifindex);
-        self.handle
-            .address()
-            .del(message)
-            .execute()
-            .await
-            .map_err(|source| NetlinkError::Request { what, source })
     }
 
     /// Neighbours on an interface whose link-layer address is known: they may hold the VIP's old

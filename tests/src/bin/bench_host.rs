@@ -1,0 +1,272 @@
+//! What one host can carry: answers per second on one core against the kernel's own, and a daemon with
+//! ten thousand VIPs.
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _,
+    maps::{Array, HashMap, MapData},
+    programs::{TestRunAttrs, TestRunOptions, Xdp},
+};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+    thread::sleep,
+    time::Duration,
+};
+use vip_common::abi::{Fence, Iface, Ip, Vip};
+use vip_tests::{
+    frames::{arp_request, solicitation},
+    kernel_run,
+    lab::{Lab, Options, eventually},
+    netns::NetNs,
+};
+use vip_user::{
+    cli::table::print,
+    node::{bpf::RawMap, clock},
+};
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Questions in one measurement, measurements whose median counts, frames in one batch of the kernel.
+const REPEAT: u32 = 200_000;
+const ROUNDS: usize = 9;
+const BATCH: u32 = 64;
+const VIPS: u32 = 10_000;
+const WANTED: f64 = 4.0;
+
+fn main() -> anyhow::Result<ExitCode> {
+    answers()?;
+    ten_thousand()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Questions arrive at one end of a veth as live frames; answers are counted at the other.
+fn answers() -> anyhow::Result<()> {
+    println!(
+        "answers per second on one core, medians of {ROUNDS} rounds of {REPEAT} questions in turns\n"
+    );
+    let ns = NetNs::new(&format!("xvbench{}", std::process::id()))?;
+    ns.ip("link add asker type veth peer name host address 02:00:00:00:00:01")?;
+    ns.ip("link set asker address 02:00:00:00:00:02 up")?;
+    ns.ip("link set host up")?;
+    for address in ["192.0.2.1/24", "2001:db8::1/64 nodad"] {
+        ns.ip(&format!("addr add {address} dev host"))?;
+    }
+    let [vip4, kernel4] = [[192, 0, 2, 10], [192, 0, 2, 1]];
+    let v6 = |last| [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+    let (asker4, asker6) = ([192, 0, 2, 2], v6(2));
+    let _pass = kernel_run::attach_pass(&ns, &["asker".into()])?;
+    let rows = ns.run(|| -> anyhow::Result<Vec<Vec<String>>> {
+        pin_to_one_core()?;
+        let host = ifindex("host")?;
+        let mut ours = Responder::load(host, &[Ip::v4(vip4), Ip::v6(v6(10))])?;
+        let mut kernel = Responder::passing()?;
+        let mut rows = Vec::new();
+        for (name, vip, own) in [
+            ("ARP", arp_request(ASKER, asker4, vip4), arp_request(ASKER, asker4, kernel4)),
+            ("NS", solicitation(ASKER, asker6, v6(10)), solicitation(ASKER, asker6, v6(1))),
+        ] {
+            let mut times = [const { Vec::new() }; 4];
+            for _ in 0..ROUNDS {
+                times[0].push(ours.ns_per_answer("bench_answer", &vip, host)?);
+                times[1].push(ours.ns_per_frame("bench_restore_drop", &vip, host)?);
+                times[2].push(ours.ns_per_frame("bench_drop", &vip, host)?);
+                times[3].push(kernel.ns_per_answer("xvip_pass", &own, host)?);
+            }
+            let [answer, restore, drop, kernel] = times.map(median);
+            let (xvip, kernel) = (1e9 / (answer - (restore - drop)), 1e9 / kernel);
+            rows.push(vec![
+                name.into(),
+                format!("{:.2} M/s", xvip / 1e6),
+                format!("{:.2} M/s", kernel / 1e6),
+                format!("{:.1} x", xvip / kernel),
+                format!(">= {WANTED} x"),
+            ]);
+        }
+        Ok(rows)
+    })??;
+    print(&["question", "xvip, native XDP", "the kernel itself", "ratio", "wanted"], &rows);
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Question([u16; 43]);
+
+// SAFETY: a transparent array of integers.
+unsafe impl aya::Pod for Question {}
+
+struct Responder {
+    ebpf: Ebpf,
+}
+
+impl Responder {
+    fn load(ifindex: u32, vips: &[Ip]) -> anyhow::Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global("AYA_LOG_LEVEL", &0_u8, false);
+        let mut ebpf = loader.load(vip_user::node::programs::bench_object())?;
+        for name in ["bench_answer", "bench_restore_drop", "bench_drop"] {
+            let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
+            xdp.load()?;
+        }
+        let mut map: HashMap<&mut MapData, Ip, Vip> =
+            ebpf.map_mut("VIPS").context("VIPS")?.try_into()?;
+        vips.iter().try_for_each(|ip| map.insert(ip, Vip::new(0, 1, 1, 1), 0))?;
+        let mut map: Array<&mut MapData, Fence> =
+            ebpf.map_mut("FENCES").context("FENCES")?.try_into()?;
+        map.set(0, Fence::new(u64::MAX, 1), 0)?;
+        let mut map: Array<&mut MapData, Iface> =
+            ebpf.map_mut("IFACES_BY_INDEX").context("IFACES_BY_INDEX")?.try_into()?;
+        map.set(ifindex, Iface { mac: MAC, bit: 0, up: 1, known: 1, _reserved: [0; 7] }, 0)?;
+        Ok(Self { ebpf })
+    }
+
+    /// Nothing but a program that passes every frame to the stack.
+    fn passing() -> anyhow::Result<Self> {
+        let mut ebpf = kernel_run::load()?;
+        let xdp: &mut Xdp = ebpf.program_mut("xvip_pass").context("xvip_pass")?.try_into()?;
+        xdp.load()?;
+        Ok(Self { ebpf })
+    }
+
+    /// Time per answer that has arrived at the other end.
+    fn ns_per_answer(&mut self, program: &str, question: &[u8], ifindex: u32) -> anyhow::Result<f64> {
+        let before = received()?;
+        let took = self.ns_per_frame(program, question, ifindex)? * f64::from(REPEAT);
+        // What is still in the ring belongs to this round.
+        sleep(Duration::from_millis(20));
+        Ok(took / (received()? - before) as f64)
+    }
+
+    /// Time per live frame. Frames are used again as they are, so a program that answers writes the
+    /// question back first; what that costs is measured alone and taken off.
+    fn ns_per_frame(&mut self, program: &str, question: &[u8], ifindex: u32) -> anyhow::Result<f64> {
+        let mut question = question.to_vec();
+        question.resize(if question.len() > 60 { 86 } else { 60 }, 0);
+        let mut words = Question([0; 43]);
+        bytemuck::bytes_of_mut(&mut words.0)[..question.len()].copy_from_slice(&question);
+        if let Some(map) = self.ebpf.map_mut("QUESTION") {
+            let mut map: Array<&mut MapData, Question> = map.try_into()?;
+            map.set(0, words, 0)?;
+        }
+        let xdp: &mut Xdp = self.ebpf.program_mut(program).context("program")?.try_into()?;
+        // struct xdp_md: the frame's end and the interface that it came in on.
+        let context = [0, question.len() as u32, 0, ifindex, 0, 0];
+        let options = TestRunOptions {
+            data_in: Some(&question),
+            ctx_in: Some(bytemuck::cast_slice(&context)),
+            repeat: REPEAT,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::default()
+        };
+        let begun = clock::boot();
+        xdp.test_run(options)?;
+        Ok(begun.until(clock::boot()).as_nanos() as f64 / f64::from(REPEAT))
+    }
+}
+
+/// Frames that the asker's end has received. `/sys` shows another namespace here, `/proc/net` ours.
+fn received() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/dev")?;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("asker:")).context("asker")?;
+    Ok(line.split_whitespace().nth(1).context("packets")?.parse()?)
+}
+
+fn ifindex(name: &str) -> std::io::Result<u32> {
+    let name = std::ffi::CString::new(name)?;
+    // SAFETY: the pointer is to a live string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(std::io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+fn pin_to_one_core() -> std::io::Result<()> {
+    // SAFETY: an all-zero set is valid, and the pointer is to a live one.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// A daemon with ten thousand VIPs under one Lease.
+fn ten_thousand() -> anyhow::Result<()> {
+    println!("\n{VIPS} VIPs under one Lease of 10 s, one daemon\n");
+    let first = u32::from(Ipv4Addr::new(198, 18, 0, 1));
+    let vips: Vec<IpAddr> = (0..VIPS).map(|n| IpAddr::from(Ipv4Addr::from(first + n))).collect();
+    let options = Options {
+        nodes: 1,
+        duration_s: 10,
+        extra: "linger_ms: 0\nannounce: {refresh_s: 0}\n".into(),
+        vips: Some(vips),
+        ..Options::default()
+    };
+    let mut lab = Lab::new(&options)?;
+    lab.start()?;
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1/VIPS");
+    let published = || -> usize {
+        let entries = RawMap::open(&pins).ok().flatten().and_then(|map| map.entries().ok());
+        // The generation stands behind slot and padding; 0 is the silent entry.
+        entries.unwrap_or_default().iter().filter(|(_, value)| value[8..16] != [0; 8]).count()
+    };
+    let fences = pins.with_file_name("FENCES");
+    let held = || {
+        let entries = RawMap::open(&fences).ok().flatten().and_then(|map| map.entries().ok());
+        entries.is_some_and(|slots| slots.iter().any(|(_, value)| value[..8] != [0; 8]))
+    };
+    anyhow::ensure!(eventually(Duration::from_secs(120), held), "no fence:\n{}", lab.nodes[0].log());
+    let begun = clock::boot();
+    anyhow::ensure!(eventually(Duration::from_secs(120), || published() == VIPS as usize), "not all");
+    let publish = begun.until(clock::boot());
+    let pid = lab.nodes[0].pid().context("pid")?;
+    // The burst of announcements is over after two seconds.
+    sleep(Duration::from_secs(5));
+    let (cpu, rss) = (cpu_ms(pid)?, rss_mib(pid)?);
+    let watch = Duration::from_secs(20);
+    sleep(watch);
+    let idle = (cpu_ms(pid)? - cpu) / watch.as_secs_f64() / 10.0;
+    let begun = clock::boot();
+    let node = &mut lab.nodes[0];
+    node.signal(libc::SIGTERM);
+    anyhow::ensure!(
+        eventually(Duration::from_secs(120), || node.has_ended()),
+        "does not end:\n{}",
+        node.log()
+    );
+    let withdraw = begun.until(clock::boot());
+    let rows = [
+        (
+            "fence raised to all addresses added and entries published",
+            format!("{:.2} s", publish.as_secs_f64()),
+        ),
+        ("SIGTERM to end: silent, released, all withdrawn", format!("{:.2} s", withdraw.as_secs_f64())),
+        ("resident memory", format!("{rss:.0} MiB")),
+        ("CPU while nothing happens", format!("{idle:.1} % of one core")),
+    ];
+    let rows: Vec<_> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
+    print(&["what", "measured"], &rows);
+    Ok(())
+}
+
+/// User and system time of a process.
+fn cpu_ms(pid: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().context("stat")?.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    // USER_HZ is 100 on every architecture that matters.
+    Ok(ticks * 10.0)
+}
+
+fn rss_mib(pid: u32) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.split_whitespace().next().context("kB")?.parse::<f64>()? / 1024.0)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
