@@ -39,7 +39,7 @@ pub fn egress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
         return Verdict::Pass;
     };
     let claimed = match l3.ethertype {
-        ETHERTYPE_ARP => arp(frame, l3),
+        ETHERTYPE_ARP => Some(arp(frame, l3)),
         ETHERTYPE_IPV6 => icmp6(frame, l3),
         // Linux strips any number of priority tags, so a receiver would see through a third one.
         ETHERTYPE_VLAN | ETHERTYPE_QINQ if l3.outer_vid == 0 => Some(Claimed::Hidden),
@@ -90,12 +90,12 @@ fn claim<E: Env>(env: &E, l3: Layer3, ip: &Ip) -> Verdict {
 /// requests too. The rest of the message need not be there: a NIC fills a frame that was cut short up
 /// to 60 bytes with zeros, and receivers take it for whole.
 #[inline(always)]
-fn arp<F: Frame>(frame: &mut F, l3: Layer3) -> Option<Claimed> {
+fn arp<F: Frame>(frame: &mut F, l3: Layer3) -> Claimed {
     if !frame.linearize(l3.offset + size_of::<Arp>()) {
-        return Some(Claimed::Hidden);
+        return Claimed::Hidden;
     }
     let sender = l3.offset + core::mem::offset_of!(Arp, spa);
-    Some(frame.get::<[u8; 4]>(sender).map_or(Claimed::Hidden, |spa| Claimed::Address(Ip::v4(*spa))))
+    frame.get::<[u8; 4]>(sender).map_or(Claimed::Hidden, |spa| Claimed::Address(Ip::v4(*spa)))
 }
 
 #[inline(always)]

@@ -18,7 +18,7 @@ use vip_user::{
 fuzz_target!(|bytes: &[u8]| {
     let Ok(lease) = serde_json::from_slice::<Lease>(bytes) else { return };
     let record = record(&lease);
-    for mut election in [candidate(), holder()].into_iter().flatten() {
+    for mut election in [Some(candidate()), holder()].into_iter().flatten() {
         for (ms, source) in [(10, Source::Quorum), (20, Source::Watch), (5_000, Source::Quorum)] {
             let input = Input::Observed(source, Some(record.clone()));
             let effects = election.step(at(ms), input);
@@ -40,7 +40,7 @@ fn at(ms: u64) -> Now {
     Now { boot: BootNs((100_000 + ms) * 1_000_000), wall_us: 1_700_000_000_000_000 + ms as i64 * 1_000 }
 }
 
-fn candidate() -> Option<Election> {
+fn candidate() -> Election {
     let me = Identity { node: "a".into(), process: "p".into(), boot_id: "b".into() };
     let timing = Timing {
         duration_s: 3,
@@ -50,12 +50,12 @@ fn candidate() -> Option<Election> {
         foreign_grace: None,
         linger: Duration::from_secs(2),
     };
-    Some(Election::new(me, timing, 0, None))
+    Election::new(me, timing, 0, None)
 }
 
 /// An election that has created its Lease and holds it until shortly after.
 fn holder() -> Option<Election> {
-    let mut election = candidate()?;
+    let mut election = candidate();
     let before = |ms: u64| {
         let Now { boot, wall_us } = at(0);
         Now { boot: BootNs(boot.0 - (20_000 - ms) * 1_000_000), wall_us }

@@ -217,9 +217,9 @@ fn ten_thousand() -> anyhow::Result<()> {
         let entries = RawMap::open(&fences).ok().flatten().and_then(|map| map.entries().ok());
         entries.is_some_and(|slots| slots.iter().any(|(_, value)| value[..8] != [0; 8]))
     };
-    anyhow::ensure!(eventually(Duration::from_secs(120), held), "no fence:\n{}", lab.nodes[0].log());
+    anyhow::ensure!(eventually(Duration::from_mins(2), held), "no fence:\n{}", lab.nodes[0].log());
     let begun = clock::boot();
-    anyhow::ensure!(eventually(Duration::from_secs(120), || published() == VIPS as usize), "not all");
+    anyhow::ensure!(eventually(Duration::from_mins(2), || published() == VIPS as usize), "not all");
     let publish = begun.until(clock::boot());
     let pid = lab.nodes[0].pid().context("pid")?;
     // The burst of announcements is over after two seconds.
@@ -232,7 +232,7 @@ fn ten_thousand() -> anyhow::Result<()> {
     let node = &mut lab.nodes[0];
     node.signal(libc::SIGTERM);
     anyhow::ensure!(
-        eventually(Duration::from_secs(120), || node.has_ended()),
+        eventually(Duration::from_mins(2), || node.has_ended()),
         "does not end:\n{}",
         node.log()
     );

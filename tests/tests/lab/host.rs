@@ -73,7 +73,7 @@ fn what_others_take_away_is_put_back() {
         (
             "map pin",
             Box::new(|| {
-                drop(sh(&format!("rm {}/bpf/{}/v1/VIPS", lab.dir().display(), node.instance)).unwrap())
+                drop(sh(&format!("rm {}/bpf/{}/v1/VIPS", lab.dir().display(), node.instance)).unwrap());
             }),
             Box::new(|| node.owns()),
         ),

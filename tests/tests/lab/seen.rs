@@ -142,7 +142,7 @@ fn leadership_and_conflicts_become_events_and_log_lines() {
 
     // Somebody else is written into the Lease: the owner is silent at once, and says so.
     lab.api.edit("kube-system", "plndr-cp-lock", |lease| {
-        lease["spec"]["holderIdentity"] = "kubectl".into()
+        lease["spec"]["holderIdentity"] = "kubectl".into();
     });
     assert!(eventually(Duration::from_secs(5), || !reports(&lab, "Lost").is_empty()));
     assert!(!lab.nodes[owner].owns());

@@ -60,10 +60,11 @@ fn an_upgrade_and_a_downgrade_lose_nothing_and_move_nothing() {
         .unwrap();
         nothing_moved(&recording, owner);
         assert_eq!(versions(&lab, owner), version, "the other version's maps are gone");
-        let (first, last) = (&recording.claims[0], &recording.claims[recording.claims.len() - 1]);
-        let (lost, sent) = recording.asked.lost(first.at_ns, last.at_ns);
+        let (from, to) =
+            (recording.claims[0].at_ns, recording.claims[recording.claims.len() - 1].at_ns);
+        let (lost, sent) = recording.asked.lost(from, to);
         assert!(lost <= 2, "{lost} of {sent} questions unanswered while going to {version}");
-        let (lost, sent) = recording.echoes.unanswered(first.at_ns, last.at_ns);
+        let (lost, sent) = recording.echoes.unanswered(from, to);
         assert_eq!(lost, 0, "of {sent} echoes while going to {version}");
         let status = lab.nodes[owner].status().unwrap();
         assert_eq!(status["leases"][0]["generation"], generation, "the tenure went on");

@@ -81,7 +81,7 @@ pub struct InterfaceStatus {
 pub fn status(view: &View) -> anyhow::Result<ExitCode> {
     let pins = Pins::new(&view.place.pin_root, &view.place.instance);
     if !pins.exist() {
-        for other in pins.other_versions() {
+        if let Some(other) = pins.other_versions().first() {
             let version = other.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
             println!(
                 "another version of xvip ({version}) has pins here: ask the binary that made them, \

@@ -62,11 +62,7 @@ impl<D: Dataplane> Controller<D> {
                     self.links_stale = false;
                     self.use_links(links);
                 }
-                Err(error) => {
-                    // Interfaces whose guard is not known to stand are no ground to take a VIP on.
-                    self.usable = false;
-                    self.retry("interfaces", &error);
-                }
+                Err(error) => self.retry("interfaces", &error),
             }
         }
         let actual = match self.dataplane.actual().await {
@@ -112,8 +108,10 @@ impl<D: Dataplane> Controller<D> {
         self.reconciled |= !entries_failed;
         // One VIP that finds no room is its own harm; a host that has room for none is no candidate.
         let room = want.vips.is_empty() || want.vips.keys().any(|ip| !unpublished.contains(ip));
+        // Interfaces whose guard is not known to stand are no ground to take a VIP on.
+        let eligible = room && !self.links_stale && self.is_usable();
         for election in self.elections.values_mut() {
-            election.set_eligible(self.usable && room);
+            election.set_eligible(eligible);
         }
         if !failed {
             self.problem("change of the host", None);
@@ -131,9 +129,14 @@ impl<D: Dataplane> Controller<D> {
         if !self.links.is_empty() && links.iter().any(came_up) && self.serving() {
             self.announce_at = Schedule::of(&BURST);
         }
-        self.usable = links.iter().any(|link| link.answer && link.up);
-        self.problem("link", (!self.usable).then(|| "no answering interface is up and guarded".into()));
         self.links = links;
+        let unusable = (!self.is_usable()).then(|| "no answering interface is up and guarded".into());
+        self.problem("link", unusable);
+    }
+
+    /// Whether an answering interface is up and guarded.
+    pub(super) fn is_usable(&self) -> bool {
+        self.links.iter().any(|link| link.answer && link.up)
     }
 
     pub(super) async fn run_timers(&mut self) {

@@ -48,8 +48,6 @@ pub struct Controller<D> {
     specs: Vec<VipSpec>,
     links: Vec<Link>,
     links_stale: bool,
-    /// Whether an answering interface is up and guarded.
-    usable: bool,
     reconciled: bool,
     /// When the host was last brought to what it should be, with nothing left over.
     settled_at: Option<BootNs>,
@@ -88,7 +86,6 @@ impl<D: Dataplane> Controller<D> {
             specs: vips.into_iter().map(|ip| VipSpec { ip, slot }).collect(),
             links: Vec::new(),
             links_stale: true,
-            usable: false,
             reconciled: false,
             settled_at: None,
             reconcile_at: None,

@@ -107,11 +107,10 @@ impl<D: Dataplane> Controller<D> {
 
     fn not_ready(&self) -> Vec<String> {
         let unread = |election: &Election| matches!(election.state(), State::Unknown);
-        let usable = self.links.iter().any(|link| link.answer && link.up);
         let lacks = [
             (!self.reconciled, "the entries of this host have not been reconciled yet"),
             (self.elections.values().any(unread), "the Lease has not been read yet"),
-            (!usable, "no answering interface is up and guarded"),
+            (!self.is_usable(), "no answering interface is up and guarded"),
             (self.stopping, "this process is stopping"),
         ];
         lacks.iter().filter(|(lacks, _)| *lacks).map(|(_, what)| (*what).to_owned()).collect()

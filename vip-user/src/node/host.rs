@@ -25,7 +25,6 @@ pub fn node_name() -> io::Result<String> {
 }
 
 /// Whether tcx may be used. `XVIP_NO_TCX` plays a kernel before 6.6 in tests.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
 pub fn tcx_allowed() -> bool {
     std::env::var_os("XVIP_NO_TCX").is_none()
 }

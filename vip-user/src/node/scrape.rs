@@ -18,7 +18,7 @@ pub struct FromMaps(pub Pins);
 impl Collector for FromMaps {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Ok(maps) = Maps::open(&self.0) else { return Ok(()) };
-        self.leases(&maps, &mut encoder)?;
+        leases(&maps, &mut encoder)?;
         outcomes(&maps, &mut encoder)?;
         let modes = self.0.links().into_iter().map(|pin| {
             let labels = vec![("interface", pin.interface), ("mode", pin.kind.name().to_owned())];
@@ -28,22 +28,21 @@ impl Collector for FromMaps {
     }
 }
 
-impl FromMaps {
-    fn leases(&self, maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let now = clock::boot();
-        let (mut leaders, mut fences) = (Vec::new(), Vec::new());
-        for slot in 0..maps.slots() {
-            let Ok(Some(record)) = maps.slot(slot) else { continue };
-            let Ok(fence) = maps.fence(slot) else { continue };
-            let left = now.until(BootNs(fence.deadline_ns));
-            let labels = vec![("lease", format!("{}/{}", record.namespace, record.name))];
-            leaders.push((labels.clone(), ConstGauge::new(u64::from(!left.is_zero()))));
-            fences.push((labels, ConstGauge::new(left.as_secs_f64())));
-        }
-        family(encoder, "leader", "1 while this node's kernel may answer, by Lease", leaders)?;
-        let help = "Until this node's kernel goes silent unless the Lease is renewed";
-        family(encoder, "fence_left_seconds", help, fences)
+/// Who may answer, and for how long.
+fn leases(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let now = clock::boot();
+    let (mut leaders, mut fences) = (Vec::new(), Vec::new());
+    for slot in 0..maps.slots() {
+        let Ok(Some(record)) = maps.slot(slot) else { continue };
+        let Ok(fence) = maps.fence(slot) else { continue };
+        let left = now.until(BootNs(fence.deadline_ns));
+        let labels = vec![("lease", format!("{}/{}", record.namespace, record.name))];
+        leaders.push((labels.clone(), ConstGauge::new(u64::from(!left.is_zero()))));
+        fences.push((labels, ConstGauge::new(left.as_secs_f64())));
     }
+    family(encoder, "leader", "1 while this node's kernel may answer, by Lease", leaders)?;
+    let help = "Until this node's kernel goes silent unless the Lease is renewed";
+    family(encoder, "fence_left_seconds", help, fences)
 }
 
 /// What the programs have counted.
