@@ -237,6 +237,13 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
         || filters(&lab, "egress").contains("xvip_egress"),
     );
     println!("gone for {took:.0} ms");
+    let guarded = || {
+        let status = lab.nodes[standby].status().unwrap();
+        status["interfaces"][0]["guarded"] == true
+            && status["interfaces"][0]["up"] == true
+            && status["daemon"]["problems"]["interface eth0"].is_null()
+    };
+    assert!(eventually(Duration::from_secs(3), guarded), "{}", lab.nodes[standby].log());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
     node::{
         clock, lock,
         maps::{Maps, string},
-        pins::{LinkKind, Pins},
+        pins::Pins,
     },
     state::DaemonState,
 };
@@ -137,7 +137,7 @@ fn read(pins: &Pins, instance: &str) -> anyhow::Result<Status> {
             up,
         });
         match pin.kind {
-            LinkKind::Guard => entry.guarded = true,
+            kind if kind.is_guard() => entry.guarded = true,
             kind => entry.answers_by = Some(kind.name()),
         }
     }

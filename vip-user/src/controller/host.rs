@@ -105,7 +105,9 @@ impl<D: Dataplane> Controller<D> {
                 self.retry("change of the host", &error);
             }
         }
-        self.reconciled |= !entries_failed;
+        // The first look at the interfaces also ends what another version has left: before that, its
+        // programs may go on under fences that this process no longer lowers.
+        self.reconciled |= !entries_failed && !self.links_stale;
         // One VIP that finds no room is its own harm; a host that has room for none is no candidate.
         let room = want.vips.is_empty() || want.vips.keys().any(|ip| !unpublished.contains(ip));
         // Interfaces whose guard is not known to stand are no ground to take a VIP on.

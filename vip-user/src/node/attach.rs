@@ -12,7 +12,7 @@ use aya::programs::{
     links::{FdLink, LinkError, PinnedLink},
     tc::TcAttachOptions,
 };
-use std::{io, path::Path};
+use std::{io, os::fd::AsFd as _, path::Path};
 
 impl Programs {
     /// Attaches the egress guard as the first program, or replaces the one that is there.
@@ -182,7 +182,9 @@ impl Programs {
         self.pins.remove(&path)?;
         let classifier = self.classifier(kind.program())?;
         clsact::attach(classifier, interface, kind).map_err(|error| failed(describe(&error)))?;
-        classifier.pin(&path).map_err(|error| failed(error.to_string()))?;
+        // One program serves several interfaces; aya pins it only once.
+        let program = classifier.fd().map_err(|error| failed(describe(&error)))?;
+        bpf::pin(&path, program.as_fd()).map_err(|error| failed(error.to_string()))?;
         Ok(kind)
     }
 }

@@ -176,7 +176,9 @@ pub fn start(
     let damaged = !pins.links().is_empty() && !pins.map("VIPS").exists();
     let complete = carry::identity(pins)?.is_some_and(|found| found.ready == 1);
     if !complete && pins.links().is_empty() {
-        // A first start that was cut off: nothing has ever used these maps.
+        // A first start that was cut off, or an upgrade away from this version: its programs may still
+        // run, and nobody could lower these fences once they are not pinned.
+        carry::silence(pins)?;
         pins.remove_maps()?;
     }
     let fresh = !pins.exist();
