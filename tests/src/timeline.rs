@@ -204,14 +204,7 @@ mod tests {
 
     #[test]
     fn a_page_needs_nothing_from_elsewhere_and_shows_every_row() {
-        let timing = Timing {
-            duration_s: 3,
-            renew_every: Duration::from_millis(600),
-            margin: Duration::from_millis(50),
-            clock_error_percent: 10,
-            foreign_grace: None,
-            linger: Duration::from_secs(2),
-        };
+        let timing = Timing::of(3);
         let vip = IpAddr::from([192, 0, 2, 10]);
         let claim = |ms: u64, node| Claim { at_ns: ms * 1_000_000, node, vip };
         let recording = Recording {

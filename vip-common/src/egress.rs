@@ -166,11 +166,13 @@ fn from_source<F: Frame>(frame: &F, source: Ip, options: usize) -> Claimed {
         let Some(header) = frame.get::<[u8; 2]>(offset) else {
             return Claimed::Nothing;
         };
-        if header[1] == 0 {
-            return Claimed::Nothing;
-        }
+        // Whatever its length: receivers ought to discard a message with an option of length 0, but
+        // the guard does not depend on it.
         if header[0] == OPTION_SLLAO || header[0] == OPTION_TLLAO {
             return Claimed::Address(source);
+        }
+        if header[1] == 0 {
+            return Claimed::Nothing;
         }
         offset += header[1] as usize * 8;
     }

@@ -7,8 +7,10 @@ use crate::model::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The daemon's own view; `xvip status` shows it beside what the maps say.
+/// The daemon's own view; `xvip status` shows it beside what the maps say. During an upgrade the two
+/// may be of different versions, so a field that is missing is no error.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DaemonState {
     /// Its process id.
     pub pid: u32,

@@ -42,14 +42,7 @@ fn at(ms: u64) -> Now {
 
 fn candidate() -> Election {
     let me = Identity { node: "a".into(), process: "p".into(), boot_id: "b".into() };
-    let timing = Timing {
-        duration_s: 3,
-        renew_every: Duration::from_millis(600),
-        margin: Duration::from_millis(50),
-        clock_error_percent: 10,
-        foreign_grace: None,
-        linger: Duration::from_secs(2),
-    };
+    let timing = Timing::of(3);
     Election::new(me, timing, 0, None)
 }
 

@@ -52,6 +52,8 @@ pub struct Options {
     pub nodes: usize,
     /// D in seconds.
     pub duration_s: u32,
+    /// More settings of the Lease, each behind a comma.
+    pub lease: String,
     /// More lines for every node's configuration.
     pub extra: String,
     /// Other VIPs than the lab's two.
@@ -62,7 +64,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, duration_s: 3, extra: String::new(), vips: None, environment: Vec::new() }
+        Self {
+            nodes: 3,
+            duration_s: 3,
+            lease: String::new(),
+            extra: String::new(),
+            vips: None,
+            environment: Vec::new(),
+        }
     }
 }
 

@@ -51,10 +51,11 @@ impl Node {
             &config,
             format!(
                 "node: {name}\ninstance: {instance}\nvips: [{}]\ninterfaces: [eth0]\n\
-                 lease: {{duration_s: {}}}\npin_root: {}\n\
+                 lease: {{duration_s: {}{}}}\npin_root: {}\n\
                  api: {{kubeconfig: {}, endpoints: ['http://{API}'], tls_server_name: null}}\n{}",
                 vips.join(", "),
                 options.duration_s,
+                options.lease,
                 pin_root.display(),
                 kubeconfig.display(),
                 options.extra

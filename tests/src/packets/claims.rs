@@ -75,6 +75,10 @@ fn claims_of(kind: Kind) -> Vec<(&'static str, Vec<u8>)> {
         ("unsolicited NA", advertisement((ALL_NODES_MAC, ALL_NODES), MAC, vip, 0x20)),
         ("NS from the VIP", from(&neighbour(135, 0, v6(0x50), &source), vip)),
         (
+            "NS from the VIP, option of length 0",
+            from(&neighbour(135, 0, v6(0x50), &[1, 0, 0, 0, 0, 0, 0, 0]), vip),
+        ),
+        (
             "NS from the VIP, option behind a nonce",
             from(
                 &neighbour(135, 0, v6(0x50), &[&[14, 1, 0, 0, 0, 0, 0, 0][..], &source].concat()),

@@ -7,7 +7,10 @@ use vip_tests::{
     judge::two_owner_ms,
     lab::{Lab, Options},
 };
-use vip_user::config::Config;
+use vip_user::{config::Config, node::clock};
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "plndr-cp-lock";
 
 #[track_caller]
 fn keeps_the_promise(fault: Fault, extra: &str) -> Outcome {
@@ -100,18 +103,17 @@ fn the_lease_is_edited_emptied_and_deleted_by_hand() {
     let mut lab = Lab::new(&Options::default()).unwrap();
     lab.start().unwrap();
     lab.wait_for_owner(Duration::from_secs(20)).unwrap();
-    let (namespace, name) = ("kube-system", "plndr-cp-lock");
     let recording = watched(&mut lab, |lab| {
         let pause = || std::thread::sleep(Duration::from_millis(1_500));
-        lab.api.edit(namespace, name, |lease| lease["spec"]["holderIdentity"] = "".into());
+        lab.api.edit(NAMESPACE, NAME, |lease| lease["spec"]["holderIdentity"] = "".into());
         pause();
-        lab.api.edit(namespace, name, |lease| {
+        lab.api.edit(NAMESPACE, NAME, |lease| {
             lease["metadata"]["annotations"]["xvip.io/tenure"] = "{garbage".into();
         });
         pause();
-        lab.api.delete(namespace, name);
+        lab.api.delete(NAMESPACE, NAME);
         pause();
-        lab.api.edit(namespace, name, |lease| {
+        lab.api.edit(NAMESPACE, NAME, |lease| {
             lease["spec"]["leaseTransitions"] = (-5).into();
             lease["metadata"]["labels"]["x"] = "y".into();
         });
@@ -123,4 +125,56 @@ fn the_lease_is_edited_emptied_and_deleted_by_hand() {
     assert!(!recording.claims.is_empty());
     // A foreign holder (the garbled note makes it one) is waited out: 2·D + 10 s.
     lab.wait_for_owner(Duration::from_secs(40)).unwrap();
+}
+
+/// A holder that is not xvip writes the spec only and leaves our annotation standing, under another
+/// name or under the owner's own. The owner is silent as soon as it sees that, nobody else takes the
+/// Lease before the grace is over, and then one node does. A Lease restored to an older content is
+/// written again by its holder.
+#[test]
+fn the_lease_is_taken_by_client_go_and_restored_to_an_older_content() {
+    let lease = ", foreign_grace_s: 5".into();
+    let mut lab = Lab::new(&Options { lease, ..Options::default() }).unwrap();
+    lab.start().unwrap();
+    for own_name in [false, true] {
+        let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+        let holder = if own_name { lab.nodes[owner].name.clone() } else { "kube-vip-host".to_owned() };
+        let mut taken = 0;
+        let recording = watched(&mut lab, |lab| {
+            std::thread::sleep(Duration::from_millis(500));
+            lab.api.edit(NAMESPACE, NAME, |lease| {
+                let transitions = lease["spec"]["leaseTransitions"].as_i64().unwrap_or(0);
+                lease["spec"]["holderIdentity"] = holder.into();
+                lease["spec"]["leaseTransitions"] = (transitions + 1).into();
+            });
+            taken = clock::boot().0;
+            std::thread::sleep(Duration::from_secs(9));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(two_owner_ms(&recording.claims), 0.0);
+        // A watch event is on its way for a moment; after it nobody speaks until the grace is over.
+        let quiet = (taken + 500_000_000)..(taken + 5_000_000_000);
+        let early = recording.claims.iter().filter(|claim| quiet.contains(&claim.at_ns)).count();
+        assert_eq!(early, 0, "claims during the grace of a foreign holder (own name: {own_name})");
+        assert!(recording.claims.iter().any(|claim| claim.at_ns >= quiet.end), "it was waited out");
+    }
+    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let old = lab.api.lease(NAMESPACE, NAME).unwrap();
+    let recording = watched(&mut lab, |lab| {
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(1_300));
+            let old = old.clone();
+            lab.api.edit(NAMESPACE, NAME, |lease| {
+                lease["spec"] = old["spec"].clone();
+                lease["metadata"]["annotations"] = old["metadata"]["annotations"].clone();
+            });
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(two_owner_ms(&recording.claims), 0.0);
+    assert!(recording.claims.iter().all(|claim| claim.node == owner), "the VIP moved");
+    assert!(lab.nodes[owner].owns(), "{}", lab.nodes[owner].log());
 }

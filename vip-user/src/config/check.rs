@@ -1,7 +1,7 @@
 //! What can be known about a configuration without looking at the host.
 
 use super::{Config, ConfigError, LeaseConfig, OnStop};
-use crate::model::timing::MAX_DURATION_S;
+use crate::model::timing::{MAX_DURATION_S, Timing};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
@@ -86,12 +86,12 @@ impl Config {
         if clock_error_percent > 40 {
             return refuse("lease.clock_error_percent", clock_error_percent, "0 to 40; 10 is safe");
         }
-        let least = least_margin_ms(u64::from(duration_s) * 1_000);
-        if timing.margin < Duration::from_millis(least) {
+        let least = Timing::least_margin(duration_s);
+        if timing.margin < least {
             return refuse(
                 "lease.margin_ms",
                 timing.margin.as_millis(),
-                format!("at least {least} ms (50 ms, and 0.002 of lease.duration_s)"),
+                format!("at least {} ms (50 ms, and 0.002 of lease.duration_s)", least.as_millis()),
             );
         }
         let hold = timing.hold(duration_s);
@@ -125,10 +125,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-pub(super) fn least_margin_ms(duration_ms: u64) -> u64 {
-    (duration_ms / 500).max(50)
 }
 
 fn refuse<T>(

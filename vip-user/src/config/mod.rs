@@ -7,7 +7,6 @@ pub mod show;
 mod tests;
 
 use crate::model::{desired::Placement, timing::Timing};
-use check::least_margin_ms;
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -335,14 +334,14 @@ impl Config {
         let LeaseConfig {
             duration_s, renew_ms, margin_ms, clock_error_percent, foreign_grace_s, ..
         } = self.lease;
-        let duration_ms = u64::from(duration_s) * 1_000;
+        let usual = Timing::of(duration_s);
         Timing {
-            duration_s,
-            renew_every: Duration::from_millis(renew_ms.unwrap_or((duration_ms / 5).max(500))),
-            margin: Duration::from_millis(margin_ms.unwrap_or(least_margin_ms(duration_ms))),
+            renew_every: renew_ms.map_or(usual.renew_every, Duration::from_millis),
+            margin: margin_ms.map_or(usual.margin, Duration::from_millis),
             clock_error_percent,
             foreign_grace: foreign_grace_s.map(Duration::from_secs),
             linger: Duration::from_millis(self.linger_ms),
+            ..usual
         }
     }
 }

@@ -28,6 +28,25 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// The defaults for a lease of this length: five renewals in it, ρ = 10 %, a margin of 50 ms or
+    /// 0.002·D, two seconds of linger.
+    pub fn of(duration_s: u32) -> Self {
+        let duration_ms = u64::from(duration_s) * 1_000;
+        Self {
+            duration_s,
+            renew_every: Duration::from_millis((duration_ms / 5).max(500)),
+            margin: Self::least_margin(duration_s),
+            clock_error_percent: 10,
+            foreign_grace: None,
+            linger: Duration::from_secs(2),
+        }
+    }
+
+    /// The shortest margin that is safe: 50 ms, or 0.002·D.
+    pub fn least_margin(duration_s: u32) -> Duration {
+        Duration::from_millis((u64::from(duration_s) * 2).max(50))
+    }
+
     /// D·(1-ρ) - margin: how long a holder may answer, from the moment before the request left.
     pub fn hold(&self, duration_s: u32) -> Duration {
         let percent = 100_u64.saturating_sub(u64::from(self.clock_error_percent));

@@ -112,14 +112,7 @@ pub struct World {
 }
 
 pub fn timing() -> Timing {
-    Timing {
-        duration_s: 3,
-        renew_every: Duration::from_millis(600),
-        margin: Duration::from_millis(50),
-        clock_error_percent: 10,
-        foreign_grace: None,
-        linger: Duration::from_secs(2),
-    }
+    Timing::of(3)
 }
 
 impl World {
