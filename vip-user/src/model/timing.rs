@@ -31,10 +31,9 @@ impl Timing {
     /// The defaults for a lease of this length: five renewals in it, ρ = 10 %, a margin of 50 ms or
     /// 0.002·D, two seconds of linger.
     pub fn of(duration_s: u32) -> Self {
-        let duration_ms = u64::from(duration_s) * 1_000;
         Self {
             duration_s,
-            renew_every: Duration::from_millis((duration_ms / 5).max(500)),
+            renew_every: Duration::from_millis((u64::from(duration_s) * 200).max(500)),
             margin: Self::least_margin(duration_s),
             clock_error_percent: 10,
             foreign_grace: None,
