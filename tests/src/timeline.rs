@@ -200,7 +200,7 @@ svg text,section p{fill:#9198a1;color:#9198a1}.base{stroke:#30363d}}
 mod tests {
     use super::*;
     use crate::{judge::Claim, probes::Series};
-    use std::{net::IpAddr, time::Duration};
+    use std::net::IpAddr;
 
     #[test]
     fn a_page_needs_nothing_from_elsewhere_and_shows_every_row() {

@@ -4,7 +4,6 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use libfuzzer_sys::fuzz_target;
-use std::time::Duration;
 use vip_user::{
     cluster::lease::record,
     model::{
