@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     ops::Range,
-    time::Duration,
 };
 use vip_user::model::{
     desired::{Link, Placement, VipSpec, desired},
