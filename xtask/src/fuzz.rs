@@ -7,9 +7,10 @@ use std::{fs, path::Path, process::Command};
 /// Targets, each with a seed corpus in `tests/fuzz/corpus` and the longest input that makes sense.
 const TARGETS: [(&str, u32); 3] = [("frames", 256), ("lease", 2_000), ("config", 600)];
 
-/// Runs every target for a while. What libFuzzer learns goes to `target/fuzz-corpus`; `keep` puts a
+/// Runs every target for a while. The same seed plays the same inputs as long as the code is the same,
+/// so that CI does not fail by chance; another one explores. What libFuzzer learns goes to `target/fuzz-corpus`; `keep` puts a
 /// small corpus of the same coverage into `tests/fuzz/corpus`, to be committed.
-pub fn fuzz(seconds: u32, only: &str, keep: bool) -> anyhow::Result<()> {
+pub fn fuzz(seconds: u32, seed: u32, only: &str, keep: bool) -> anyhow::Result<()> {
     let wrapper = fs::canonicalize("tests/fuzz/rustc-with-coverage").context("coverage wrapper")?;
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--locked", "-p", "vip-fuzz"]);
@@ -24,7 +25,11 @@ pub fn fuzz(seconds: u32, only: &str, keep: bool) -> anyhow::Result<()> {
         run_command(
             Command::new(&binary)
                 .args([&learnt, &seeds])
-                .args([format!("-max_total_time={seconds}"), format!("-max_len={max_len}")])
+                .args([
+                    format!("-max_total_time={seconds}"),
+                    format!("-seed={seed}"),
+                    format!("-max_len={max_len}"),
+                ])
                 .args([
                     "-timeout=10",
                     "-print_final_stats=1",

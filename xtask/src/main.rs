@@ -51,6 +51,9 @@ enum Command {
         /// Seconds for each target.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
+        /// Where the mutations begin.
+        #[arg(long, default_value_t = 1)]
+        seed: u32,
         /// Only targets whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
@@ -106,9 +109,9 @@ fn main() -> anyhow::Result<()> {
             setup::setup(setup::Extent::Lint)?;
             lint::lint()
         }
-        Command::Fuzz { seconds, only, keep } => {
+        Command::Fuzz { seconds, seed, only, keep } => {
             setup::setup(setup::Extent::Tests)?;
-            fuzz::fuzz(seconds, &only, keep)
+            fuzz::fuzz(seconds, seed, &only, keep)
         }
         Command::Tidy => tidy::tidy(),
         Command::Mutants { filter } => {
