@@ -3,7 +3,7 @@
 
 use crate::{
     cgroup::Cgroup,
-    judge::{Claim, Judge, two_owner_ms},
+    judge::{Claim, Judge, two_owner_ms_between},
     lab::{ASKER_MAC, Lab, eventually},
     probes::{Probe, Series},
     standin::Outage,
@@ -184,11 +184,11 @@ pub fn watched(
 /// If the lab does not do what it should: no owner, no follower afterwards.
 pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<(Outcome, Recording)> {
     let owner = lab.wait_for_owner(Duration::from_secs(15))?;
-    let (mut at, mut end, mut healed) = (0, 0, None);
+    let (mut at, mut end, mut healed, mut moves) = (0, 0, None, Vec::new());
     let recording = watched(lab, |lab| {
         sleep(BEFORE);
         at = clock::boot().0;
-        healed = suffer(lab, owner, fault, timing)?;
+        healed = suffer(lab, owner, fault, timing, &mut moves)?;
         sleep(AFTER);
         end = clock::boot().0;
         Ok(())
@@ -202,7 +202,7 @@ pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<(O
         dark_asked_ms: recording.asked.dark_ms(at, end),
         dark_felt_ms: recording.echoes.dark_ms(at, end),
         echoes: recording.echoes.unanswered(at, end),
-        two_owner_ms: two_owner_ms(&recording.claims),
+        two_owner_ms: two_owner_ms_between(&recording.claims, &moves),
         owners: (lab.nodes[owner].name.clone(), lab.nodes[last].name.clone()),
         after_ms: first_other.map_or(f64::NAN, |(first, _)| first.saturating_sub(at) as f64 / 1e6),
         bound: fault.bound(timing),
@@ -214,8 +214,15 @@ pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<(O
     Ok((outcome, recording))
 }
 
-/// The fault itself, for as long as it lasts. Says when it was taken back.
-fn suffer(lab: &mut Lab, owner: usize, fault: Fault, timing: &Timing) -> anyhow::Result<Option<u64>> {
+/// The fault itself, for as long as it lasts. Says when it was taken back. Where the VIP may move more
+/// than once, the instants before each time go into `moves`.
+fn suffer(
+    lab: &mut Lab,
+    owner: usize,
+    fault: Fault,
+    timing: &Timing,
+    moves: &mut Vec<u64>,
+) -> anyhow::Result<Option<u64>> {
     let twice = Duration::from_secs(2 * u64::from(timing.duration_s));
     let take_over = timing.wait(timing.duration_s);
     let pid = |lab: &Lab| lab.nodes[owner].pid().context("the owner does not run");
@@ -274,6 +281,7 @@ fn suffer(lab: &mut Lab, owner: usize, fault: Fault, timing: &Timing) -> anyhow:
         }
         Fault::RollingRestart => {
             for index in 0..lab.nodes.len() {
+                moves.push(clock::boot().0);
                 restart(lab, index)?;
             }
             return healed();

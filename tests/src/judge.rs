@@ -120,6 +120,14 @@ pub fn two_owner_ms(claims: &[Claim]) -> f64 {
     worst
 }
 
+/// The same where the VIP moves several times and may come back to a node: between two of these instants
+/// it moves at most once. Milliseconds, the worst stretch.
+pub fn two_owner_ms_between(claims: &[Claim], instants: &[u64]) -> f64 {
+    let stretch = |claim: &Claim| instants.iter().filter(|at| **at <= claim.at_ns).count();
+    let stretches = claims.chunk_by(|a, b| stretch(a) == stretch(b));
+    stretches.map(two_owner_ms).fold(0.0, f64::max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +145,14 @@ mod tests {
     #[test]
     fn interleaved_claims_are_two_owners() {
         assert_eq!(two_owner_ms(&claims(&[(0, 0), (5, 1), (10, 0), (15, 1), (20, 1)])), 10.0);
+    }
+
+    #[test]
+    fn a_vip_that_comes_back_later_is_not_two_owners() {
+        let back = claims(&[(0, 0), (5, 0), (10, 1), (15, 1), (20, 0), (25, 0)]);
+        assert_eq!(two_owner_ms_between(&back, &[18_000_000]), 0.0);
+        let late = claims(&[(0, 0), (10, 1), (20, 0), (21, 1), (25, 0)]);
+        assert_eq!(two_owner_ms_between(&late, &[18_000_000]), 4.0);
     }
 
     #[test]
