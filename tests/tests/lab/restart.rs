@@ -85,7 +85,7 @@ fn a_second_daemon_waits_for_the_first() {
         lab.nodes[0].ns.command(&vip_tests::lab::node::xvip().unwrap().display().to_string());
     let log = std::fs::File::create(lab.dir().join("second.log")).unwrap();
     let mut second =
-        command.args(["run", "--config"]).arg(&config).stdout(log).spawn().expect("xvip starts");
+        command.args(["run", "--config"]).arg(&config).stderr(log).spawn().expect("xvip starts");
     let waits = eventually(Duration::from_secs(5), || {
         std::fs::read_to_string(lab.dir().join("second.log"))
             .is_ok_and(|text| text.contains("another xvip runs here"))
