@@ -34,11 +34,11 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Listens on the ports (one per node) inside a namespace.
-    pub fn listen(ns: &NetNs, ports: Vec<String>, vips: &[IpAddr]) -> Self {
+    /// Listens on the ports of the nodes, each with its node's number, inside a namespace.
+    pub fn listen(ns: &NetNs, ports: Vec<(usize, String)>, vips: &[IpAddr]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, claims) = mpsc::channel();
-        let threads = ports.into_iter().enumerate().map(|(node, port)| {
+        let threads = ports.into_iter().map(|(node, port)| {
             let (stop, sender, vips) = (Arc::clone(&stop), sender.clone(), vips.to_vec());
             ns.spawn(move || {
                 let socket = PacketSocket::open(&port)?;

@@ -11,7 +11,7 @@ use aya::{
 };
 use std::time::Duration;
 use vip_common::{
-    abi::{Fence, Iface, Ip, Port, Vip},
+    abi::{Fence, Holder, Iface, Ip, Port, Vip},
     counter::Counter,
 };
 
@@ -54,13 +54,53 @@ pub fn attach_egress_first(ns: &NetNs, interface: &str) -> anyhow::Result<Attach
     })?
 }
 
+/// Another program behind ours at TC egress (tcx) of an interface, as Cilium attaches its own: it lets
+/// everything through but claims of one address, and counts those.
+pub struct Chained {
+    run: KernelRun,
+}
+
+impl Chained {
+    /// Attaches it, while the value lives.
+    ///
+    /// # Errors
+    /// If it cannot be loaded or attached.
+    pub fn behind(ns: &NetNs, interface: &str, knows: [u8; 4]) -> anyhow::Result<Self> {
+        ns.run(|| {
+            let mut run = KernelRun::new()?;
+            run.set_vip(Ip::v4(knows), Vip::new(0, 0, 0, u64::MAX))?;
+            let tc: &mut SchedClassifier =
+                run.ebpf.program_mut("xvip_egress").context("xvip_egress")?.try_into()?;
+            let order = TcAttachOptions::TcxOrder(LinkOrder::last());
+            tc.attach_with_options(interface, TcAttachType::Egress, order)?;
+            Ok(Self { run })
+        })?
+    }
+
+    /// How many claims of its address it has seen.
+    ///
+    /// # Errors
+    /// If its counters cannot be read.
+    pub fn claims_seen(&self) -> anyhow::Result<u64> {
+        // Without an entry for the interface a claim is one on the wrong interface.
+        let counters = self.run.counters()?;
+        Ok(counters.get(Counter::ClaimWrongInterface as usize).copied().unwrap_or(0))
+    }
+}
+
 /// Loads the object with maps of its own, nothing pinned.
 ///
 /// # Errors
 /// Without rights, or if the object is broken.
 pub fn load() -> anyhow::Result<Ebpf> {
+    load_with(false)
+}
+
+fn load_with(drop_on_loss: bool) -> anyhow::Result<Ebpf> {
     let mut loader = EbpfLoader::new();
+    let drop_on_loss = u8::from(drop_on_loss);
     loader.override_global("AYA_LOG_LEVEL", &0_u8, true);
+    loader.override_global("DROP_ON_LOSS", &drop_on_loss, true);
     loader
         .load(vip_user::node::programs::object())
         .context("cannot load the eBPF object (root is needed)")
@@ -88,7 +128,15 @@ impl KernelRun {
     /// # Errors
     /// Without rights, or if the verifier rejects one.
     pub fn new() -> anyhow::Result<Self> {
-        let mut ebpf = load()?;
+        Self::with(false)
+    }
+
+    /// The same with `on_loss: drop`.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with(drop_on_loss: bool) -> anyhow::Result<Self> {
+        let mut ebpf = load_with(drop_on_loss)?;
         for name in ["xvip_xdp", "xvip_pass"] {
             let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             xdp.load()?;
@@ -118,6 +166,16 @@ impl KernelRun {
         let mut map: Array<&mut MapData, Fence> =
             self.ebpf.map_mut("FENCES").context("FENCES")?.try_into()?;
         Ok(map.set(slot, fence, 0)?)
+    }
+
+    /// Writes an entry of `HOLDERS`.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_holder(&mut self, slot: u32, holder: Holder) -> anyhow::Result<()> {
+        let mut map: Array<&mut MapData, Holder> =
+            self.ebpf.map_mut("HOLDERS").context("HOLDERS")?.try_into()?;
+        Ok(map.set(slot, holder, 0)?)
     }
 
     /// Writes an entry of `IFACES`.

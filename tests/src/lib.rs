@@ -16,3 +16,4 @@ pub mod probes;
 pub mod standin;
 pub mod timeline;
 pub mod verdict;
+pub mod verifier;

@@ -44,6 +44,8 @@ pub struct StandIn {
     latency_ms: Arc<AtomicU64>,
     outage: Arc<watch::Sender<Outage>>,
     requests: Arc<AtomicU64>,
+    /// Nodes by name.
+    nodes: Arc<watch::Sender<BTreeMap<String, Value>>>,
 }
 
 #[derive(Default)]
@@ -72,6 +74,7 @@ impl Default for StandIn {
             latency_ms: Arc::default(),
             outage: Arc::new(watch::channel(Outage::None).0),
             requests: Arc::default(),
+            nodes: Arc::new(watch::channel(BTreeMap::new()).0),
         }
     }
 }
@@ -129,8 +132,23 @@ impl StandIn {
             .route("/apis/events.k8s.io/v1/namespaces/{namespace}/events", post(report))
             .route(base, get(list).post(create))
             .route(&format!("{base}/{{name}}"), get(read).put(replace).delete(remove))
+            .route("/api/v1/nodes", get(list_nodes))
+            .route("/api/v1/nodes/{name}", get(read_node))
             .with_state(self);
         axum::serve(listener, router).await
+    }
+
+    /// Gives a Node these labels.
+    pub fn set_labels(&self, node: &str, labels: &[(&str, &str)]) {
+        let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
+        self.nodes.send_modify(|nodes| {
+            let version = nodes.len() + 1;
+            let node_value = json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": {"name": node, "resourceVersion": version.to_string(), "labels": labels},
+            });
+            nodes.insert(node.into(), node_value);
+        });
     }
 
     /// Delays every answer.
@@ -251,6 +269,34 @@ async fn create(
     let event = store.put(key, lease, "ADDED");
     api.tell(event.clone());
     (StatusCode::CREATED, Json(event.1["object"].clone())).into_response()
+}
+
+async fn read_node(State(api): State<StandIn>, Path(name): Path<String>) -> Response {
+    api.arrive().await;
+    let node = api.nodes.borrow().get(&name).cloned();
+    node.map_or_else(
+        || refuse(StatusCode::NOT_FOUND, "NotFound", &name),
+        |node| Json(node).into_response(),
+    )
+}
+
+/// WATCH of one Node: every later state of it.
+async fn list_nodes(State(api): State<StandIn>, Query(params): Query<ListParams>) -> Response {
+    api.arrive().await;
+    let name = params.field_selector.unwrap_or_default().replace("metadata.name=", "");
+    let mut changes = api.nodes.subscribe();
+    changes.mark_unchanged();
+    let events = futures::stream::unfold((changes, name), |(mut changes, name)| async move {
+        loop {
+            changes.changed().await.ok()?;
+            let node = changes.borrow_and_update().get(&name).cloned();
+            if let Some(node) = node {
+                let line = format!("{}\n", json!({"type": "MODIFIED", "object": node}));
+                return Some((Ok::<_, std::io::Error>(line), (changes, name)));
+            }
+        }
+    });
+    Body::from_stream(events).into_response()
 }
 
 /// Takes an Event in.

@@ -12,15 +12,15 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, watch};
-use vip_common::abi::{HostAddr, Ip, Vip};
+use vip_common::abi::{HostAddr, Ip, Port, Vip};
 use vip_tests::standin::StandIn;
 use vip_user::{
     cluster::{events::Recorder, lease::LeaseApi},
-    config::OnStop,
-    controller::{Controller, Event, Setup},
+    config::{ConflictPolicy, OnStop},
+    controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
     model::{
-        desired::{AddrSpec, Link, Placement},
+        desired::{AddrSpec, Link, LinkRole, Links, Placement},
         election::Identity,
         plan::{Action, Actual},
         record::Tenure,
@@ -52,6 +52,7 @@ struct Host {
     did: Vec<Did>,
     deadline: BootNs,
     actual: Actual,
+    link_up: bool,
     /// Announcements that are still queued: clearing the fence does not end in silence.
     stuck: bool,
     /// The host refuses to add this address.
@@ -108,9 +109,13 @@ impl Dataplane for FakeHost {
         Ok(self.lock().actual.clone())
     }
 
-    async fn links(&mut self) -> Result<Vec<Link>, HostError> {
+    async fn links(&mut self) -> Result<Links, HostError> {
         self.room_for(Call::Links)?;
-        Ok(vec![Link { ifindex: 2, bit: 0, answer: true, mac: [2, 0, 0, 0, 0, 1], up: true }])
+        let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
+        let (mac, up) = ([2, 0, 0, 0, 0, 1], self.lock().link_up);
+        let link = Link { port, bit: 0, role: LinkRole::Answer, mac, up, guarded: true };
+        let answer = BTreeMap::from([(vip(), 1), (other_vip(), 1)]);
+        Ok(Links { links: vec![link], answer, attached: false })
     }
 
     async fn is_guarded(&mut self) -> bool {
@@ -175,6 +180,10 @@ impl Dataplane for FakeHost {
         if host.stuck { Err(HostError::StillQueued(Duration::from_millis(500))) } else { Ok(()) }
     }
 
+    fn set_holder(&mut self, _: u32, _: &[[u8; 6]], _: BootNs) -> Result<(), HostError> {
+        Ok(())
+    }
+
     async fn announce(&mut self, _vips: &[IpAddr], _ask: bool) -> Result<(), HostError> {
         self.lock().did.push(Did::Announced);
         Ok(())
@@ -223,7 +232,16 @@ async fn run(
     let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
     let lease = LeaseApi::new(vec![(url, client)], "ns", "lease", Duration::from_millis(1_750));
     let setup = Setup {
-        vips: vec![vip(), other_vip()],
+        leases: vec![LeaseSetup {
+            api: lease,
+            slot: SLOT,
+            generation: 0,
+            backed: None,
+            vips: vec![vip(), other_vip()],
+            nodes: BTreeMap::new(),
+        }],
+        conflict: ConflictPolicy::Report,
+        guard_neighbours: false,
         timing: Timing {
             duration_s: 2,
             renew_every: Duration::from_millis(400),
@@ -238,14 +256,12 @@ async fn run(
         metrics: Metrics::default(),
         recorder: Recorder::default(),
         me: Identity { node: node.into(), process: format!("p-{node}"), boot_id: "b".into() },
-        slot: SLOT,
-        generation: 0,
-        backed: None,
     };
-    let host = FakeHost { host: Arc::default(), api: api.clone() };
+    let up = Host { link_up: true, ..Host::default() };
+    let host = FakeHost { host: Arc::new(Mutex::new(up)), api: api.clone() };
     let (events, inbox) = mpsc::channel(64);
     let (state, _) = watch::channel(DaemonState::default());
-    let controller = Controller::new(host.clone(), lease, events.clone(), setup, state);
+    let controller = Controller::new(host.clone(), events.clone(), setup, state);
     let ended = tokio::spawn(async move { drop(controller.run(inbox).await) });
     (Running { host, api, events, ended }, address)
 }

@@ -8,13 +8,19 @@ mod faults;
 mod guard;
 #[path = "lab/host.rs"]
 mod host;
+#[path = "lab/interfaces.rs"]
+mod interfaces;
 #[path = "lab/leaving.rs"]
 mod leaving;
+#[path = "lab/probe.rs"]
+mod probe;
 #[path = "lab/restart.rs"]
 mod restart;
 #[path = "lab/seen.rs"]
 mod seen;
 #[path = "lab/start.rs"]
 mod start;
+#[path = "lab/story.rs"]
+mod story;
 #[path = "lab/upgrade.rs"]
 mod upgrade;

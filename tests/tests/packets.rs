@@ -10,9 +10,9 @@ use vip_common::{checksum::Sum, counter::Counter, egress::egress, env::Verdict};
 use vip_tests::{
     kernel_run::{KernelRun, Ran},
     packets::{
-        Case, claims, fences,
+        Case, claims, fences, holders,
         host::{Hook, HostEnv, HostFrame, run, run_poisoned},
-        ifaces, questions, vips,
+        ifaces, questions, strict, vips,
     },
 };
 
@@ -25,8 +25,11 @@ fn on_host(hook: Hook, cases: Vec<Case>) {
     }
 }
 
-fn kernel() -> KernelRun {
-    let mut kernel = KernelRun::new().expect("the programs load");
+fn kernel(drop_on_loss: bool) -> KernelRun {
+    let mut kernel = KernelRun::with(drop_on_loss).expect("the programs load");
+    for (slot, holder) in holders() {
+        kernel.set_holder(slot, holder).unwrap();
+    }
     for (ip, vip) in vips() {
         kernel.set_vip(ip, vip).unwrap();
     }
@@ -73,7 +76,7 @@ fn in_kernel(kernel: &mut KernelRun, program: &str, frame: &[u8]) -> (Verdict, V
 }
 
 fn host_equals_kernel(program: &str, hook: Hook, cases: Vec<Case>) {
-    let mut kernel = kernel();
+    let mut kernel = kernel(hook == Hook::Strict);
     for case in cases {
         let (verdict, after, counted) = in_kernel(&mut kernel, program, &case.frame);
         let expected = run(hook, &case.frame);
@@ -92,6 +95,14 @@ fn tc_takes(frame: &[u8]) -> bool {
         _ => 15,
     };
     frame.len() >= least
+}
+
+/// Messages for debugging once took the XDP program over the stack that it may use.
+#[test]
+fn the_verifier_accepts_every_program_with_and_without_messages() {
+    for (name, verdict) in vip_tests::verifier::verdicts().unwrap() {
+        assert!(verdict.is_ok(), "{name}: {}", verdict.unwrap_err());
+    }
 }
 
 #[test]
@@ -122,6 +133,19 @@ fn questions_in_the_kernel_at_xdp() {
 fn questions_in_the_kernel_at_tc() {
     let cases = questions::cases().into_iter().filter(|case| tc_takes(&case.frame)).collect();
     host_equals_kernel("xvip_ingress", Hook::Ingress, cases);
+}
+
+#[test]
+fn traffic_to_a_vip_that_is_not_held_is_dropped_where_it_is_asked_for() {
+    on_host(Hook::Strict, strict::cases());
+    host_equals_kernel("xvip_xdp", Hook::Strict, strict::cases());
+    let cases = strict::cases().into_iter().filter(|case| tc_takes(&case.frame)).collect();
+    host_equals_kernel("xvip_ingress", Hook::Strict, cases);
+    // Whatever is no traffic to a VIP meets the same rules as ever.
+    host_equals_kernel("xvip_xdp", Hook::Strict, questions::cases());
+    for case in strict::cases() {
+        assert_eq!(run(Hook::Ingress, &case.frame).0, Verdict::Pass, "{} by default", case.name);
+    }
 }
 
 #[test]
@@ -162,14 +186,18 @@ fn holds<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value) -> T
     }
 }
 
-/// 210 000 frames: 70 000 through each program.
+/// 280 000 frames: 70 000 through each program, and through the first one under `on_loss: drop`.
 #[test]
 fn host_equals_kernel_on_mutated_frames() {
-    let kernel = std::cell::RefCell::new(kernel());
-    let strategy = (mutated(questions::cases()), mutated(claims::cases()));
+    let (plain, strict) = (kernel(false), kernel(true));
+    let (kernel, strict) = (std::cell::RefCell::new(plain), std::cell::RefCell::new(strict));
+    let arriving = questions::cases().into_iter().chain(strict::cases()).collect();
+    let strategy = (mutated(arriving), mutated(claims::cases()));
     holds(70_000, &strategy, |(question, claim)| {
         let kernel = &mut kernel.borrow_mut();
         prop_assert_eq!(in_kernel(kernel, "xvip_xdp", &question), run(Hook::Ingress, &question));
+        let strict = &mut strict.borrow_mut();
+        prop_assert_eq!(in_kernel(strict, "xvip_xdp", &question), run(Hook::Strict, &question));
         for (program, hook, frame) in
             [("xvip_ingress", Hook::Ingress, &question), ("xvip_egress", Hook::Egress, &claim)]
         {

@@ -11,16 +11,18 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of all layouts in this file; part of the pin path.
-pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 2 } else { 1 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 3 } else { 2 };
 /// Capacity of the `VIPS` map.
 pub const MAX_VIPS: u32 = 16_384;
 /// Capacity of the `FENCES` and `TENURES` maps: one slot per Lease.
 pub const MAX_SLOTS: u32 = 1_024;
-/// Capacity of the `IFACES` map. [`Vip::answer`] has one bit per interface, hence 64.
-pub const MAX_IFACES: u32 = 64;
+/// Capacity of the `IFACES` map. [`Vip::answer`] has 64 bits: interfaces that are only guarded share one.
+pub const MAX_IFACES: u32 = 1_024;
 /// Interfaces with a smaller index are also in the array `IFACES_BY_INDEX`: an array look-up costs a
 /// fraction of a hash look-up, and every answer needs one.
 pub const FAST_IFINDEX: u32 = 4_096;
+/// MAC addresses in a [`Holder`].
+pub const MAX_STATIONS: usize = 16;
 /// Capacity of the `ADDRS` map.
 pub const MAX_ADDRS: u32 = 65_536;
 /// Bytes of the ring buffer for claims by others.
@@ -103,8 +105,10 @@ pod! {
         pub up: u8,
         /// 1 in an entry that was written; the array is full of zeros.
         pub known: u8,
+        /// 1 where the entry stands for another interface: a member of a bond, the port of a VLAN.
+        pub alias: u8,
         /// Always zero.
-        pub _reserved: [u8; 7],
+        pub _reserved: [u8; 6],
     }
 
     /// Value of `TENURES`: the Lease record that a slot's fence was raised for. Only user space
@@ -135,6 +139,15 @@ pod! {
         /// A field of a later version.
         #[cfg(feature = "abi-next")]
         pub _next: u64,
+    }
+
+    /// Value of `HOLDERS`: who may claim the VIPs of a slot, as long as this node's view of the Lease is
+    /// fresh.
+    pub struct Holder {
+        /// `CLOCK_BOOTTIME` in nanoseconds; from then on the view is stale and everybody may. 0: no view.
+        pub until_ns: u64,
+        /// The MAC addresses of the holder and of every other node that is known; zeros behind the last.
+        pub stations: [[u8; 6]; MAX_STATIONS],
     }
 
     /// Value of `IDENTITY`: whose pin directory this is.

@@ -58,4 +58,8 @@ counters! {
     ClaimEventLost = "claim_event_lost",
     /// Frames stopped at egress: they hide what they carry behind more headers than are looked at.
     ClaimHidden = "claim_hidden",
+    /// IP packets to a VIP that were dropped because this node does not hold it (`on_loss: drop`).
+    TrafficDropped = "traffic_dropped",
+    /// Claims of other hosts that were dropped because the Lease names another (`guard_neighbours`).
+    ForeignClaimDropped = "foreign_claim_dropped",
 }

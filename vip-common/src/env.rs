@@ -2,7 +2,7 @@
 //! (crate `vip-ebpf`) and the host's (in the tests), which are compared byte for byte.
 
 use crate::{
-    abi::{Claim, Fence, Iface, Ip, Vip},
+    abi::{Claim, Fence, Holder, Iface, Ip, Vip},
     counter::Counter,
 };
 use bytemuck::Pod;
@@ -55,6 +55,13 @@ pub trait Env {
 
     /// Counts one outcome.
     fn count(&self, counter: Counter);
+
+    /// Whether traffic to a VIP that is not held is dropped (`on_loss: drop`).
+    fn drops_on_loss(&self) -> bool;
+
+    /// Who may claim the VIPs of a slot, where that is enforced.
+    /// In place: a copy would take a fifth of the stack that a program has.
+    fn holder<R>(&self, slot: u32, look: impl FnOnce(&Holder) -> R) -> Option<R>;
 
     /// Reports a claim by somebody else; `at_ns` and `ifindex` are filled in by the environment.
     fn claim(&self, claim: Claim);

@@ -1,16 +1,17 @@
 //! Frames that arrive: questions about VIPs are answered, dropped or passed; claims by others are
-//! counted, reported and passed.
+//! counted, reported and passed. Two settings drop more: traffic to a VIP that is not held, and claims
+//! that contradict the Lease.
 
 use crate::{
-    abi::{Claim, Iface, Ip},
+    abi::{Claim, Iface, Ip, MAX_STATIONS},
     counter::Counter,
     env::{Env, Frame, Verdict},
     nd_reply,
-    standing::{Layer3, Standing, layer3, standing},
+    standing::{Layer3, Standing, layer3, silence, standing},
     wire::{
-        ARP_REPLY, ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV6, Eth, IP6_LEN, Ip6,
-        NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour, REDIRECT,
-        ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, is_group_v4, is_station_mac,
+        ARP_REPLY, ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Eth,
+        IP6_LEN, Ip6, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour,
+        REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, is_group_v4, is_station_mac,
     },
 };
 
@@ -31,8 +32,28 @@ pub fn ingress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
             env.count(answered);
             Verdict::Reply
         }
+        Err(Verdict::Pass) if env.drops_on_loss() => traffic(frame, env, l3),
         Err(verdict) => verdict,
     }
+}
+
+/// A node that does not hold a VIP takes no packet to it in, as RFC 9568 section 6.4.2 asks of a backup:
+/// whoever still sends here gets no answer from a host that may not give one.
+#[inline(always)]
+fn traffic<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3) -> Verdict {
+    let destination = match l3.ethertype {
+        ETHERTYPE_IPV4 => frame.get::<[u8; 4]>(l3.offset + 16).map(|v4| Ip::v4(*v4)),
+        ETHERTYPE_IPV6 => frame.get::<Ip6>(l3.offset).map(|ip6| Ip::v6(ip6.dst)),
+        _ => None,
+    };
+    let Some(vip) = destination.and_then(|ip| env.vip(&ip)) else {
+        return Verdict::Pass;
+    };
+    let guarded = env.iface(l3.outer_vid, l3.inner_vid).is_some_and(|iface| vip.guarded_on(iface.bit));
+    if !guarded || silence(env, &vip).is_none() {
+        return Verdict::Pass;
+    }
+    drop_question(env, Counter::TrafficDropped)
 }
 
 /// Counts the reason and drops.
@@ -52,8 +73,7 @@ fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, 
         // Whatever is no question for a VIP may be a claim of one: RFC 826 makes receivers merge the
         // sender of requests too. A question from one VIP for another is answered, not counted: a
         // second look-up would cost every answer a fifth.
-        report_claim(frame, env, l3, Ip::v4(request.spa), request.sha);
-        return Err(Verdict::Pass);
+        return Err(report_claim(frame, env, l3, Ip::v4(request.spa), request.sha));
     };
     let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
     let eth = *frame.get::<Eth>(0).ok_or(Verdict::Pass)?;
@@ -121,21 +141,43 @@ fn icmp6<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter
     };
     if claimed != Ip::UNSPECIFIED {
         let sender = frame.get::<Eth>(0).ok_or(Verdict::Pass)?.src;
-        report_claim(frame, env, l3, claimed, sender);
+        return Err(report_claim(frame, env, l3, claimed, sender));
     }
     Err(Verdict::Pass)
 }
 
-/// Counts and reports a frame by which another station claims a VIP of ours. Such frames always pass:
-/// this host may need them to reach the API.
+/// Counts and reports a frame by which another station claims a VIP of ours. Such frames pass: this host
+/// may need them to reach the API. Only where it is asked for, and only while this node's view of the Lease
+/// is fresh, a claim by a station that is no node of the cluster is dropped.
 #[inline(always)]
-fn report_claim<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, ip: Ip, mac: [u8; 6]) {
-    let Some(vip) = env.vip(&ip) else { return };
-    let Some(iface) = env.iface(l3.outer_vid, l3.inner_vid) else { return };
-    let Some(eth) = frame.get::<Eth>(0) else { return };
+fn report_claim<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, ip: Ip, mac: [u8; 6]) -> Verdict {
+    let Some(vip) = env.vip(&ip) else { return Verdict::Pass };
+    let Some(iface) = env.iface(l3.outer_vid, l3.inner_vid) else { return Verdict::Pass };
+    let Some(eth) = frame.get::<Eth>(0) else { return Verdict::Pass };
     if !vip.guarded_on(iface.bit) || mac == iface.mac || eth.src == iface.mac {
-        return;
+        return Verdict::Pass;
     }
     env.count(Counter::ForeignClaim);
     env.claim(Claim { at_ns: 0, ip, ifindex: 0, mac, _reserved: [0; 6] });
+    if contradicts(env, vip.slot, mac) {
+        return drop_question(env, Counter::ForeignClaimDropped);
+    }
+    Verdict::Pass
+}
+
+#[inline(always)]
+fn contradicts<E: Env>(env: &E, slot: u32, mac: [u8; 6]) -> bool {
+    let strange = env.holder(slot, |holder| {
+        if holder.until_ns == 0 || env.now() >= holder.until_ns {
+            return false;
+        }
+        let mut known = false;
+        let mut i = 0;
+        while i < MAX_STATIONS {
+            known |= holder.stations[i] == mac;
+            i += 1;
+        }
+        !known
+    });
+    strange.unwrap_or(false)
 }

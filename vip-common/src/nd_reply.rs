@@ -17,6 +17,8 @@ use crate::{
 /// Options beyond this many units of eight bytes are not looked at; such a solicitation is treated as
 /// malformed. Linux sends two (link-layer address and nonce); 32 leaves room for secure discovery's.
 const MAX_OPTION_UNITS: usize = 32;
+/// Secure discovery sends five options.
+const MAX_OPTIONS: usize = 8;
 /// Length of the answer from the network header on: IPv6, advertisement, one link-layer option.
 const ANSWER_LEN: usize = IP6_LEN + NEIGHBOUR_LEN + OPTION_LEN;
 
@@ -86,29 +88,18 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
     sum.add_number(u16::from(NEXT_ICMPV6));
     sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(ns));
     let target = ns.target;
-
-    let mut sllao = None;
-    let mut next_option = 0;
+    let options = l3.offset + IP6_LEN + NEIGHBOUR_LEN;
     for unit in 0..MAX_OPTION_UNITS {
         if unit >= units {
             break;
         }
-        let offset = l3.offset + IP6_LEN + NEIGHBOUR_LEN + unit * OPTION_LEN;
-        let option = frame.get::<NdOption>(offset)?;
+        let option = frame.get::<NdOption>(options + unit * OPTION_LEN)?;
         sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(option));
-        if unit == next_option {
-            if option.units == 0 {
-                return None;
-            }
-            if option.kind == OPTION_SLLAO {
-                sllao = Some(option.addr);
-            }
-            next_option += option.units as usize;
-        }
     }
-    if next_option != units || sum.fold() != 0xffff {
+    if sum.fold() != 0xffff {
         return None;
     }
+    let sllao = source_option(frame, options, units).ok()?;
     let probe = ip6.src == Ip::UNSPECIFIED.octets;
     if probe && (sllao.is_some() || ip6.dst != solicited_node(&target)) {
         return None;
@@ -118,6 +109,33 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
         None => frame.get::<Eth>(0)?.src,
     };
     Some(Solicitation { source: ip6.src, target, sender })
+}
+
+/// Options that do not fill their message exactly, or too many of them.
+struct Malformed;
+
+/// The source link-layer address option, if there is one.
+#[inline(always)]
+fn source_option<F: Frame>(
+    frame: &F,
+    options: usize,
+    units: usize,
+) -> Result<Option<[u8; 6]>, Malformed> {
+    let (mut found, mut unit) = (None, 0);
+    for _ in 0..MAX_OPTIONS {
+        if unit >= units {
+            break;
+        }
+        let option = frame.get::<NdOption>(options + unit * OPTION_LEN).ok_or(Malformed)?;
+        if option.units == 0 {
+            return Err(Malformed);
+        }
+        if option.kind == OPTION_SLLAO {
+            found = Some(option.addr);
+        }
+        unit += option.units as usize;
+    }
+    if unit == units { Ok(found) } else { Err(Malformed) }
 }
 
 /// Writes the advertisement of RFC 4861 section 7.2.4: override set, router clear, the link-layer

@@ -72,19 +72,28 @@ pub fn standing<E: Env>(env: &E, vip: &Vip, iface: &Iface) -> Standing {
     if iface.up == 0 {
         return Standing::Silent(Silence::InterfaceDown);
     }
+    match silence(env, vip) {
+        Some(why) => Standing::Silent(why),
+        None => Standing::Owner,
+    }
+}
+
+/// Why this host does not hold a VIP, on whichever interface; `None` if it does.
+#[inline(always)]
+pub fn silence<E: Env>(env: &E, vip: &Vip) -> Option<Silence> {
     let Some(fence) = env.fence(vip.slot) else {
-        return Standing::Silent(Silence::NotHeld);
+        return Some(Silence::NotHeld);
     };
     if fence.deadline_ns == 0 || vip.generation == 0 {
-        return Standing::Silent(Silence::NotHeld);
+        return Some(Silence::NotHeld);
     }
     if fence.generation != vip.generation {
-        return Standing::Silent(Silence::StaleGeneration);
+        return Some(Silence::StaleGeneration);
     }
     if env.now() >= fence.deadline_ns {
-        return Standing::Silent(Silence::Expired);
+        return Some(Silence::Expired);
     }
-    Standing::Owner
+    None
 }
 
 /// Where the network header starts and under which VLAN tags.

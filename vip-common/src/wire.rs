@@ -8,6 +8,8 @@ use bytemuck::{Pod, Zeroable};
 
 /// EtherType of ARP (RFC 826).
 pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// EtherType of an IEEE 802.1Q tag.

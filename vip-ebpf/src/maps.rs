@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use vip_common::{
     abi::{
-        CLAIM_INTERVAL_NS, CLAIM_RING_BYTES, Claim, Claimant, FAST_IFINDEX, Fence, HostAddr, Identity,
-        Iface, Ip, MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
+        CLAIM_INTERVAL_NS, CLAIM_RING_BYTES, Claim, Claimant, FAST_IFINDEX, Fence, Holder, HostAddr,
+        Identity, Iface, Ip, MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
     },
     counter::Counter,
     env::Env,
@@ -30,6 +30,9 @@ static IFACES_BY_INDEX: Array<Iface, { FAST_IFINDEX as usize }> = Array::new();
 static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
 #[btf_map]
 static CLAIMS: RingBuf<Claim, { CLAIM_RING_BYTES as usize }> = RingBuf::new();
+/// Who may claim the VIPs of a slot; empty unless `guard_neighbours` is set.
+#[btf_map]
+static HOLDERS: Array<Holder, { MAX_SLOTS as usize }> = Array::new();
 #[btf_map]
 static CLAIM_SEEN: LruHashMap<Claimant, u64, 1024> = LruHashMap::new();
 
@@ -45,6 +48,11 @@ static ADDRS: HashMap<HostAddr, u32, { MAX_ADDRS as usize }, NO_PREALLOC> = Hash
 /// state (`maybe_wait_bpf_programs`): the grace period between silence and release.
 #[btf_map]
 static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// 1: traffic to a VIP that is not held is dropped. Set before loading; the verifier then knows the value and
+/// leaves the other branch out.
+#[unsafe(no_mangle)]
+static DROP_ON_LOSS: u8 = 0;
 
 /// The kernel's maps and clock, as seen from one interface.
 pub(crate) struct Kernel {
@@ -79,6 +87,17 @@ impl Env for Kernel {
         }
         // SAFETY: as in `vip`.
         unsafe { IFACES.get(Port { ifindex: self.ifindex, outer_vid, inner_vid }).copied() }
+    }
+
+    #[inline(always)]
+    fn drops_on_loss(&self) -> bool {
+        // SAFETY: a plain read that the compiler must not fold: the loader changes the value.
+        unsafe { core::ptr::read_volatile(&raw const DROP_ON_LOSS) != 0 }
+    }
+
+    #[inline(always)]
+    fn holder<R>(&self, slot: u32, look: impl FnOnce(&Holder) -> R) -> Option<R> {
+        HOLDERS.get(slot).map(look)
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! Userspace decides who may answer for a VIP and until when; the kernel enforces it packet by
 //! packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop), [`cluster`]
-//! (Kubernetes I/O), [`node`] (host I/O), [`cli`].
+//! (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`].
 
 pub mod admin;
 pub mod cli;
@@ -13,4 +13,5 @@ pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod notice;
+pub mod probe;
 pub mod state;

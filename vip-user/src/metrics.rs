@@ -1,6 +1,7 @@
 //! What this process counts for Prometheus; what the kernel knows is added by `node/scrape.rs`.
 //! `docs/metrics.md` lists all.
 
+use crate::model::fitness::Fitness;
 use prometheus_client::{
     collector::Collector,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -22,6 +23,7 @@ pub struct Metrics {
     transitions: Family<Labels, Counter>,
     conflicts: Family<Labels, Counter>,
     problems: Family<Labels, Gauge>,
+    fitness: Family<Labels, Gauge>,
     handover: Histograms,
     dark: Histograms,
     api: Histograms,
@@ -34,6 +36,7 @@ impl Default for Metrics {
             transitions: Family::default(),
             conflicts: Family::default(),
             problems: Family::default(),
+            fitness: Family::default(),
             handover: histograms(),
             dark: histograms(),
             api: histograms(),
@@ -59,6 +62,11 @@ impl Metrics {
             "problem",
             "1 while something stands in the way, by subject",
             self.problems.clone(),
+        );
+        registry.register(
+            "fitness",
+            "How well this node could serve, by Lease: 0 able, 1 doubtful, 2 unable, 3 barred",
+            self.fitness.clone(),
         );
         registry.register_with_unit(
             "handover",
@@ -112,6 +120,12 @@ impl Metrics {
     pub fn request(&self, verb: &'static str, outcome: &'static str, took: Duration) {
         let labels = vec![("verb", verb.to_owned()), ("outcome", outcome.to_owned())];
         self.api.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// How well this node could serve the VIPs of a Lease.
+    pub fn fitness(&self, lease: &str, fitness: Fitness) {
+        let labels = vec![("lease", lease.to_owned())];
+        self.fitness.get_or_create(&labels).set(fitness as i64);
     }
 
     /// A problem has appeared or is over.

@@ -17,6 +17,7 @@ pub const fn reason(notice: &Notice) -> &'static str {
         Notice::InUse => "in_use",
         Notice::Reasserted => "reasserted",
         Notice::Lapsed => "lapsed",
+        Notice::Yields { .. } => "yields",
         Notice::Released => "gave_up",
         Notice::ReleaseFailed => "release_failed",
     }
@@ -50,6 +51,9 @@ pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
         }
         Notice::Lapsed => {
             tracing::warn!(lease, "leadership lapsed: no write was confirmed in time");
+        }
+        Notice::Yields { to, fitness } => {
+            tracing::warn!(lease, node, %to, ?fitness, "giving way to a node that can serve better");
         }
         Notice::Released => tracing::info!(lease, node, "leadership released"),
         Notice::ReleaseFailed => {

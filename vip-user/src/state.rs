@@ -2,6 +2,7 @@
 
 use crate::model::{
     election::{Election, State},
+    fitness::Fitness,
     time::BootNs,
 };
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub struct DaemonState {
     pub leases: Vec<LeaseState>,
     /// What stands in the way at the moment, by subject; tried again until it is gone.
     pub problems: BTreeMap<String, String>,
+    /// Nodes of the cluster by the MAC addresses that they answer with, as learned from the Leases.
+    pub nodes: BTreeMap<String, String>,
 }
 
 /// Where one election stands.
@@ -35,6 +38,9 @@ pub struct LeaseState {
     pub state: String,
     /// `holderIdentity` as last seen.
     pub holder: Option<String>,
+    /// How well this node could serve: `able`, `doubtful`, `unable` or `barred`.
+    #[serde(default)]
+    pub fitness: Fitness,
     /// Milliseconds until this node may take over.
     pub takeover_in_ms: Option<u64>,
 }
@@ -71,6 +77,7 @@ impl LeaseState {
             slot,
             state: state.into(),
             holder,
+            fitness: election.fitness(),
             takeover_in_ms: takeover_at.map(|at| now.until(at).as_millis() as u64),
         }
     }

@@ -8,6 +8,7 @@ mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -60,6 +61,15 @@ enum Command {
         /// Add a small corpus of the coverage that was reached to the committed one.
         #[arg(long)]
         keep: bool,
+    },
+    /// Run the tests of every kind of device in guests with other kernels, under QEMU.
+    Vm {
+        /// A kernel; may be given more than once. Default: all.
+        #[arg(long, value_enum)]
+        kernel: Vec<vm::Kernel>,
+        /// Only tests whose name contains this.
+        #[arg(default_value = "")]
+        filter: String,
     },
     /// Break the code in the ways that matter, one at a time: a named test must fail each time.
     Mutants {
@@ -114,6 +124,12 @@ fn main() -> anyhow::Result<()> {
             fuzz::fuzz(seconds, seed, &only, keep)
         }
         Command::Tidy => tidy::tidy(),
+        Command::Vm { kernel, filter } => {
+            setup::setup(setup::Extent::Tests)?;
+            let all = <vm::Kernel as clap::ValueEnum>::value_variants();
+            let kernels = if kernel.is_empty() { all } else { &kernel };
+            vm::vm(kernels, &filter)?.verdict()
+        }
         Command::Mutants { filter } => {
             setup::setup(setup::Extent::Tests)?;
             mutants::mutants(&filter)

@@ -35,6 +35,11 @@ pub fn setup(extent: Extent) -> anyhow::Result<()> {
         packages.push(("bpftool", "a test reads the pinned maps as users do"));
         packages.push(("g++", "compiles libFuzzer's loop"));
         packages.push(("iputils-arping", "a test claims a VIP with another program"));
+        packages.push(("qemu-system-x86", "guests with other kernels: VLANs, bonds, no tcx"));
+        packages.push(("ca-certificates", "the guests' API client wants some"));
+        packages.push(("busybox-static", "the guests' shell"));
+        packages.push(("cpio", "packs the guests' file system"));
+        packages.push(("kmod", "finds and loads the modules of the guests' kernels"));
     }
     if extent >= Extent::Lint {
         packages.push(("rust-web-clippy", "lints the eBPF crate for its own target"));

@@ -8,6 +8,7 @@ use vip_user::{
     cluster::lease::record,
     model::{
         election::{Effect, Election, Identity, Input, Source, State, Written},
+        fitness::Fitness,
         record::Record,
         time::{BootNs, Now},
         timing::Timing,
@@ -26,6 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(!raised, "a fence rose from a reading");
             let _ = election.wake_at(at(ms).boot);
         }
+        let _ = election.set_fitness(Fitness::Unable, Vec::new());
         for effect in election.step(at(20_000), Input::Tick) {
             if let Effect::Write(write) = effect {
                 let _ = election
@@ -70,6 +72,9 @@ fn holder() -> Option<Election> {
                 renew_us: Some(write.renew_us),
                 note: Some(write.note),
                 released: None,
+                fitness: Fitness::Able,
+                offer: None,
+                macs: Vec::new(),
             };
             let outcome = Written::Stored(stored);
             let _ = election.step(now, Input::Written { id: write.id, outcome });

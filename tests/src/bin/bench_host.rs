@@ -119,7 +119,7 @@ impl Responder {
         map.set(0, Fence::new(u64::MAX, 1), 0)?;
         let mut map: Array<&mut MapData, Iface> =
             ebpf.map_mut("IFACES_BY_INDEX").context("IFACES_BY_INDEX")?.try_into()?;
-        map.set(ifindex, Iface { mac: MAC, bit: 0, up: 1, known: 1, _reserved: [0; 7] }, 0)?;
+        map.set(ifindex, Iface { mac: MAC, bit: 0, up: 1, known: 1, alias: 0, _reserved: [0; 6] }, 0)?;
         Ok(Self { ebpf })
     }
 
@@ -213,7 +213,7 @@ fn ten_thousand() -> anyhow::Result<()> {
     };
     let mut lab = Lab::new(&options)?;
     lab.start()?;
-    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1/VIPS");
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v2/VIPS");
     let published = || -> usize {
         let entries = RawMap::open(&pins).ok().flatten().and_then(|map| map.entries().ok());
         // The generation stands behind slot and padding; 0 is the silent entry.

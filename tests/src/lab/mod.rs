@@ -40,6 +40,8 @@ pub struct Lab {
     pub user: NetNs,
     /// The API.
     pub api: StandIn,
+    /// Further ports of the bridge, each with the number of its node.
+    more_ports: Vec<(usize, String)>,
     dir: PathBuf,
     _api_ns: NetNs,
     passes: Vec<kernel_run::AttachedPass>,
@@ -52,6 +54,10 @@ pub struct Options {
     pub nodes: usize,
     /// D in seconds.
     pub duration_s: u32,
+    /// The interfaces that are configured; `None` leaves the field out.
+    pub interfaces: Option<String>,
+    /// An interface of each node beside `eth0`, on the same bridge and without an address.
+    pub lan: Option<String>,
     /// More settings of the Lease, each behind a comma.
     pub lease: String,
     /// More lines for every node's configuration.
@@ -67,6 +73,8 @@ impl Default for Options {
         Self {
             nodes: 3,
             duration_s: 3,
+            interfaces: Some("[eth0]".into()),
+            lan: None,
             lease: String::new(),
             extra: String::new(),
             vips: None,
@@ -104,12 +112,31 @@ impl Lab {
             ports.push(port);
             nodes.push(Node::new(ns, number, &dir, &id, options)?);
         }
+        let mut more_ports = Vec::new();
+        if let Some(lan) = &options.lan {
+            for (index, node) in nodes.iter().enumerate() {
+                let port = format!("n{}{lan}", index + 1);
+                join(&bridge, &node.ns, &port, lan, lan_mac(index, 0))?;
+                more_ports.push((index, port.clone()));
+                ports.push(port);
+            }
+        }
         let passes = kernel_run::attach_pass(&bridge, &ports)?;
         let api = StandIn::default();
         let server = api.clone();
         // The thread ends with the process; its namespace is gone before that.
         let _ = api_ns.spawn(move || Ok(server.serve_unless_refusing(API.parse()?)?));
-        Ok(Self { nodes, bridge, asker, user, api, dir, _api_ns: api_ns, passes: vec![passes] })
+        Ok(Self {
+            nodes,
+            bridge,
+            asker,
+            user,
+            api,
+            more_ports,
+            dir,
+            _api_ns: api_ns,
+            passes: vec![passes],
+        })
     }
 
     /// Deletes a node's interface and makes it anew, under another index.
@@ -124,14 +151,28 @@ impl Lab {
         Ok(())
     }
 
+    /// Joins another interface of a node to the bridge, under a MAC address that ends in `number`. It
+    /// has no address, and is up.
+    ///
+    /// # Errors
+    /// Those of `ip`.
+    pub fn add_interface(&mut self, node: usize, name: &str, number: u8) -> anyhow::Result<()> {
+        let port = format!("n{}{name}", node + 1);
+        join(&self.bridge, &self.nodes[node].ns, &port, name, lan_mac(node, number))?;
+        self.more_ports.push((node, port.clone()));
+        self.passes.push(kernel_run::attach_pass(&self.bridge, &[port])?);
+        Ok(())
+    }
+
     /// The VIPs.
     pub fn vips() -> Vec<IpAddr> {
         vec![IpAddr::from(VIP4), IpAddr::from(VIP6)]
     }
 
-    /// Names of the bridge's ports, one per node.
-    pub fn ports(&self) -> Vec<String> {
-        (1..=self.nodes.len()).map(|number| format!("n{number}")).collect()
+    /// The bridge's ports that lead to nodes, each with the number of its node.
+    pub fn ports(&self) -> Vec<(usize, String)> {
+        let first = (0..self.nodes.len()).map(|node| (node, format!("n{}", node + 1)));
+        first.chain(self.more_ports.iter().cloned()).collect()
     }
 
     /// Starts all nodes.
@@ -176,16 +217,27 @@ impl Drop for Lab {
 /// Joins a namespace to the bridge by a veth: `eth0` inside, `port` on the bridge. Its addresses end
 /// in `host`.
 fn connect(bridge: &NetNs, ns: &NetNs, port: &str, host: u8) -> anyhow::Result<()> {
-    bridge.ip(&format!(
-        "link add {port} type veth peer name eth0 address {} netns {}",
-        mac_text(mac(host)),
-        ns.name()
-    ))?;
-    bridge.ip(&format!("link set {port} master br0 up"))?;
-    ns.ip("link set eth0 up")?;
+    join(bridge, ns, port, "eth0", mac(host))?;
     ns.ip(&format!("addr add 192.0.2.{host}/24 dev eth0"))?;
     ns.ip(&format!("addr add 2001:db8::{host}/64 dev eth0 nodad"))?;
     Ok(())
+}
+
+/// Joins a namespace to the bridge by a veth without addresses.
+fn join(bridge: &NetNs, ns: &NetNs, port: &str, name: &str, mac: [u8; 6]) -> anyhow::Result<()> {
+    bridge.ip(&format!(
+        "link add {port} type veth peer name {name} address {} netns {}",
+        mac_text(mac),
+        ns.name()
+    ))?;
+    bridge.ip(&format!("link set {port} master br0 up"))?;
+    ns.ip(&format!("link set {name} up"))?;
+    Ok(())
+}
+
+/// The MAC address of a further interface of a node.
+pub const fn lan_mac(node: usize, number: u8) -> [u8; 6] {
+    [2, 0, 0, 1, node as u8, number]
 }
 
 /// The MAC address of a lab host.

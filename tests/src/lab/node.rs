@@ -47,10 +47,12 @@ impl Node {
         let config = dir.join(format!("{name}.yaml"));
         let vips = options.vips.clone().unwrap_or_else(|| vec![VIP4.into(), VIP6.into()]);
         let vips: Vec<String> = vips.iter().map(|vip| format!("'{vip}'")).collect();
+        let interfaces =
+            options.interfaces.as_ref().map(|list| format!("interfaces: {list}\n")).unwrap_or_default();
         fs::write(
             &config,
             format!(
-                "node: {name}\ninstance: {instance}\nvips: [{}]\ninterfaces: [eth0]\n\
+                "node: {name}\ninstance: {instance}\nvips: [{}]\n{interfaces}\
                  lease: {{duration_s: {}{}}}\npin_root: {}\n\
                  api: {{kubeconfig: {}, endpoints: ['http://{API}'], tls_server_name: null}}\n{}",
                 vips.join(", "),
@@ -197,6 +199,26 @@ impl Node {
     /// If it cannot be read.
     pub fn status(&self) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.xvip("status", &["-o", "json"])?)?)
+    }
+
+    /// `xvip probe` from this node's namespace: what it printed, and its exit code.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn probe(ns: &NetNs, args: &[&str]) -> anyhow::Result<(String, i32)> {
+        let output = Self::probe_command(ns)?.args(args).output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((text(&output.stdout) + &text(&output.stderr), output.status.code().unwrap_or(-1)))
+    }
+
+    /// `xvip probe`, ready to get its arguments.
+    ///
+    /// # Errors
+    /// If the binary is missing.
+    pub fn probe_command(ns: &NetNs) -> anyhow::Result<Command> {
+        let mut command = ns.command(&xvip()?.display().to_string());
+        command.env("NO_COLOR", "1").arg("probe");
+        Ok(command)
     }
 
     /// Whether its kernel may answer for all VIPs right now.

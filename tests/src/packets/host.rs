@@ -4,7 +4,7 @@ use super::{fences, ifaces, vips};
 use bytemuck::Pod;
 use std::{cell::RefCell, collections::BTreeMap};
 use vip_common::{
-    abi::{Claim, Fence, Iface, Ip, Port, Vip},
+    abi::{Claim, Fence, Holder, Iface, Ip, Port, Vip},
     counter::Counter,
     egress::egress,
     env::{Env, Frame, Verdict},
@@ -78,6 +78,7 @@ pub struct HostEnv {
     ifaces: BTreeMap<Port, Iface>,
     counted: RefCell<Vec<Counter>>,
     claims: RefCell<Vec<Claim>>,
+    drops_on_loss: bool,
 }
 
 impl Default for HostEnv {
@@ -88,6 +89,7 @@ impl Default for HostEnv {
             ifaces: ifaces().into_iter().collect(),
             counted: RefCell::default(),
             claims: RefCell::default(),
+            drops_on_loss: false,
         }
     }
 }
@@ -103,6 +105,14 @@ impl Env for HostEnv {
 
     fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface> {
         self.ifaces.get(&Port { ifindex: super::IFINDEX, outer_vid, inner_vid }).copied()
+    }
+
+    fn drops_on_loss(&self) -> bool {
+        self.drops_on_loss
+    }
+
+    fn holder<R>(&self, slot: u32, look: impl FnOnce(&Holder) -> R) -> Option<R> {
+        super::holders().iter().find(|(of, _)| *of == slot).map(|(_, holder)| look(holder))
     }
 
     fn now(&self) -> u64 {
@@ -123,6 +133,8 @@ impl Env for HostEnv {
 pub enum Hook {
     /// Frames that arrive.
     Ingress,
+    /// Frames that arrive, with `on_loss: drop`.
+    Strict,
     /// Frames that leave.
     Egress,
 }
@@ -138,9 +150,9 @@ pub fn run_poisoned(hook: Hook, frame: &[u8], poison: u8) -> (Verdict, Vec<u8>, 
 }
 
 fn run_frame(hook: Hook, mut frame: HostFrame) -> (Verdict, Vec<u8>, Vec<Counter>) {
-    let env = HostEnv::default();
+    let env = HostEnv { drops_on_loss: hook == Hook::Strict, ..HostEnv::default() };
     let verdict = match hook {
-        Hook::Ingress => ingress(&mut frame, &env),
+        Hook::Ingress | Hook::Strict => ingress(&mut frame, &env),
         Hook::Egress => egress(&mut frame, &env),
     };
     let foreign = env.counted.borrow().iter().filter(|c| **c == Counter::ForeignClaim).count();

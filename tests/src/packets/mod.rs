@@ -4,9 +4,10 @@
 pub mod claims;
 pub mod host;
 pub mod questions;
+pub mod strict;
 
 use vip_common::{
-    abi::{Fence, Iface, Ip, Port, Vip},
+    abi::{Fence, Holder, Iface, Ip, MAX_STATIONS, Port, Vip},
     counter::Counter,
     env::Verdict,
 };
@@ -46,6 +47,8 @@ pub enum Kind {
     Elsewhere = 16,
     /// On VLAN 100, and on VLAN 200 inside 100.
     Tagged = 17,
+    /// Not held; only [`FRIEND`] may claim it.
+    Ruled = 18,
     /// No VIP at all.
     Unknown = 99,
 }
@@ -115,6 +118,7 @@ impl Kind {
             Self::Down => (0, 5, 1 << 3, 1 << 3),
             Self::Elsewhere => (0, 5, 1 << 9, 1 << 9),
             Self::Tagged => (0, 5, 1 << 1 | 1 << 2, 1 << 1 | 1 << 2),
+            Self::Ruled => (3, 0, 1, 1),
             Self::Held | Self::Unknown => (0, 5, 1, 1),
         };
         Vip::new(slot, generation, answer, guard)
@@ -124,7 +128,18 @@ impl Kind {
 /// All entries of `VIPS`.
 pub fn vips() -> Vec<(Ip, Vip)> {
     let both = |kind: Kind| [(Ip::v4(kind.v4()), kind.vip()), (Ip::v6(kind.v6()), kind.vip())];
-    Kind::MANAGED.into_iter().flat_map(both).collect()
+    Kind::MANAGED.into_iter().chain([Kind::Ruled]).flat_map(both).collect()
+}
+
+/// A station that may claim [`Kind::Ruled`].
+pub const FRIEND: [u8; 6] = [2, 0, 0, 0, 0, 0x78];
+
+/// All entries of `HOLDERS`.
+pub fn holders() -> Vec<(u32, Holder)> {
+    let mut stations = [[0; 6]; MAX_STATIONS];
+    stations[3] = FRIEND;
+    // The view of slot 1 is stale: the clock of host tests stands at 1000.
+    [(3, u64::MAX), (1, 1_000)].map(|(slot, until_ns)| (slot, Holder { until_ns, stations })).into()
 }
 
 /// All fences. The clock of host tests stands at 1000.
@@ -135,7 +150,7 @@ pub fn fences() -> Vec<(u32, Fence)> {
 /// All entries of `IFACES`.
 pub fn ifaces() -> Vec<(Port, Iface)> {
     let port = |outer_vid, inner_vid| Port { ifindex: IFINDEX, outer_vid, inner_vid };
-    let iface = |bit, up| Iface { mac: MAC, bit, up, known: 1, _reserved: [0; 7] };
+    let iface = |bit, up| Iface { mac: MAC, bit, up, known: 1, alias: 0, _reserved: [0; 6] };
     vec![
         (port(0, 0), iface(0, 1)),
         (port(100, 0), iface(1, 1)),

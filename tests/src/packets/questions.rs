@@ -1,6 +1,6 @@
 //! Frames that arrive.
 
-use super::{Case, Kind, MAC, PEER, PEER4, PEER6, v6};
+use super::{Case, FRIEND, Kind, MAC, PEER, PEER4, PEER6, v6};
 use crate::frames::{
     advertisement, arp, arp_reply, arp_request, ethernet, group_mac, group_of, icmp6, link_option,
     neighbour, solicitation, tagged,
@@ -14,8 +14,42 @@ const OVERRIDE: u8 = 0x20;
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    [both_families(), arp_details(), nd_details(), nd_invalid(), tags(), others_claims(), truncations()]
-        .concat()
+    [
+        both_families(),
+        arp_details(),
+        nd_details(),
+        nd_invalid(),
+        tags(),
+        others_claims(),
+        ruled_claims(),
+        truncations(),
+    ]
+    .concat()
+}
+
+/// Claims of a VIP whose Lease names who may (`guard_neighbours`).
+fn ruled_claims() -> Vec<Case> {
+    let claims = |kind: Kind, mac| {
+        let ip6 = kind.v6();
+        let everyone = ([0x33, 0x33, 0, 0, 0, 1], group_of(ip6));
+        [
+            ("ARP", arp_request(mac, kind.v4(), kind.v4())),
+            ("NA", advertisement(everyone, mac, ip6, SOLICITED_OVERRIDE)),
+        ]
+    };
+    let stranger = claims(Kind::Ruled, PEER).map(|(name, frame)| {
+        let name = format!("{name} claim by a station that no Lease names");
+        let counted = vec![Counter::ForeignClaim, Counter::ForeignClaimDropped];
+        Case { counted, ..Case::dropped(name, frame, Counter::ForeignClaimDropped) }
+    });
+    let friend = claims(Kind::Ruled, FRIEND).map(|(name, frame)| {
+        Case::foreign_claim(format!("{name} claim by a node of the cluster"), frame)
+    });
+    // What its slot says of the holder has run out.
+    let late = claims(Kind::Expired, PEER).map(|(name, frame)| {
+        Case::foreign_claim(format!("{name} claim while the Lease has not been seen for long"), frame)
+    });
+    [stranger, friend, late].concat()
 }
 
 fn asked(kind: Kind) -> [(&'static str, Vec<u8>, Vec<u8>, Counter); 2] {

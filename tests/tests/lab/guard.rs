@@ -104,7 +104,7 @@ fn every_candidate_is_in_the_solicited_node_group() {
 fn bpftool_shows_named_fields() {
     let (lab, owner) = lab();
     let node = &lab.nodes[owner];
-    let pins = lab.dir().join("bpf").join(&node.instance).join("v1");
+    let pins = lab.dir().join("bpf").join(&node.instance).join("v2");
     let dump = |map: &str| sh(&format!("bpftool map dump pinned {}/{map}", pins.display())).unwrap();
     let vips = dump("VIPS");
     for field in ["octets", "slot", "generation", "answer", "guard"] {

@@ -73,7 +73,7 @@ fn what_others_take_away_is_put_back() {
         (
             "map pin",
             Box::new(|| {
-                drop(sh(&format!("rm {}/bpf/{}/v1/VIPS", lab.dir().display(), node.instance)).unwrap());
+                drop(sh(&format!("rm {}/bpf/{}/v2/VIPS", lab.dir().display(), node.instance)).unwrap());
             }),
             Box::new(|| node.owns()),
         ),
@@ -101,6 +101,9 @@ fn a_program_before_the_guard_makes_the_interface_unusable() {
         problem.as_str().is_some_and(|why| why.contains("not the first program")) != wanted
     };
     assert!(eventually(Duration::from_secs(5), || guarded(false)), "{}", lab.nodes[owner].log());
+    let others = || lab.nodes.iter().enumerate().filter(|(node, _)| *node != owner);
+    let moved = eventually(Duration::from_secs(20), || others().any(|(_, node)| node.owns()));
+    assert!(moved && !lab.nodes[owner].owns(), "{}", lab.nodes[owner].log());
     drop(intruder);
     assert!(eventually(Duration::from_secs(5), || guarded(true)), "{}", lab.nodes[owner].log());
 }

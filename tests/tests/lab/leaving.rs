@@ -102,7 +102,7 @@ fn cleanup_does_with_what_is_left() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
     held_by_another(&lab);
     let before = footprint(&lab.nodes[0], &lab);
-    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1");
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v2");
     let all = [
         "VIPS",
         "FENCES",
@@ -136,7 +136,7 @@ fn cleanup_does_with_what_is_left() {
 fn an_address_whose_note_is_gone_has_a_lifetime() {
     let (mut lab, owner) = lab_of(1);
     lab.nodes[owner].kill();
-    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1");
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v2");
     std::fs::remove_file(pins.join("ADDRS")).unwrap();
     let said = lab.nodes[owner].xvip("cleanup", &[]).unwrap();
     assert!(said.contains("their list is gone"), "{said}");
@@ -161,7 +161,7 @@ fn a_start_after_damage_stays_silent() {
         .status()
         .is_ok_and(|s| s["vips"][0].is_object())));
     lab.nodes[0].kill();
-    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v1");
+    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v2");
     std::fs::remove_file(pins.join("VIPS")).unwrap();
     lab.api.set_outage(Outage::Hangs);
     lab.nodes[0].ns.ip("addr add 192.0.2.10/32 dev eth0").unwrap();

@@ -50,7 +50,7 @@ fn replace_binary(lab: &mut Lab, node: usize, binary: &Path) -> anyhow::Result<(
 fn an_upgrade_and_a_downgrade_lose_nothing_and_move_nothing() {
     let (mut lab, owner) = lab_that_keeps();
     let generation = lab.nodes[owner].status().unwrap()["leases"][0]["generation"].clone();
-    for (binary, version) in [(next_xvip().unwrap(), "v2"), (xvip().unwrap(), "v1")] {
+    for (binary, version) in [(next_xvip().unwrap(), "v3"), (xvip().unwrap(), "v2")] {
         let recording = watched(&mut lab, |lab| {
             sleep(Duration::from_millis(500));
             replace_binary(lab, owner, &binary)?;
@@ -92,7 +92,7 @@ fn an_upgrade_that_dies_halfway_is_finished_by_the_next() {
     })
     .unwrap();
     nothing_moved(&recording, owner);
-    assert_eq!(versions(&lab, owner), "v2");
+    assert_eq!(versions(&lab, owner), "v3");
     assert!(lab.nodes[owner].owns(), "{}", lab.nodes[owner].log());
 }
 
@@ -131,7 +131,7 @@ fn any_version_cleans_up_after_any_other() {
     lab.nodes[0].kill();
     lab.nodes[0].use_binary(xvip().unwrap());
     let status = lab.nodes[0].xvip("status", &[]).unwrap();
-    assert!(status.contains("another version of xvip (v2)"), "{status}");
+    assert!(status.contains("another version of xvip (v3)"), "{status}");
     let removed = lab.nodes[0].xvip("cleanup", &[]).unwrap();
     assert!(removed.contains("map VIPS") && removed.contains("fence of slot 0"), "{removed}");
     assert_eq!(lab.nodes[0].ns.ip("-o addr").unwrap(), before);

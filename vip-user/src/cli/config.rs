@@ -8,7 +8,7 @@ use std::{path::Path, process::ExitCode};
 /// Says whether the file is valid; a refusal names the field, the value and what is allowed.
 pub fn check(path: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(path)?;
-    let vips: Vec<String> = config.vips.iter().map(ToString::to_string).collect();
+    let vips: Vec<String> = config.addresses().iter().map(ToString::to_string).collect();
     println!("{} is valid: {} on {}", path.display(), vips.join(", "), config.interfaces.join(", "));
     Ok(ExitCode::SUCCESS)
 }

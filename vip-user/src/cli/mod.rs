@@ -3,6 +3,7 @@
 pub mod cleanup;
 pub mod config;
 pub mod map;
+pub mod probe;
 pub mod run;
 pub mod status;
 pub mod table;
@@ -33,6 +34,8 @@ pub enum Command {
     Status(View),
     /// The VIP map, decoded; works while no daemon runs.
     Map(View),
+    /// Ask the LAN who answers for VIPs: 0 one owner, 1 nobody, 2 two owners.
+    Probe(probe::Probe),
     /// Check a configuration file, or show what is in force; touches nothing.
     Config {
         /// What to do with it.
@@ -99,6 +102,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run { config } => async_runtime()?.block_on(run::run(&config)),
         Command::Status(view) => status::status(&view),
         Command::Map(view) => map::map(&view),
+        Command::Probe(args) => async_runtime()?.block_on(probe::probe(&args)),
         Command::Config { what: ConfigCommand::Check { file } } => config::check(&file),
         Command::Config { what: ConfigCommand::Show { file, output } } => config::show(&file, output),
         Command::Cleanup(place) => async_runtime()?.block_on(cleanup::cleanup(&place)),

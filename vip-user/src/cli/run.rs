@@ -2,14 +2,15 @@
 
 use crate::{
     admin,
-    cluster::{client, events::Recorder, lease::LeaseApi},
-    config::{Config, LogConfig, LogFormat, LogLevel},
-    controller::{Controller, Event, Setup},
+    cluster::{client, events::Recorder, lease::LeaseApi, node::follow_labels},
+    config::{Config, LanCheck, LogConfig, LogFormat, LogLevel},
+    controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
     model::election::Identity,
     node::{
         clock, host,
         kernel::Kernel,
+        lan,
         lock::Lock,
         netlink::{Changes, Netlink, next_change},
         pins::Pins,
@@ -55,21 +56,29 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let pins = Pins::new(&config.pin_root, &config.instance);
     let timing = config.timing();
     let hold = timing.hold(timing.duration_s);
-    let clients = client::connect(&config.api, &config.vips, hold).await?;
+    let clients = client::connect(&config.api, &config.addresses(), hold).await?;
     let metrics = Metrics::default();
     let api = LeaseApi::new(clients, &config.lease.namespace, &config.lease.name, hold)
         .counted_by(metrics.clone());
-    let (netlink, changes) = Netlink::open()?;
+    let (netlink, changes) = Netlink::open(config.selection().needs_routes())?;
     start::check(&config, &pins, &netlink).await?;
     let lock = take_lock(&config.instance).await?;
-    let started = start::start(&config, &pins, netlink, changes, &node, &boot_id)?;
-    let Started { mut kernel, changes, slot, generation, backed } = started;
+    let started = start::start(&config, &pins, netlink.clone(), changes, &node, &boot_id)?;
+    let Started { mut kernel, changes, leases } = started;
 
     let process = uuid::Uuid::new_v4().to_string();
     let me = Identity { node: node.clone(), process, boot_id };
-    let mut setup = Setup::new(&config, me, slot, generation, backed);
+    let leases = config.groups().into_iter().zip(leases).map(|(group, found)| LeaseSetup {
+        api: api.named(&group.lease),
+        slot: found.slot,
+        generation: found.generation,
+        backed: found.backed,
+        vips: group.vips,
+        nodes: group.nodes,
+    });
+    let mut setup = Setup::new(&config, me, leases.collect());
     setup.metrics = metrics.clone();
-    metrics.begin(&config.vips);
+    metrics.begin(&config.addresses());
     if config.events {
         setup.recorder = Recorder::start(api.clone(), node.clone());
     }
@@ -78,6 +87,16 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     tokio::spawn(forward_signals(events.clone())?);
     tokio::spawn(forward_changes(changes, events.clone()));
     tokio::spawn(forward_claims(&pins, events.clone())?);
+    if setup.leases.iter().any(|lease| !lease.nodes.is_empty()) {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(follow_labels(api.clone(), node.clone(), sender));
+        tokio::spawn(forward(receiver, events.clone(), Event::Labels));
+    }
+    if let Some(targets) = lan_targets(&config) {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));
+        tokio::spawn(forward(receiver, events.clone(), Event::Lan));
+    }
     if let Some(port) = config.admin.port {
         let address = SocketAddr::new(config.admin.address, port);
         let registry = metrics.registry(Box::new(FromMaps(pins.clone())));
@@ -87,8 +106,9 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     if config.kernel_log_level > 0 {
         log_from_kernel(&mut kernel);
     }
-    tracing::info!(%node, lease = %api.full_name(), vips = ?config.vips, "xvip is running");
-    Controller::new(kernel, api, events, setup, state).run(inbox).await;
+    let leases: Vec<String> = setup.leases.iter().map(|lease| lease.api.full_name()).collect();
+    tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
+    Controller::new(kernel, events, setup, state).run(inbox).await;
     tracing::info!(%node, "xvip has stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -152,6 +172,25 @@ async fn forward_changes(mut changes: Changes, events: mpsc::Sender<Event>) {
             return;
         }
     }
+}
+
+/// Hands on what a task brings.
+async fn forward<T>(
+    mut receiver: mpsc::Receiver<T>,
+    events: mpsc::Sender<Event>,
+    event: fn(T) -> Event,
+) {
+    while let Some(item) = receiver.recv().await {
+        if events.send(event(item)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn lan_targets(config: &Config) -> Option<lan::Targets> {
+    let LanCheck { gateway, peers, every_ms } = config.lan_check.clone();
+    let every = Duration::from_millis(every_ms);
+    (gateway || !peers.is_empty()).then_some(lan::Targets { gateway, peers, every })
 }
 
 fn forward_claims(

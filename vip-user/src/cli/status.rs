@@ -160,7 +160,8 @@ fn print(status: &Status) {
             println!("{} running, pid {}", bold("daemon"), daemon.pid);
             for lease in &daemon.leases {
                 let holder = lease.holder.as_deref().filter(|holder| !holder.is_empty());
-                println!("  {}: {}, holder {}", lease.lease, lease.state, holder.unwrap_or("nobody"));
+                let (holder, fitness) = (holder.unwrap_or("nobody"), lease.fitness);
+                println!("  {}: {}, {fitness}, holder {holder}", lease.lease, lease.state);
             }
             for (subject, why) in &daemon.problems {
                 println!("  {} {subject}: {why}", red("problem"));
@@ -186,11 +187,12 @@ fn print(status: &Status) {
         vec![
             interface.name.clone(),
             if interface.up { "up".into() } else { red("down") },
+            if interface.answers_by.is_some() { "answers" } else { "guards" }.into(),
             interface.answers_by.unwrap_or("-").into(),
             if interface.guarded { "yes".into() } else { red("no") },
         ]
     });
-    table::print(&["INTERFACE", "STATE", "ANSWERS BY", "GUARDED"], &rows.collect::<Vec<_>>());
+    table::print(&["INTERFACE", "STATE", "ROLE", "HOOK", "GUARDED"], &rows.collect::<Vec<_>>());
     println!();
     let rows = status.counters.iter().map(|(name, n)| vec![(*name).to_owned(), n.to_string()]);
     table::print(&["COUNTER", "FRAMES"], &rows.collect::<Vec<_>>());

@@ -4,6 +4,7 @@ use crate::{
     metrics::Metrics,
     model::{
         election::Written,
+        fitness::{Fitness, Offer},
         record::{LeaseWrite, Record, TenureNote, Version},
     },
 };
@@ -24,6 +25,12 @@ use tokio::time::Instant;
 pub const TENURE: &str = "xvip.io/tenure";
 /// The annotation of a release.
 pub const RELEASED: &str = "xvip.io/released";
+/// The annotation by which a holder says how well it serves.
+pub const FITNESS: &str = "xvip.io/fitness";
+/// The annotation by which a candidate offers to serve better.
+pub const OFFER: &str = "xvip.io/offer";
+/// The annotation with the MAC addresses that the holder answers with.
+pub const MACS: &str = "xvip.io/macs";
 /// Objects that are remembered: one for each write on its way, and what the watch brings meanwhile.
 const RECENT: usize = 8;
 /// Field manager of our writes.
@@ -73,6 +80,12 @@ impl LeaseApi {
             recent: Arc::default(),
             metrics: Metrics::default(),
         }
+    }
+
+    /// Another Lease of the same namespace on the same API servers.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        Self { name: name.into(), recent: Arc::default(), ..self.clone() }
     }
 
     /// Counts requests there.
@@ -137,6 +150,27 @@ impl LeaseApi {
         }
     }
 
+    /// Writes an offer into this very version of the Lease and leaves all else as it is. Nothing depends
+    /// on it being stored: who offers sees by the watch whether it was.
+    pub async fn offer(&self, base: Version, offer: &Offer) -> Option<LeaseError> {
+        let mut lease = self.remembered(&base)?;
+        lease.metadata.managed_fields = None;
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(OFFER.into(), serde_json::to_string(offer).unwrap_or_default());
+        let (endpoint, api) = self.api(0);
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let begun = Instant::now();
+        let request = api.replace(&self.name, &params, &lease);
+        let (outcome, error) = match tokio::time::timeout(self.timeout, request).await {
+            Err(_) => ("timeout", Some(self.timed_out(endpoint))),
+            Ok(Ok(_)) => ("ok", None),
+            Ok(Err(error)) if is_conflict(&error) => ("conflict", None),
+            Ok(Err(error)) => ("error", Some(failed(endpoint, &error))),
+        };
+        self.metrics.request("put", outcome, begun.elapsed());
+        error
+    }
+
     /// The Lease's name as `namespace/name`.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
@@ -169,6 +203,13 @@ impl LeaseApi {
         }
     }
 
+    /// The object of this version, if it was read or written lately.
+    fn remembered(&self, version: &Version) -> Option<Lease> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = |lease: &&Lease| lease.metadata.resource_version.as_ref() == Some(&version.0);
+        recent.iter().rfind(current).cloned()
+    }
+
     fn timed_out(&self, endpoint: &str) -> LeaseError {
         LeaseError::Timeout { endpoint: endpoint.into(), limit: self.timeout }
     }
@@ -176,12 +217,8 @@ impl LeaseApi {
     /// The object to send: what is known of the present one, with our fields set. The version that
     /// must be current is always the one that the model has decided on.
     fn object(&self, write: &LeaseWrite) -> Lease {
-        let base = write.base.as_ref().map(|version| &version.0);
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let current =
-            |lease: &&Lease| base.is_some() && lease.metadata.resource_version.as_ref() == base;
-        let mut lease = recent.iter().rfind(current).cloned().unwrap_or_default();
-        drop(recent);
+        let current = write.base.as_ref().and_then(|base| self.remembered(base));
+        let mut lease = current.unwrap_or_default();
         lease.metadata = ObjectMeta {
             namespace: Some(self.namespace.clone()),
             name: Some(self.name.clone()),
@@ -197,6 +234,10 @@ impl LeaseApi {
         } else {
             annotations.remove(RELEASED);
         }
+        // Whoever writes as the holder has seen what was offered, and has decided.
+        annotations.remove(OFFER);
+        annotations.insert(FITNESS.into(), fitness_text(write.fitness));
+        annotations.insert(MACS.into(), macs_text(&write.macs));
         let holder = if write.release { "" } else { write.note.holder.as_str() };
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(holder.into()),
@@ -214,9 +255,8 @@ impl LeaseApi {
 /// Lease full of garbage belongs to a stranger, and is waited out.
 pub fn record(lease: &Lease) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
-    let note = |key: &str| -> Option<TenureNote> {
-        serde_json::from_str(lease.metadata.annotations.as_ref()?.get(key)?).ok()
-    };
+    let annotation = |key: &str| lease.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+    let note = |key: &str| -> Option<TenureNote> { serde_json::from_str(annotation(key)?).ok() };
     Record {
         uid: lease.metadata.uid.clone().unwrap_or_default(),
         version: Version(lease.metadata.resource_version.clone().unwrap_or_default()),
@@ -227,7 +267,33 @@ pub fn record(lease: &Lease) -> Record {
         renew_us: spec.renew_time.map(|time| time.0.as_microsecond()),
         note: note(TENURE),
         released: note(RELEASED),
+        fitness: annotation(FITNESS)
+            .and_then(|text| serde_json::from_value(text.into()).ok())
+            .unwrap_or_default(),
+        offer: annotation(OFFER).and_then(|text| serde_json::from_str(text).ok()),
+        macs: annotation(MACS).map(macs).unwrap_or_default(),
     }
+}
+
+fn fitness_text(fitness: Fitness) -> String {
+    let value = serde_json::to_value(fitness).unwrap_or_default();
+    value.as_str().unwrap_or_default().into()
+}
+
+/// At most this many of a holder's MAC addresses are written and read.
+const MAX_MACS: usize = 16;
+
+fn macs_text(macs: &[[u8; 6]]) -> String {
+    let text = |mac: &[u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    macs.iter().take(MAX_MACS).map(text).collect::<Vec<_>>().join(",")
+}
+
+fn macs(text: &str) -> Vec<[u8; 6]> {
+    let mac = |word: &str| -> Option<[u8; 6]> {
+        let bytes = word.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).ok());
+        bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+    };
+    text.split(',').filter_map(mac).take(MAX_MACS).collect()
 }
 
 fn micro_time(us: i64) -> Option<MicroTime> {

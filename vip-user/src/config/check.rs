@@ -1,12 +1,16 @@
 //! What can be known about a configuration without looking at the host.
 
-use super::{Config, ConfigError, LeaseConfig, OnStop};
-use crate::model::timing::{MAX_DURATION_S, Timing};
+use super::{Config, ConfigError, LeaseConfig, OnStop, VipConfig};
+use crate::model::{
+    selection::Rule,
+    timing::{MAX_DURATION_S, Timing},
+};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
+use vip_common::abi::MAX_SLOTS;
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -26,17 +30,19 @@ impl Config {
         }
         let mut seen = BTreeSet::new();
         for vip in &self.vips {
-            if !seen.insert(vip.to_canonical()) {
-                return refuse("vips", vip, "each address may be listed once");
+            if !seen.insert(vip.address.to_canonical()) {
+                return refuse("vips", vip.address, "each address may be listed once");
             }
-            if let Some(why) = unusable(*vip) {
-                return refuse("vips", vip, why);
+            if let Some(why) = unusable(vip.address) {
+                return refuse("vips", vip.address, why);
             }
         }
         self.check_interfaces()?;
-        if self.lease.name.is_empty() || self.lease.name.len() > 253 {
-            return refuse("lease.name", &self.lease.name, "1 to 253 characters");
+        self.attach.check()?;
+        if !is_object_name(&self.lease.name) {
+            return refuse("lease.name", &self.lease.name, OBJECT_NAME);
         }
+        self.check_leases()?;
         if self.lease.namespace.is_empty() || self.lease.namespace.len() > 63 {
             return refuse("lease.namespace", &self.lease.namespace, "1 to 63 characters");
         }
@@ -46,33 +52,79 @@ impl Config {
         if self.admin.port == Some(0) {
             return refuse("admin.port", 0, "1 to 65535; leave it out for no port at all");
         }
+        if !(100..=60_000).contains(&self.lan_check.every_ms) {
+            return refuse("lan_check.every_ms", self.lan_check.every_ms, "100 to 60000");
+        }
+        if let Some(vip) = self.vips.iter().find(|vip| self.lan_check.peers.contains(&vip.address)) {
+            return refuse("lan_check.peers", vip.address, "addresses of other hosts, not VIPs");
+        }
         self.check_timing()
     }
 
     fn check_interfaces(&self) -> Result<(), ConfigError> {
-        if self.interfaces.is_empty() {
-            return refuse("interfaces", "an empty list", "at least one interface");
+        let lists = [
+            ("interfaces", Some(&self.interfaces)),
+            ("guard", Some(&self.guard)),
+            ("exclude", Some(&self.exclude)),
+        ];
+        let own = self.vips.iter().map(|vip| ("vips.interfaces", vip.interfaces.as_ref()));
+        for (field, words) in lists.into_iter().chain(own) {
+            let Some(words) = words else { continue };
+            if words.is_empty() && field.ends_with("interfaces") {
+                return refuse(field, "an empty list", "at least one interface, or `auto`");
+            }
+            let mut seen = BTreeSet::new();
+            for word in words {
+                if let Err(error) = word.parse::<Rule>() {
+                    return refuse(field, format!("{word:?}"), error.to_string());
+                }
+                if word == "lo" && field != "exclude" {
+                    return refuse(field, word, "a device with a path to the VIPs' segment");
+                }
+                if !seen.insert(word) {
+                    return refuse(field, word, "each word may stand in a list once");
+                }
+            }
         }
-        let mut seen = BTreeSet::new();
-        for (field, name) in (self.interfaces.iter().map(|name| ("interfaces", name)))
-            .chain(self.guard.iter().map(|name| ("guard", name)))
-        {
-            if name.is_empty() || name.len() > 15 {
-                return refuse(field, format!("{name:?}"), "interface names have 1 to 15 characters");
+        for word in &self.guard {
+            if self.interfaces.contains(word) {
+                return refuse("guard", word, "an interface that answers is guarded anyway");
             }
-            if name == "lo" {
-                return refuse(field, name, "a device with a path to the VIPs' segment");
+        }
+        Ok(())
+    }
+
+    /// VIPs that other nodes may hold, or on other interfaces, are guarded by another Lease: a link
+    /// that is down for one VIP must not move the rest.
+    fn check_leases(&self) -> Result<(), ConfigError> {
+        for vip in &self.vips {
+            match &vip.lease {
+                None if vip.interfaces.is_some() || vip.nodes.is_some() => {
+                    return refuse(
+                        "vips.lease",
+                        format!("none for {}", vip.address),
+                        "a name: a VIP with interfaces or nodes of its own needs a Lease of its own",
+                    );
+                }
+                Some(name) if !is_object_name(name) => return refuse("vips.lease", name, OBJECT_NAME),
+                _ => {}
             }
-            if !seen.insert(name) {
+            let lease = |vip: &VipConfig| vip.lease.clone().unwrap_or_else(|| self.lease.name.clone());
+            let partner = self
+                .vips
+                .iter()
+                .find(|other| lease(other) == lease(vip) && self.nodes_of(other) != self.nodes_of(vip));
+            if let Some(partner) = partner {
                 return refuse(
-                    field,
-                    name,
-                    "each interface may be named once, in one of the two lists",
+                    "vips.nodes",
+                    format!("that of {}", vip.address),
+                    format!("{} shares its Lease, and so must share its nodes", partner.address),
                 );
             }
         }
-        if seen.len() > 64 {
-            return refuse("interfaces", seen.len(), "at most 64 interfaces, guarded ones included");
+        let leases = self.groups().len();
+        if leases > MAX_SLOTS as usize {
+            return refuse("vips.lease", format!("{leases} Leases"), format!("at most {MAX_SLOTS}"));
         }
         Ok(())
     }
@@ -127,7 +179,17 @@ impl Config {
     }
 }
 
-fn refuse<T>(
+const OBJECT_NAME: &str = "1 to 253 lower-case letters, digits, - and .";
+
+/// Whether Kubernetes takes this as the name of an object (RFC 1123 subdomain).
+fn is_object_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    let ends = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = name.as_bytes();
+    name.len() <= 253 && ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| inner(*b))
+}
+
+pub(super) fn refuse<T>(
     field: &'static str,
     value: impl ToString,
     allowed: impl Into<String>,

@@ -2,17 +2,26 @@
 //! and every refusal names the field, the value and what is allowed.
 
 mod check;
+mod hooks;
 pub mod show;
 #[cfg(test)]
 mod tests;
+mod vips;
 
-use crate::model::{desired::Placement, timing::Timing};
+use crate::model::{
+    desired::Placement,
+    selection::{self, Rule, Selection},
+    timing::Timing,
+};
+pub use hooks::{Hook, Hooks};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
+pub use vips::{Group, VipConfig};
 
 /// The configuration file of `xvip run`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -25,23 +34,30 @@ pub struct Config {
     /// Names this xvip on the host: part of the pin path and of the lock. Letters, digits, `-`, `_`.
     #[serde(default = "default_instance")]
     pub instance: String,
-    /// The virtual IPs, IPv4 or IPv6, all guarded by the one Lease below.
-    pub vips: Vec<IpAddr>,
-    /// Interfaces on which the VIPs are answered.
+    /// The virtual IPs, IPv4 or IPv6.
+    pub vips: Vec<VipConfig>,
+    /// Interfaces on which the VIPs are answered: names, globs, `/regular expressions/`, subnets, `auto`
+    /// (the interface whose subnet contains the VIP), `default-route`.
+    #[serde(default = "default_interfaces")]
     pub interfaces: Vec<String>,
-    /// Further interfaces with a path to the same segment: claims are stopped on them, nothing is
-    /// answered.
-    #[serde(default)]
+    /// Interfaces on which claims are stopped where nothing is answered: in the same words.
+    #[serde(default = "default_guard")]
     pub guard: Vec<String>,
+    /// Interfaces that are left alone unless they are named. Default: container networks, guests.
+    #[serde(default = "default_exclude")]
+    pub exclude: Vec<String>,
+    /// The labels of the nodes that may hold the VIPs; none: every node.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, String>,
     /// The Lease.
     #[serde(default)]
     pub lease: LeaseConfig,
     /// How to reach the Kubernetes API.
     #[serde(default)]
     pub api: ApiConfig,
-    /// How programs are attached.
+    /// The hooks at which questions may be answered, in the order in which they are tried.
     #[serde(default)]
-    pub attach: Attach,
+    pub attach: Hooks,
     /// Where a VIP that is held is put, so that this host takes its traffic in.
     #[serde(default)]
     pub placement: Placement,
@@ -51,10 +67,20 @@ pub struct Config {
     /// What a stop (SIGTERM) does with a VIP that is held.
     #[serde(default)]
     pub on_stop: OnStop,
+    /// What happens to IP traffic to a VIP whose fence has run out.
+    #[serde(default)]
+    pub on_loss: OnLoss,
     /// For how long a VIP that was given up is still served locally, in milliseconds; never
     /// answered for or announced. 0 where the fabric learns addresses from data packets.
     #[serde(default = "default_linger_ms")]
     pub linger_ms: u64,
+    /// What is done about another station that goes on claiming a VIP which this node holds.
+    #[serde(default)]
+    pub conflict: ConflictPolicy,
+    /// Whether claims by stations that are no node of the cluster are kept from this host's own neighbour
+    /// cache, while its view of the Lease is fresh.
+    #[serde(default)]
+    pub guard_neighbours: bool,
     /// Where the programs, maps and links are pinned; on a bpffs.
     #[serde(default = "default_pin_root")]
     pub pin_root: PathBuf,
@@ -64,6 +90,9 @@ pub struct Config {
     /// Whether changes of leadership and conflicts are reported as Kubernetes Events.
     #[serde(default = "yes")]
     pub events: bool,
+    /// Asking the LAN whether it is there.
+    #[serde(default)]
+    pub lan_check: LanCheck,
     /// The port for metrics, health and state.
     #[serde(default)]
     pub admin: AdminConfig,
@@ -103,21 +132,6 @@ pub struct ApiConfig {
     pub endpoints: Vec<String>,
     /// The name that the server's certificate is checked for.
     pub tls_server_name: Option<String>,
-}
-
-/// How programs are attached.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Attach {
-    /// Native XDP, else TC ingress.
-    #[default]
-    Auto,
-    /// Native XDP or nothing.
-    Native,
-    /// TC ingress.
-    Tc,
-    /// Generic XDP.
-    Generic,
 }
 
 /// Announcements.
@@ -167,6 +181,19 @@ pub enum LogLevel {
     Trace,
 }
 
+/// Asking the LAN whether it is there, with the gateway or peers: a node that reaches the API and not
+/// the LAN is a worse owner than one that reaches both. With nobody better it changes nothing.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanCheck {
+    /// Ask the default gateways of the interfaces that answer.
+    pub gateway: bool,
+    /// Ask these addresses too; one answer is enough.
+    pub peers: Vec<IpAddr>,
+    /// Between questions, in milliseconds.
+    pub every_ms: u64,
+}
+
 /// The port for metrics, health and state.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -175,6 +202,30 @@ pub struct AdminConfig {
     pub port: Option<u16>,
     /// Where it listens. It asks nobody for a password, so only loopback is safe by itself.
     pub address: IpAddr,
+}
+
+/// What happens to IP traffic to a VIP that is not held any more.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLoss {
+    /// It is served for `linger_ms`: whoever has not heard of the new owner loses nothing.
+    #[default]
+    Linger,
+    /// It is dropped in the driver, as RFC 9568 asks of a VRRP backup.
+    Drop,
+}
+
+/// What is done about another station that claims a VIP (RFC 5227 section 2.4).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ConflictPolicy {
+    /// Count and tell.
+    #[default]
+    Report,
+    /// Also announce the VIP, at most once in ten seconds.
+    Defend,
+    /// Be silent for the VIP once the claims have gone on for ten seconds, until they end.
+    Yield,
 }
 
 /// What a stop does with a VIP that is held.
@@ -252,10 +303,28 @@ impl Default for AnnounceConfig {
     }
 }
 
+impl Default for LanCheck {
+    fn default() -> Self {
+        Self { gateway: false, peers: Vec::new(), every_ms: 1_000 }
+    }
+}
+
 impl Default for AdminConfig {
     fn default() -> Self {
         Self { port: None, address: Ipv4Addr::LOCALHOST.into() }
     }
+}
+
+fn default_interfaces() -> Vec<String> {
+    vec!["auto".into()]
+}
+
+fn default_guard() -> Vec<String> {
+    vec!["*".into()]
+}
+
+fn default_exclude() -> Vec<String> {
+    selection::EXCLUDED.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn yes() -> bool {
@@ -281,12 +350,17 @@ const FIELDS: &[&str] = &[
     "vips",
     "interfaces",
     "guard",
+    "exclude",
+    "nodes",
     "lease",
     "api",
     "attach",
     "announce",
     "on_stop",
+    "on_loss",
     "linger_ms",
+    "conflict",
+    "guard_neighbours",
     "pin_root",
     "kernel_log_level",
     "namespace",
@@ -305,6 +379,10 @@ const FIELDS: &[&str] = &[
     "format",
     "level",
     "events",
+    "lan_check",
+    "gateway",
+    "peers",
+    "every_ms",
     "admin",
     "port",
     "address",
@@ -329,7 +407,19 @@ impl Config {
         Ok(config)
     }
 
-    /// The timings of the Lease.
+    /// The lists of interfaces, as rules.
+    pub fn selection(&self) -> Selection {
+        // Every word has been checked.
+        let rules =
+            |words: &[String]| words.iter().filter_map(|word| word.parse().ok()).collect::<Vec<Rule>>();
+        let vips = self
+            .vips
+            .iter()
+            .map(|vip| (vip.address, rules(vip.interfaces.as_deref().unwrap_or(&self.interfaces))));
+        Selection { exclude: rules(&self.exclude), guard: rules(&self.guard), vips: vips.collect() }
+    }
+
+    /// The timings of the Leases.
     pub fn timing(&self) -> Timing {
         let LeaseConfig {
             duration_s, renew_ms, margin_ms, clock_error_percent, foreign_grace_s, ..

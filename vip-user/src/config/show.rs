@@ -57,7 +57,8 @@ impl Config {
 
 /// Nested objects as dotted fields. Lists are values.
 fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
-    let Value::Object(fields) = value else {
+    let Some(fields) = value.as_object().filter(|fields| !fields.is_empty() || prefix.is_empty())
+    else {
         into.insert(prefix.into(), value.clone());
         return;
     };

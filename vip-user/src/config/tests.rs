@@ -51,6 +51,23 @@ fn every_refusal_names_field_value_and_remedy() {
         ("vips: [192.0.2.1]\ninterfaces: []", "`interfaces`: an empty list"),
         ("vips: [192.0.2.1]\ninterfaces: [lo]", "`interfaces`: lo"),
         ("vips: [192.0.2.1]\ninterfaces: [a]\nguard: [a]", "`guard`: a cannot be used"),
+        (&format!("{base}exclude: ['/[/']"), "`exclude`: \"/[/\" cannot be used: a name"),
+        ("vips: [192.0.2.1]\ninterfaces: [an-interface-name]", "`interfaces`: \"an-interface-name\""),
+        ("vips: [{address: 192.0.2.1, interfaces: [a]}]", "`vips.lease`: none for 192.0.2.1"),
+        ("vips: [{address: 192.0.2.1, lease: UPPER}]", "`vips.lease`: UPPER"),
+        ("vips: [{address: 192.0.2.1, interface: a}]", "did you mean `interfaces`?"),
+        (
+            "vips: [{address: 192.0.2.1, lease: l, nodes: {a: b}}, {address: 192.0.2.2, lease: l}]",
+            "192.0.2.2 shares its Lease",
+        ),
+        (&format!("{base}lan_check: {{every_ms: 1}}"), "`lan_check.every_ms`: 1"),
+        (&format!("{base}lan_check: {{peers: [192.0.2.10]}}"), "`lan_check.peers`: 192.0.2.10"),
+        (&format!("{base}conflict: fight"), "conflict"),
+        (&format!("{base}attach: []"), "`attach`: []"),
+        (&format!("{base}attach: [tc, tc]"), "`attach`: [\"tc\",\"tc\"]"),
+        (&format!("{base}attach: hardware"), "none of auto, native, tc, generic"),
+        (&format!("{base}attach: [native, hardware]"), "unknown variant `hardware`"),
+        (&format!("{base}lease: {{name: Not_a_name}}"), "`lease.name`: Not_a_name"),
         (&format!("{base}vip: 1"), "did you mean `vips`?"),
         (&format!("{base}lease: {{duration: 3}}"), "did you mean `duration_s`?"),
         (&format!("{base}lease: {{duration_s: 0}}"), "`lease.duration_s`: 0"),
@@ -68,6 +85,28 @@ fn every_refusal_names_field_value_and_remedy() {
 }
 
 #[test]
+fn vips_with_settings_of_their_own_have_a_lease_of_their_own() {
+    let text = "vips:\n- 192.0.2.10\n- '2001:db8::10'\n\
+                - {address: 192.0.2.11, interfaces: [eth1], lease: other}\n\
+                - {address: 192.0.2.12, nodes: {zone: a}, lease: third}\n";
+    let config = parse(text).unwrap();
+    let groups = config.groups();
+    let leases: Vec<_> = groups.iter().map(|group| (group.lease.as_str(), group.vips.len())).collect();
+    assert_eq!(leases, [("plndr-cp-lock", 2), ("other", 1), ("third", 1)]);
+    assert_eq!(groups[2].nodes["zone"], "a");
+    assert_eq!(config.interfaces, ["auto"]);
+}
+
+#[test]
+fn hooks_are_written_as_one_word_or_in_order() {
+    let hooks = |text: &str| parse(&format!("vips: [192.0.2.10]\n{text}")).unwrap().attach.0;
+    let all = vec![Hook::Native, Hook::Tc, Hook::Generic];
+    assert_eq!((hooks(""), hooks("attach: auto")), (all.clone(), all));
+    assert_eq!(hooks("attach: tc"), [Hook::Tc]);
+    assert_eq!(hooks("attach: [generic, native]"), [Hook::Generic, Hook::Native]);
+}
+
+#[test]
 fn every_setting_is_shown_with_its_source() {
     let text = "vips: [192.0.2.10]\ninterfaces: [eth0]\nlease: {duration_s: 10}\n";
     let settings = parse(text).unwrap().settings(text, "node7");
@@ -81,7 +120,8 @@ fn every_setting_is_shown_with_its_source() {
     assert!(source("lease.renew_ms").1.starts_with("computed: "));
     assert_eq!(source("node").0, "\"node7\"");
     // No field is forgotten: whatever can be written is shown.
-    let groups = ["lease", "api", "announce", "log", "admin"];
+    let groups = ["lease", "api", "announce", "log", "lan_check", "admin"];
+    // Fields of a VIP are part of the list.
     for field in FIELDS.iter().filter(|field| !groups.contains(field)) {
         let shown = |name: &str| name == *field || name.ends_with(&format!(".{field}"));
         assert!(settings.iter().any(|setting| shown(&setting.field)), "{field} is not shown");

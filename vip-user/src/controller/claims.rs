@@ -1,92 +1,204 @@
 //! Claims of our VIPs by other stations.
 
-use super::Controller;
+use super::{Controller, host::BURST, host::Schedule};
 use crate::{
     cluster::events::News,
+    config::ConflictPolicy,
     model::{
         election::{Input, Source, State},
+        record::Record,
         time::BootNs,
     },
-    node::{clock, dataplane::Dataplane},
+    node::{clock, dataplane::Dataplane, host::interface_name},
 };
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
-use vip_common::abi::{Claim, Ip};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+use vip_common::abi::{Claim, MAX_STATIONS};
 
 /// A conflict is over when nothing has been heard of it for this long.
 const QUIET: Duration = Duration::from_secs(30);
+/// Two defenders must not loop (RFC 5227 section 2.4, DEFEND_INTERVAL).
+const DEFEND_EVERY: Duration = Duration::from_secs(10);
+/// An address is yielded only to a claim that goes on for this long.
+const YIELD_AFTER: Duration = Duration::from_secs(10);
 
-/// Stations that claim a VIP which this node holds, with the time of their last claim.
-pub(super) type Conflicts = BTreeMap<(IpAddr, [u8; 6]), BootNs>;
+/// One station that claims a VIP which this node holds.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    first: BootNs,
+    last: BootNs,
+}
+
+/// Stations that claim VIPs which this node holds, and what is done about it.
+#[derive(Debug, Default)]
+pub(super) struct Conflicts {
+    seen: BTreeMap<(IpAddr, [u8; 6]), Seen>,
+    defended: BTreeMap<IpAddr, BootNs>,
+    yielded: BTreeSet<IpAddr>,
+    /// Nodes of the cluster by the MAC addresses that they answer with, from the Leases.
+    nodes: BTreeMap<[u8; 6], String>,
+}
+
+impl Conflicts {
+    pub(super) fn is_yielded(&self, vip: IpAddr) -> bool {
+        self.yielded.contains(&vip)
+    }
+
+    /// Nodes by MAC address, both as text.
+    pub(super) fn nodes(&self) -> BTreeMap<String, String> {
+        let text = |mac: &[u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        self.nodes.iter().map(|(mac, node)| (text(mac), node.clone())).collect()
+    }
+
+    /// Remembers whose MAC addresses a record names.
+    pub(super) fn learn(&mut self, record: Option<&Record>) {
+        let Some(record) = record.filter(|record| record.tenure().is_some()) else { return };
+        for mac in &record.macs {
+            self.nodes.insert(*mac, record.holder.clone());
+        }
+    }
+}
 
 impl<D: Dataplane> Controller<D> {
-    pub(super) fn claimed(&mut self, claim: Claim) {
-        if self.links.iter().any(|link| link.mac == claim.mac) {
+    pub(super) async fn claimed(&mut self, claim: Claim) {
+        if self.links.links.iter().any(|link| link.mac == claim.mac) {
             return;
         }
         let vip = IpAddr::from(claim.ip);
         let mac = claim.mac.map(|byte| format!("{byte:02x}")).join(":");
-        if self.holds_for_long(claim.ip) {
-            self.conflict(vip, claim.mac, &mac);
+        if self.holds_for_long(vip) {
+            self.conflict(vip, &claim, &mac).await;
         }
         tracing::debug!(%vip, %mac, ifindex = claim.ifindex, "another station claims a VIP");
-        if self.waits_for_creation() && self.suspect.is_none() {
+        let slot = self.specs.iter().find(|spec| spec.ip == vip).map(|spec| spec.slot);
+        let Some((slot, leased)) = slot.and_then(|slot| Some((slot, self.leases.get_mut(&slot)?)))
+        else {
+            return;
+        };
+        let waits_for_creation =
+            matches!(leased.election.state(), State::Waiting(waiting) if waiting.seen.is_none());
+        if waits_for_creation && leased.suspect.is_none() {
             // Most likely another node has created the Lease a moment ago: a quorum read will tell.
-            self.suspect = Some(format!("{vip} is answered for by {mac}"));
-            self.read();
+            leased.suspect = Some(format!("{vip} is answered for by {mac}"));
+            self.read(slot);
         }
     }
 
+    /// Tells the kernel who may claim the VIPs of a slot, after a look at its Lease. Only evidence that the
+    /// election accepts makes the view fresh; more nodes than fit make it none.
+    pub(super) fn guard_neighbours(&mut self, slot: u32, record: Option<&Record>) {
+        if !self.setup.guard_neighbours {
+            return;
+        }
+        let Some(leased) = self.leases.get(&slot) else { return };
+        let accepted = match leased.election.state() {
+            State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| &seen.version),
+            State::Holding(holding) => Some(&holding.base),
+            _ => None,
+        };
+        // A lagging API server shows what is long over.
+        if accepted != record.map(|record| &record.version) {
+            return;
+        }
+        let own = self.links.links.iter().map(|link| link.mac);
+        let stations: BTreeSet<[u8; 6]> = self.conflicts.nodes.keys().copied().chain(own).collect();
+        let tenure = record.filter(|record| record.tenure().is_some() && !record.macs.is_empty());
+        let until = match tenure {
+            Some(record) if stations.len() <= MAX_STATIONS => {
+                clock::boot().after(self.setup.timing.hold(record.duration_s))
+            }
+            _ => BootNs(0),
+        };
+        let stations: Vec<[u8; 6]> = stations.into_iter().collect();
+        let told = self.dataplane.set_holder(slot, &stations, until);
+        self.outcome("neighbour guard", told);
+    }
+
     /// A claim while there still is no Lease is by somebody who is not a node of ours.
-    pub(super) async fn judge_suspect(&mut self, source: Source, missing: bool) {
+    pub(super) async fn judge_suspect(&mut self, slot: u32, source: Source, missing: bool) {
         if source == Source::Quorum
-            && let Some(claim) = self.suspect.take()
+            && let Some(leased) = self.leases.get_mut(&slot)
+            && let Some(claim) = leased.suspect.take()
             && missing
         {
             self.problem("address in use", Some(claim));
-            self.step(Input::AddressInUse).await;
+            self.step(slot, Input::AddressInUse).await;
         }
     }
 
     /// Within 2·D of a change of holder a claim is part of the handover, and after it no node of ours
     /// sends any.
-    fn holds_for_long(&self, ip: Ip) -> bool {
+    fn holds_for_long(&self, vip: IpAddr) -> bool {
         let now = clock::boot();
-        let slots = self.specs.iter().filter(|spec| Ip::from(spec.ip) == ip).map(|spec| spec.slot);
-        slots.filter_map(|slot| Some((self.elections.get(&slot)?, self.timings.get(&slot)?))).any(
-            |(election, timing)| {
-                let grace = Duration::from_secs(2 * u64::from(timing.duration_s));
-                matches!(election.state(), State::Holding(holding) if now < holding.until)
-                    && self.held_since.is_some_and(|since| since.after(grace) <= now)
-            },
-        )
+        let grace = Duration::from_secs(2 * u64::from(self.setup.timing.duration_s));
+        self.specs.iter().filter(|spec| spec.ip == vip).any(|spec| {
+            self.leases.get(&spec.slot).is_some_and(|leased| {
+                leased.serves(now) && leased.held_since.is_some_and(|since| since.after(grace) <= now)
+            })
+        })
     }
 
-    fn conflict(&mut self, vip: IpAddr, station: [u8; 6], mac: &str) {
-        if self.conflicts.insert((vip, station), clock::boot()).is_some() {
-            return;
+    async fn conflict(&mut self, vip: IpAddr, claim: &Claim, mac: &str) {
+        let now = clock::boot();
+        let known = self.conflicts.seen.contains_key(&(vip, claim.mac));
+        let seen =
+            self.conflicts.seen.entry((vip, claim.mac)).or_insert(Seen { first: now, last: now });
+        seen.last = now;
+        let long = seen.first.after(YIELD_AFTER) <= now;
+        if !known {
+            let interface = interface_name(claim.ifindex);
+            let who = match self.conflicts.nodes.get(&claim.mac) {
+                Some(node) => format!("which is node {node}"),
+                None => "which is not a node of xvip".into(),
+            };
+            let text = format!("{vip} is also claimed by {mac} on {interface}, {who}");
+            self.setup.metrics.conflict(vip);
+            let (reason, subject) = ("Conflict", vip.to_string());
+            self.setup.recorder.tell(News { reason, warning: true, subject, text: text.clone() });
+            self.problem(&format!("conflict {vip}"), Some(text));
         }
-        let text = format!("{vip} is also claimed by {mac}, which is not a node of xvip");
-        self.setup.metrics.conflict(vip);
-        let (reason, subject) = ("Conflict", vip.to_string());
-        self.setup.recorder.tell(News { reason, warning: true, subject, text: text.clone() });
-        self.problem(&format!("conflict {vip}"), Some(text));
-    }
-
-    pub(super) fn forget_conflicts(&mut self, now: BootNs) {
-        let over = |at: &BootNs| at.after(QUIET) <= now;
-        let quiet: Vec<IpAddr> =
-            self.conflicts.iter().filter(|(_, at)| over(at)).map(|((vip, _), _)| *vip).collect();
-        self.conflicts.retain(|_, at| !over(at));
-        for vip in quiet {
-            if !self.conflicts.keys().any(|(other, _)| *other == vip) {
-                self.problem(&format!("conflict {vip}"), None);
+        match self.setup.conflict {
+            ConflictPolicy::Report => {}
+            ConflictPolicy::Defend => {
+                let last = self.conflicts.defended.get(&vip);
+                if last.is_none_or(|last| last.after(DEFEND_EVERY) <= now) {
+                    self.conflicts.defended.insert(vip, now);
+                    let announced = self.dataplane.announce(&[vip], false).await;
+                    self.outcome("announcement", announced);
+                }
+            }
+            ConflictPolicy::Yield => {
+                if long && self.conflicts.yielded.insert(vip) {
+                    tracing::warn!(%vip, %mac, "another station goes on claiming the VIP; it is yielded");
+                    self.reconcile().await;
+                }
             }
         }
     }
 
-    fn waits_for_creation(&self) -> bool {
-        self.elections.values().any(
-            |election| matches!(election.state(), State::Waiting(waiting) if waiting.seen.is_none()),
-        )
+    pub(super) fn forget_conflicts(&mut self, now: BootNs) {
+        let over = |seen: &Seen| seen.last.after(QUIET) <= now;
+        let conflicts = &mut self.conflicts;
+        let quiet: Vec<IpAddr> =
+            conflicts.seen.iter().filter(|(_, seen)| over(seen)).map(|((vip, _), _)| *vip).collect();
+        conflicts.seen.retain(|_, seen| !over(seen));
+        for vip in quiet {
+            if self.conflicts.seen.keys().any(|(other, _)| *other == vip) {
+                continue;
+            }
+            self.problem(&format!("conflict {vip}"), None);
+            self.conflicts.defended.remove(&vip);
+            if self.conflicts.yielded.remove(&vip) {
+                tracing::info!(%vip, "nobody else claims the VIP any more; it is served again");
+                self.reconcile_at = Some(now);
+                let slot = self.specs.iter().find(|spec| spec.ip == vip).map(|spec| spec.slot);
+                if let Some(leased) = slot.and_then(|slot| self.leases.get_mut(&slot)) {
+                    leased.announce_at = Schedule::of(&BURST);
+                }
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! What happens to the loop, and what it needs to know to begin.
 
 use crate::{
-    cluster::{events::Recorder, watch::Sighting},
-    config::{Config, OnStop},
+    cluster::{events::Recorder, lease::LeaseApi, watch::Sighting},
+    config::{Config, ConflictPolicy, OnStop},
     metrics::Metrics,
     model::{
         desired::Placement,
@@ -10,16 +10,18 @@ use crate::{
         timing::Timing,
     },
 };
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use vip_common::abi::Claim;
 
 /// Everything that can happen.
 #[derive(Debug)]
 pub enum Event {
-    /// The Lease was seen, or could not be.
-    Sighting(Sighting),
+    /// The Lease of a slot was seen, or could not be.
+    Sighting(u32, Sighting),
     /// A write has ended.
     Written {
+        /// The slot of its Lease.
+        slot: u32,
         /// Its id.
         id: u64,
         /// How.
@@ -29,6 +31,10 @@ pub enum Event {
     },
     /// Links or addresses have changed.
     HostChanged,
+    /// The labels of this node, as the API shows them.
+    Labels(BTreeMap<String, String>),
+    /// Whether the LAN answers: the gateway or a named peer. In words if it does not.
+    Lan(Option<String>),
     /// Somebody else claims a VIP.
     Claim(Claim),
     /// SIGTERM or SIGINT.
@@ -37,11 +43,28 @@ pub enum Event {
     Timer,
 }
 
-/// What the loop needs to know about its Lease.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The VIPs.
+/// What the loop needs to know about one Lease.
+#[derive(Clone)]
+pub struct LeaseSetup {
+    /// The Lease.
+    pub api: LeaseApi,
+    /// Its slot in the maps.
+    pub slot: u32,
+    /// The highest generation that the slot has had.
+    pub generation: u64,
+    /// A tenure of this boot.
+    pub backed: Option<Slot>,
+    /// The VIPs that it guards.
     pub vips: Vec<IpAddr>,
+    /// The labels of the nodes that may hold it.
+    pub nodes: BTreeMap<String, String>,
+}
+
+/// What the loop needs to know.
+#[derive(Clone)]
+pub struct Setup {
+    /// The Leases.
+    pub leases: Vec<LeaseSetup>,
     /// The timings.
     pub timing: Timing,
     /// What a stop does.
@@ -50,12 +73,10 @@ pub struct Setup {
     pub refresh: Duration,
     /// Who we are.
     pub me: Identity,
-    /// The Lease's slot in the maps.
-    pub slot: u32,
-    /// The highest generation that the slot has had.
-    pub generation: u64,
-    /// A tenure of this boot.
-    pub backed: Option<Slot>,
+    /// What is done about other stations that claim a VIP.
+    pub conflict: ConflictPolicy,
+    /// Whether the kernel drops claims that contradict the Lease.
+    pub guard_neighbours: bool,
     /// Where held VIPs are put.
     pub placement: Placement,
     /// What is counted.
@@ -66,22 +87,15 @@ pub struct Setup {
 
 impl Setup {
     /// From the configuration and what was found on the host.
-    pub fn new(
-        config: &Config,
-        me: Identity,
-        slot: u32,
-        generation: u64,
-        backed: Option<Slot>,
-    ) -> Self {
+    pub fn new(config: &Config, me: Identity, leases: Vec<LeaseSetup>) -> Self {
         Self {
-            vips: config.vips.clone(),
+            leases,
             timing: config.timing(),
             on_stop: config.on_stop,
             refresh: Duration::from_secs(config.announce.refresh_s),
             me,
-            slot,
-            generation,
-            backed,
+            conflict: config.conflict,
+            guard_neighbours: config.guard_neighbours,
             placement: config.placement,
             metrics: Metrics::default(),
             recorder: Recorder::default(),

@@ -3,7 +3,7 @@
 use super::Controller;
 use crate::{
     model::{
-        desired::{Link, desired},
+        desired::{Links, desired},
         election::{Input, State},
         plan::{Action, plan},
         time::BootNs,
@@ -12,6 +12,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -39,12 +40,12 @@ impl<D: Dataplane> Controller<D> {
     /// The address goes when it has lingered long enough.
     pub(super) fn schedule_linger_end(&mut self) {
         let now = clock::boot();
-        let ends = self.elections.values().filter_map(|election| match election.state() {
+        let ends = self.leases.values().filter_map(|leased| match leased.election.state() {
             State::Holding(holding) if holding.lapsed => {
                 Some(holding.until.after(self.setup.timing.linger))
             }
             State::Holding(_) => None,
-            _ => Some(election.linger_until()),
+            _ => Some(leased.election.linger_until()),
         });
         let end = ends.filter(|end| *end > now).min();
         self.reconcile_at = [self.reconcile_at, end].into_iter().flatten().min();
@@ -68,22 +69,17 @@ impl<D: Dataplane> Controller<D> {
         let actual = match self.dataplane.actual().await {
             Ok(actual) => actual,
             Err(error) => {
-                for election in self.elections.values_mut() {
-                    election.set_eligible(false);
-                }
-                return self.retry("host", &error);
+                self.retry("host", &error);
+                drop(self.update_fitness());
+                return;
             }
         };
         self.problem("host", None);
         let now = clock::boot();
-        let want = desired(
-            now,
-            &self.elections,
-            &self.timings,
-            &self.specs,
-            &self.links,
-            self.setup.placement,
-        );
+        self.specify();
+        let elections = self.leases.iter().map(|(slot, leased)| (*slot, &leased.election)).collect();
+        let (timing, placement) = (&self.setup.timing, self.setup.placement);
+        let want = desired(now, &elections, timing, &self.specs, &self.links.links, placement);
         let (mut failed, mut entries_failed, mut unpublished) = (false, false, BTreeSet::new());
         let mut without_address = BTreeSet::new();
         for action in plan(&want, &actual) {
@@ -110,11 +106,8 @@ impl<D: Dataplane> Controller<D> {
         self.reconciled |= !entries_failed && !self.links_stale;
         // One VIP that finds no room is its own harm; a host that has room for none is no candidate.
         let room = want.vips.is_empty() || want.vips.keys().any(|ip| !unpublished.contains(ip));
-        // Interfaces whose guard is not known to stand are no ground to take a VIP on.
-        let eligible = room && !self.links_stale && self.is_usable();
-        for election in self.elections.values_mut() {
-            election.set_eligible(eligible);
-        }
+        self.problem("no room", (!room).then(|| "no VIP could be published".into()));
+        drop(self.update_fitness());
         if !failed {
             self.problem("change of the host", None);
             self.settled_at = (!self.links_stale).then_some(now);
@@ -123,28 +116,52 @@ impl<D: Dataplane> Controller<D> {
         self.schedule_linger_end();
     }
 
-    fn use_links(&mut self, links: Vec<Link>) {
-        let came_up = |new: &Link| {
-            let old = self.links.iter().find(|old| old.ifindex == new.ifindex);
-            new.answer && new.up && old.is_none_or(|old| !old.up || old.mac != new.mac)
-        };
-        if !self.links.is_empty() && links.iter().any(came_up) && self.serving() {
-            self.announce_at = Schedule::of(&BURST);
+    /// Takes in what the host has. An interface that came up, or has another MAC address, is announced
+    /// on: the neighbours' caches and the switches know nothing of it yet.
+    fn use_links(&mut self, links: Links) {
+        let now = clock::boot();
+        let known = !self.links.links.is_empty();
+        for leased in self.leases.values_mut().filter(|leased| known && leased.serves(now)) {
+            let came_up = leased.vips.iter().any(|vip| {
+                links.of(*vip).any(|new| {
+                    let old = self.links.of(*vip).find(|old| old.port == new.port);
+                    new.up && old.is_none_or(|old| !old.up || old.mac != new.mac)
+                })
+            });
+            if came_up {
+                leased.announce_at = Schedule::of(&BURST);
+            }
         }
         self.links = links;
+        for leased in self.leases.values_mut() {
+            leased.use_links(&self.links);
+        }
+        self.watch_links(now);
         let unusable = (!self.is_usable()).then(|| "no answering interface is up and guarded".into());
         self.problem("link", unusable);
     }
 
+    /// What is known of each VIP beside its election.
+    fn specify(&mut self) {
+        for spec in &mut self.specs {
+            spec.answer = self.links.answer.get(&spec.ip).copied().unwrap_or(0);
+            spec.yielded = self.conflicts.is_yielded(spec.ip);
+        }
+    }
+
     /// Whether an answering interface is up and guarded.
     pub(super) fn is_usable(&self) -> bool {
-        self.links.iter().any(|link| link.answer && link.up)
+        self.links.links.iter().any(|link| link.answers() && link.up)
     }
 
     pub(super) async fn run_timers(&mut self) {
         let now = clock::boot();
-        if self.silence_at.is_some_and(|at| at <= now) && self.silence(self.setup.slot).await {
-            Box::pin(self.step(Input::Silenced)).await;
+        let slots: Vec<u32> = self.leases.keys().copied().collect();
+        for slot in slots {
+            let silence_at = self.leases.get(&slot).and_then(|leased| leased.silence_at);
+            if silence_at.is_some_and(|at| at <= now) && self.silence(slot).await {
+                Box::pin(self.step(slot, Input::Silenced)).await;
+            }
         }
         if self.inspect_at <= now {
             self.inspect_at = now.after(INSPECT_EVERY);
@@ -157,16 +174,30 @@ impl<D: Dataplane> Controller<D> {
         if self.reconcile_at.is_some_and(|at| at <= now) {
             self.reconcile().await;
         }
-        if self.announce_at.take_due(now) && self.serving() {
-            let ask = self.announce_at.0.len() >= BURST.len() - 2;
-            let announced = self.dataplane.announce(&self.setup.vips, ask).await;
-            self.outcome("announcement", announced);
-            if self.announce_at.0.is_empty() && !self.setup.refresh.is_zero() {
-                self.announce_at.0.push_back(now.after(self.setup.refresh));
-            }
+        self.watch_links(now);
+        self.weigh().await;
+        for slot in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.speak(slot, now).await;
         }
-        if self.probe_at.take_due(now) {
-            let probed = self.dataplane.probe(&self.setup.vips).await;
+    }
+
+    /// Sends what is due for one Lease.
+    async fn speak(&mut self, slot: u32, now: BootNs) {
+        let Some(leased) = self.leases.get_mut(&slot) else { return };
+        if leased.announce_at.take_due(now) && leased.serves(now) {
+            let ask = leased.announce_at.0.len() >= BURST.len() - 2;
+            if leased.announce_at.0.is_empty() && !self.setup.refresh.is_zero() {
+                leased.announce_at.0.push_back(now.after(self.setup.refresh));
+            }
+            let vips: Vec<IpAddr> =
+                leased.vips.iter().copied().filter(|vip| !self.conflicts.is_yielded(*vip)).collect();
+            let announced = self.dataplane.announce(&vips, ask).await;
+            self.outcome("announcement", announced);
+        }
+        let Some(leased) = self.leases.get_mut(&slot) else { return };
+        if leased.probe_at.take_due(now) {
+            let vips = leased.vips.clone();
+            let probed = self.dataplane.probe(&vips).await;
             self.outcome("address probe", probed);
         }
     }

@@ -3,35 +3,34 @@
 
 mod claims;
 pub mod event;
+mod fitness;
 mod host;
+mod leased;
 mod report;
 
-pub use event::{Event, Setup};
+pub use event::{Event, LeaseSetup, Setup};
 
 use crate::{
-    cluster::{
-        lease::LeaseApi,
-        watch::{self, Sighting},
-    },
+    cluster::watch::{self, Sighting},
     config::OnStop,
     model::{
-        desired::{Link, VipSpec},
-        election::{Effect, Election, Input, Source, State, Written},
+        desired::{Links, VipSpec},
+        election::{Effect, Input, Source, State, Written},
         record::LeaseWrite,
         time::BootNs,
-        timing::Timing,
     },
     node::{clock, dataplane::Dataplane},
     state::DaemonState,
 };
 use claims::Conflicts;
 use host::{BURST, PROBES, Schedule};
+use leased::Leased;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{Notify, mpsc, watch as latest};
+use tokio::sync::{mpsc, watch as latest};
 
 /// A fence that could not be cleared is tried again after this.
 const SILENCE_RETRY: Duration = Duration::from_millis(50);
@@ -39,26 +38,23 @@ const SILENCE_RETRY: Duration = Duration::from_millis(50);
 /// The loop's state.
 pub struct Controller<D> {
     dataplane: D,
-    api: LeaseApi,
-    again: Arc<Notify>,
     events: mpsc::Sender<Event>,
     setup: Setup,
-    elections: BTreeMap<u32, Election>,
-    timings: BTreeMap<u32, Timing>,
+    /// By slot.
+    leases: BTreeMap<u32, Leased>,
     specs: Vec<VipSpec>,
-    links: Vec<Link>,
+    links: Links,
     links_stale: bool,
     reconciled: bool,
     /// When the host was last brought to what it should be, with nothing left over.
     settled_at: Option<BootNs>,
     reconcile_at: Option<BootNs>,
-    silence_at: Option<BootNs>,
     inspect_at: BootNs,
-    announce_at: Schedule,
-    probe_at: Schedule,
-    suspect: Option<String>,
     conflicts: Conflicts,
-    held_since: Option<BootNs>,
+    /// This node's labels, once they are known.
+    labels: Option<BTreeMap<String, String>>,
+    /// Why the LAN seems to be away.
+    lan: Option<String>,
     problems: BTreeMap<String, String>,
     stopping: bool,
     state: latest::Sender<DaemonState>,
@@ -68,46 +64,46 @@ impl<D: Dataplane> Controller<D> {
     /// A controller; nothing happens before [`run`](Self::run).
     pub fn new(
         dataplane: D,
-        api: LeaseApi,
         events: mpsc::Sender<Event>,
         setup: Setup,
         state: latest::Sender<DaemonState>,
     ) -> Self {
-        let Setup { me, timing, slot, generation, backed, vips, .. } = setup.clone();
-        let election = Election::new(me, timing.clone(), generation, backed);
+        let spec = |lease: &LeaseSetup| {
+            let slot = lease.slot;
+            let of = move |ip| VipSpec { ip, slot, answer: 0, yielded: false };
+            lease.vips.clone().into_iter().map(of)
+        };
+        let specs = setup.leases.iter().flat_map(spec).collect();
+        let leased = |lease: LeaseSetup| {
+            (lease.slot, Leased::new(lease, setup.me.clone(), setup.timing.clone()))
+        };
         Self {
             dataplane,
-            api,
-            again: Arc::new(Notify::new()),
             events,
-            setup,
-            elections: BTreeMap::from([(slot, election)]),
-            timings: BTreeMap::from([(slot, timing)]),
-            specs: vips.into_iter().map(|ip| VipSpec { ip, slot }).collect(),
-            links: Vec::new(),
+            leases: setup.leases.clone().into_iter().map(leased).collect(),
+            specs,
+            links: Links::default(),
             links_stale: true,
             reconciled: false,
             settled_at: None,
             reconcile_at: None,
-            silence_at: None,
             inspect_at: BootNs(0),
-            announce_at: Schedule::default(),
-            probe_at: Schedule::default(),
-            suspect: None,
             conflicts: Conflicts::default(),
-            held_since: None,
+            labels: None,
+            lan: None,
             problems: BTreeMap::new(),
             stopping: false,
             state,
+            setup,
         }
     }
 
-    /// Runs until the Lease has been given up (or kept) after a stop. Gives the host back.
+    /// Runs until the Leases have been given up (or kept) after a stop. Gives the host back.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> D {
         // Entries are reconciled before the first renewal: what is not configured any more goes now.
         self.reconcile().await;
         self.publish_state();
-        self.follow_lease();
+        self.follow_leases();
         loop {
             let wait = clock::boot().until(self.wake_at());
             let event = tokio::select! {
@@ -115,7 +111,7 @@ impl<D: Dataplane> Controller<D> {
                 () = tokio::time::sleep(wait) => Event::Timer,
             };
             if matches!(event, Event::Stop) && self.setup.on_stop == OnStop::Keep {
-                tracing::info!(lease = %self.api.full_name(), "stopping; VIPs preserved until the fence runs out");
+                tracing::info!("stopping; VIPs preserved until the fence runs out");
                 return self.dataplane;
             }
             self.take_in(event).await;
@@ -127,60 +123,80 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    fn follow_lease(&self) {
-        let (sender, mut receiver) = mpsc::channel(16);
-        tokio::spawn(watch::follow(self.api.clone(), Arc::clone(&self.again), sender));
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            while let Some(sighting) = receiver.recv().await {
-                if events.send(Event::Sighting(sighting)).await.is_err() {
-                    return;
+    fn follow_leases(&self) {
+        for (slot, leased) in &self.leases {
+            let (sender, mut receiver) = mpsc::channel(16);
+            tokio::spawn(watch::follow(leased.api.clone(), Arc::clone(&leased.again), sender));
+            let (slot, events) = (*slot, self.events.clone());
+            tokio::spawn(async move {
+                while let Some(sighting) = receiver.recv().await {
+                    if events.send(Event::Sighting(slot, sighting)).await.is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
+        }
     }
 
     async fn take_in(&mut self, event: Event) {
-        let input = match event {
-            Event::Timer => Input::Tick,
+        let (slot, input) = match event {
+            Event::Timer => return self.step_all(&Input::Tick).await,
             Event::Stop => {
                 self.stopping = true;
-                Input::Leave
+                return self.step_all(&Input::Leave).await;
             }
             Event::HostChanged => {
                 self.links_stale = true;
                 self.reconcile_at = Some(clock::boot());
                 return;
             }
-            Event::Claim(claim) => return self.claimed(claim),
-            Event::Sighting(Sighting::Unreadable(why)) => {
+            Event::Labels(labels) => {
+                self.labels = Some(labels);
+                return self.weigh().await;
+            }
+            Event::Lan(problem) => {
+                self.problem("LAN", problem.clone());
+                self.lan = problem;
+                return self.weigh().await;
+            }
+            Event::Claim(claim) => return self.claimed(claim).await,
+            Event::Sighting(slot, Sighting::Unreadable(why)) => {
                 self.problem("API", Some(why));
-                Input::ReadFailed
+                (slot, Input::ReadFailed)
             }
-            Event::Sighting(Sighting::Seen(source, record)) => {
+            Event::Sighting(slot, Sighting::Seen(source, record)) => {
                 self.problem("API", None);
-                self.judge_suspect(source, record.is_none()).await;
-                Input::Observed(source, record)
+                self.conflicts.learn(record.as_ref());
+                self.judge_suspect(slot, source, record.is_none()).await;
+                self.step(slot, Input::Observed(source, record.clone())).await;
+                return self.guard_neighbours(slot, record.as_ref());
             }
-            Event::Written { id, outcome, problem } => {
+            Event::Written { slot, id, outcome, problem } => {
                 if outcome != Written::Conflict {
                     self.problem("write", problem);
                 }
-                Input::Written { id, outcome }
+                (slot, Input::Written { id, outcome })
             }
         };
-        self.step(input).await;
+        self.step(slot, input).await;
     }
 
-    /// One step of the election, and everything that it asks for.
-    async fn step(&mut self, input: Input) {
-        let slot = self.setup.slot;
+    async fn step_all(&mut self, input: &Input) {
+        let slots: Vec<u32> = self.leases.keys().copied().collect();
+        for slot in slots {
+            self.step(slot, input.clone()).await;
+        }
+    }
+
+    /// One step of an election, and everything that it asks for.
+    async fn step(&mut self, slot: u32, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let Some(election) = self.elections.get_mut(&slot) else { return };
-            let before = election.state().clone();
-            let effects = election.step(clock::now(), input);
-            let moved = std::mem::discriminant(&before) != std::mem::discriminant(election.state());
+            let Some(leased) = self.leases.get_mut(&slot) else { return };
+            let before = leased.election.state().clone();
+            let effects = leased.election.step(clock::now(), input);
+            let after = leased.election.state();
+            let moved = std::mem::discriminant(&before) != std::mem::discriminant(after);
             let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved);
             let mut lowered = true;
             for effect in effects {
@@ -189,11 +205,13 @@ impl<D: Dataplane> Controller<D> {
                         let raised =
                             self.dataplane.raise_fence(slot, &tenure, duration_s, generation, deadline);
                         self.outcome("fence", raised);
-                        self.silence_at = None;
-                        announce |= new;
-                        if new {
-                            self.held_since = Some(clock::boot());
+                        if let Some(leased) = self.leases.get_mut(&slot) {
+                            leased.silence_at = None;
+                            if new {
+                                leased.held_since = Some(clock::boot());
+                            }
                         }
+                        announce |= new;
                         touched |= new;
                     }
                     Effect::LowerFence(deadline) => {
@@ -201,7 +219,6 @@ impl<D: Dataplane> Controller<D> {
                         lowered &= self.outcome("fence", result);
                     }
                     Effect::ClearFence(why) => {
-                        self.announce_at.clear();
                         tracing::debug!(?why, "clearing the fence");
                         if self.silence(slot).await {
                             inputs.push_back(Input::Silenced);
@@ -209,9 +226,14 @@ impl<D: Dataplane> Controller<D> {
                         touched = true;
                     }
                     Effect::Write(write) => writes.push(write),
-                    Effect::Read => self.read(),
-                    Effect::ProbeAddresses => self.probe_at = Schedule::of(&PROBES),
-                    Effect::Notice(notice) => self.notice(&notice, &before),
+                    Effect::Offer(base, offer) => self.offer(slot, base, offer),
+                    Effect::Read => self.read(slot),
+                    Effect::ProbeAddresses => {
+                        if let Some(leased) = self.leases.get_mut(&slot) {
+                            leased.probe_at = Schedule::of(&PROBES);
+                        }
+                    }
+                    Effect::Notice(notice) => self.notice(slot, &notice, &before),
                 }
             }
             self.schedule_linger_end();
@@ -219,15 +241,15 @@ impl<D: Dataplane> Controller<D> {
             if touched {
                 self.reconcile().await;
             }
-            if announce {
+            if announce && let Some(leased) = self.leases.get_mut(&slot) {
                 // The first round is due at once: the loop runs its timers after every step.
-                self.announce_at = Schedule::of(&BURST);
+                leased.announce_at = Schedule::of(&BURST);
             }
             for write in writes {
                 // A write that shortens D leaves only after the fence was lowered, and none leaves
                 // before the entries have been reconciled once.
                 if lowered && self.reconciled {
-                    self.write(write);
+                    self.write(slot, write);
                 } else {
                     let outcome = Written::Failed;
                     inputs.push_back(Input::Written { id: write.id, outcome });
@@ -238,63 +260,58 @@ impl<D: Dataplane> Controller<D> {
 
     /// Clears the fence. Without the certainty of silence nothing is released; it is tried again.
     async fn silence(&mut self, slot: u32) -> bool {
+        if let Some(leased) = self.leases.get_mut(&slot) {
+            leased.announce_at.clear();
+        }
         let cleared = self.dataplane.clear_fence(slot).await;
         let silent = self.outcome("fence", cleared);
-        self.silence_at = (!silent).then(|| clock::boot().after(SILENCE_RETRY));
+        if let Some(leased) = self.leases.get_mut(&slot) {
+            leased.silence_at = (!silent).then(|| clock::boot().after(SILENCE_RETRY));
+        }
         silent
     }
 
     /// A quorum read beside the watch. A candidate whose watch has missed something also renews it.
-    fn read(&self) {
-        if self.elections.values().any(|election| matches!(election.state(), State::Waiting(_))) {
-            self.again.notify_one();
+    fn read(&self, slot: u32) {
+        let Some(leased) = self.leases.get(&slot) else { return };
+        if matches!(leased.election.state(), State::Waiting(_)) {
+            leased.again.notify_one();
         }
-        let (api, events) = (self.api.clone(), self.events.clone());
+        let (api, events) = (leased.api.clone(), self.events.clone());
         tokio::spawn(async move {
             let sighting = match api.get(1).await {
                 Ok(record) => Sighting::Seen(Source::Quorum, record),
                 Err(error) => Sighting::Unreadable(error.to_string()),
             };
-            let _ = events.send(Event::Sighting(sighting)).await;
+            let _ = events.send(Event::Sighting(slot, sighting)).await;
         });
     }
 
-    fn write(&self, write: LeaseWrite) {
-        let (api, events) = (self.api.clone(), self.events.clone());
+    fn write(&self, slot: u32, write: LeaseWrite) {
+        let Some(leased) = self.leases.get(&slot) else { return };
+        let (api, events) = (leased.api.clone(), self.events.clone());
         tokio::spawn(async move {
             let id = write.id;
             let (outcome, error) = api.write(write).await;
             let problem = error.map(|error| error.to_string());
-            let _ = events.send(Event::Written { id, outcome, problem }).await;
+            let _ = events.send(Event::Written { slot, id, outcome, problem }).await;
         });
     }
 
-    fn serving(&self) -> bool {
-        let now = clock::boot();
-        self.elections
-            .values()
-            .any(|election| matches!(election.state(), State::Holding(holding) if now < holding.until))
-    }
-
-    /// Left, and the address has lingered long enough and is gone.
+    /// Left, and the addresses have lingered long enough and are gone.
     fn finished(&self) -> bool {
         let Some(settled) = self.settled_at else { return false };
-        let left = |election: &Election| {
-            matches!(election.state(), State::Left) && election.linger_until() <= settled
-        };
-        self.elections.values().all(left) && self.silence_at.is_none()
+        self.leases.values().all(|leased| {
+            let election = &leased.election;
+            matches!(election.state(), State::Left)
+                && election.linger_until() <= settled
+                && leased.silence_at.is_none()
+        })
     }
 
     fn wake_at(&self) -> BootNs {
         let now = clock::boot();
-        let elections = self.elections.values().filter_map(|election| election.wake_at(now));
-        let timers = [
-            self.announce_at.next(),
-            self.probe_at.next(),
-            self.reconcile_at,
-            self.silence_at,
-            Some(self.inspect_at),
-        ];
-        elections.chain(timers.into_iter().flatten()).min().unwrap_or(self.inspect_at)
+        let leases = self.leases.values().filter_map(|leased| leased.wake_at(now));
+        leases.chain(self.reconcile_at).min().unwrap_or(self.inspect_at).min(self.inspect_at)
     }
 }

@@ -1,19 +1,20 @@
 //! What the loop tells: log, standing problems, the state that `xvip status` shows.
 
-use super::{Controller, host::RETRY};
+use super::{Controller, host::RETRY, leased::Leased};
 use crate::{
     cluster::events::News,
-    model::election::{Election, Notice, State, TakeReason},
+    model::election::{Notice, State, TakeReason},
     node::{clock, dataplane::Dataplane},
     notice::{log_notice, reason},
     state::{DaemonState, LeaseState},
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 impl<D: Dataplane> Controller<D> {
     /// A change of leadership. `before` is where the election stood until then.
-    pub(super) fn notice(&mut self, notice: &Notice, before: &State) {
-        let (lease, node) = (self.api.full_name(), self.setup.me.node.clone());
+    pub(super) fn notice(&mut self, slot: u32, notice: &Notice, before: &State) {
+        let Some(leased) = self.leases.get(&slot) else { return };
+        let (lease, node) = (leased.api.full_name(), self.setup.me.node.clone());
         log_notice(notice, &lease, &node);
         let metrics = &self.setup.metrics;
         metrics.transition(&lease, reason(notice));
@@ -43,6 +44,11 @@ impl<D: Dataplane> Controller<D> {
                 }
                 let text = format!("node {node} answers for the VIPs again");
                 self.setup.recorder.tell(news("TookOver", false, text));
+            }
+            Notice::Yields { to, .. } => {
+                let why = leased.weakness.clone().unwrap_or_default();
+                let text = format!("node {node} gives way to node {to}: {why}");
+                self.setup.recorder.tell(news("GaveWay", true, text));
             }
             Notice::Lost(holder) => {
                 let text = format!("node {node} is silent: {holder:?} holds the Lease");
@@ -77,13 +83,11 @@ impl<D: Dataplane> Controller<D> {
             Some(why) => {
                 if self.problems.insert(subject.into(), why.clone()).is_none() {
                     tracing::warn!(subject, %why, "problem");
-                    self.setup.metrics.problem(subject, true);
                 }
             }
             None => {
                 if self.problems.remove(subject).is_some() {
                     tracing::info!(subject, "problem is over");
-                    self.setup.metrics.problem(subject, false);
                 }
             }
         }
@@ -92,24 +96,34 @@ impl<D: Dataplane> Controller<D> {
     pub(super) fn publish_state(&mut self) {
         let now = clock::boot();
         let leases = self
-            .elections
+            .leases
             .iter()
-            .map(|(slot, election)| LeaseState::of(now, self.api.full_name(), *slot, election));
+            .map(|(slot, leased)| LeaseState::of(now, leased.api.full_name(), *slot, &leased.election));
+        let problems: BTreeMap<String, String> =
+            self.problems.clone().into_iter().chain(self.dataplane.problems()).collect();
+        for subject in self.state.borrow().problems.keys().filter(|over| !problems.contains_key(*over))
+        {
+            self.setup.metrics.problem(subject, false);
+        }
+        for subject in problems.keys() {
+            self.setup.metrics.problem(subject, true);
+        }
         let state = DaemonState {
             pid: std::process::id(),
             turned_ns: now.0,
             not_ready: self.not_ready(),
             leases: leases.collect(),
-            problems: self.problems.clone().into_iter().chain(self.dataplane.problems()).collect(),
+            nodes: self.conflicts.nodes(),
+            problems,
         };
         self.state.send_replace(state);
     }
 
     fn not_ready(&self) -> Vec<String> {
-        let unread = |election: &Election| matches!(election.state(), State::Unknown);
+        let unread = |leased: &Leased| matches!(leased.election.state(), State::Unknown);
         let lacks = [
             (!self.reconciled, "the entries of this host have not been reconciled yet"),
-            (self.elections.values().any(unread), "the Lease has not been read yet"),
+            (self.leases.values().any(unread), "the Lease has not been read yet"),
             (!self.is_usable(), "no answering interface is up and guarded"),
             (self.stopping, "this process is stopping"),
         ];

@@ -38,21 +38,67 @@ pub struct VipSpec {
     pub ip: IpAddr,
     /// The slot of the Lease that guards it.
     pub slot: u32,
+    /// Bits of the interfaces that answer for it.
+    pub answer: u64,
+    /// Silent by policy, though its Lease may be held: another station claims it.
+    pub yielded: bool,
 }
 
-/// An interface that xvip is told to use.
+/// The bit of every interface that is only guarded.
+pub const GUARD_BIT: u8 = 63;
+
+/// What an interface is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkRole {
+    /// VIPs are answered and announced on it, and groups joined.
+    Answer,
+    /// Claims are stopped on it.
+    Guard,
+    /// It stands for another interface, whose frames pass it.
+    Alias,
+}
+
+/// An interface with programs, or another way in which its frames appear to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Interface index.
-    pub ifindex: u32,
-    /// Its bit in the VIP map: the position in the configuration.
+    /// Interface index and VLAN tags.
+    pub port: Port,
+    /// Its bit in the VIP map; several ports of one interface share it.
     pub bit: u8,
-    /// Whether VIPs are answered on it; otherwise claims are only guarded.
-    pub answer: bool,
+    /// What it is there for.
+    pub role: LinkRole,
     /// Its MAC address.
     pub mac: [u8; 6],
-    /// Up, with carrier.
+    /// Up, with carrier, and guarded.
     pub up: bool,
+    /// The guard is known to stand.
+    pub guarded: bool,
+}
+
+impl Link {
+    /// Whether VIPs are answered and announced on it.
+    pub fn answers(&self) -> bool {
+        self.role == LinkRole::Answer
+    }
+}
+
+/// The interfaces of a host that matter, and what they are used for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// All of them.
+    pub links: Vec<Link>,
+    /// For each VIP, the bits of the interfaces that answer for it.
+    pub answer: BTreeMap<IpAddr, u64>,
+    /// A native program has just been attached: some NICs lose their carrier by that.
+    pub attached: bool,
+}
+
+impl Links {
+    /// The interfaces that answer for a VIP.
+    pub fn of(&self, vip: IpAddr) -> impl Iterator<Item = &Link> {
+        let answer = self.answer.get(&vip).copied().unwrap_or(0);
+        self.links.iter().filter(move |link| link.answers() && answer >> (link.bit & 63) & 1 == 1)
+    }
 }
 
 /// How an address that xvip owns should be on an interface.
@@ -83,27 +129,24 @@ pub struct Desired {
 /// The desired state of all VIPs whose election is in `elections` (by slot).
 pub fn desired(
     now: BootNs,
-    elections: &BTreeMap<u32, Election>,
-    timings: &BTreeMap<u32, Timing>,
+    elections: &BTreeMap<u32, &Election>,
+    timing: &Timing,
     vips: &[VipSpec],
     links: &[Link],
     placement: Placement,
 ) -> Desired {
     let mut want = Desired::default();
-    let answer = mask(links.iter().filter(|link| link.answer));
-    let guard = mask(links.iter());
     for link in links {
-        let port = Port { ifindex: link.ifindex, outer_vid: 0, inner_vid: 0 };
-        want.ifaces.insert(
-            port,
-            Iface { mac: link.mac, bit: link.bit, up: u8::from(link.up), known: 1, _reserved: [0; 7] },
-        );
+        let (up, alias) = (u8::from(link.up), u8::from(link.role == LinkRole::Alias));
+        let iface = Iface { mac: link.mac, bit: link.bit, up, known: 1, alias, _reserved: [0; 6] };
+        want.ifaces.insert(link.port, iface);
     }
     for vip in vips {
-        let (Some(election), Some(timing)) = (elections.get(&vip.slot), timings.get(&vip.slot)) else {
-            continue;
-        };
+        let Some(election) = elections.get(&vip.slot) else { continue };
         let ip = Ip::from(vip.ip);
+        let chosen = |link: &&Link| link.answers() && vip.answer >> (link.bit & 63) & 1 == 1;
+        let links: Vec<&Link> = links.iter().filter(chosen).collect();
+        let links = links.as_slice();
         let (presence, carried) = presence(now, election, timing);
         let generation = match presence {
             Presence::Untouched => {
@@ -113,10 +156,12 @@ pub fn desired(
             }
             Presence::Absent => None,
             Presence::Silent => Some(0),
+            Presence::Serving if vip.yielded => Some(0),
             Presence::Serving => Some(election.generation()),
         };
         if let Some(generation) = generation {
-            let entry = Vip::new(vip.slot, generation, answer, guard);
+            // Whatever is guarded is guarded for every VIP: none may be claimed where it is not answered.
+            let entry = Vip::new(vip.slot, generation, vip.answer, u64::MAX);
             want.vips.insert(ip, entry);
             want_groups(&mut want, vip.ip, links);
         }
@@ -128,14 +173,15 @@ pub fn desired(
     want
 }
 
-/// The interface that carries held VIPs: one that is up, if there is one.
-fn carrier(placement: Placement, links: &[Link]) -> Option<u32> {
-    let mut answering = links.iter().filter(|link| link.answer);
+/// The interface that carries a held VIP: one that is up, if there is one. Never one without its guard:
+/// the stack would answer there by itself, past the fence.
+fn carrier(placement: Placement, links: &[&Link]) -> Option<u32> {
     match placement {
         Placement::Loopback => Some(LOOPBACK),
         Placement::Interface => {
-            let first = answering.clone().next();
-            answering.find(|link| link.up).or(first).map(|link| link.ifindex)
+            let mut guarded = links.iter().filter(|link| link.guarded);
+            let first = guarded.clone().next();
+            guarded.find(|link| link.up).or(first).map(|link| link.port.ifindex)
         }
         Placement::None => None,
     }
@@ -143,11 +189,11 @@ fn carrier(placement: Placement, links: &[Link]) -> Option<u32> {
 
 /// Every candidate is in the solicited-node group in advance: a report that is lost at a take-over
 /// costs seconds. VIPs that share the low 24 bits share the group.
-fn want_groups(want: &mut Desired, vip: IpAddr, links: &[Link]) {
+fn want_groups(want: &mut Desired, vip: IpAddr, links: &[&Link]) {
     if let IpAddr::V6(v6) = vip {
         let ip = Ip::v6(solicited_node(&v6.octets()));
-        for link in links.iter().filter(|link| link.answer) {
-            want.addrs.insert(HostAddr { ip, ifindex: link.ifindex }, AddrSpec::Group);
+        for link in links {
+            want.addrs.insert(HostAddr { ip, ifindex: link.port.ifindex }, AddrSpec::Group);
         }
     }
 }
@@ -178,8 +224,4 @@ fn presence(now: BootNs, election: &Election, timing: &Timing) -> (Presence, boo
         State::Left if lingering => (Presence::Silent, true),
         State::Left => (Presence::Absent, false),
     }
-}
-
-fn mask<'a>(links: impl Iterator<Item = &'a Link>) -> u64 {
-    links.fold(0, |mask, link| mask | 1 << (link.bit & 63))
 }

@@ -1,6 +1,7 @@
 //! The election for one Lease, as seen by one node: a state machine without I/O.
 
 use super::{
+    fitness::{Fitness, Offer},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     time::{BootNs, Now},
     timing::{MAX_DURATION_S, Timing},
@@ -8,7 +9,7 @@ use super::{
 use std::{collections::BTreeMap, time::Duration};
 
 /// Who this process is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Node name; becomes `holderIdentity`.
     pub node: String,
@@ -19,16 +20,17 @@ pub struct Identity {
 }
 
 /// Where an observation comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// A GET without `resourceVersion`: linearizable.
     Quorum,
-    /// A watch event: may come from an API server that lags behind.
+    /// A watch event: may come from an API server that lags behind. It follows the event before it, or the
+    /// quorum read that the watch began with, and nothing was written in between.
     Watch,
 }
 
 /// The outcome of a write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Written {
     /// 2xx, and what the server returned.
     Stored(Record),
@@ -39,7 +41,7 @@ pub enum Written {
 }
 
 /// What happens to an election.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The Lease was read (`None`: it does not exist).
     Observed(Source, Option<Record>),
@@ -64,7 +66,7 @@ pub enum Input {
 }
 
 /// What an election wants done. Fence effects are executed first and never queued.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Store the tenure (when `new`) and the deadline.
     RaiseFence {
@@ -85,6 +87,8 @@ pub enum Effect {
     ClearFence(Why),
     /// Write the Lease.
     Write(LeaseWrite),
+    /// Write an offer into this version of the Lease, and nothing else. Its outcome is seen by the watch.
+    Offer(Version, Offer),
     /// Read the Lease from a quorum.
     Read,
     /// Ask whether the addresses are in use (RFC 5227), before the Lease is first created.
@@ -94,10 +98,12 @@ pub enum Effect {
 }
 
 /// Why a fence is cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
     /// This node gives up on purpose.
     Leaving,
+    /// Another node has offered to serve better.
+    Yielding,
     /// Somebody else holds the Lease.
     Deposed,
     /// The tenure found in the maps at start is not in the Lease any more.
@@ -105,7 +111,7 @@ pub enum Why {
 }
 
 /// A change of state that people care about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// This node took over.
     TookOver(TakeReason),
@@ -132,6 +138,13 @@ pub enum Notice {
     Reasserted,
     /// The fence ran out because no write was confirmed in time.
     Lapsed,
+    /// Another node can serve better than this one and gets the Lease.
+    Yields {
+        /// Its name.
+        to: String,
+        /// How well this node serves.
+        fitness: Fitness,
+    },
     /// The Lease was given up.
     Released,
     /// The Lease could not be given up and runs out by itself.
@@ -139,7 +152,7 @@ pub enum Notice {
 }
 
 /// Why a node took over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TakeReason {
     /// The holder gave it up.
     Released,
@@ -150,7 +163,7 @@ pub enum TakeReason {
 }
 
 /// Where an election stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Nothing has been read since the start.
     Unknown,
@@ -165,7 +178,7 @@ pub enum State {
 }
 
 /// The state of a candidate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Waiting {
     /// The last reading; `None`: the Lease does not exist.
     pub seen: Option<Record>,
@@ -179,22 +192,26 @@ pub struct Waiting {
     pub taking: Option<Taking>,
     /// No attempt before this.
     pub not_before: BootNs,
+    /// No offer before this.
+    pub offer_at: BootNs,
 }
 
 /// A take-over that was sent. All attempts carry one note, so that whichever of them is stored, and
 /// even if its answer is lost, the record is recognised as ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Taking {
     pub(super) note: TenureNote,
     pub(super) base: Option<Version>,
     pub(super) reason: TakeReason,
     pub(super) renew_us: i64,
+    /// When the first attempt was sent.
+    pub(super) began: BootNs,
     /// `sent` of each attempt that has not ended.
     pub(super) in_flight: BTreeMap<u64, BootNs>,
 }
 
 /// The state of a holder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Holding {
     /// The confirmed tenure.
     pub tenure: Tenure,
@@ -218,10 +235,12 @@ pub struct Holding {
     pub stale: bool,
     /// The kernel has been silenced, so the Lease may be given up.
     pub silent: bool,
+    /// How well this node serves, as the last write says.
+    pub told: Fitness,
 }
 
 /// A renewal on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InFlight {
     pub(super) sent: BootNs,
     pub(super) base: Option<Version>,
@@ -229,7 +248,7 @@ pub struct InFlight {
 }
 
 /// A live slot of this boot, found in the pinned maps at start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
     /// The tenure that its fence was raised for.
     pub tenure: Tenure,
@@ -240,7 +259,7 @@ pub struct Slot {
 }
 
 /// The election for one Lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Election {
     pub(super) me: Identity,
     pub(super) timing: Timing,
@@ -248,7 +267,8 @@ pub struct Election {
     pub(super) generation: u64,
     pub(super) backed: Option<Slot>,
     pub(super) last_tenure: Option<Tenure>,
-    pub(super) eligible: bool,
+    pub(super) fitness: Fitness,
+    pub(super) macs: Vec<[u8; 6]>,
     pub(super) leaving: bool,
     pub(super) next_id: u64,
     pub(super) linger_until: BootNs,
@@ -267,7 +287,8 @@ impl Election {
             generation,
             backed,
             last_tenure: None,
-            eligible: true,
+            fitness: Fitness::Able,
+            macs: Vec::new(),
             leaving: false,
             next_id: 0,
             linger_until: BootNs(0),
@@ -290,7 +311,7 @@ impl Election {
                     self.read_pending = false;
                 }
                 if self.is_evidence(source, record.as_ref()) {
-                    self.observed(now, record, &mut out);
+                    self.observed(now, source, record, &mut out);
                 }
             }
             Input::Tick => {}
@@ -299,10 +320,17 @@ impl Election {
         out
     }
 
-    /// Whether this node is able to serve: its interface is up and guarded. Taken into account by
-    /// the next step.
-    pub fn set_eligible(&mut self, eligible: bool) {
-        self.eligible = eligible;
+    /// How well this node could serve, and with which MAC addresses. Taken into account by the next
+    /// step; says whether something has changed.
+    pub fn set_fitness(&mut self, fitness: Fitness, macs: Vec<[u8; 6]>) -> bool {
+        let changed = self.fitness != fitness;
+        (self.fitness, self.macs) = (fitness, macs);
+        changed
+    }
+
+    /// How well this node could serve.
+    pub fn fitness(&self) -> Fitness {
+        self.fitness
     }
 
     /// When to call [`step`](Self::step) with [`Input::Tick`], at the latest.
@@ -312,7 +340,8 @@ impl Election {
             State::Waiting(waiting) => Some(self.waiting_wake(waiting)),
             State::Holding(holding) => {
                 let lapse = (!holding.lapsed).then_some(holding.until);
-                Some(lapse.map_or(holding.next_write, |at| at.min(holding.next_write)))
+                let write = self.next_write(holding);
+                Some(lapse.map_or(write, |at| at.min(write)))
             }
             State::Leaving(holding) => Some(holding.next_write.min(self.leave_until)),
         };
@@ -362,11 +391,11 @@ impl Election {
         }
     }
 
-    fn observed(&mut self, now: Now, record: Option<Record>, out: &mut Vec<Effect>) {
+    fn observed(&mut self, now: Now, source: Source, record: Option<Record>, out: &mut Vec<Effect>) {
         match std::mem::replace(&mut self.state, State::Unknown) {
             State::Unknown => self.first_observation(now, record, out),
-            State::Waiting(waiting) => self.observed_waiting(now, waiting, record, out),
-            State::Holding(holding) => self.observed_holding(now, holding, record, out),
+            State::Waiting(waiting) => self.observed_waiting(now, waiting, source, record, out),
+            State::Holding(holding) => self.observed_holding(now, holding, source, record, out),
             State::Leaving(holding) => self.observed_leaving(now, holding, record, out),
             State::Left => self.state = State::Left,
         }

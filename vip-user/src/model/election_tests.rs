@@ -4,6 +4,7 @@ use super::{
     election::{
         Effect, Election, Identity, Input, Notice, Slot, Source, State, TakeReason, Why, Written,
     },
+    fitness::Fitness,
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     time::{BootNs, Now},
     timing::Timing,
@@ -24,7 +25,7 @@ fn timing(duration_s: u32) -> Timing {
     }
 }
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now { boot: BootNs(1_000_000_000_000 + ms * 1_000_000), wall_us: 1_700_000_000_000_000 + ms as i64 }
 }
 
@@ -32,7 +33,7 @@ fn me() -> Identity {
     Identity { node: "me".into(), process: "p1".into(), boot_id: "b1".into() }
 }
 
-fn fresh() -> Election {
+pub(super) fn fresh() -> Election {
     Election::new(me(), timing(D), 0, None)
 }
 
@@ -47,7 +48,7 @@ fn note(holder: &str, transitions: i64) -> TenureNote {
 }
 
 /// A record as xvip on `holder` has written it.
-fn held(holder: &str, transitions: i64, version: u64) -> Record {
+pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
     let note = note(holder, transitions);
     Record {
         uid: UID.into(),
@@ -59,6 +60,9 @@ fn held(holder: &str, transitions: i64, version: u64) -> Record {
         renew_us: Some(version as i64),
         note: Some(note),
         released: None,
+        fitness: Fitness::Able,
+        offer: None,
+        macs: Vec::new(),
     }
 }
 
@@ -71,50 +75,35 @@ fn released(mut record: Record, version: u64) -> Record {
     record
 }
 
-fn quorum(record: Option<Record>) -> Input {
+pub(super) fn quorum(record: Option<Record>) -> Input {
     Input::Observed(Source::Quorum, record)
 }
 
-fn watched(record: Record) -> Input {
+pub(super) fn watched(record: Record) -> Input {
     Input::Observed(Source::Watch, Some(record))
 }
 
-fn writes(effects: &[Effect]) -> Vec<&LeaseWrite> {
+pub(super) fn writes(effects: &[Effect]) -> Vec<&LeaseWrite> {
     fn write(effect: &Effect) -> Option<&LeaseWrite> {
         if let Effect::Write(write) = effect { Some(write) } else { None }
     }
     effects.iter().filter_map(write).collect()
 }
 
-fn deadline(effects: &[Effect]) -> Option<BootNs> {
+pub(super) fn deadline(effects: &[Effect]) -> Option<BootNs> {
     effects.iter().find_map(|effect| match effect {
         Effect::RaiseFence { deadline, .. } => Some(*deadline),
         _ => None,
     })
 }
 
-/// What an API server returns for a write.
-fn stored(write: &LeaseWrite, version: u64) -> Record {
-    Record {
-        uid: UID.into(),
-        version: Version(version.to_string()),
-        holder: if write.release { String::new() } else { write.note.holder.clone() },
-        duration_s: write.duration_s,
-        transitions: write.note.transitions,
-        acquire_us: Some(write.note.acquire_us),
-        renew_us: Some(write.renew_us),
-        note: Some(write.note.clone()),
-        released: write.release.then(|| write.note.clone()),
-    }
-}
-
-fn answered(write: &LeaseWrite, version: u64) -> Input {
-    Input::Written { id: write.id, outcome: Written::Stored(stored(write, version)) }
+pub(super) fn answered(write: &LeaseWrite, version: u64) -> Input {
+    Input::Written { id: write.id, outcome: Written::Stored(write.stored(UID.into(), version)) }
 }
 
 /// An election that has taken over an expired Lease: the take-over left at 3400 ms and was answered
 /// at 3420 ms with version 11.
-fn holder() -> Election {
+pub(super) fn holder() -> Election {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 4, 10))));
     let effects = election.step(at(3_400), Input::Tick);
@@ -131,7 +120,7 @@ fn tenure_of(election: &Election) -> Tenure {
     }
 }
 
-fn own_record(election: &Election, version: u64) -> Record {
+pub(super) fn own_record(election: &Election, version: u64) -> Record {
     let tenure = tenure_of(election);
     let note = tenure.note;
     Record {
@@ -144,6 +133,9 @@ fn own_record(election: &Election, version: u64) -> Record {
         renew_us: Some(1),
         note: Some(note),
         released: None,
+        fitness: Fitness::Able,
+        offer: None,
+        macs: Vec::new(),
     }
 }
 
@@ -285,7 +277,7 @@ fn the_shorter_of_written_and_returned_duration_counts() {
     let mut election = holder();
     let effects = election.step(at(4_000), Input::Tick);
     let write = writes(&effects)[0].clone();
-    let mut record = stored(&write, 12);
+    let mut record = write.stored(UID.into(), 12);
     record.duration_s = 2;
     let id = write.id;
     let outcome = Written::Stored(record);
@@ -361,7 +353,7 @@ fn a_deleted_lease_is_recreated_at_once_under_a_live_fence() {
     let effects = election.step(at(3_500), quorum(None));
     let write = writes(&effects)[0].clone();
     assert_eq!((write.base.clone(), write.note.transitions), (None, 5));
-    let mut record = stored(&write, 20);
+    let mut record = write.stored(UID.into(), 20);
     record.uid = "uid-2".into();
     let id = write.id;
     let effects = election.step(at(3_510), Input::Written { id, outcome: Written::Stored(record) });
@@ -466,7 +458,7 @@ fn a_take_over_whose_answer_was_lost_is_recognised() {
     let effects = election.step(at(3_300), Input::Tick);
     let write = writes(&effects)[0].clone();
     election.step(at(4_000), Input::Written { id: write.id, outcome: Written::Failed });
-    let effects = election.step(at(4_010), quorum(Some(stored(&write, 11))));
+    let effects = election.step(at(4_010), quorum(Some(write.stored(UID.into(), 11))));
     assert_eq!(deadline(&effects), None, "not confirmed to us: the fence waits for a renewal");
     assert!(matches!(election.state(), State::Holding(_)));
     assert_eq!(writes(&effects)[0].base, Some(Version("11".into())));
@@ -539,7 +531,7 @@ fn a_lapsed_holder_that_nobody_replaced_goes_on() {
 #[test]
 fn a_node_that_cannot_serve_is_last_choice_and_not_excluded() {
     let mut election = fresh();
-    election.set_eligible(false);
+    election.set_fitness(Fitness::Unable, Vec::new());
     election.step(at(0), quorum(Some(held("other", 4, 10))));
     assert!(writes(&election.step(at(6_599), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(6_600), Input::Tick)).len(), 1);

@@ -2,8 +2,9 @@
 
 use super::{
     election::{
-        Effect, Election, Holding, InFlight, Notice, Slot, State, Why, Written, next_renew_time,
+        Effect, Election, Holding, InFlight, Notice, Slot, Source, State, Why, Written, next_renew_time,
     },
+    fitness::Fitness,
     record::{LeaseWrite, Record, Tenure, Version},
     time::{BootNs, Now},
 };
@@ -26,6 +27,7 @@ impl Holding {
             lapsed: true,
             stale: false,
             silent: false,
+            told: Fitness::Able,
         }
     }
 }
@@ -60,19 +62,24 @@ impl Election {
         if ours {
             out.push(Effect::Notice(Notice::Adopted));
         }
-        self.observed_holding(now, holding, record, out);
+        self.observed_holding(now, holding, Source::Quorum, record, out);
     }
 
     pub(super) fn observed_holding(
         &mut self,
         now: Now,
         mut holding: Holding,
+        source: Source,
         record: Option<Record>,
         out: &mut Vec<Effect>,
     ) {
         let live = now.boot < holding.until;
+        // Once the fence has run out, a read proves nothing: another node may have taken the Lease in between and
+        // still answer, and somebody have put our older content back. A watch would have shown it.
+        let known = record.as_ref().is_some_and(|record| record.version == holding.base);
+        let proven = live || known || source == Source::Watch;
         match record {
-            Some(record) if record.tenure().as_ref() == Some(&holding.tenure) => {
+            Some(record) if proven && record.tenure().as_ref() == Some(&holding.tenure) => {
                 holding.base = record.version.clone();
                 holding.stale = false;
                 holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
@@ -80,7 +87,12 @@ impl Election {
                     // Somebody shortened D by hand: takers that start now see only the new value.
                     self.shorten(&mut holding, record.duration_s, out);
                 }
-                self.state = State::Holding(holding);
+                match record.offer {
+                    Some(offer) if offer.is_for(&holding.tenure) && offer.fitness < self.fitness => {
+                        self.give_way(now, holding, offer.node, out);
+                    }
+                    _ => self.state = State::Holding(holding),
+                }
             }
             None if live => self.reassert(now, holding, None, out),
             Some(record) if live && may_reassert(&holding.tenure, &record) => {
@@ -128,7 +140,7 @@ impl Election {
             holding.lapsed = true;
             out.push(Effect::Notice(Notice::Lapsed));
         }
-        if now.boot >= holding.next_write {
+        if now.boot >= self.next_write(&holding) {
             holding.next_write = now.boot.after(self.timing.renew_every);
             if holding.stale {
                 self.read_pending = true;
@@ -143,6 +155,17 @@ impl Election {
         self.state = State::Holding(holding);
     }
 
+    /// When to write next: a holder that serves worse than it has told says so soon, so that a better
+    /// one can offer.
+    pub(super) fn next_write(&self, holding: &Holding) -> BootNs {
+        let may_write = !holding.stale && holding.in_flight.len() < MAX_IN_FLIGHT;
+        if self.fitness > holding.told && may_write {
+            holding.next_write.min(holding.sent.after(self.retry()))
+        } else {
+            holding.next_write
+        }
+    }
+
     /// The write of the standing tenure (or of its release), remembered as on its way.
     pub(super) fn write(
         &mut self,
@@ -153,6 +176,7 @@ impl Election {
         holding.renew_us = next_renew_time(now, Some(holding.renew_us));
         let id = self.fresh_id();
         let release = holding.silent;
+        holding.told = self.fitness;
         let in_flight = holding.in_flight.len();
         // `now` was read before the request leaves: the fence is counted from here.
         holding.in_flight.insert(id, InFlight { sent: now.boot, base: base.clone(), release });
@@ -164,6 +188,8 @@ impl Election {
             renew_us: holding.renew_us,
             release,
             in_flight,
+            fitness: self.fitness,
+            macs: self.macs.clone(),
         }
     }
 

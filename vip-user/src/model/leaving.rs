@@ -7,6 +7,23 @@ use super::{
 };
 
 impl Election {
+    /// Gives the Lease to a node that can serve better, and goes on as a candidate.
+    pub(super) fn give_way(
+        &mut self,
+        now: Now,
+        mut holding: Holding,
+        to: String,
+        out: &mut Vec<Effect>,
+    ) {
+        self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
+        self.last_tenure = Some(holding.tenure.clone());
+        holding.next_write = self.leave_until;
+        self.linger_until = now.boot.after(self.timing.linger);
+        out.push(Effect::Notice(Notice::Yields { to, fitness: self.fitness }));
+        out.push(Effect::ClearFence(Why::Yielding));
+        self.state = State::Leaving(holding);
+    }
+
     pub(super) fn leave(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.leaving {
             return;
@@ -23,8 +40,10 @@ impl Election {
             }
             // A take-over on its way must not be orphaned: it is waited for and then given up.
             State::Waiting(waiting) => self.state = State::Waiting(waiting),
+            // Already giving way: the release that is under way is the last.
+            State::Leaving(holding) => self.state = State::Leaving(holding),
             State::Unknown => out.push(Effect::ClearFence(Why::Leaving)),
-            other => self.state = other,
+            State::Left => {}
         }
     }
 
@@ -56,7 +75,7 @@ impl Election {
                 self.state = State::Leaving(holding);
             }
             // Released by a write whose answer was lost, or taken away: nothing is left to give up.
-            _ => self.left(Notice::Released, out),
+            record => self.left(now, Notice::Released, record, out),
         }
     }
 
@@ -70,7 +89,9 @@ impl Election {
     ) {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
-                Written::Stored(_) if attempt.release => return self.left(Notice::Released, out),
+                Written::Stored(record) if attempt.release => {
+                    return self.left(now, Notice::Released, Some(record), out);
+                }
                 // A renewal that was on its way when the stop came raises no fence any more.
                 Written::Stored(record) => {
                     holding.base = record.version;
@@ -94,7 +115,7 @@ impl Election {
 
     pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Vec<Effect>) {
         if now.boot >= self.leave_until {
-            return self.left(Notice::ReleaseFailed, out);
+            return self.left(now, Notice::ReleaseFailed, None, out);
         }
         if holding.silent && now.boot >= holding.next_write {
             holding.next_write = now.boot.after(self.timing.renew_every);
@@ -110,8 +131,17 @@ impl Election {
         self.state = State::Leaving(holding);
     }
 
-    fn left(&mut self, notice: Notice, out: &mut Vec<Effect>) {
+    /// The Lease is given up, as far as it could be. `record` is what stands in its place.
+    fn left(&mut self, now: Now, notice: Notice, record: Option<Record>, out: &mut Vec<Effect>) {
         out.push(Effect::Notice(notice));
-        self.state = State::Left;
+        if self.leaving {
+            self.state = State::Left;
+        } else if record.is_some() {
+            self.follow(now, None, record, out);
+        } else {
+            // Nothing is known for certain: as after a start, with nothing of ours in the slot.
+            self.state = State::Unknown;
+            self.read(out);
+        }
     }
 }

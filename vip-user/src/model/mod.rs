@@ -2,18 +2,25 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`desired`], [`plan`].
+//! [`leaving`], [`fitness`], [`selection`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
 pub mod desired;
 pub mod election;
+pub mod fitness;
 pub mod holding;
 pub mod leaving;
 pub mod plan;
 pub mod record;
+pub mod selection;
+
 pub mod time;
 pub mod timing;
 pub mod waiting;
 
 #[cfg(test)]
 mod election_tests;
+#[cfg(test)]
+mod evidence_tests;
+#[cfg(test)]
+mod fitness_tests;

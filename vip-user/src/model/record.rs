@@ -1,5 +1,6 @@
 //! What xvip sees of a Lease and what it writes.
 
+use super::fitness::{Fitness, Offer};
 use serde::{Deserialize, Serialize};
 
 /// `metadata.resourceVersion`. The API server's versions are decimal numbers that grow with every
@@ -42,7 +43,7 @@ pub struct Tenure {
 }
 
 /// A Lease as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// `metadata.uid`.
     pub uid: String,
@@ -62,6 +63,12 @@ pub struct Record {
     pub note: Option<TenureNote>,
     /// The annotation `xvip.io/released`, if it could be read.
     pub released: Option<TenureNote>,
+    /// The annotation `xvip.io/fitness`: how well the holder serves, by its own word.
+    pub fitness: Fitness,
+    /// The annotation `xvip.io/offer`, if it could be read.
+    pub offer: Option<Offer>,
+    /// The annotation `xvip.io/macs`: the MAC addresses that the holder answers with.
+    pub macs: Vec<[u8; 6]>,
 }
 
 impl Record {
@@ -100,7 +107,7 @@ impl Record {
 }
 
 /// A write of the whole Lease, always by PUT (or POST) and never by PATCH.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseWrite {
     /// Names the attempt in its result.
     pub id: u64,
@@ -115,6 +122,31 @@ pub struct LeaseWrite {
     pub renew_us: i64,
     /// Whether this write gives the Lease up.
     pub release: bool,
+    /// How well the holder serves.
+    pub fitness: Fitness,
+    /// The MAC addresses that the holder answers with.
+    pub macs: Vec<[u8; 6]>,
     /// Attempts that are still on their way; this one must not wait behind them.
     pub in_flight: usize,
+}
+
+impl LeaseWrite {
+    /// The record that an API server makes of this write, where models and tests play one. The real one is
+    /// what `cluster/lease.rs` sends and reads back.
+    pub fn stored(&self, uid: String, version: u64) -> Record {
+        Record {
+            uid,
+            version: Version(version.to_string()),
+            holder: if self.release { String::new() } else { self.note.holder.clone() },
+            duration_s: self.duration_s,
+            transitions: self.note.transitions,
+            acquire_us: Some(self.note.acquire_us),
+            renew_us: Some(self.renew_us),
+            note: Some(self.note.clone()),
+            released: self.release.then(|| self.note.clone()),
+            fitness: self.fitness,
+            offer: None,
+            macs: self.macs.clone(),
+        }
+    }
 }

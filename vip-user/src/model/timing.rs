@@ -8,7 +8,7 @@ use std::time::Duration;
 pub const MAX_DURATION_S: u32 = 600;
 
 /// Timings of one Lease, checked by the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// D: the lease length in whole seconds, the unit of the API.
     pub duration_s: u32,

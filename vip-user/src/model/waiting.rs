@@ -3,9 +3,10 @@
 
 use super::{
     election::{
-        Effect, Election, Holding, Notice, State, TakeReason, Taking, Waiting, Why, Written,
+        Effect, Election, Holding, Notice, Source, State, TakeReason, Taking, Waiting, Why, Written,
         next_renew_time,
     },
+    fitness::Fitness,
     record::{LeaseWrite, Record, TenureNote},
     time::{BootNs, Now},
 };
@@ -46,6 +47,7 @@ impl Election {
         }
         let taking = before.and_then(|before| before.taking.clone());
         let not_before = before.map_or(BootNs(0), |before| before.not_before);
+        let offer_at = before.map_or(BootNs(0), |before| before.offer_at);
         self.state = State::Waiting(Waiting {
             seen: record,
             since: now.boot,
@@ -53,6 +55,7 @@ impl Election {
             released,
             taking,
             not_before,
+            offer_at,
         });
     }
 
@@ -60,11 +63,17 @@ impl Election {
         &mut self,
         now: Now,
         mut waiting: Waiting,
+        source: Source,
         record: Option<Record>,
         out: &mut Vec<Effect>,
     ) {
         if let (Some(taking), Some(record)) = (&waiting.taking, &record) {
-            if record.tenure().is_some_and(|tenure| tenure.note == taking.note) {
+            // An answer was lost. While a fence from the first attempt would live nobody else can have taken the
+            // Lease; later a read proves nothing, as for a holder.
+            let duration_s = self.timing.duration_s.min(record.duration_s);
+            let proven =
+                source == Source::Watch || now.boot < self.timing.fence(taking.began, duration_s);
+            if proven && record.tenure().is_some_and(|tenure| tenure.note == taking.note) {
                 let taking = taking.clone();
                 return self.took(now, taking, record, BootNs(0), out);
             }
@@ -73,8 +82,13 @@ impl Election {
                 waiting.taking = None;
             }
         }
+        // A watch shows every version, so an edited label is one. A read does not: the holder may have renewed,
+        // and somebody have put the older content back.
         let unchanged = match (&waiting.seen, &record) {
-            (Some(seen), Some(record)) => seen.same_spec(record),
+            (Some(seen), Some(record)) => {
+                let complete = source == Source::Watch || seen.version == record.version;
+                complete && seen.same_spec(record)
+            }
             (None, None) => true,
             _ => false,
         };
@@ -126,12 +140,21 @@ impl Election {
         if now.boot >= self.due(&waiting).max(waiting.not_before) {
             waiting.not_before = now.boot.after(self.timing.renew_every);
             out.push(Effect::Write(self.take(now, &mut waiting)));
+        } else if now.boot >= waiting.offer_at
+            && let Some(seen) = &waiting.seen
+            && let Some(offer) = seen.invites(&self.me.node, self.fitness)
+        {
+            waiting.offer_at = now.boot.after(self.timing.renew_every);
+            out.push(Effect::Offer(seen.version.clone(), offer));
         }
         self.state = State::Waiting(waiting);
     }
 
     pub(super) fn waiting_wake(&self, waiting: &Waiting) -> BootNs {
-        let wake = self.due(waiting).max(waiting.not_before);
+        let due = self.due(waiting).max(waiting.not_before);
+        let invited = |seen: &Record| seen.invites(&self.me.node, self.fitness).is_some();
+        let offers = waiting.seen.as_ref().is_some_and(invited);
+        let wake = if offers { due.min(waiting.offer_at) } else { due };
         if self.leaving { wake.min(self.leave_until) } else { wake }
     }
 
@@ -147,11 +170,16 @@ impl Election {
         }
     }
 
-    /// When the Lease may be taken. A node that cannot serve is the last choice, not excluded: it
-    /// waits one more round.
+    /// When the Lease may be taken. A node that serves badly is a late choice, not excluded: one that is
+    /// in doubt lets others begin, one that cannot serve waits one more round.
     fn due(&self, waiting: &Waiting) -> BootNs {
         let due = if waiting.released { waiting.since } else { waiting.since.after(waiting.wait) };
-        if self.eligible { due } else { due.after(self.timing.wait(self.timing.duration_s)) }
+        match self.fitness {
+            Fitness::Able => due,
+            Fitness::Doubtful => due.after(self.timing.renew_every),
+            Fitness::Unable => due.after(self.timing.wait(self.timing.duration_s)),
+            Fitness::Barred => BootNs(u64::MAX),
+        }
     }
 
     /// How long a record must stand before it may be taken. A deleted Lease says nothing about its
@@ -210,6 +238,7 @@ impl Election {
                 },
                 renew_us: waiting.seen.as_ref().and_then(|seen| seen.renew_us).unwrap_or(0),
                 base: base.clone(),
+                began: now.boot,
                 in_flight: BTreeMap::new(),
             });
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
@@ -221,6 +250,8 @@ impl Election {
             renew_us: taking.renew_us,
             release: false,
             in_flight: taking.in_flight.len(),
+            fitness: self.fitness,
+            macs: self.macs.clone(),
         };
         taking.in_flight.insert(id, now.boot);
         waiting.taking = Some(taking);
@@ -235,6 +266,7 @@ impl Election {
         let duration_s = self.timing.duration_s.min(record.duration_s);
         let mut holding = Holding::new(tenure.clone(), record.version.clone(), duration_s, now.boot);
         holding.renew_us = taking.renew_us.max(record.renew_us.unwrap_or(0));
+        holding.told = record.fitness;
         let deadline = self.timing.fence(sent, duration_s);
         if self.leaving {
             out.push(Effect::ClearFence(Why::Leaving));

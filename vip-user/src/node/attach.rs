@@ -6,13 +6,13 @@ use super::{
     pins::{LinkKind, LinkPin, Pins, PinsError},
     programs::{AttachError, Programs, Result, describe, errno},
 };
-use crate::config::Attach;
+use crate::config::{Hook, Hooks};
 use aya::programs::{
     LinkOrder, ProgramError, TcAttachType, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
     tc::TcAttachOptions,
 };
-use std::{io, os::fd::AsFd as _, path::Path};
+use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 impl Programs {
     /// Attaches the egress guard as the first program, or replaces the one that is there.
@@ -62,32 +62,64 @@ impl Programs {
         guards.collect()
     }
 
-    /// Attaches what answers: native XDP, TC ingress or generic XDP, as asked for. Says what is in
-    /// force and, after a fallback, why.
+    /// Attaches what answers at the first of these hooks that takes it. Says what is in force and why
+    /// each hook before it refused.
     pub fn attach_ingress(
         &mut self,
         interface: &str,
         ifindex: u32,
-        mode: Attach,
-    ) -> Result<(LinkKind, Option<String>)> {
-        let (kind, why) = match mode {
-            Attach::Native => (self.attach_xdp(interface, ifindex, LinkKind::Native)?, None),
-            Attach::Generic => (self.attach_xdp(interface, ifindex, LinkKind::Generic)?, None),
-            Attach::Tc => (self.attach_tc(interface, ifindex, LinkKind::TcIngress)?, None),
-            Attach::Auto => match self.attach_xdp(interface, ifindex, LinkKind::Native) {
-                Ok(kind) => (kind, None),
-                Err(error) => {
-                    let why = error.to_string();
-                    (self.attach_tc(interface, ifindex, LinkKind::TcIngress)?, Some(why))
-                }
-            },
+        hooks: &Hooks,
+    ) -> Result<(LinkKind, Vec<String>)> {
+        let mut refused = Vec::new();
+        let kind = hooks.0.iter().find_map(|hook| {
+            let attached = match hook {
+                Hook::Native => self.attach_xdp(interface, ifindex, LinkKind::Native),
+                Hook::Tc => self.attach_tc(interface, ifindex, LinkKind::TcIngress),
+                Hook::Generic => self.attach_xdp(interface, ifindex, LinkKind::Generic),
+            };
+            attached.map_err(|error| refused.push(error.to_string())).ok()
+        });
+        let Some(kind) = kind else {
+            return Err(AttachError::NoHook { interface: interface.into(), why: refused.join("; ") });
         };
         for pin in self.pins.links() {
             if pin.interface == interface && pin.kind != kind && !pin.kind.is_guard() {
                 detach(&self.pins, &pin)?;
             }
         }
-        Ok((kind, why))
+        Ok((kind, refused))
+    }
+
+    /// Gives the pins of a renamed interface its new name: their links are still attached to it.
+    pub fn follow_rename(&self, interface: &str, ifindex: u32) -> Result<()> {
+        for pin in self.pins.links() {
+            if pin.ifindex != ifindex || pin.interface == interface {
+                continue;
+            }
+            let from = self.pins.link(&pin);
+            let attached = bpf::link_info(&from).is_ok_and(|info| info.ifindex == ifindex);
+            if !attached && !pin.kind.is_clsact() {
+                continue;
+            }
+            tracing::info!(interface, formerly = %pin.interface, "the interface was renamed");
+            let to = self.pins.link(&LinkPin { interface: interface.into(), ..pin });
+            fs::rename(&from, &to).map_err(|source| PinsError::Io {
+                what: "rename",
+                path: from,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Detaches what answers on an interface that is only guarded from now on.
+    pub fn detach_answering(&self, interface: &str) -> Result<()> {
+        for pin in self.pins.links() {
+            if pin.interface == interface && !pin.kind.is_guard() {
+                detach(&self.pins, &pin)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what is pinned for interfaces other than these (name and index): they are gone, were

@@ -4,7 +4,7 @@ use super::{
     announce::Announcer, maps::MapsError, netlink::NetlinkError, pins::PinsError, programs::AttachError,
 };
 use crate::model::{
-    desired::Link,
+    desired::Links,
     plan::{Action, Actual},
     record::Tenure,
     time::BootNs,
@@ -39,8 +39,9 @@ pub trait Dataplane {
     /// What the host looks like.
     fn actual(&mut self) -> impl Future<Output = Result<Actual, HostError>>;
 
-    /// The interfaces that xvip was told to use; attaches programs where they are missing.
-    fn links(&mut self) -> impl Future<Output = Result<Vec<Link>, HostError>>;
+    /// The interfaces that matter, by the rules of the configuration; attaches programs where they are
+    /// missing.
+    fn links(&mut self) -> impl Future<Output = Result<Links, HostError>>;
 
     /// Whether every program and pin still is where [`links`](Self::links) put it. Nothing tells when
     /// somebody detaches a link, so this is asked often.
@@ -65,6 +66,10 @@ pub trait Dataplane {
 
     /// Silences a slot: fence 0, read back, no program on the old value, nothing of ours queued.
     fn clear_fence(&mut self, slot: u32) -> impl Future<Output = Result<(), HostError>>;
+
+    /// Says which stations may claim the VIPs of a slot, and until when that is known; `guard_neighbours`
+    /// only.
+    fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError>;
 
     /// Sends one round of announcements for VIPs; `ask` also asks known neighbours from them.
     fn announce(&mut self, vips: &[IpAddr], ask: bool) -> impl Future<Output = Result<(), HostError>>;

@@ -1,7 +1,7 @@
 //! What identifies this host.
 
 use super::clock::os_error;
-use std::{fs, io, os::fd::AsRawFd as _, os::unix::net::UnixDatagram};
+use std::{ffi::CStr, fs, io, os::fd::AsRawFd as _, os::unix::net::UnixDatagram};
 
 /// The random id of this boot. `XVIP_BOOT_ID` replaces it in tests that play a reboot.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
@@ -45,4 +45,13 @@ pub fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(os_error("cannot read SO_NETNS_COOKIE")) }
+}
+
+/// The name of an interface, or its index where it has none any more.
+pub fn interface_name(ifindex: u32) -> String {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the call asks for.
+    let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };
+    let text = CStr::from_bytes_until_nul(&name).ok().and_then(|name| name.to_str().ok());
+    text.filter(|_| !found.is_null()).map_or_else(|| format!("interface {ifindex}"), str::to_owned)
 }

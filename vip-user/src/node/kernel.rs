@@ -4,17 +4,20 @@ use super::{
     announce::{Announcer, announcement, probe, question},
     carry,
     dataplane::{Dataplane, HostError, drained},
+    ethtool::strips_tags,
+    interfaces::{Attached, Bits, ports, untagged},
     maps::{Maps, SlotRecord},
-    netlink::{HostLink, Netlink},
+    netlink::Netlink,
     pins::{LinkKind, Pins},
-    programs::Programs,
+    programs::{AttachError, Programs},
 };
 use crate::{
-    config::{Attach, Config},
+    config::{Config, Hook, Hooks},
     model::{
-        desired::Link,
+        desired::{GUARD_BIT, Link, LinkRole, Links},
         plan::{Action, Actual},
         record::Tenure,
+        selection::{Device, Kind, Roles, Selection},
         time::BootNs,
     },
 };
@@ -22,32 +25,10 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
 };
+use vip_common::abi::{Holder, MAX_STATIONS};
 
 /// Neighbours that are asked from the VIP after a take-over, per interface.
 const MAX_ASKED: usize = 64;
-
-/// One configured interface.
-#[derive(Clone, Debug)]
-struct Configured {
-    name: String,
-    bit: u8,
-    answer: bool,
-    attached: Option<Attached>,
-}
-
-/// What is on an interface.
-#[derive(Clone, Copy, Debug)]
-struct Attached {
-    ifindex: u32,
-    guard: LinkKind,
-    answers: Option<LinkKind>,
-}
-
-impl Attached {
-    fn kinds(self) -> impl Iterator<Item = LinkKind> {
-        std::iter::once(self.guard).chain(self.answers)
-    }
-}
 
 /// The real host.
 pub struct Kernel {
@@ -55,10 +36,14 @@ pub struct Kernel {
     programs: Programs,
     netlink: Netlink,
     announcer: Announcer,
-    configured: Vec<Configured>,
-    links: Vec<Link>,
-    attach: Attach,
-    lease: (String, String),
+    selection: Selection,
+    /// What is on which interface, by name and index.
+    attached: BTreeMap<u32, (String, Attached)>,
+    bits: Bits,
+    links: Links,
+    attach: Hooks,
+    /// Namespace and name of the Lease of each slot.
+    leases: BTreeMap<u32, (String, String)>,
     problems: BTreeMap<String, String>,
     /// What another version has left: its programs are replaced by the first look at the interfaces.
     retiring: Vec<Pins>,
@@ -74,22 +59,19 @@ impl Kernel {
         programs: Programs,
         netlink: Netlink,
         retiring: Vec<Pins>,
+        leases: BTreeMap<u32, (String, String)>,
     ) -> std::io::Result<Self> {
-        let answer = config.interfaces.iter().map(|name| (name, true));
-        let guard = config.guard.iter().map(|name| (name, false));
-        let configured = (0..)
-            .zip(answer.chain(guard))
-            .map(|(bit, (name, answer))| Configured { name: name.clone(), bit, answer, attached: None })
-            .collect();
         Ok(Self {
             maps,
             programs,
             netlink,
             announcer: Announcer::open()?,
-            configured,
-            links: Vec::new(),
-            attach: config.attach,
-            lease: (config.lease.namespace.clone(), config.lease.name.clone()),
+            selection: config.selection(),
+            attached: BTreeMap::new(),
+            bits: Bits::default(),
+            links: Links::default(),
+            attach: config.attach.clone(),
+            leases,
             problems: BTreeMap::new(),
             retiring,
             unguarded: false,
@@ -103,48 +85,73 @@ impl Kernel {
 
     /// Attaches the programs to one interface unless they are there. A failure leaves the interface
     /// unguarded, which the caller turns into "not usable".
-    ///
-    /// A NIC takes the tags off (rxvlan offload, on by default) before XDP sees a frame, so with VLAN
-    /// devices above it XDP would answer questions of other VLANs. TC knows the tag.
     async fn ensure_attached(
         &mut self,
-        index: usize,
-        link: &HostLink,
+        device: &Device,
+        answers: bool,
         vlans: bool,
     ) -> Result<(), HostError> {
-        let known = self.configured[index].attached.filter(|known| known.ifindex == link.ifindex);
-        if let Some(known) = known {
-            if self.is_intact(link, known).await? {
-                return Ok(());
-            }
-            tracing::warn!(interface = %link.name, "programs are not as they were; putting them back");
-        }
-        let guard = self.programs.attach_guard(&link.name, link.ifindex)?;
-        let mut attached = Attached { ifindex: link.ifindex, guard, answers: None };
-        if self.configured[index].answer {
-            let mode = if vlans && self.attach == Attach::Auto { Attach::Tc } else { self.attach };
-            let (kind, why) = self.programs.attach_ingress(&link.name, link.ifindex, mode)?;
-            attached.answers = Some(kind);
-            let why = why.or_else(|| (mode != self.attach).then(|| "it carries VLAN devices".into()));
-            let subject = format!("attach {}", link.name);
-            if let Some(why) = why {
-                tracing::warn!(interface = %link.name, mode = kind.name(), %why, "native XDP is not possible");
-                let why = format!("native XDP is not possible ({why}); answering at TC ingress");
-                self.problems.insert(subject, why);
-            } else {
-                self.problems.remove(&subject);
+        let Device { name, ifindex, .. } = device;
+        if let Some((known, attached)) = self.attached.get(ifindex) {
+            let (known, attached) = (known.clone(), *attached);
+            if known == *name && attached.answers.is_some() == answers {
+                if self.is_intact(name, *ifindex, attached).await? {
+                    return Ok(());
+                }
+                tracing::warn!(interface = %name, "programs are not as they were; putting them back");
             }
         }
-        self.configured[index].attached = Some(attached);
+        self.programs.follow_rename(name, *ifindex)?;
+        let guard = self.programs.attach_guard(name, *ifindex)?;
+        let mut attached = Attached { guard, answers: None };
+        if answers {
+            attached.answers = Some(self.attach_answering(name, *ifindex, vlans)?);
+        } else {
+            self.programs.detach_answering(name)?;
+        }
+        self.attached.insert(*ifindex, (name.clone(), attached));
         Ok(())
     }
 
-    async fn is_intact(&self, link: &HostLink, attached: Attached) -> Result<bool, HostError> {
+    /// A NIC takes the tags off (rxvlan offload, on by default) before XDP sees a frame, so with VLAN
+    /// devices above it XDP would answer questions of other VLANs. TC knows the tag.
+    fn attach_answering(
+        &mut self,
+        name: &str,
+        ifindex: u32,
+        vlans: bool,
+    ) -> Result<LinkKind, HostError> {
+        let stripped = vlans && self.attach != Hooks::from(Hook::Tc) && strips_tags(name);
+        let hooks = if stripped { self.attach.that_know_tags() } else { self.attach.clone() };
+        let why =
+            "it carries VLAN devices, and the NIC takes the tags off (rxvlan): only `tc` knows them";
+        if hooks.0.is_empty() {
+            return Err(AttachError::NoHook { interface: name.into(), why: why.into() }.into());
+        }
+        let (kind, mut refused) = self.programs.attach_ingress(name, ifindex, &hooks)?;
+        self.links.attached |= kind == LinkKind::Native;
+        if stripped {
+            refused.insert(0, why.into());
+        }
+        let subject = format!("attach {name}");
+        if refused.is_empty() {
+            self.problems.remove(&subject);
+        } else {
+            let (how, why) = (kind.describe(), refused.join("; "));
+            let text = format!("answering {how}, not by the first choice: {why}");
+            if self.problems.insert(subject, text).is_none() {
+                tracing::warn!(interface = name, how, %why, "not the first choice of hook");
+            }
+        }
+        Ok(kind)
+    }
+
+    async fn is_intact(&self, name: &str, ifindex: u32, attached: Attached) -> Result<bool, HostError> {
         for kind in attached.kinds() {
             let there = if kind.is_clsact() {
-                self.netlink.has_filter(link.ifindex, kind.is_guard()).await?
+                self.netlink.has_filter(ifindex, kind.is_guard()).await?
             } else {
-                self.programs.is_intact(&link.name, link.ifindex, kind)
+                self.programs.is_intact(name, ifindex, kind)
             };
             if !there {
                 return Ok(false);
@@ -153,13 +160,69 @@ impl Kernel {
         Ok(true)
     }
 
-    fn record(&self, tenure: &Tenure, duration_s: u32, generation: u64) -> SlotRecord {
-        let (namespace, name) = self.lease.clone();
+    fn record(&self, slot: u32, tenure: &Tenure, duration_s: u32, generation: u64) -> SlotRecord {
+        let (namespace, name) = self.leases.get(&slot).cloned().unwrap_or_default();
         SlotRecord { namespace, name, tenure: tenure.clone(), duration_s, generation }
     }
 
-    fn answering(&self) -> impl Iterator<Item = &Link> {
-        self.links.iter().filter(|link| link.answer && link.up)
+    /// The interfaces that answer for any of these VIPs, each with those that it answers for.
+    fn answering(&self, vips: &[IpAddr]) -> Vec<(Link, Vec<IpAddr>)> {
+        let up = self.links.links.iter().filter(|link| link.answers() && link.up);
+        let with_vips = up.map(|link| {
+            let here = |vip: &IpAddr| self.links.of(*vip).any(|other| other.port == link.port);
+            (link.clone(), vips.iter().copied().filter(here).collect::<Vec<_>>())
+        });
+        with_vips.filter(|(_, vips)| !vips.is_empty()).collect()
+    }
+
+    /// Gives every interface its programs; returns those that have a role, as the programs see them.
+    async fn attach_all(&mut self, devices: &[Device], roles: &Roles) -> Result<Vec<Link>, HostError> {
+        let mut links = Vec::new();
+        for device in devices {
+            let (Some(role), Some(mac)) = (roles.roles.get(&device.ifindex), device.mac) else {
+                continue;
+            };
+            let answer = !role.answers.is_empty();
+            let bit = if answer { self.bits.of(device.ifindex) } else { Some(GUARD_BIT) };
+            let vlans = devices.iter().any(|other| {
+                matches!(other.kind, Kind::Vlan(_)) && other.lower == Some(device.ifindex)
+            });
+            let problem = format!("interface {}", device.name);
+            let mut guarded = true;
+            let result = self.ensure_attached(device, answer, vlans).await;
+            if let Err(error) = &result {
+                // Tried again at the next inspection; told once.
+                if self.problems.insert(problem, error.to_string()).is_none() {
+                    tracing::error!(interface = %device.name, %error, "interface is not guarded");
+                }
+                self.attached.remove(&device.ifindex);
+                self.unguarded = true;
+                guarded = false;
+            } else if bit.is_none() {
+                let why = "63 other interfaces answer already; this one is guarded only";
+                self.problems.insert(problem, why.into());
+            } else if self.problems.remove(&problem).is_some() {
+                tracing::info!(interface = %device.name, "interface is guarded");
+            }
+            let role = if answer && bit.is_some() { LinkRole::Answer } else { LinkRole::Guard };
+            let bit = bit.unwrap_or(GUARD_BIT);
+            let (port, up) = (untagged(device.ifindex), device.up && guarded);
+            links.push(Link { port, bit, role, mac, up, guarded });
+        }
+        Ok(links)
+    }
+
+    fn tell_refused(&mut self, refused: &BTreeMap<String, String>) {
+        let subject = |name: &String| format!("selection {name}");
+        let gone = |known: &String| {
+            known.starts_with("selection ") && !refused.keys().any(|name| subject(name) == *known)
+        };
+        self.problems.retain(|known, _| !gone(known));
+        for (name, why) in refused {
+            if self.problems.insert(subject(name), why.clone()).as_ref() != Some(why) {
+                tracing::warn!(%name, %why, "not answering there");
+            }
+        }
     }
 }
 
@@ -173,44 +236,37 @@ impl Dataplane for Kernel {
         })
     }
 
-    async fn links(&mut self) -> Result<Vec<Link>, HostError> {
-        let host = self.netlink.links().await?;
+    async fn links(&mut self) -> Result<Links, HostError> {
+        let devices = self.netlink.devices().await?;
         self.programs.keep_pinned()?;
-        self.links.clear();
+        self.bits.adopt(&self.maps.ifaces()?);
         self.unguarded = false;
-        let mut present = Vec::new();
-        for index in 0..self.configured.len() {
-            let Configured { name, bit, answer, .. } = self.configured[index].clone();
-            let problem = format!("interface {name}");
-            let found = host.iter().find(|link| link.name == name);
-            let Some((link, mac)) = found.and_then(|link| Some((link, link.mac?))) else {
-                self.configured[index].attached = None;
-                self.problems.insert(problem, "it does not exist or has no MAC address".into());
-                continue;
+        self.links.attached = false;
+        let roles = self.selection.roles(&devices);
+        self.tell_refused(&roles.refused);
+        let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
+        self.attached.retain(|ifindex, _| there(ifindex));
+        let known = |name: &str| devices.iter().any(|device| device.name == name);
+        self.problems.retain(|subject, _| match subject.split_once(' ') {
+            Some(("interface" | "attach", name)) => known(name),
+            _ => true,
+        });
+        let primary = self.attach_all(&devices, &roles).await?;
+        self.links.answer = BTreeMap::new();
+        for (index, (vip, _)) in self.selection.vips.iter().enumerate() {
+            let chosen = |link: &&Link| {
+                let role = roles.roles.get(&link.port.ifindex);
+                link.answers() && role.is_some_and(|role| role.answers.contains(&index))
             };
-            present.push((name.clone(), link.ifindex));
-            let vlans = host.iter().any(|other| other.vlan_of == Some(link.ifindex));
-            let guarded = match self.ensure_attached(index, link, vlans).await {
-                Ok(()) => {
-                    if self.problems.remove(&problem).is_some() {
-                        tracing::info!(interface = %name, "interface is guarded");
-                    }
-                    true
-                }
-                Err(error) => {
-                    // Tried again at the next inspection; told once.
-                    if self.problems.insert(problem, error.to_string()).is_none() {
-                        tracing::error!(interface = %name, %error, "interface is not guarded");
-                    }
-                    self.configured[index].attached = None;
-                    self.unguarded = true;
-                    false
-                }
-            };
-            let up = link.up && guarded;
-            self.links.push(Link { ifindex: link.ifindex, bit, answer, mac, up });
+            let mask = primary.iter().filter(chosen).fold(0, |mask, link| mask | 1 << link.bit);
+            self.links.answer.insert(*vip, mask);
         }
-        let present: Vec<_> = present.iter().map(|(name, index)| (name.as_str(), *index)).collect();
+        self.links.links = ports(&devices, &roles, primary);
+        let present: Vec<(&str, u32)> = devices
+            .iter()
+            .filter(|device| there(&device.ifindex))
+            .map(|device| (device.name.as_str(), device.ifindex))
+            .collect();
         self.programs.detach_all_but(&present)?;
         // Where a program could not be replaced, the other version's has no fence any more.
         for old in std::mem::take(&mut self.retiring) {
@@ -226,11 +282,8 @@ impl Dataplane for Kernel {
         if self.unguarded || !self.programs.are_pinned() {
             return false;
         }
-        for configured in &self.configured {
-            let Some(attached) = configured.attached else { continue };
-            let (name, ifindex) = (configured.name.clone(), attached.ifindex);
-            let link = HostLink { name, ifindex, mac: None, up: true, vlan_of: None };
-            if !self.is_intact(&link, attached).await.unwrap_or(false) {
+        for (ifindex, (name, attached)) in &self.attached {
+            if !self.is_intact(name, *ifindex, *attached).await.unwrap_or(false) {
                 return false;
             }
         }
@@ -263,7 +316,7 @@ impl Dataplane for Kernel {
         generation: u64,
         deadline: BootNs,
     ) -> Result<(), HostError> {
-        let record = self.record(tenure, duration_s, generation);
+        let record = self.record(slot, tenure, duration_s, generation);
         if self.maps.fence(slot)?.generation != generation {
             self.maps.begin_tenure(slot, &record)?;
         } else if self.maps.slot(slot)?.as_ref() != Some(&record) {
@@ -282,15 +335,24 @@ impl Dataplane for Kernel {
         drained(&self.announcer).await
     }
 
+    fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError> {
+        let mut holder = Holder { until_ns: until.0, stations: [[0; 6]; MAX_STATIONS] };
+        for (to, from) in holder.stations.iter_mut().zip(stations) {
+            *to = *from;
+        }
+        Ok(self.maps.set_holder(slot, holder)?)
+    }
+
     async fn announce(&mut self, vips: &[IpAddr], ask: bool) -> Result<(), HostError> {
-        for link in self.answering() {
+        for (link, vips) in self.answering(vips) {
+            let ifindex = link.port.ifindex;
             for frame in vips.iter().flat_map(|vip| announcement(*vip, link.mac)) {
-                self.announcer.send(link.ifindex, &frame).map_err(HostError::Announce)?;
+                self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
             }
             if ask {
-                for neighbour in self.netlink.neighbours(link.ifindex, MAX_ASKED).await? {
+                for neighbour in self.netlink.neighbours(ifindex, MAX_ASKED).await? {
                     for frame in vips.iter().filter_map(|vip| question(*vip, link.mac, neighbour)) {
-                        self.announcer.send(link.ifindex, &frame).map_err(HostError::Announce)?;
+                        self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
                     }
                 }
             }
@@ -304,13 +366,14 @@ impl Dataplane for Kernel {
 
     async fn probe(&mut self, vips: &[IpAddr]) -> Result<(), HostError> {
         let addresses = self.netlink.addresses().await?;
-        for link in self.answering() {
+        for (link, vips) in self.answering(vips) {
+            let ifindex = link.port.ifindex;
             let source = addresses.keys().find_map(|addr| {
                 let v6 = Ipv6Addr::from(addr.ip.octets);
-                (addr.ifindex == link.ifindex && v6.is_unicast_link_local()).then_some(addr.ip.octets)
+                (addr.ifindex == ifindex && v6.is_unicast_link_local()).then_some(addr.ip.octets)
             });
             for frame in vips.iter().filter_map(|vip| probe(*vip, link.mac, source)) {
-                self.announcer.send(link.ifindex, &frame).map_err(HostError::Announce)?;
+                self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use bytemuck::Zeroable as _;
 use std::collections::BTreeMap;
 use vip_common::{
-    abi::{FAST_IFINDEX, Fence, HostAddr, Identity, Iface, Ip, Port, TenureRecord, Vip},
+    abi::{FAST_IFINDEX, Fence, Holder, HostAddr, Identity, Iface, Ip, Port, TenureRecord, Vip},
     counter::Counter,
 };
 
@@ -69,6 +69,7 @@ pub struct Maps {
     fences: Array<MapData, Fence>,
     ifaces: HashMap<MapData, Port, Iface>,
     ifaces_by_index: Array<MapData, Iface>,
+    holders: Array<MapData, Holder>,
     counters: PerCpuArray<MapData, u64>,
     tenures: Array<MapData, TenureRecord>,
     identity: Array<MapData, Identity>,
@@ -90,6 +91,7 @@ impl Maps {
             fences: typed(pins, "FENCES")?,
             ifaces: typed(pins, "IFACES")?,
             ifaces_by_index: typed(pins, "IFACES_BY_INDEX")?,
+            holders: typed(pins, "HOLDERS")?,
             counters: typed(pins, "COUNTERS")?,
             tenures: typed(pins, "TENURES")?,
             identity: typed(pins, "IDENTITY")?,
@@ -138,6 +140,11 @@ impl Maps {
         }
         let stored = self.ifaces_by_index.set(port.ifindex, iface, 0);
         stored.map_err(access("write", "IFACES_BY_INDEX"))
+    }
+
+    /// Says who may claim the VIPs of a slot.
+    pub fn set_holder(&mut self, slot: u32, holder: Holder) -> Result<()> {
+        self.holders.set(slot, holder, 0).map_err(access("write", "HOLDERS"))
     }
 
     /// The addresses and groups that xvip has written down.

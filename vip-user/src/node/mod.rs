@@ -1,6 +1,7 @@
 //! Host I/O: the maps and programs, addresses, announcements, and what identifies this host.
 
 pub mod announce;
+pub mod ask;
 pub mod attach;
 pub mod bpf;
 pub mod carry;
@@ -8,8 +9,11 @@ pub mod cleanup;
 pub mod clock;
 pub mod clsact;
 pub mod dataplane;
+pub mod ethtool;
 pub mod host;
+pub mod interfaces;
 pub mod kernel;
+pub mod lan;
 pub mod lock;
 pub mod maps;
 pub mod netlink;

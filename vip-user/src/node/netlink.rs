@@ -1,6 +1,9 @@
 //! Links, addresses, neighbours and routes, by rtnetlink.
 
-use crate::model::desired::AddrSpec;
+use crate::model::{
+    desired::AddrSpec,
+    selection::{Device, Kind},
+};
 use futures::{StreamExt as _, TryStreamExt as _, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
     Handle, MulticastGroup,
@@ -8,9 +11,11 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
+        link::{
+            InfoBond, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        },
         neighbour::{NeighbourAddress, NeighbourAttribute},
-        route::{RouteAddress, RouteAttribute},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteType},
     },
     sys::SocketAddr,
 };
@@ -43,21 +48,6 @@ pub enum NetlinkError {
 
 type Result<T> = std::result::Result<T, NetlinkError>;
 
-/// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostLink {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// Its MAC address, if it has one of six bytes.
-    pub mac: Option<[u8; 6]>,
-    /// Up, with carrier.
-    pub up: bool,
-    /// The interface below, where this one is a VLAN device.
-    pub vlan_of: Option<u32>,
-}
-
 /// Something that changed; a hint to look again, not the truth.
 pub type Changes = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
@@ -71,49 +61,48 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a connection, and the stream of changes of links and addresses.
-    pub fn open() -> Result<(Self, Changes)> {
-        let groups = [
+    /// Opens a connection, and the stream of changes of links and addresses; of routes too where the
+    /// choice of interfaces depends on them (a CNI changes routes all the time).
+    pub fn open(routes: bool) -> Result<(Self, Changes)> {
+        let mut groups = vec![
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Tc,
         ];
+        if routes {
+            groups.extend([MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route]);
+        }
         let (connection, handle, changes) =
             rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Socket)?;
         tokio::spawn(connection);
         Ok((Self { handle }, changes))
     }
 
-    /// All interfaces.
-    pub async fn links(&self) -> Result<Vec<HostLink>> {
-        let mut links = Vec::new();
+    /// All interfaces, with their addresses and default routes.
+    pub async fn devices(&self) -> Result<Vec<Device>> {
+        let mut devices = Vec::new();
         let mut stream = self.handle.link().get().execute();
         while let Some(message) = stream.try_next().await.map_err(request("list interfaces"))? {
-            let flags = message.header.flags;
-            let mut link = HostLink {
-                name: String::new(),
-                ifindex: message.header.index,
-                mac: None,
-                up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
-                vlan_of: None,
-            };
-            let (mut below, mut vlan) = (None, false);
-            for attribute in message.attributes {
-                match attribute {
-                    LinkAttribute::IfName(name) => link.name = name,
-                    LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
-                    LinkAttribute::Link(ifindex) => below = Some(ifindex),
-                    LinkAttribute::LinkInfo(info) => {
-                        vlan = info.contains(&LinkInfo::Kind(InfoKind::Vlan));
-                    }
-                    _ => {}
-                }
-            }
-            link.vlan_of = below.filter(|_| vlan);
-            links.push(link);
+            devices.push(device(message));
         }
-        Ok(links)
+        for (address, prefix, ifindex) in self.subnets().await? {
+            let found = devices.iter_mut().find(|device| device.ifindex == ifindex);
+            if let Some(device) = found
+                && !device.subnets.contains(&(address, prefix))
+            {
+                device.subnets.push((address, prefix));
+            }
+        }
+        for route in self.default_routes().await? {
+            let found = devices.iter_mut().find(|device| device.ifindex == route.ifindex);
+            if let Some(device) = found {
+                let (v4, v6) = &mut device.default_route;
+                let known = if route.v4 { v4 } else { v6 };
+                *known = Some(known.map_or(route.metric, |known| known.min(route.metric)));
+            }
+        }
+        Ok(devices)
     }
 
     /// All addresses with the seconds that they have left. A VIP on its interface and a joined group
@@ -247,33 +236,97 @@ impl Netlink {
 
     /// Default gateways on an interface.
     pub async fn gateways(&self, ifindex: u32) -> Result<Vec<IpAddr>> {
-        let mut gateways = Vec::new();
+        let routes = self.default_routes().await?.into_iter();
+        let here = routes.filter(|route| route.ifindex == ifindex);
+        Ok(here.filter_map(|route| route.gateway).collect())
+    }
+
+    async fn default_routes(&self) -> Result<Vec<DefaultRoute>> {
+        let mut routes = Vec::new();
         let v4 = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = rtnetlink::RouteMessageBuilder::<Ipv6Addr>::new().build();
-        for message in [v4, v6] {
+        for (message, v4) in [(v4, true), (v6, false)] {
             let mut stream = self.handle.route().get(message).execute();
             while let Some(route) = stream.try_next().await.map_err(request("list routes"))? {
-                if route.header.destination_prefix_length != 0 {
+                // A "default" of the loopback interface says that there is none, and that of a VRF or of
+                // a policy's table is not the host's.
+                if route.header.destination_prefix_length != 0
+                    || route.header.kind != RouteType::Unicast
+                    || route.header.table != RouteHeader::RT_TABLE_MAIN
+                {
                     continue;
                 }
-                let (mut gateway, mut oif) = (None, None);
+                let (mut gateway, mut oif, mut metric) = (None, None, 0);
                 for attribute in route.attributes {
                     match attribute {
                         RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(v4.into()),
                         RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(v6.into()),
                         RouteAttribute::Oif(index) => oif = Some(index),
+                        RouteAttribute::Priority(priority) => metric = priority,
                         _ => {}
                     }
                 }
-                if let (Some(gateway), Some(oif)) = (gateway, oif)
-                    && oif == ifindex
-                {
-                    gateways.push(gateway);
-                }
+                routes.extend(oif.map(|ifindex| DefaultRoute { ifindex, gateway, v4, metric }));
             }
         }
-        Ok(gateways)
+        Ok(routes)
     }
+}
+
+struct DefaultRoute {
+    ifindex: u32,
+    gateway: Option<IpAddr>,
+    v4: bool,
+    metric: u32,
+}
+
+fn device(message: LinkMessage) -> Device {
+    let flags = message.header.flags;
+    let mut device = Device {
+        ifindex: message.header.index,
+        up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
+        ..Device::default()
+    };
+    let mut below = None;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name = name,
+            LinkAttribute::Address(bytes) => device.mac = bytes.try_into().ok(),
+            LinkAttribute::Link(ifindex) => below = Some(ifindex),
+            LinkAttribute::Controller(ifindex) => device.master = Some(ifindex),
+            LinkAttribute::LinkInfo(info) => device.kind = kind(&info),
+            _ => {}
+        }
+    }
+    // A veth names its peer there.
+    device.lower = below.filter(|_| matches!(device.kind, Kind::Vlan(_) | Kind::Macvlan));
+    device
+}
+
+fn kind(info: &[LinkInfo]) -> Kind {
+    let mut kind = Kind::Plain;
+    for part in info {
+        match part {
+            LinkInfo::Kind(InfoKind::MacVlan) => kind = Kind::Macvlan,
+            LinkInfo::Kind(InfoKind::Bridge) => kind = Kind::Bridge,
+            LinkInfo::Data(InfoData::Vlan(parts)) => {
+                let id = parts.iter().find_map(|part| match part {
+                    InfoVlan::Id(id) => Some(*id),
+                    _ => None,
+                });
+                kind = Kind::Vlan(id.unwrap_or(0));
+            }
+            LinkInfo::Data(InfoData::Bond(parts)) => {
+                let mode = parts.iter().find_map(|part| match part {
+                    InfoBond::Mode(mode) => Some((*mode).into()),
+                    _ => None,
+                });
+                kind = Kind::Bond(mode.unwrap_or(0));
+            }
+            _ => {}
+        }
+    }
+    kind
 }
 
 /// Waits for the next change of a link or address.

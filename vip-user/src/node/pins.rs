@@ -9,8 +9,8 @@ use std::{
 };
 use vip_common::{
     abi::{
-        ABI_VERSION, CLAIM_RING_BYTES, Claimant, FAST_IFINDEX, Fence, HostAddr, Identity, Iface, Ip,
-        MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
+        ABI_VERSION, CLAIM_RING_BYTES, Claimant, FAST_IFINDEX, Fence, Holder, HostAddr, Identity,
+        Iface, Ip, MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
     },
     counter::Counter,
 };
@@ -21,7 +21,7 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// What a pinned map must look like: name, type, key bytes, value bytes, entries.
 type Geometry = (&'static str, MapType, usize, usize, u32);
 
-const GEOMETRY: [Geometry; 11] = [
+const GEOMETRY: [Geometry; 12] = [
     ("VIPS", MapType::Hash, size_of::<Ip>(), size_of::<Vip>(), MAX_VIPS),
     ("FENCES", MapType::Array, 4, size_of::<Fence>(), MAX_SLOTS),
     ("IFACES", MapType::Hash, size_of::<Port>(), size_of::<Iface>(), MAX_IFACES),
@@ -29,6 +29,7 @@ const GEOMETRY: [Geometry; 11] = [
     ("COUNTERS", MapType::PerCpuArray, 4, 8, Counter::ALL.len() as u32),
     ("CLAIMS", MapType::RingBuf, 0, 0, CLAIM_RING_BYTES),
     ("CLAIM_SEEN", MapType::LruHash, size_of::<Claimant>(), 8, 1024),
+    ("HOLDERS", MapType::Array, 4, size_of::<Holder>(), MAX_SLOTS),
     ("TENURES", MapType::Array, 4, size_of::<TenureRecord>(), MAX_SLOTS),
     ("IDENTITY", MapType::Array, 4, size_of::<Identity>(), 1),
     ("ADDRS", MapType::Hash, size_of::<HostAddr>(), 4, MAX_ADDRS),
@@ -71,6 +72,16 @@ impl LinkKind {
             Self::Guard => "guard",
             Self::ClsactIngress => "clsact-tc",
             Self::ClsactGuard => "clsact-guard",
+        }
+    }
+
+    /// The way in which it answers, in words.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Native => "by native XDP",
+            Self::Generic => "by generic XDP",
+            Self::TcIngress | Self::ClsactIngress => "at TC ingress",
+            Self::Guard | Self::ClsactGuard => "not at all",
         }
     }
 

@@ -70,6 +70,14 @@ pub enum AttachError {
         /// Why.
         why: String,
     },
+    /// None of the hooks that are allowed takes the program.
+    #[error("nothing can answer on interface {interface}: {why}")]
+    NoHook {
+        /// The interface.
+        interface: String,
+        /// Why, for each hook.
+        why: String,
+    },
     /// Another program runs before the guard and could send frames around it.
     #[error("the egress guard is not the first program on {interface}: the interface is unguarded")]
     NotFirst {
@@ -103,9 +111,11 @@ pub struct Programs {
 
 impl Programs {
     /// Loads the object, with every map pinned (or taken from its pin), and all programs.
-    pub fn load(pins: &Pins, log_level: u8) -> Result<Self> {
+    pub fn load(pins: &Pins, log_level: u8, drop_on_loss: bool) -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        let drop_on_loss = u8::from(drop_on_loss);
         loader.override_global("AYA_LOG_LEVEL", &log_level, true);
+        loader.override_global("DROP_ON_LOSS", &drop_on_loss, true);
         for name in Pins::map_names() {
             loader.map_pin_path(name, pins.map(name));
         }

@@ -58,7 +58,12 @@ fn outcomes(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
             (Outcome::ClaimSent, _) => claims.push((vec![("by", "this_node".to_owned())], counter)),
             (Outcome::ForeignClaim, _) => claims.push((vec![("by", "others".to_owned())], counter)),
             (Outcome::ClaimEventLost, _) => {}
-            (_, kind) => {
+            (outcome, kind) => {
+                let (kind, reason) = match outcome {
+                    Outcome::TrafficDropped => ("traffic", "not_held"),
+                    Outcome::ForeignClaimDropped => ("foreign_claim", "contradicts_lease"),
+                    _ => (kind, reason),
+                };
                 let labels = vec![("kind", kind.to_owned()), ("reason", reason.to_owned())];
                 suppressed.push((labels, counter));
             }

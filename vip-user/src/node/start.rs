@@ -10,12 +10,16 @@ use super::{
     sysctl::{self, SYSCTLS},
 };
 use crate::{
-    config::Config,
+    config::{Config, OnLoss},
     model::{election::Slot, time::BootNs},
 };
 use bytemuck::Zeroable as _;
-use std::{fs, io, net::IpAddr};
-use vip_common::abi::{ABI_VERSION, Identity, Ip, Vip};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs, io,
+    net::IpAddr,
+};
+use vip_common::abi::{ABI_VERSION, Identity, Ip, MAX_SLOTS, Vip};
 
 /// Why the host cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,24 +44,6 @@ pub enum StartError {
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// A configured interface does not exist.
-    #[error("configuration field `{field}`: interface {name} does not exist; this host has {known}")]
-    NoInterface {
-        /// The field.
-        field: &'static str,
-        /// The value.
-        name: String,
-        /// What there is.
-        known: String,
-    },
-    /// An interface has no MAC address.
-    #[error("configuration field `{field}`: interface {name} is not an Ethernet device")]
-    NoMac {
-        /// The field.
-        field: &'static str,
-        /// The value.
-        name: String,
     },
     /// A VIP that must not be one.
     #[error("configuration field `vips`: {vip} cannot be used: it is {what}")]
@@ -91,7 +77,13 @@ pub struct Started {
     pub kernel: Kernel,
     /// Changes of links and addresses.
     pub changes: Changes,
-    /// The slot of the Lease.
+    /// What was found of each Lease, in the order of [`Config::groups`].
+    pub leases: Vec<Found>,
+}
+
+/// What the maps know of a Lease.
+pub struct Found {
+    /// Its slot.
     pub slot: u32,
     /// The highest generation that the slot has had.
     pub generation: u64,
@@ -103,20 +95,11 @@ pub struct Started {
 pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
     pins.check_bpffs()?;
     pins.check_geometry()?;
-    let links = netlink.links().await?;
-    let known: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
-    for (field, names) in [("interfaces", &config.interfaces), ("guard", &config.guard)] {
-        for name in names {
-            let Some(link) = links.iter().find(|link| link.name == *name) else {
-                let known = known.join(", ");
-                return Err(StartError::NoInterface { field, name: name.clone(), known });
-            };
-            if link.mac.is_none() {
-                return Err(StartError::NoMac { field, name: name.clone() });
-            }
-            for gateway in netlink.gateways(link.ifindex).await? {
-                refuse_vip(config, gateway, || format!("the default gateway on {name}"))?;
-            }
+    // An interface that is not there yet is no error: it may come, and until then others serve.
+    let links = netlink.devices().await?;
+    for link in &links {
+        for gateway in netlink.gateways(link.ifindex).await? {
+            refuse_vip(config, gateway, || format!("the default gateway on {}", link.name))?;
         }
     }
     for (address, prefix, ifindex) in netlink.subnets().await? {
@@ -140,8 +123,8 @@ pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<()
 }
 
 fn refuse_vip(config: &Config, ip: IpAddr, what: impl Fn() -> String) -> Result<(), StartError> {
-    match config.vips.iter().find(|vip| **vip == ip) {
-        Some(vip) => Err(StartError::Vip { vip: *vip, what: what() }),
+    match config.vips.iter().find(|vip| vip.address == ip) {
+        Some(vip) => Err(StartError::Vip { vip: vip.address, what: what() }),
         None => Ok(()),
     }
 }
@@ -183,7 +166,7 @@ pub fn start(
     }
     let fresh = !pins.exist();
     pins.create()?;
-    let programs = match Programs::load(pins, config.kernel_log_level) {
+    let programs = match Programs::load(pins, config.kernel_log_level, config.on_loss == OnLoss::Drop) {
         Ok(programs) => programs,
         Err(error) => {
             // A refused start leaves nothing behind; what an earlier one has left is kept.
@@ -215,13 +198,37 @@ pub fn start(
         carry::give_up(other)?;
         carry::move_links(other, pins)?;
     }
-    let (slot, record) = find_slot(&mut maps, &config.lease.namespace, &config.lease.name)?;
-    if damaged {
-        // The programs that are about to run know the new map only, and an empty one guards nothing.
-        for vip in &config.vips {
-            maps.publish(Ip::from(*vip), Vip::new(slot, 0, 0, u64::MAX))?;
+    let groups = config.groups();
+    let names: Vec<&str> = groups.iter().map(|group| group.lease.as_str()).collect();
+    let slots = find_slots(&mut maps, &config.lease.namespace, &names)?;
+    let mut leases = Vec::new();
+    for (group, (slot, record)) in groups.iter().zip(slots) {
+        if damaged {
+            // The programs that are about to run know the new map only, and an empty one guards nothing.
+            for vip in &group.vips {
+                maps.publish(Ip::from(*vip), Vip::new(slot, 0, 0, u64::MAX))?;
+            }
         }
+        leases.push(adopt(&mut maps, slot, record, node, boot_id)?);
     }
+    let slots = leases.iter().map(|found| found.slot).zip(&groups);
+    let names = slots
+        .map(|(slot, group)| (slot, (config.lease.namespace.clone(), group.lease.clone())))
+        .collect();
+    let kernel = Kernel::new(config, maps, programs, netlink, others, names)
+        .map_err(|source| StartError::Host { what: "announce", source })?;
+    Ok(Started { kernel, changes, leases })
+}
+
+/// What a slot's tenure is worth: one of this boot and node, whose fence was raised for it, goes on. Any
+/// other is silenced.
+fn adopt(
+    maps: &mut Maps,
+    slot: u32,
+    record: Option<SlotRecord>,
+    node: &str,
+    boot_id: &str,
+) -> Result<Found, StartError> {
     let fence = maps.fence(slot)?;
     let generation = fence.generation.max(record.as_ref().map_or(0, |record| record.generation));
     let backed = record
@@ -235,9 +242,7 @@ pub fn start(
     if backed.is_none() && fence.deadline_ns != 0 {
         maps.set_deadline(slot, BootNs(0))?;
     }
-    let kernel = Kernel::new(config, maps, programs, netlink, others)
-        .map_err(|source| StartError::Host { what: "announce", source })?;
-    Ok(Started { kernel, changes, slot, generation, backed })
+    Ok(Found { slot, generation, backed })
 }
 
 fn check_identity(pins: &Pins, ours: &Identity, found: &Identity) -> Result<(), StartError> {
@@ -292,26 +297,28 @@ fn claim_directory(maps: &mut Maps, mut identity: Identity) -> Result<(), StartE
     Ok(maps.set_identity(identity)?)
 }
 
-/// The slot that belongs to this Lease, else a free one. Slots of Leases that are not configured any
-/// more are silenced.
-fn find_slot(
+/// The slots that belong to these Leases, free ones where there is none. Slots of Leases that are not
+/// configured any more are silenced.
+fn find_slots(
     maps: &mut Maps,
     namespace: &str,
-    name: &str,
-) -> Result<(u32, Option<SlotRecord>), StartError> {
-    let (mut ours, mut free) = (None, None);
+    names: &[&str],
+) -> Result<Vec<(u32, Option<SlotRecord>)>, StartError> {
+    let (mut found, mut free) = (BTreeMap::new(), VecDeque::new());
     for slot in 0..maps.slots() {
-        match maps.slot(slot)? {
-            Some(record) if record.namespace == namespace && record.name == name => {
-                ours = Some((slot, Some(record)));
-            }
-            Some(_) => {
-                if maps.fence(slot)?.deadline_ns != 0 {
-                    maps.set_deadline(slot, BootNs(0))?;
-                }
-            }
-            None => free = free.or(Some((slot, None))),
+        let Some(record) = maps.slot(slot)? else {
+            free.push_back(slot);
+            continue;
+        };
+        if record.namespace == namespace && names.contains(&record.name.as_str()) {
+            found.insert(record.name.clone(), (slot, Some(record)));
+        } else if maps.fence(slot)?.deadline_ns != 0 {
+            maps.set_deadline(slot, BootNs(0))?;
         }
     }
-    ours.or(free).ok_or(StartError::NoSlot(maps.slots()))
+    let mut slot_of = |name: &&str| {
+        let fresh = || Some((free.pop_front()?, None));
+        found.remove(*name).or_else(fresh).ok_or(StartError::NoSlot(MAX_SLOTS))
+    };
+    names.iter().map(&mut slot_of).collect()
 }

@@ -8,9 +8,11 @@ use std::{
     net::IpAddr,
     ops::Range,
 };
+use vip_common::abi::Port;
 use vip_user::model::{
-    desired::{Link, Placement, VipSpec, desired},
+    desired::{Link, LinkRole, Placement, VipSpec, desired},
     election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
+    fitness::{Fitness, Offer},
     plan::{Action, plan},
     record::{LeaseWrite, Record, Version},
     time::{BootNs, Now},
@@ -66,6 +68,7 @@ enum Happening {
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
     Ask(usize, u64),
+    Offered(Version, Offer),
     Mishap,
 }
 
@@ -186,6 +189,11 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Mishap => self.mishap(),
+            Happening::Offered(base, offer) => {
+                if self.lease.as_ref().is_some_and(|lease| lease.version == base) {
+                    self.edit(|lease| lease.offer = Some(offer));
+                }
+            }
             Happening::Arrive(node, process, write) => self.arrive(node, process, write),
             Happening::Ask(node, process) => {
                 let seen = self.lease.clone();
@@ -288,6 +296,11 @@ impl World {
                 }
             }
             Effect::Read => self.ask(index),
+            Effect::Offer(base, offer) => {
+                if let Some(delay) = self.delay() {
+                    self.push(self.now + delay, Happening::Offered(base, offer));
+                }
+            }
             Effect::ProbeAddresses | Effect::Notice(_) => {}
         }
     }
@@ -296,11 +309,12 @@ impl World {
     fn reconcile(&mut self, index: usize) {
         let now = self.clock(index).boot;
         let node = &mut self.nodes[index];
-        let elections = BTreeMap::from([(0, node.election.clone())]);
-        let timings = BTreeMap::from([(0, timing())]);
-        let specs = [VipSpec { ip: IpAddr::from(vip()), slot: 0 }];
-        let links = [Link { ifindex: 2, bit: 0, answer: true, mac: [2; 6], up: true }];
-        let want = desired(now, &elections, &timings, &specs, &links, Placement::Interface);
+        let elections = BTreeMap::from([(0, &node.election)]);
+        let specs = [VipSpec { ip: IpAddr::from(vip()), slot: 0, answer: 1, yielded: false }];
+        let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
+        let links =
+            [Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up: true, guarded: true }];
+        let want = desired(now, &elections, &timing(), &specs, &links, Placement::Interface);
         for action in plan(&want, &node.kernel.actual(now)).into_iter().rev() {
             if !matches!(action, Action::SetIface(..)) {
                 node.todo.push_front(Todo::Apply(action));
@@ -350,17 +364,7 @@ impl World {
                 },
                 |lease| lease.uid.clone(),
             );
-            let record = Record {
-                uid,
-                version: Version(self.version.to_string()),
-                holder: if write.release { String::new() } else { write.note.holder.clone() },
-                duration_s: write.duration_s,
-                transitions: write.note.transitions,
-                acquire_us: Some(write.note.acquire_us),
-                renew_us: Some(write.renew_us),
-                note: Some(write.note.clone()),
-                released: write.release.then(|| write.note.clone()),
-            };
+            let record = write.stored(uid, self.version);
             self.lease = Some(record.clone());
             self.tell_watchers();
             Written::Stored(record)
@@ -418,7 +422,7 @@ impl World {
 
     fn mishap(&mut self) {
         let node = self.rng.usize(0..self.nodes.len());
-        let kind = self.rng.u32(0..11);
+        let kind = self.rng.u32(0..13);
         self.note(|| format!("mishap {kind} (node {node})"));
         match kind {
             0 | 1 => self.restart(node, false),
@@ -443,6 +447,14 @@ impl World {
                 self.edit(|lease| lease.duration_s = duration_s);
             }
             9 => self.backup = self.lease.clone(),
+            // A link fails or comes back, seen at the next tick.
+            10 | 11 => {
+                let fitness = [Fitness::Able, Fitness::Doubtful, Fitness::Unable, Fitness::Barred];
+                let fitness = fitness[self.rng.usize(0..fitness.len())];
+                self.nodes[node].election.set_fitness(fitness, Vec::new());
+                let process = self.nodes[node].process;
+                self.push(self.now, Happening::Input(node, process, Input::Tick));
+            }
             _ => {
                 // etcd comes back from a backup: the content goes back, versions go on.
                 if let Some(old) = self.backup.clone() {

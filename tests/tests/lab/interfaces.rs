@@ -1,0 +1,364 @@
+//! Which interface answers, what a dead link moves, and what happens to interfaces while they are in use.
+
+use std::{thread::sleep, time::Duration};
+use vip_tests::{
+    faults::watched,
+    frames,
+    judge::{Claim, two_owner_ms},
+    kernel_run,
+    lab::{Lab, Options, VIP4, eventually, lan_mac, mac_text, node::Node},
+    netns::sh,
+    packet_socket::PacketSocket,
+};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Two nodes that reach the API over `eth0` and serve on `lan0`, with a lease that is long enough to tell
+/// a release from an expiry.
+fn two_links(extra: &str) -> (Lab, usize) {
+    let mut lab = Lab::new(&Options {
+        nodes: 2,
+        duration_s: 10,
+        interfaces: Some("[lan0]".into()),
+        lan: Some("lan0".into()),
+        extra: extra.into(),
+        ..Options::default()
+    })
+    .unwrap();
+    lab.nodes[0].start().unwrap();
+    let owner = lab.wait_for_owner(LONG).unwrap();
+    assert_eq!(owner, 0);
+    lab.nodes[1].start().unwrap();
+    let waits = |node: &Node| {
+        node.status().is_ok_and(|status| status["daemon"]["leases"][0]["state"] == "waiting")
+    };
+    assert!(eventually(LONG, || waits(&lab.nodes[1])), "{}", lab.nodes[1].log());
+    (lab, owner)
+}
+
+fn holder(lab: &Lab) -> String {
+    let lease = lab.api.lease("kube-system", "plndr-cp-lock").unwrap();
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+fn fitness(lab: &Lab) -> String {
+    let lease = lab.api.lease("kube-system", "plndr-cp-lock").unwrap();
+    lease["metadata"]["annotations"]["xvip.io/fitness"].as_str().unwrap_or_default().to_owned()
+}
+
+fn set_link(lab: &Lab, node: usize, up: bool) {
+    let state = if up { "up" } else { "down" };
+    lab.bridge.ip(&format!("link set n{}lan0 {state}", node + 1)).unwrap();
+}
+
+fn by(claims: &[Claim], node: usize) -> usize {
+    claims.iter().filter(|claim| claim.node == node).count()
+}
+
+#[test]
+fn a_dead_link_moves_the_vip_while_the_api_is_reached_over_another() {
+    let (mut lab, owner) = two_links("");
+    let recording = watched(&mut lab, |lab| {
+        set_link(lab, owner, false);
+        anyhow::ensure!(eventually(LONG, || lab.nodes[1].owns()), "{}", lab.nodes[0].log());
+        sleep(Duration::from_secs(1));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(two_owner_ms(&recording.claims), 0.0);
+    assert!(by(&recording.claims, 1) > 0);
+    let log = lab.nodes[owner].log();
+    assert!(log.contains("giving way") && log.contains("leadership released"), "{log}");
+    // The link comes back: nothing moves.
+    set_link(&lab, owner, true);
+    sleep(Duration::from_secs(5));
+    assert!(lab.nodes[1].owns() && !lab.nodes[0].owns());
+    assert_eq!(fitness(&lab), "able");
+}
+
+#[test]
+fn with_no_other_link_up_the_owner_stays_and_serves_when_it_is_back() {
+    let (lab, owner) = two_links("");
+    set_link(&lab, 1, false);
+    sleep(Duration::from_millis(300));
+    set_link(&lab, owner, false);
+    assert!(eventually(LONG, || fitness(&lab) == "unable"), "{}", lab.nodes[0].log());
+    sleep(Duration::from_secs(2));
+    assert_eq!(holder(&lab), "node1", "{}", lab.nodes[0].log());
+    set_link(&lab, owner, true);
+    let answers = || Node::probe(&lab.asker, &["192.0.2.10"]).unwrap().1 == 0;
+    assert!(eventually(LONG, answers), "{}", lab.nodes[0].log());
+    assert_eq!(holder(&lab), "node1");
+}
+
+#[test]
+fn a_flapping_link_moves_the_vip_once() {
+    let (mut lab, owner) = two_links("");
+    let before = lab.api.lease("kube-system", "plndr-cp-lock").unwrap();
+    let recording = watched(&mut lab, |lab| {
+        for _ in 0..20 {
+            for up in [false, true] {
+                set_link(lab, owner, up);
+                sleep(Duration::from_millis(100));
+            }
+        }
+        sleep(Duration::from_secs(2));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(two_owner_ms(&recording.claims), 0.0);
+    let after = lab.api.lease("kube-system", "plndr-cp-lock").unwrap();
+    let moves = after["spec"]["leaseTransitions"].as_i64().unwrap()
+        - before["spec"]["leaseTransitions"].as_i64().unwrap();
+    assert_eq!(moves, 1, "{}\n{}", lab.nodes[0].log(), lab.nodes[1].log());
+    assert!(lab.nodes[1].owns());
+}
+
+#[test]
+fn a_node_without_the_interface_is_no_candidate_while_another_is() {
+    let mut lab = Lab::new(&Options {
+        nodes: 2,
+        interfaces: Some("[lan0]".into()),
+        lan: Some("lan0".into()),
+        ..Options::default()
+    })
+    .unwrap();
+    lab.nodes[0].ns.ip("link del lan0").unwrap();
+    lab.nodes[0].start().unwrap();
+    let told = || {
+        let status = lab.nodes[0].status().unwrap_or_default();
+        let problem = &status["daemon"]["problems"]["selection lan0"];
+        problem.as_str().is_some_and(|why| why.contains("does not exist; this host has"))
+    };
+    assert!(eventually(LONG, told), "{}", lab.nodes[0].log());
+    lab.nodes[1].start().unwrap();
+    assert_eq!(lab.wait_for_owner(LONG).unwrap(), 1);
+    // It appears at last, and is guarded and a candidate.
+    let (node, bridge) = (&lab.nodes[0].ns, &lab.bridge);
+    let mac = mac_text(lan_mac(0, 7));
+    bridge
+        .ip(&format!("link add again type veth peer name lan0 address {mac} netns {}", node.name()))
+        .unwrap();
+    bridge.ip("link set again master br0 up").unwrap();
+    node.ip("link set lan0 up").unwrap();
+    let ready = || {
+        let status = lab.nodes[0].status().unwrap_or_default();
+        status["daemon"]["not_ready"].as_array().is_some_and(Vec::is_empty)
+    };
+    assert!(eventually(LONG, ready), "{}", lab.nodes[0].log());
+}
+
+/// The rules, end to end: `auto` takes the interface whose subnet contains the VIP, the other one is
+/// guarded, a veth of a container is left alone.
+#[test]
+fn auto_chooses_by_subnet_and_guards_the_rest() {
+    let mut lab = Lab::new(&Options {
+        nodes: 1,
+        interfaces: None,
+        lan: Some("lan0".into()),
+        ..Options::default()
+    })
+    .unwrap();
+    lab.nodes[0].ns.ip("link add veth0 type veth peer name veth1").unwrap();
+    lab.start().unwrap();
+    lab.wait_for_owner(LONG).unwrap();
+    let status = lab.nodes[0].status().unwrap();
+    let interfaces = status["interfaces"].as_array().unwrap();
+    let of = |name: &str| interfaces.iter().find(|interface| interface["name"] == name);
+    assert_eq!(of("eth0").unwrap()["answers_by"], "native");
+    assert!(of("lan0").unwrap()["answers_by"].is_null() && of("lan0").unwrap()["guarded"] == true);
+    assert!(of("veth0").is_none() && of("veth1").is_none(), "{status}");
+}
+
+#[test]
+fn a_new_interface_is_guarded_as_soon_as_it_appears() {
+    let mut lab = Lab::new(&Options { nodes: 2, ..Options::default() }).unwrap();
+    lab.start().unwrap();
+    let owner = lab.wait_for_owner(LONG).unwrap();
+    let standby = 1 - owner;
+    lab.add_interface(standby, "eth9", 9).unwrap();
+    let guarded = || {
+        let status = lab.nodes[standby].status().unwrap_or_default();
+        let found = status["interfaces"].as_array().cloned().unwrap_or_default();
+        found.iter().any(|interface| interface["name"] == "eth9" && interface["guarded"] == true)
+    };
+    assert!(eventually(LONG, guarded), "{}", lab.nodes[standby].log());
+    let recording = watched(&mut lab, |lab| {
+        let node = &lab.nodes[standby];
+        node.ns.ip("addr add 192.0.2.10/32 dev eth9")?;
+        node.ns.ip("addr add 2001:db8::10/128 dev eth9")?;
+        let mut arping = node.ns.command("arping");
+        let _ = arping.args("-U -c 3 -w 2 -I eth9 192.0.2.10".split(' ')).output()?;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(by(&recording.claims, standby), 0, "claims left over the new interface");
+    assert!(by(&recording.claims, owner) > 0);
+}
+
+/// Whatever is done to the interface of an owner, claims are right afterwards: the guard stands, and the
+/// VIP is answered with the MAC address that the interface has.
+#[test]
+fn an_interface_that_changes_in_use_is_followed() {
+    let mut lab = Lab::new(&Options {
+        nodes: 1,
+        interfaces: Some("['eth0', 'wan*']".into()),
+        ..Options::default()
+    })
+    .unwrap();
+    lab.start().unwrap();
+    lab.wait_for_owner(LONG).unwrap();
+    let answered_with = |mac: &str| {
+        let (text, code) =
+            Node::probe(&lab.asker, &["192.0.2.10", "2001:db8::10", "--wait", "300"]).unwrap();
+        code == 0 && text.matches(mac).count() == 2
+    };
+    let node = &lab.nodes[0];
+    let guarded = |name: &str| {
+        let status = node.status().unwrap_or_default();
+        let found = status["interfaces"].as_array().cloned().unwrap_or_default();
+        found.len() == 1 && found[0]["name"] == name && found[0]["guarded"] == true
+    };
+    let first = mac_text(node.mac);
+    assert!(eventually(LONG, || answered_with(&first)));
+    node.ns.ip("link set eth0 mtu 1400").unwrap();
+    node.ns.ip("link set eth0 address 02:00:00:00:09:09").unwrap();
+    assert!(eventually(LONG, || answered_with("02:00:00:00:09:09")), "{}", node.log());
+    // Renamed: the programs stay, the pins follow.
+    for command in [
+        "link set eth0 down",
+        "link set eth0 name wan0",
+        "link set wan0 up",
+        "addr add 2001:db8::11/64 dev wan0 nodad",
+    ] {
+        // IPv6 addresses go with the link, and the API is reached by IPv4.
+        let _ = node.ns.ip(command);
+    }
+    assert!(
+        eventually(LONG, || guarded("wan0") && answered_with("02:00:00:00:09:09")),
+        "{}",
+        node.log()
+    );
+    assert!(node.log().contains("renamed"), "{}", node.log());
+    // Moved away: nothing of ours stays on it, and it does not answer there.
+    let elsewhere = vip_tests::netns::NetNs::new(&format!("{}-x", node.ns.name())).unwrap();
+    node.ns.ip(&format!("link set wan0 netns {}", elsewhere.name())).unwrap();
+    let links = || sh(&format!("find {} -name 'link:*'", lab.dir().join("bpf").display())).unwrap();
+    assert!(eventually(LONG, || links().trim().is_empty()), "{}", links());
+    elsewhere.ip("link set wan0 up").unwrap();
+    let shown = elsewhere.ip("-d link show wan0").unwrap();
+    assert!(!shown.contains("xdp"), "{shown}");
+    assert_eq!(Node::probe(&lab.asker, &["192.0.2.10"]).unwrap().1, 1);
+}
+
+/// A port of a bridge is not ours to touch; the bridge is.
+#[test]
+fn an_interface_that_becomes_a_port_is_left_and_the_bridge_answers() {
+    let mut lab = Lab::new(&Options {
+        nodes: 1,
+        interfaces: Some("['eth*', 'bri*']".into()),
+        ..Options::default()
+    })
+    .unwrap();
+    lab.start().unwrap();
+    lab.wait_for_owner(LONG).unwrap();
+    let node = &lab.nodes[0];
+    for command in [
+        "link add bri0 type bridge forward_delay 0",
+        "link set eth0 master bri0",
+        "link set bri0 up",
+        "addr flush dev eth0",
+        "addr add 192.0.2.11/24 dev bri0",
+        "addr add 2001:db8::11/64 dev bri0 nodad",
+    ] {
+        node.ns.ip(command).unwrap();
+    }
+    // A guest behind the bridge with an address of its own.
+    let guest = vip_tests::netns::NetNs::new(&format!("{}-g", node.ns.name())).unwrap();
+    node.ns.ip(&format!("link add tap0 type veth peer name eth0 netns {}", guest.name())).unwrap();
+    node.ns.ip("link set tap0 master bri0 up").unwrap();
+    guest.ip("link set eth0 up").unwrap();
+    guest.ip("addr add 192.0.2.77/24 dev eth0").unwrap();
+    let alone = || {
+        let status = node.status().unwrap_or_default();
+        let found = status["interfaces"].as_array().cloned().unwrap_or_default();
+        found.len() == 1 && found[0]["name"] == "bri0" && !found[0]["answers_by"].is_null()
+    };
+    assert!(eventually(LONG, alone), "{}\n{}", node.status().unwrap(), node.log());
+    let one = || {
+        let asked = ["192.0.2.10", "2001:db8::10", "192.0.2.77"];
+        Node::probe(&lab.asker, &asked).unwrap().1 == 0
+    };
+    assert!(eventually(LONG, one), "{}", node.log());
+    let (text, _) = Node::probe(&guest, &["192.0.2.10"]).unwrap();
+    assert!(text.contains("one owner"), "the guest asks too: {text}");
+}
+
+/// A chain as Cilium makes it: what another program lets through, and what ours lets through, reaches
+/// the next one.
+#[test]
+fn programs_before_and_after_the_guard_still_see_the_traffic() {
+    let (lab, owner) = {
+        let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
+        lab.start().unwrap();
+        let owner = lab.wait_for_owner(LONG).unwrap();
+        (lab, owner)
+    };
+    let node = &lab.nodes[owner];
+    let after = kernel_run::Chained::behind(&node.ns, "eth0", [192, 0, 2, 55]).unwrap();
+    sleep(Duration::from_secs(1));
+    let status = node.status().unwrap();
+    assert_eq!(status["interfaces"][0]["guarded"], true, "{status}");
+    assert!(status["daemon"]["problems"].as_object().unwrap().is_empty(), "{status}");
+    // An address that only the later program knows: its counter moves, so it was reached.
+    let mac = node.mac;
+    let claim = move || {
+        PacketSocket::open("eth0").unwrap().send(&frames::arp_request(mac, [192, 0, 2, 55], VIP4))
+    };
+    let _ = node.ns.run(claim).unwrap();
+    assert!(eventually(LONG, || after.claims_seen().unwrap() > 0));
+    assert!(node.owns());
+}
+
+#[test]
+fn labels_decide_which_nodes_may_hold() {
+    let mut lab =
+        Lab::new(&Options { extra: "nodes: {role: edge}\n".into(), ..Options::default() }).unwrap();
+    lab.api.set_labels("node2", &[("role", "edge")]);
+    lab.start().unwrap();
+    assert_eq!(lab.wait_for_owner(LONG).unwrap(), 1);
+    // The label moves, and the VIP after it.
+    lab.api.set_labels("node3", &[("role", "edge")]);
+    lab.api.set_labels("node2", &[]);
+    assert!(eventually(LONG, || lab.nodes[2].owns()), "{}\n{}", lab.nodes[1].log(), lab.nodes[2].log());
+    // And with no node left the owner stays.
+    lab.api.set_labels("node3", &[]);
+    sleep(Duration::from_secs(4));
+    assert!(lab.nodes[2].owns(), "{}", lab.nodes[2].log());
+}
+
+#[test]
+fn a_lan_that_is_away_moves_the_vip_only_to_a_node_that_sees_it() {
+    let (mut lab, owner) = two_links("lan_check: {peers: [192.0.2.200], every_ms: 300}\n");
+    // The link has no address of its own; the question is asked without one.
+    sleep(Duration::from_secs(2));
+    assert_eq!(fitness(&lab), "able", "{}", lab.nodes[0].log());
+    // A wrong VLAN for both: the carrier stays, the frames go nowhere. Nobody is better.
+    let detach = |lab: &Lab, node: usize| {
+        lab.bridge.ip(&format!("link set n{}lan0 nomaster", node + 1)).unwrap();
+    };
+    detach(&lab, 1);
+    sleep(Duration::from_secs(3));
+    detach(&lab, owner);
+    assert!(eventually(LONG, || fitness(&lab) == "doubtful"), "{}", lab.nodes[0].log());
+    sleep(Duration::from_secs(2));
+    assert_eq!(holder(&lab), "node1");
+    // The other one sees the LAN again.
+    let recording = watched(&mut lab, |lab| {
+        lab.bridge.ip("link set n2lan0 master br0")?;
+        anyhow::ensure!(eventually(LONG, || lab.nodes[1].owns()), "{}", lab.nodes[1].log());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(two_owner_ms(&recording.claims), 0.0);
+}

@@ -1,0 +1,119 @@
+//! The VIPs of a configuration, and which Lease guards which.
+
+use super::Config;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+/// A VIP: an address, or an address with settings of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipConfig {
+    /// The address.
+    pub address: IpAddr,
+    /// Where it is answered, instead of the global `interfaces`.
+    pub interfaces: Option<Vec<String>>,
+    /// The labels of the nodes that may hold it, instead of the global `nodes`.
+    pub nodes: Option<BTreeMap<String, String>>,
+    /// The name of its Lease, instead of `lease.name`.
+    pub lease: Option<String>,
+}
+
+/// The long form, as it is written.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Long {
+    address: IpAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interfaces: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nodes: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<String>,
+}
+
+/// VIPs that the same nodes may hold on the same interfaces, and so share a Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The name of the Lease.
+    pub lease: String,
+    /// The VIPs.
+    pub vips: Vec<IpAddr>,
+    /// The labels of the nodes that may hold them.
+    pub nodes: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// The VIPs by the Lease that guards them. The Lease is named, never computed from settings: a file
+    /// that is edited on one node after the other must not give one VIP two Leases.
+    pub fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for vip in &self.vips {
+            let name = vip.lease.as_ref().unwrap_or(&self.lease.name);
+            match groups.iter_mut().find(|group| group.lease == *name) {
+                Some(group) => group.vips.push(vip.address),
+                None => groups.push(Group {
+                    lease: name.clone(),
+                    vips: vec![vip.address],
+                    nodes: self.nodes_of(vip).clone(),
+                }),
+            }
+        }
+        groups
+    }
+
+    /// The labels of the nodes that may hold a VIP.
+    pub fn nodes_of<'a>(&'a self, vip: &'a VipConfig) -> &'a BTreeMap<String, String> {
+        vip.nodes.as_ref().unwrap_or(&self.nodes)
+    }
+
+    /// The addresses.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.vips.iter().map(|vip| vip.address).collect()
+    }
+}
+
+impl From<IpAddr> for VipConfig {
+    fn from(address: IpAddr) -> Self {
+        Self { address, interfaces: None, nodes: None, lease: None }
+    }
+}
+
+impl Serialize for VipConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { address, interfaces, nodes, lease } = self.clone();
+        if *self == Self::from(address) {
+            return address.serialize(serializer);
+        }
+        Long { address, interfaces, nodes, lease }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for VipConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = VipConfig;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter
+                    .write_str("an IP address, or {address: …, interfaces: […], nodes: {…}, lease: …}")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<VipConfig, E> {
+                let address: IpAddr = text
+                    .parse()
+                    .map_err(|_| E::custom(format!("invalid IP address syntax in `vips`: {text:?}")))?;
+                Ok(address.into())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<VipConfig, A::Error> {
+                let Long { address, interfaces, nodes, lease } =
+                    Long::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(VipConfig { address, interfaces, nodes, lease })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}

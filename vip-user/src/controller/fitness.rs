@@ -1,0 +1,84 @@
+//! How well this node could serve, from everything that is known about the host and the LAN.
+
+use super::Controller;
+use crate::{
+    model::{
+        election::{Input, State},
+        fitness::{Fitness, Offer},
+        record::Version,
+        time::BootNs,
+    },
+    node::{clock, dataplane::Dataplane},
+};
+use std::collections::BTreeMap;
+
+impl<D: Dataplane> Controller<D> {
+    /// Weighs every Lease anew, and lets those elections that are touched by it go on.
+    pub(super) async fn weigh(&mut self) {
+        for slot in self.update_fitness() {
+            Box::pin(self.step(slot, Input::Tick)).await;
+        }
+    }
+
+    /// Sets the fitness of every election; returns the slots where it has changed.
+    pub(super) fn update_fitness(&mut self) -> Vec<u32> {
+        let now = clock::boot();
+        let mut changed = Vec::new();
+        let mut weak = BTreeMap::new();
+        for setup in &self.setup.leases {
+            let Some(leased) = self.leases.get_mut(&setup.slot) else { continue };
+            let lacks = setup.nodes.iter().find(|(key, value)| {
+                self.labels.as_ref().is_none_or(|labels| labels.get(*key) != Some(value))
+            });
+            let host = self.problems.contains_key("host") || self.problems.contains_key("no room");
+            let holds = matches!(leased.election.state(), State::Holding(_));
+            let links = leased.damper.fitness(now, holds);
+            let (fitness, why) = if let Some((key, value)) = lacks {
+                (Fitness::Barred, Some(format!("this node lacks the label {key}={value}")))
+            } else if host || self.links_stale {
+                (Fitness::Unable, Some("the host is not as it should be".into()))
+            } else if links == Fitness::Unable {
+                (Fitness::Unable, Some("no answering interface is up and guarded".into()))
+            } else if links == Fitness::Doubtful {
+                (Fitness::Doubtful, Some("the link has just come back".into()))
+            } else if leased.reach == Fitness::Doubtful {
+                (Fitness::Doubtful, Some("some VIPs have no interface that is up".into()))
+            } else if let Some(why) = &self.lan {
+                (Fitness::Doubtful, Some(why.clone()))
+            } else {
+                (Fitness::Able, None)
+            };
+            leased.weakness.clone_from(&why);
+            let lease = leased.api.full_name();
+            self.setup.metrics.fitness(&lease, fitness);
+            weak.insert(format!("fitness {lease}"), (fitness, why));
+            if leased.election.set_fitness(fitness, leased.macs.clone()) {
+                changed.push(setup.slot);
+            }
+        }
+        for (subject, (fitness, why)) in weak {
+            self.problem(&subject, why.map(|why| format!("{fitness}: {why}")));
+        }
+        changed
+    }
+
+    /// Shows the links to the dampers.
+    pub(super) fn watch_links(&mut self, now: BootNs) {
+        for leased in self.leases.values_mut() {
+            let usable = leased.reach < Fitness::Unable;
+            leased.damper.observe(now, usable, self.links.attached);
+        }
+        self.links.attached = false;
+    }
+
+    pub(super) fn offer(&self, slot: u32, base: Version, offer: Offer) {
+        let Some(leased) = self.leases.get(&slot) else { return };
+        tracing::info!(lease = %leased.api.full_name(), "offering to serve better than the holder does");
+        let api = leased.api.clone();
+        tokio::spawn(async move {
+            if let Some(error) = api.offer(base, &offer).await {
+                tracing::debug!(%error, "the offer was not written");
+            }
+        });
+    }
+}

@@ -1,0 +1,205 @@
+//! How well this node could serve the VIPs of a Lease. It orders candidates and moves a VIP away from
+//! a node that cannot serve; who *may* answer is decided by the Lease alone.
+
+use super::{
+    record::{Record, Tenure},
+    time::BootNs,
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
+
+/// How well a node could serve, best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fitness {
+    /// Everything is as it should be.
+    #[default]
+    Able,
+    /// It can answer, and something speaks against it: a link that has just come back, or a gateway
+    /// that does not answer.
+    Doubtful,
+    /// It cannot answer: the interface is missing, down or unguarded. The last choice.
+    Unable,
+    /// Its labels rule it out. It takes nothing, and keeps what it has until another node offers.
+    Barred,
+}
+
+impl fmt::Display for Fitness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Able => "able",
+            Self::Doubtful => "doubtful",
+            Self::Unable => "unable",
+            Self::Barred => "barred",
+        })
+    }
+}
+
+/// A candidate that could serve better than the holder says it can. It is written into the Lease as an
+/// annotation, by CAS, and changes nothing by itself: the holder gives the Lease up by itself, silence
+/// first, or goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Offer {
+    /// The candidate's node name.
+    pub node: String,
+    /// How well it could serve.
+    pub fitness: Fitness,
+    /// `leaseTransitions` of the tenure that it was offered to.
+    pub transitions: i64,
+    /// `acquireTime` of that tenure, microseconds since 1970.
+    pub acquire_us: i64,
+}
+
+impl Offer {
+    /// Whether the offer was made to this tenure.
+    pub fn is_for(&self, tenure: &Tenure) -> bool {
+        self.transitions == tenure.note.transitions && self.acquire_us == tenure.note.acquire_us
+    }
+}
+
+impl Record {
+    /// The offer that a node of this fitness should make, if any.
+    pub fn invites(&self, node: &str, fitness: Fitness) -> Option<Offer> {
+        let tenure = self.tenure()?;
+        let better = fitness < self.fitness && fitness < Fitness::Unable;
+        let standing = self.offer.as_ref().filter(|offer| offer.is_for(&tenure));
+        if !better || standing.is_some_and(|offer| offer.fitness <= fitness) {
+            return None;
+        }
+        let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
+        Some(Offer { node: node.into(), fitness, transitions, acquire_us })
+    }
+}
+
+/// A link that has come back is not trusted before it has been up for this long.
+const PROBATION: Duration = Duration::from_secs(3);
+/// Every further loss doubles the probation, up to this.
+const LONGEST_PROBATION: Duration = Duration::from_mins(1);
+/// Attaching a native program resets some NICs: a loss of carrier within this time is not link loss.
+const ATTACHING: Duration = Duration::from_secs(10);
+
+/// Damps a flapping link: a loss counts at once, a return only after a probation.
+#[derive(Clone, Debug, Default)]
+pub struct Damper {
+    usable: Option<bool>,
+    /// The present length of a probation.
+    probation: Duration,
+    /// When the last one ends.
+    until: BootNs,
+    /// Losses until then are of our own making.
+    excused: BootNs,
+    /// The present loss.
+    absent: Option<Absence>,
+}
+
+/// A link that was there and is away.
+#[derive(Clone, Copy, Debug)]
+struct Absence {
+    /// It is no loss of our own making, or has lasted too long for one.
+    counts: bool,
+}
+
+impl Damper {
+    /// Takes in whether the links can be used now, and whether a program was just attached to one.
+    pub fn observe(&mut self, now: BootNs, usable: bool, attached: bool) {
+        if attached {
+            self.excused = now.after(ATTACHING);
+        }
+        let excused = now < self.excused;
+        // A link that is not up yet at the start has not been lost.
+        if self.usable == Some(true) && !usable {
+            self.absent = Some(Absence { counts: false });
+        }
+        if let Some(absence) = &mut self.absent
+            && !usable
+            && !absence.counts
+            && !excused
+        {
+            absence.counts = true;
+            let quiet = now >= self.until.after(self.probation);
+            let longer = if quiet { PROBATION } else { (self.probation * 2).max(PROBATION) };
+            self.probation = longer.min(LONGEST_PROBATION);
+        }
+        if usable && self.absent.take().is_some_and(|absence| absence.counts) {
+            self.until = now.after(self.probation);
+        }
+        self.usable = Some(usable);
+    }
+
+    /// How well the links let this node serve. A holder whose link was away for a moment serves again as
+    /// well as ever; moving the VIP then would make one disturbance two. From the second loss on it is
+    /// in doubt like any other. A loss that its own attaching has caused, it sits out.
+    pub fn fitness(&self, now: BootNs, holds: bool) -> Fitness {
+        let first = self.probation <= PROBATION;
+        match self.usable {
+            Some(true) if now >= self.until || (holds && first) => Fitness::Able,
+            Some(true) => Fitness::Doubtful,
+            Some(false) if holds && self.absent.is_some_and(|absence| !absence.counts) => Fitness::Able,
+            Some(false) | None => Fitness::Unable,
+        }
+    }
+
+    /// When to look again, though nothing happens.
+    pub fn wake_at(&self, now: BootNs) -> Option<BootNs> {
+        [self.until, self.excused].into_iter().filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> BootNs {
+        BootNs((100_000 + ms) * 1_000_000)
+    }
+
+    #[test]
+    fn a_loss_counts_at_once_and_a_return_after_its_probation() {
+        let mut damper = Damper::default();
+        damper.observe(at(0), true, false);
+        assert_eq!(damper.fitness(at(0), false), Fitness::Able, "nothing speaks against a first sight");
+        damper.observe(at(10), false, false);
+        assert_eq!(damper.fitness(at(10), false), Fitness::Unable);
+        damper.observe(at(20), true, false);
+        assert_eq!(damper.fitness(at(20), false), Fitness::Doubtful);
+        assert_eq!(damper.fitness(at(20), true), Fitness::Able, "it costs a holder nothing");
+        assert_eq!(damper.wake_at(at(20)), Some(at(3_020)));
+        assert_eq!(damper.fitness(at(3_020), false), Fitness::Able);
+    }
+
+    #[test]
+    fn a_flapping_link_waits_longer_each_time() {
+        let mut damper = Damper::default();
+        let mut now = 0;
+        for _ in 0..20 {
+            damper.observe(at(now), true, false);
+            damper.observe(at(now + 50), false, false);
+            now += 100;
+        }
+        damper.observe(at(now), true, false);
+        assert_eq!(damper.fitness(at(now + 59_999), false), Fitness::Doubtful);
+        assert_eq!(damper.fitness(at(now + 59_999), true), Fitness::Doubtful, "a holder as well");
+        assert_eq!(damper.fitness(at(now + 60_000), false), Fitness::Able, "but not for ever");
+        // After a quiet time the first loss is a first one again.
+        damper.observe(at(now + 200_000), false, false);
+        damper.observe(at(now + 200_010), true, false);
+        assert_eq!(damper.fitness(at(now + 203_010), false), Fitness::Able);
+    }
+
+    #[test]
+    fn a_carrier_that_our_own_attach_takes_away_is_not_lost() {
+        let mut damper = Damper::default();
+        damper.observe(at(0), true, true);
+        damper.observe(at(1_000), false, false);
+        assert_eq!(damper.fitness(at(1_000), true), Fitness::Able, "a holder sits it out");
+        assert_eq!(damper.fitness(at(1_000), false), Fitness::Unable, "a candidate takes nothing now");
+        damper.observe(at(3_000), true, false);
+        assert_eq!(damper.fitness(at(3_000), false), Fitness::Able, "and its return is none either");
+        damper.observe(at(4_000), false, false);
+        damper.observe(at(10_000), false, false);
+        assert_eq!(damper.fitness(at(10_000), true), Fitness::Unable, "unless it stays away");
+        damper.observe(at(11_000), true, false);
+        assert_eq!(damper.fitness(at(11_000), false), Fitness::Doubtful);
+    }
+}

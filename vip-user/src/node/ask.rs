@@ -1,0 +1,204 @@
+//! Asking the LAN who answers for an address: ARP requests and neighbour solicitations from this host's
+//! own addresses, and the replies as they arrive.
+
+use super::{
+    announce::{Announcer, probe, question},
+    clock::{self, os_error},
+};
+use crate::model::{selection::Device, time::BootNs};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::Duration,
+};
+use tokio::io::unix::AsyncFd;
+use vip_common::wire::{
+    Arp, BROADCAST, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, NEIGHBOUR_ADVERTISEMENT,
+    NEXT_ICMPV6, Neighbour,
+};
+
+/// A reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whose address it tells.
+    pub ip: IpAddr,
+    /// The MAC address that it tells.
+    pub mac: [u8; 6],
+    /// The interface that it came in on.
+    pub ifindex: u32,
+    /// When it was taken in.
+    pub at: BootNs,
+}
+
+/// Asks, and hears what is answered on every interface.
+#[derive(Debug)]
+pub struct Asker {
+    sender: Announcer,
+    arp: AsyncFd<OwnedFd>,
+    nd: AsyncFd<OwnedFd>,
+}
+
+impl Asker {
+    /// Opens the sockets. Needs `CAP_NET_RAW`.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            sender: Announcer::open()?,
+            arp: listen(ETHERTYPE_ARP, &[])?,
+            nd: listen(ETHERTYPE_IPV6, &ADVERTISEMENTS)?,
+        })
+    }
+
+    /// Asks for an address on one interface, from an address of its own where it has one: some hosts
+    /// answer nobody outside of their subnet. Says whether anything could be sent.
+    pub fn ask(&self, device: &Device, ip: IpAddr) -> io::Result<bool> {
+        let Some(mac) = device.mac else { return Ok(false) };
+        let own = device.subnets.iter().map(|(address, _)| *address).find(|address| match address {
+            IpAddr::V4(_) => ip.is_ipv4(),
+            IpAddr::V6(v6) => ip.is_ipv6() && v6.is_unicast_link_local(),
+        });
+        let own = own.or_else(|| {
+            let mut all = device.subnets.iter().map(|(address, _)| *address);
+            all.find(|address| address.is_ipv4() == ip.is_ipv4() && *address != ip)
+        });
+        let frame = match (ip, own) {
+            (IpAddr::V4(_), Some(own)) => question(own, mac, (ip, BROADCAST)),
+            (IpAddr::V4(_), None) => probe(ip, mac, None),
+            (IpAddr::V6(_), Some(IpAddr::V6(own))) => probe(ip, mac, Some(own.octets())),
+            // A solicitation without a source is a claim, not a question.
+            (IpAddr::V6(_), _) => None,
+        };
+        let Some(frame) = frame else { return Ok(false) };
+        self.sender.send(device.ifindex, &frame)?;
+        Ok(true)
+    }
+
+    /// Everything that arrives until `limit` is over.
+    pub async fn hear(&self, limit: Duration) -> io::Result<Vec<Answer>> {
+        let end = tokio::time::Instant::now() + limit;
+        let mut answers = Vec::new();
+        loop {
+            let ready = tokio::select! {
+                ready = self.arp.readable() => ready,
+                ready = self.nd.readable() => ready,
+                () = tokio::time::sleep_until(end) => return Ok(answers),
+            };
+            let mut ready = ready?;
+            while let Some((frame, ifindex)) = receive(ready.get_inner())? {
+                answers.extend(answer(&frame, ifindex));
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// Classic BPF: only neighbour advertisements, so that a busy host's traffic stays in the kernel.
+const ADVERTISEMENTS: [libc::sock_filter; 6] = [
+    libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: ETH_LEN as u32 + 6 },
+    libc::sock_filter { code: 0x15, jt: 0, jf: 3, k: NEXT_ICMPV6 as u32 },
+    libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: (ETH_LEN + IP6_LEN) as u32 },
+    libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: NEIGHBOUR_ADVERTISEMENT as u32 },
+    libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX },
+    libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
+];
+
+fn listen(ethertype: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<OwnedFd>> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the call takes plain numbers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(os_error("cannot open a packet socket (CAP_NET_RAW is needed)"));
+    }
+    // SAFETY: the descriptor is fresh and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    if !filter.is_empty() {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the pointers are to live values of the given sizes; the kernel copies the filter.
+        let result = unsafe {
+            libc::setsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        };
+        if result < 0 {
+            return Err(os_error("cannot attach a socket filter"));
+        }
+    }
+    // SAFETY: an all-zero sockaddr_ll is valid.
+    let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    from.sll_family = libc::AF_PACKET as u16;
+    from.sll_protocol = ethertype.to_be();
+    // SAFETY: the pointer is to a live value of the given size.
+    let result = unsafe {
+        let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        libc::bind(fd, (&raw const from).cast(), size)
+    };
+    if result < 0 {
+        return Err(os_error("cannot listen on a packet socket"));
+    }
+    // SAFETY: an OwnedFd owns its descriptor, and returns the same one as long as it lives.
+    unsafe { AsyncFd::register(socket) }.map_err(|error| error.into_parts().1)
+}
+
+/// The next frame that was sent to this host alone: a reply to a question of ours. What is announced to
+/// everybody answers nothing, and in a handover would look like a second owner.
+fn receive(socket: &OwnedFd) -> io::Result<Option<(Vec<u8>, u32)>> {
+    loop {
+        let mut frame = vec![0; 256];
+        // SAFETY: an all-zero sockaddr_ll is valid.
+        let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the pointers are to live buffers of the given sizes.
+        let received = unsafe {
+            libc::recvfrom(
+                socket.as_raw_fd(),
+                frame.as_mut_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw mut from).cast(),
+                &raw mut size,
+            )
+        };
+        if received < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock => Ok(None),
+                // An interface that went down tells so once.
+                _ if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
+                _ => Err(error),
+            };
+        }
+        if from.sll_pkttype == libc::PACKET_HOST {
+            frame.truncate(received as usize);
+            return Ok(Some((frame, from.sll_ifindex.cast_unsigned())));
+        }
+    }
+}
+
+/// What a frame tells: the sender of any ARP message, the target of an advertisement.
+fn answer(frame: &[u8], ifindex: u32) -> Option<Answer> {
+    let at = clock::boot();
+    let source: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
+    let body = frame.get(ETH_LEN..)?;
+    let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+    if ethertype == ETHERTYPE_ARP {
+        let arp: Arp = bytemuck::pod_read_unaligned(body.get(..size_of::<Arp>())?);
+        let ip = IpAddr::from(Ipv4Addr::from(arp.spa));
+        return Some(Answer { ip, mac: arp.sha, ifindex, at });
+    }
+    let icmp = body.get(IP6_LEN..)?;
+    let message: Neighbour = bytemuck::pod_read_unaligned(icmp.get(..size_of::<Neighbour>())?);
+    if message.icmp_type != NEIGHBOUR_ADVERTISEMENT {
+        return None;
+    }
+    let option = icmp.get(size_of::<Neighbour>()..).unwrap_or_default();
+    let told = match option {
+        [2, 1, mac @ ..] => mac.get(..6).and_then(|mac| mac.try_into().ok()),
+        _ => None,
+    };
+    let ip = IpAddr::from(Ipv6Addr::from(message.target));
+    Some(Answer { ip, mac: told.unwrap_or(source), ifindex, at })
+}

@@ -1,0 +1,135 @@
+//! What one round of answers means.
+
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// One station that answered for a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Station {
+    /// The MAC address that it told.
+    pub mac: String,
+    /// The interface on which the answer came in.
+    pub interface: String,
+    /// The node, where the MAC address is known.
+    pub node: Option<String>,
+}
+
+impl Station {
+    /// Who it is, as far as that is known.
+    pub fn owner(&self) -> &str {
+        self.node.as_deref().unwrap_or(&self.mac)
+    }
+}
+
+/// How many owners a VIP has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owners {
+    /// One station answers.
+    One,
+    /// Nobody answers.
+    Nobody,
+    /// More than one station answers.
+    Two,
+}
+
+impl Owners {
+    /// The exit code of `xvip probe`.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::One => 0,
+            Self::Nobody => 1,
+            Self::Two => 2,
+        }
+    }
+}
+
+/// What was found out about one VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The VIP.
+    pub vip: IpAddr,
+    /// How many owners it has.
+    pub owners: Owners,
+    /// Who answered.
+    pub stations: BTreeSet<Station>,
+}
+
+impl Verdict {
+    /// Judges. Two answers on one segment are two owners, even if they come from one host: that is an
+    /// address that wanders between its interfaces. Different segments may see different MAC addresses
+    /// of one node, where they are known to be its.
+    pub fn new(vip: IpAddr, stations: BTreeSet<Station>) -> Self {
+        let mut by_interface: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for station in &stations {
+            by_interface.entry(&station.interface).or_default().insert(&station.mac);
+        }
+        let owners: BTreeSet<&str> = stations.iter().map(Station::owner).collect();
+        let owners = if stations.is_empty() {
+            Owners::Nobody
+        } else if owners.len() > 1 || by_interface.values().any(|macs| macs.len() > 1) {
+            Owners::Two
+        } else {
+            Owners::One
+        };
+        Self { vip, owners, stations }
+    }
+
+    /// The verdict in plain words.
+    pub fn words(&self) -> String {
+        let told = |station: &Station| match &station.node {
+            Some(node) => format!("{} (node {node}) on {}", station.mac, station.interface),
+            None => format!("{} on {}", station.mac, station.interface),
+        };
+        let stations: Vec<String> = self.stations.iter().map(told).collect();
+        match self.owners {
+            Owners::One => format!("one owner: {}", stations.join(", ")),
+            Owners::Nobody => "nobody".into(),
+            Owners::Two => format!("two owners: {}", stations.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MAC address, interface and node.
+    type Heard = (&'static str, &'static str, Option<&'static str>);
+
+    fn verdict(stations: &[Heard]) -> Verdict {
+        let station = |(mac, interface, node): &Heard| Station {
+            mac: (*mac).into(),
+            interface: (*interface).into(),
+            node: node.map(Into::into),
+        };
+        Verdict::new("192.0.2.10".parse().unwrap(), stations.iter().map(station).collect())
+    }
+
+    #[test]
+    fn owners_are_counted_by_node_and_by_segment() {
+        let rows: [(&[Heard], Owners); 6] = [
+            (&[], Owners::Nobody),
+            (&[("a", "eth0", None)], Owners::One),
+            (&[("a", "eth0", None), ("b", "eth0", None)], Owners::Two),
+            (&[("a", "eth0", Some("n1")), ("b", "eth1", Some("n1"))], Owners::One),
+            (&[("a", "eth0", Some("n1")), ("b", "eth0", Some("n1"))], Owners::Two),
+            (&[("a", "eth0", Some("n1")), ("b", "eth1", Some("n2"))], Owners::Two),
+        ];
+        for (stations, wanted) in rows {
+            assert_eq!(verdict(stations).owners, wanted, "{stations:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_plainly() {
+        assert_eq!(verdict(&[]).words(), "nobody");
+        let one = verdict(&[("a", "eth0", Some("n1"))]).words();
+        assert_eq!(one, "one owner: a (node n1) on eth0");
+        let two = verdict(&[("a", "eth0", None), ("b", "eth0", None)]).words();
+        assert_eq!(two, "two owners: a on eth0, b on eth0");
+    }
+}

@@ -1,0 +1,20 @@
+#!/bin/sh
+# The first process of the guest: mounts, modules, the tests; the verdict goes to the second serial port,
+# because QEMU's exit status says nothing about a guest.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0 XVIP_BIN=/t/xvip TMPDIR=/tmp
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev 2>/dev/null
+mount -t bpf none /sys/fs/bpf
+mount -t tmpfs none /run
+mount -t tmpfs none /tmp
+mkdir -p /run/netns
+exec >/dev/ttyS1 2>&1
+for module in $(cat /modules); do modprobe "$module" || echo "no module $module"; done
+ip link set lo up
+cd /t
+/t/verifier
+/t/tests --test-threads=4 $(cat /arguments)
+echo "EXIT $?"
+sync
+poweroff -f
