@@ -1,0 +1,18 @@
+//! How hard the kernel's verifier finds each program: `cargo xtask vm` asks every kernel that it boots.
+#![expect(clippy::print_stdout, reason = "this is a command line")]
+
+use std::process::ExitCode;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let verdicts = vip_tests::verifier::verdicts()?;
+    println!("the verifier of kernel {}:", release.trim());
+    for (name, verdict) in &verdicts {
+        match verdict {
+            Ok(counts) => println!("  {name:<24} {counts}"),
+            Err(why) => println!("  {name:<24} REFUSED: {why}"),
+        }
+    }
+    let accepted = verdicts.iter().all(|(_, verdict)| verdict.is_ok());
+    Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

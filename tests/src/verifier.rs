@@ -1,0 +1,48 @@
+//! How hard the kernel's verifier finds each program.
+
+use aya::{
+    EbpfLoader,
+    programs::{Program, ProgramError, ProgramInfo},
+};
+
+/// What is kept of the verifier's log: its end tells the reason.
+const TAIL: usize = 3_000;
+
+/// What the verifier of this kernel says of every program that xvip ships: its name, and how much of it was
+/// looked at or why it was refused.
+///
+/// # Errors
+/// If the object cannot be loaded.
+pub fn verdicts() -> anyhow::Result<Vec<(String, Result<String, String>)>> {
+    let mut rows = Vec::new();
+    // Messages for debugging are code of their own, which is cut out where they are off.
+    for (log_level, label) in [(0_u8, ""), (u8::MAX, " (debug)")] {
+        let mut object = EbpfLoader::new();
+        object.override_global("AYA_LOG_LEVEL", &log_level, true);
+        let mut ebpf = object.load(vip_user::node::programs::object())?;
+        for (name, program) in ebpf.programs_mut() {
+            let loaded = match program {
+                Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
+                Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
+                _ => continue,
+            };
+            let verdict = loaded.map(|info| counts(&info)).map_err(|error| why(&error));
+            rows.push((format!("{name}{label}"), verdict));
+        }
+    }
+    rows.sort();
+    Ok(rows)
+}
+
+fn counts(info: &ProgramInfo) -> String {
+    // Before 5.16 the kernel does not say.
+    let looked_at = info.verified_instruction_count().map_or("?".into(), |count| count.to_string());
+    let size = info.size_translated().map_or("?".into(), |bytes| (bytes / 8).to_string());
+    format!("{size:>6} instructions, {looked_at:>7} looked at of the 1000000 allowed")
+}
+
+fn why(error: &ProgramError) -> String {
+    let text = format!("{error:?}");
+    let start = text.char_indices().rev().nth(TAIL).map_or(0, |(at, _)| at);
+    text[start..].replace("\\n", "\n").replace("\\t", " ")
+}

@@ -1,0 +1,383 @@
+//! Two nodes, one Lease, and everything that can happen to them in a short time: the real election under
+//! a model checker. What the simulation draws by lot, this tries in every order.
+
+use stateright::{Model, Property};
+use std::time::Duration;
+use vip_user::model::{
+    election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
+    record::{LeaseWrite, Record, Tenure, Version},
+    time::{BootNs, Now},
+    timing::Timing,
+};
+
+/// Real time in microseconds.
+type Us = u64;
+
+/// Where the clocks of the hosts stand at the start, in nanoseconds.
+const EPOCH: u64 = 1_000_000_000_000;
+
+/// Two nodes and what may happen to them.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    pub timing: [Timing; 2],
+    /// How fast their clocks run, in percent.
+    pub rate: [u64; 2],
+    /// A frame that has passed the check may be queued for so long.
+    pub queued: Us,
+    /// How far the world is looked at after node 0 has taken the Lease.
+    pub horizon: Us,
+    /// How far time goes in one step while nothing is due.
+    pub step: Us,
+    /// What may happen once, at any moment.
+    pub mishap: Option<Mishap>,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mishap {
+    /// The Lease is deleted.
+    Delete,
+    /// Somebody clears its holder by hand.
+    Blank,
+    /// Its content goes back to what it was at the start (etcd from a snapshot).
+    Restore,
+    /// Somebody edits D.
+    Edit(u32),
+    /// A node is told to stop.
+    Leave(usize),
+    /// A process dies and another starts on the same boot.
+    Restart(usize),
+    /// A watch breaks off, and what it had yet to bring is lost.
+    Break(usize),
+    /// An answer is lost and shows as a failure.
+    Fail(usize),
+}
+
+/// What can be the next thing to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Turn {
+    /// Time goes on to the next instant at which something is due.
+    Time,
+    /// A message arrives; until then it may wait as long as it likes.
+    Arrive(usize),
+    /// The next event of a node's watch arrives.
+    Event(usize),
+    /// A node's watch begins again with a read.
+    Reopen(usize),
+    /// A node's timer, which may be late, like every process.
+    Tick(usize),
+    /// A mishap.
+    Mishap(Mishap),
+}
+
+/// A message on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Message {
+    Write(LeaseWrite),
+    Read,
+    Input(Input),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    election: Election,
+    process: u8,
+    /// The kernel's: it survives the process.
+    fence: BootNs,
+    tenure: Option<(Tenure, u32)>,
+    /// On their way to or from this node; they arrive in any order.
+    messages: Vec<Message>,
+    /// What its watch has yet to bring, in order.
+    stream: Vec<Input>,
+    /// The watch goes on. If not, a read must come before it is opened again.
+    open: bool,
+}
+
+/// All of it at one instant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    now: Us,
+    nodes: [Node; 2],
+    lease: Option<Record>,
+    first: Option<Record>,
+    version: u64,
+    uids: u64,
+    mishap_over: bool,
+    /// Node 1 has raised a fence: with this it is shown that the model does not pass for lack of trying.
+    pub moved: bool,
+}
+
+impl Bounds {
+    fn clock(&self, node: usize, now: Us) -> Now {
+        Now {
+            boot: BootNs(EPOCH + now * self.rate[node] * 10),
+            wall_us: 1_700_000_000_000_000 + now as i64,
+        }
+    }
+
+    /// Whether a claim of the node can be on the wire: its fence lives, or did when the frame was queued.
+    fn speaks(&self, world: &World, node: usize) -> bool {
+        let then = world.now.saturating_sub(self.queued);
+        self.clock(node, then).boot < world.nodes[node].fence
+    }
+
+    /// When a node's clock shows this, rounded up.
+    fn real(&self, node: usize, at: BootNs) -> Us {
+        at.0.saturating_sub(EPOCH).div_ceil(self.rate[node] * 10)
+    }
+
+    fn step(&self, world: &mut World, index: usize, input: Input) {
+        let now = self.clock(index, world.now);
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let node = &mut world.nodes[index];
+            for effect in node.election.step(now, input) {
+                match effect {
+                    Effect::RaiseFence { tenure, deadline, duration_s, .. } => {
+                        node.fence = deadline;
+                        node.tenure = Some((tenure, duration_s));
+                        world.moved |= index == 1;
+                    }
+                    Effect::LowerFence(deadline) => node.fence = deadline,
+                    Effect::ClearFence(_) => {
+                        node.fence = BootNs(0);
+                        inputs.push(Input::Silenced);
+                    }
+                    Effect::Write(write) => node.messages.push(Message::Write(write)),
+                    Effect::Read => node.messages.push(Message::Read),
+                    Effect::Offer(..) | Effect::ProbeAddresses | Effect::Notice(_) => {}
+                }
+            }
+        }
+    }
+
+    fn arrive(&self, world: &mut World, index: usize, message: usize) {
+        match world.nodes[index].messages.remove(message) {
+            Message::Input(input) => self.step(world, index, input),
+            Message::Read => {
+                let seen = Input::Observed(Source::Quorum, world.lease.clone());
+                world.nodes[index].messages.push(Message::Input(seen));
+            }
+            Message::Write(write) => {
+                let outcome = world.store(&write, index);
+                let written = Input::Written { id: write.id, outcome };
+                world.nodes[index].messages.push(Message::Input(written));
+            }
+        }
+    }
+
+    fn befall(&self, world: &mut World, mishap: Mishap) -> Option<()> {
+        world.mishap_over = true;
+        match mishap {
+            Mishap::Delete => {
+                world.lease.take()?;
+                world.tell(None);
+            }
+            Mishap::Blank => world.edit(|lease| lease.holder.clear())?,
+            Mishap::Edit(duration_s) => world.edit(|lease| lease.duration_s = duration_s)?,
+            Mishap::Restore => {
+                let old = world.first.clone()?;
+                world.edit(|lease| *lease = Record { version: lease.version.clone(), ..old })?;
+            }
+            Mishap::Leave(node) => self.step(world, node, Input::Leave),
+            Mishap::Restart(index) => {
+                let timing = self.timing[index].clone();
+                let node = &mut world.nodes[index];
+                node.process += 1;
+                let backed = node.tenure.clone().filter(|_| node.fence > BootNs(0));
+                let backed =
+                    backed.map(|(tenure, duration_s)| Slot { tenure, until: node.fence, duration_s });
+                let generation = node.election.generation();
+                node.election =
+                    Election::new(identity(index, node.process), timing, generation, backed);
+                // What is on its way to the API may still be stored; what comes back finds nobody.
+                node.messages.retain(|message| matches!(message, Message::Write(_)));
+                node.stream.clear();
+                node.open = false;
+            }
+            Mishap::Break(index) => {
+                world.nodes[index].stream.clear();
+                world.nodes[index].open = false;
+            }
+            Mishap::Fail(index) => {
+                let messages = &mut world.nodes[index].messages;
+                let answer = messages.iter_mut().find_map(|message| match message {
+                    Message::Input(Input::Written { outcome, .. }) => Some(outcome),
+                    _ => None,
+                })?;
+                *answer = Written::Failed;
+            }
+        }
+        Some(())
+    }
+
+    /// The instant at which something is due next.
+    fn next_instant(&self, world: &World) -> Us {
+        let due = (0..2).flat_map(|index| {
+            let node = &world.nodes[index];
+            let wake = node.election.wake_at(self.clock(index, world.now).boot);
+            [wake, Some(node.fence)].into_iter().flatten().map(move |at| self.real(index, at))
+        });
+        let due = due.filter(|at| *at > world.now).min().unwrap_or(Us::MAX);
+        due.min(world.now + self.step)
+    }
+
+    /// Node 0 holds the Lease, node 1 follows, and nothing is on its way.
+    fn beginning(&self) -> World {
+        let node = |index: usize| Node {
+            election: Election::new(identity(index, 0), self.timing[index].clone(), 0, None),
+            process: 0,
+            fence: BootNs(0),
+            tenure: None,
+            messages: Vec::new(),
+            stream: Vec::new(),
+            open: false,
+        };
+        let mut world = World {
+            now: 0,
+            nodes: [node(0), node(1)],
+            lease: None,
+            first: None,
+            version: 100,
+            uids: 0,
+            mishap_over: false,
+            moved: false,
+        };
+        self.step(&mut world, 0, Input::Observed(Source::Quorum, None));
+        loop {
+            self.step(&mut world, 0, Input::Tick);
+            while !world.nodes[0].messages.is_empty() {
+                self.arrive(&mut world, 0, 0);
+            }
+            if world.nodes[0].fence > BootNs(0) {
+                break;
+            }
+            world.now = self.next_instant(&world);
+        }
+        let seen = Input::Observed(Source::Quorum, world.lease.clone());
+        self.step(&mut world, 1, seen);
+        for node in &mut world.nodes {
+            node.open = true;
+        }
+        world.first.clone_from(&world.lease);
+        world
+    }
+}
+
+impl World {
+    fn store(&mut self, write: &LeaseWrite, by: usize) -> Written {
+        let current = self.lease.as_ref().map(|lease| lease.version.clone());
+        if write.base != current {
+            return Written::Conflict;
+        }
+        self.uids += u64::from(self.lease.is_none());
+        self.version += 1;
+        let uid = self.lease.as_ref().map_or_else(|| self.uids.to_string(), |lease| lease.uid.clone());
+        let record = write.stored(uid, self.version);
+        self.lease = Some(record.clone());
+        self.tell(Some(by));
+        Written::Stored(record)
+    }
+
+    fn edit(&mut self, change: impl FnOnce(&mut Record)) -> Option<()> {
+        let lease = self.lease.as_mut()?;
+        change(lease);
+        self.version += 1;
+        lease.version = Version(self.version.to_string());
+        self.tell(None);
+        Some(())
+    }
+
+    /// An event on each watch but the writer's own, whose answer says the same. A watch that falls behind
+    /// by more than two events breaks off.
+    fn tell(&mut self, but: Option<usize>) {
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            if !node.open || but == Some(index) {
+                continue;
+            }
+            match &self.lease {
+                Some(lease) if node.stream.len() < 2 => {
+                    node.stream.push(Input::Observed(Source::Watch, Some(lease.clone())));
+                }
+                Some(_) => {
+                    node.stream.clear();
+                    node.open = false;
+                }
+                // A deletion ends the watch.
+                None => node.open = false,
+            }
+        }
+    }
+}
+
+impl Model for Bounds {
+    type State = World;
+    type Action = Turn;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![self.beginning()]
+    }
+
+    fn actions(&self, world: &World, turns: &mut Vec<Turn>) {
+        turns.push(Turn::Time);
+        for (index, node) in world.nodes.iter().enumerate() {
+            turns.extend((0..node.messages.len()).map(|message| Turn::Arrive(index * 100 + message)));
+            if !node.stream.is_empty() {
+                turns.push(Turn::Event(index));
+            } else if !node.open && !matches!(node.election.state(), State::Left) {
+                turns.push(Turn::Reopen(index));
+            }
+            let now = self.clock(index, world.now).boot;
+            if node.election.wake_at(now).is_some_and(|at| at <= now) {
+                turns.push(Turn::Tick(index));
+            }
+        }
+        if !world.mishap_over {
+            turns.extend(self.mishap.map(Turn::Mishap));
+        }
+    }
+
+    fn next_state(&self, world: &World, turn: Turn) -> Option<World> {
+        let mut next = world.clone();
+        match turn {
+            Turn::Time => next.now = self.next_instant(world),
+            Turn::Arrive(which) => self.arrive(&mut next, which / 100, which % 100),
+            Turn::Event(node) => {
+                let event = next.nodes[node].stream.remove(0);
+                self.step(&mut next, node, event);
+            }
+            Turn::Reopen(node) => {
+                let seen = Input::Observed(Source::Quorum, next.lease.clone());
+                next.nodes[node].stream.push(seen);
+                next.nodes[node].open = true;
+            }
+            Turn::Tick(node) => self.step(&mut next, node, Input::Tick),
+            Turn::Mishap(mishap) => self.befall(&mut next, mishap)?,
+        }
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("one owner", |bounds: &Self, world: &World| {
+                !(bounds.speaks(world, 0) && bounds.speaks(world, 1))
+            }),
+            Property::sometimes("node 1 takes over", |_: &Self, world: &World| world.moved),
+        ]
+    }
+
+    fn within_boundary(&self, world: &World) -> bool {
+        world.now <= self.beginning_ends() + self.horizon
+    }
+}
+
+impl Bounds {
+    /// An upper bound of when node 0 has taken the Lease.
+    fn beginning_ends(&self) -> Us {
+        self.real(0, BootNs(EPOCH).after(Duration::from_secs(4)))
+    }
+}
+
+fn identity(node: usize, process: u8) -> Identity {
+    Identity { node: node.to_string(), process: format!("{node}-{process}"), boot_id: node.to_string() }
+}
