@@ -8,6 +8,7 @@ pub mod faults;
 pub mod frames;
 pub mod judge;
 pub mod kernel_run;
+pub mod kube;
 pub mod lab;
 pub mod netns;
 pub mod packet_socket;

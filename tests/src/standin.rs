@@ -24,6 +24,9 @@ use std::{
 };
 use tokio::sync::{broadcast, watch};
 
+/// What was before is forgotten: a watch from there is told so.
+const FIRST_VERSION: u64 = 100;
+
 /// What keeps the API from answering.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outage {
@@ -69,7 +72,7 @@ struct ListParams {
 impl Default for StandIn {
     fn default() -> Self {
         Self {
-            store: Arc::new(Mutex::new(Store { version: 100, ..Store::default() })),
+            store: Arc::new(Mutex::new(Store { version: FIRST_VERSION, ..Store::default() })),
             changes: broadcast::channel(1024).0,
             latency_ms: Arc::default(),
             outage: Arc::new(watch::channel(Outage::None).0),
@@ -258,6 +261,9 @@ async fn create(
     let name = text(&lease, "name");
     let mut store = api.lock();
     let key = (namespace.clone(), name.clone());
+    if let Some(why) = impossible(&lease) {
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, why, &name);
+    }
     if store.leases.contains_key(&key) {
         return refuse(StatusCode::CONFLICT, "AlreadyExists", &name);
     }
@@ -318,7 +324,10 @@ async fn replace(
         return refuse(StatusCode::NOT_FOUND, "NotFound", &name);
     };
     let base = text(&lease, "resourceVersion");
-    if !base.is_empty() && base != text(&current, "resourceVersion") {
+    if base.is_empty() || impossible(&lease).is_some() {
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", &name);
+    }
+    if base != text(&current, "resourceVersion") {
         return refuse(StatusCode::CONFLICT, "Conflict", &name);
     }
     for kept in ["uid", "resourceVersion", "namespace", "creationTimestamp"] {
@@ -370,6 +379,14 @@ async fn list(
         .into_response();
     }
     let from: u64 = params.resource_version.and_then(|version| version.parse().ok()).unwrap_or(0);
+    if (1..FIRST_VERSION).contains(&from) {
+        // As the real one: 200, and 410 as the first event.
+        let gone = json!({"type": "ERROR", "object": {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "too old resource version", "reason": "Expired", "code": 410,
+        }});
+        return format!("{gone}\n").into_response();
+    }
     let (past, changes) = {
         let store = api.lock();
         let past: Vec<(u64, Value)> = if from == 0 {
@@ -385,24 +402,48 @@ async fn list(
     };
     let limit = Duration::from_secs(params.timeout_seconds.unwrap_or(300));
     let end = tokio::time::Instant::now() + limit;
-    let stream =
-        futures::stream::unfold((past.into_iter(), changes), move |(mut past, mut changes)| {
-            let (wanted, api) = (wanted.clone(), api.clone());
-            async move {
-                loop {
-                    let event = match past.next() {
-                        Some((_, event)) => event,
-                        None => tokio::time::timeout_at(end, changes.recv()).await.ok()?.ok()?.1,
-                    };
-                    if wanted(&event) {
-                        api.while_hanging().await;
-                        let line = Bytes::from(format!("{event}\n"));
-                        return Some((Ok::<_, std::convert::Infallible>(line), (past, changes)));
-                    }
+    let stream = futures::stream::unfold((past.into_iter(), changes, false), move |state| {
+        let ((mut past, mut changes, ended), wanted, api) = (state, wanted.clone(), api.clone());
+        async move {
+            if ended {
+                return None;
+            }
+            loop {
+                let event = match past.next() {
+                    Some((_, event)) => event,
+                    None => match tokio::time::timeout_at(end, changes.recv()).await {
+                        Ok(event) => event.ok()?.1,
+                        Err(_) => {
+                            let line = Bytes::from(format!("{}\n", bookmark(api.lock().version)));
+                            return Some((Ok(line), (past, changes, true)));
+                        }
+                    },
+                };
+                if wanted(&event) {
+                    api.while_hanging().await;
+                    let line = Bytes::from(format!("{event}\n"));
+                    return Some((Ok::<_, std::convert::Infallible>(line), (past, changes, false)));
                 }
             }
-        });
+        }
+    });
     ([("content-type", "application/json")], Body::from_stream(stream)).into_response()
+}
+
+/// How far a watch has come, told before it ends.
+fn bookmark(version: u64) -> Value {
+    json!({"type": "BOOKMARK", "object": {
+        "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
+        "metadata": {"resourceVersion": version.to_string(), "creationTimestamp": null}, "spec": {},
+    }})
+}
+
+/// What the API server's validation refuses.
+fn impossible(lease: &Value) -> Option<&'static str> {
+    let number = |field: &str| lease["spec"][field].as_i64();
+    let bad = number("leaseDurationSeconds").is_some_and(|seconds| seconds <= 0)
+        || number("leaseTransitions").is_some_and(|transitions| transitions < 0);
+    bad.then_some("Invalid")
 }
 
 fn text(object: &Value, field: &str) -> String {

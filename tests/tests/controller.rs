@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use vip_common::abi::{HostAddr, Ip, Port, Vip};
 use vip_tests::standin::StandIn;
 use vip_user::{
-    cluster::{events::Recorder, lease::LeaseApi},
+    cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi},
     config::{ConflictPolicy, OnStop},
     controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
@@ -230,7 +230,12 @@ async fn run(
     };
     let url = format!("http://{address}");
     let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
-    let lease = LeaseApi::new(vec![(url, client)], "ns", "lease", Duration::from_millis(1_750));
+    let lease = LeaseApi::new(
+        Endpoints::fixed(vec![(url, client)]),
+        "ns",
+        "lease",
+        Duration::from_millis(1_750),
+    );
     let setup = Setup {
         leases: vec![LeaseSetup {
             api: lease,

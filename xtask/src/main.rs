@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod fuzz;
+mod kube;
 mod lint;
 mod mutants;
 mod setup;
@@ -22,12 +23,19 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Install what the build and the tests need; says what and why.
-    Setup,
+    Setup {
+        /// Also build the real Kubernetes servers and a container runtime, from Go modules.
+        #[arg(long)]
+        kube: bool,
+    },
     /// Three nodes, eleven faults, one table: watch the VIPs survive without two owners. Needs root.
     Demo {
         /// Only faults whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
+        /// Against a real kube-apiserver and etcd instead of the stand-in.
+        #[arg(long)]
+        kube: bool,
     },
     /// Run every test and count them. Needs root for the programs and the namespaces.
     Test {
@@ -91,14 +99,25 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     shell::enter_workspace()?;
     match cli.command {
-        Command::Setup => setup::setup(setup::Extent::Tests),
-        Command::Demo { only } => {
+        Command::Setup { kube } => {
+            setup::setup(setup::Extent::Tests)?;
+            if kube {
+                kube::servers()?;
+                kube::runtime()?;
+            }
+            Ok(())
+        }
+        Command::Demo { only, kube } => {
             setup::setup(setup::Extent::Build)?;
+            if kube {
+                kube::servers()?;
+            }
             shell::run(
                 "cargo",
                 &["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"],
             )?;
-            shell::run("target/debug/xvip-demo", &["--only", &only])
+            let kube: &[&str] = if kube { &["--kube"] } else { &[] };
+            shell::run("target/debug/xvip-demo", &[&["--only", &only], kube].concat())
         }
         Command::Test { only, filter } => {
             setup::setup(setup::Extent::Tests)?;

@@ -22,6 +22,8 @@ pub enum Rung {
     Controller,
     /// The real binary in network namespaces. Root.
     Lab,
+    /// The same against a real kube-apiserver and etcd. Root.
+    Kube,
     /// The kinds of device that this kernel may lack, in a guest.
     Vm,
 }
@@ -34,6 +36,7 @@ impl Rung {
             Self::Packets => &["-p", "vip-tests", "--test", "packets"],
             Self::Controller => &["-p", "vip-tests", "--test", "controller"],
             Self::Lab => &["-p", "vip-tests", "--test", "lab"],
+            Self::Kube => &["-p", "vip-tests", "--test", "kube"],
             Self::Vm => &["-p", "vip-tests", "--test", "devices"],
         }
     }
@@ -98,6 +101,7 @@ pub fn test(only: Option<Rung>, filter: &str) -> anyhow::Result<()> {
         println!("\n=== {rung:?}");
         let outcome = match rung {
             // The oldest of the kernels, whose verifier is the least patient and which has no tcx.
+            Rung::Kube => crate::kube::servers().and_then(|()| run_rung(*rung, filter)),
             Rung::Vm => crate::vm::vm(&[Kernel::Bookworm], filter).map(|count| (count, true)),
             _ => run_rung(*rung, filter),
         };

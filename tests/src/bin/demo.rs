@@ -17,6 +17,9 @@ struct Args {
     /// Only faults whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Against a real kube-apiserver and etcd.
+    #[arg(long)]
+    kube: bool,
     /// Where the timelines are written.
     #[arg(long, default_value = "target/demo.html")]
     html: PathBuf,
@@ -24,8 +27,9 @@ struct Args {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let options = Options::default();
-    println!("building a lab: {} nodes, an API and two clients as network namespaces", options.nodes);
+    let options = Options { kube: args.kube, ..Options::default() };
+    let api = if args.kube { "a real kube-apiserver with etcd" } else { "an API" };
+    println!("building a lab: {} nodes, {api} and two clients as network namespaces", options.nodes);
     let mut lab = Lab::new(&options)?;
     let vips: Vec<String> = Lab::vips().iter().map(ToString::to_string).collect();
     println!(

@@ -5,6 +5,12 @@ pub mod node;
 
 use crate::{
     kernel_run,
+    kube::{
+        api::{LabApi, Real},
+        objects::{self, Mode},
+        plane::ControlPlane,
+        proxy::Proxy,
+    },
     netns::{NetNs, sh},
     standin::StandIn,
 };
@@ -39,11 +45,12 @@ pub struct Lab {
     /// A client that uses.
     pub user: NetNs,
     /// The API.
-    pub api: StandIn,
+    pub api: LabApi,
     /// Further ports of the bridge, each with the number of its node.
     more_ports: Vec<(usize, String)>,
     dir: PathBuf,
-    _api_ns: NetNs,
+    /// The namespace of the API.
+    pub api_ns: NetNs,
     passes: Vec<kernel_run::AttachedPass>,
 }
 
@@ -66,6 +73,8 @@ pub struct Options {
     pub vips: Option<Vec<IpAddr>>,
     /// Variables of every node's process.
     pub environment: Vec<(String, String)>,
+    /// A real API server and etcd behind a proxy, with the rights that `deploy/` gives, instead of the stand-in.
+    pub kube: bool,
 }
 
 impl Default for Options {
@@ -79,6 +88,7 @@ impl Default for Options {
             extra: String::new(),
             vips: None,
             environment: Vec::new(),
+            kube: false,
         }
     }
 }
@@ -122,21 +132,8 @@ impl Lab {
             }
         }
         let passes = kernel_run::attach_pass(&bridge, &ports)?;
-        let api = StandIn::default();
-        let server = api.clone();
-        // The thread ends with the process; its namespace is gone before that.
-        let _ = api_ns.spawn(move || Ok(server.serve_unless_refusing(API.parse()?)?));
-        Ok(Self {
-            nodes,
-            bridge,
-            asker,
-            user,
-            api,
-            more_ports,
-            dir,
-            _api_ns: api_ns,
-            passes: vec![passes],
-        })
+        let api = if options.kube { real_api(&api_ns, &dir)? } else { stand_in(&api_ns) };
+        Ok(Self { nodes, bridge, asker, user, api, more_ports, dir, api_ns, passes: vec![passes] })
     }
 
     /// Deletes a node's interface and makes it anew, under another index.
@@ -202,6 +199,29 @@ impl Lab {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// The stand-in, on a thread that ends with the process; its namespace is gone before that.
+fn stand_in(api_ns: &NetNs) -> LabApi {
+    let api = StandIn::default();
+    let server = api.clone();
+    let _ = api_ns.spawn(move || Ok(server.serve_unless_refusing(API.parse()?)?));
+    LabApi::StandIn(api)
+}
+
+/// The shipped roles.
+pub const RBAC: &str = include_str!("../../../deploy/base/rbac.yaml");
+
+/// A real API on the same address, where nodes are the service account of `deploy/`.
+fn real_api(api_ns: &NetNs, dir: &Path) -> anyhow::Result<LabApi> {
+    let plane = ControlPlane::single(api_ns, dir)?;
+    let proxy = Proxy::start(api_ns, API.parse()?, ([127, 0, 0, 1], 6444).into())?;
+    objects::apply(&plane, RBAC, Mode::Store)?;
+    let token = dir.join("token");
+    objects::write_token(&plane, "xvip", &token)?;
+    let kubeconfig = plane.pki.token_kubeconfig(&format!("https://{API}"), &token)?;
+    std::fs::rename(kubeconfig, dir.join("kubeconfig"))?;
+    Ok(LabApi::Real(Box::new(Real { plane, proxy })))
 }
 
 impl Drop for Lab {

@@ -43,7 +43,11 @@ impl Node {
         let instance = format!("{id}-{name}");
         let pin_root = dir.join("bpf");
         let kubeconfig = dir.join("kubeconfig");
-        fs::write(&kubeconfig, kubeconfig_text())?;
+        let (scheme, server_name) =
+            if options.kube { ("https", "kubernetes") } else { ("http", "null") };
+        if !options.kube {
+            fs::write(&kubeconfig, kubeconfig_text())?;
+        }
         let config = dir.join(format!("{name}.yaml"));
         let vips = options.vips.clone().unwrap_or_else(|| vec![VIP4.into(), VIP6.into()]);
         let vips: Vec<String> = vips.iter().map(|vip| format!("'{vip}'")).collect();
@@ -54,7 +58,7 @@ impl Node {
             format!(
                 "node: {name}\ninstance: {instance}\nvips: [{}]\n{interfaces}\
                  lease: {{duration_s: {}{}}}\npin_root: {}\n\
-                 api: {{kubeconfig: {}, endpoints: ['http://{API}'], tls_server_name: null}}\n{}",
+                 api: {{kubeconfig: {}, endpoints: ['{scheme}://{API}'], tls_server_name: {server_name}}}\n{}",
                 vips.join(", "),
                 options.duration_s,
                 options.lease,

@@ -47,7 +47,12 @@ fn the_admin_port_tells_the_truth() {
         line.contains("503") && reasons.contains("the Lease has not been read yet")
     };
     let not_ready = || get(node, "/readyz").is_some_and(unread);
-    assert!(eventually(Duration::from_secs(10), not_ready), "{:?} {}", get(node, "/readyz"), node.log());
+    assert!(
+        eventually(Duration::from_secs(10), not_ready),
+        "{:?} {}",
+        get(node, "/readyz"),
+        node.log()
+    );
     assert!(get(node, "/healthz").unwrap().0.contains("200"), "a restart would mend nothing");
     let problem = |node: &Node| node.status().unwrap()["daemon"]["problems"]["API"].is_string();
     assert!(eventually(Duration::from_secs(10), || problem(node)), "{}", node.log());

@@ -2,7 +2,7 @@
 
 use crate::{
     admin,
-    cluster::{client, events::Recorder, lease::LeaseApi, node::follow_labels},
+    cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi, node::follow_labels},
     config::{Config, LanCheck, LogConfig, LogFormat, LogLevel},
     controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
@@ -56,9 +56,9 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let pins = Pins::new(&config.pin_root, &config.instance);
     let timing = config.timing();
     let hold = timing.hold(timing.duration_s);
-    let clients = client::connect(&config.api, &config.addresses(), hold).await?;
+    let endpoints = Endpoints::connect(&config.api, &config.addresses(), hold).await?;
     let metrics = Metrics::default();
-    let api = LeaseApi::new(clients, &config.lease.namespace, &config.lease.name, hold)
+    let api = LeaseApi::new(endpoints, &config.lease.namespace, &config.lease.name, hold)
         .counted_by(metrics.clone());
     let (netlink, changes) = Netlink::open(config.selection().needs_routes())?;
     start::check(&config, &pins, &netlink).await?;

@@ -49,6 +49,24 @@ pub enum ClientError {
     },
 }
 
+/// Says which endpoints are left out because they are VIPs.
+pub(super) fn warn_of_vips(config: &ApiConfig, vips: &[IpAddr]) {
+    for endpoint in &config.endpoints {
+        if vips.iter().any(|vip| names(endpoint, *vip)) {
+            tracing::warn!(%endpoint, "API endpoint is a VIP of this configuration and is left out");
+        }
+    }
+}
+
+fn names(endpoint: &str, vip: IpAddr) -> bool {
+    let uri = endpoint.parse::<http::Uri>();
+    uri.is_ok_and(|uri| uri.host().and_then(address) == Some(vip))
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
 /// Clients in the configured order, each with its endpoint.
 pub async fn connect(
     config: &ApiConfig,
@@ -63,9 +81,7 @@ pub async fn connect(
         let (Some(host), Some("http" | "https")) = (uri.host(), uri.scheme_str()) else {
             return Err(invalid());
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.parse::<IpAddr>().is_ok_and(|ip| vips.contains(&ip)) {
-            tracing::warn!(%endpoint, "API endpoint is a VIP of this configuration and is left out");
+        if address(host).is_some_and(|ip| vips.contains(&ip)) {
             continue;
         }
         let mut config_of = base.clone();

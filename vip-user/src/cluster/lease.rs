@@ -1,5 +1,6 @@
 //! Reading and writing the Lease, and the way between its JSON and the model.
 
+use super::endpoints::Endpoints;
 use crate::{
     metrics::Metrics,
     model::{
@@ -39,7 +40,7 @@ const MANAGER: &str = "xvip";
 /// One Lease on all API servers. Cheap to clone.
 #[derive(Clone)]
 pub struct LeaseApi {
-    clients: Vec<(String, Client)>,
+    endpoints: Endpoints,
     namespace: String,
     name: String,
     timeout: Duration,
@@ -71,9 +72,9 @@ pub enum LeaseError {
 
 impl LeaseApi {
     /// The Lease `namespace/name`. A request that has not been answered after `timeout` has failed.
-    pub fn new(clients: Vec<(String, Client)>, namespace: &str, name: &str, timeout: Duration) -> Self {
+    pub fn new(endpoints: Endpoints, namespace: &str, name: &str, timeout: Duration) -> Self {
         Self {
-            clients,
+            endpoints,
             namespace: namespace.into(),
             name: name.into(),
             timeout,
@@ -105,9 +106,12 @@ impl LeaseApi {
             Ok(Ok(_)) => "ok",
         };
         self.metrics.request("get", outcome, begun.elapsed());
+        if outcome != "ok" {
+            self.endpoints.failed(&endpoint).await;
+        }
         match answer {
-            Err(_) => Err(self.timed_out(endpoint)),
-            Ok(Err(error)) => Err(failed(endpoint, &error)),
+            Err(_) => Err(self.timed_out(&endpoint)),
+            Ok(Err(error)) => Err(failed(&endpoint, &error)),
             Ok(Ok(lease)) => {
                 let record = lease.as_ref().map(record);
                 self.remember(lease);
@@ -117,7 +121,8 @@ impl LeaseApi {
     }
 
     /// One attempt to write. Attempts that are on their way at the same time go to different
-    /// endpoints, and always over different connections: HTTP/1.1 carries one request at a time.
+    /// endpoints, and always over different connections: HTTP/1.1 carries one request at a time. An
+    /// endpoint that has failed is not the first to be tried any more.
     pub async fn write(&self, write: LeaseWrite) -> (Written, Option<LeaseError>) {
         let (endpoint, api) = self.api(write.in_flight);
         let lease = self.object(&write);
@@ -138,15 +143,18 @@ impl LeaseApi {
             Ok(Ok(_)) => "ok",
         };
         self.metrics.request("put", outcome, begun.elapsed());
+        if matches!(outcome, "timeout" | "error") {
+            self.endpoints.failed(&endpoint).await;
+        }
         match answer {
-            Err(_) => (Written::Failed, Some(self.timed_out(endpoint))),
+            Err(_) => (Written::Failed, Some(self.timed_out(&endpoint))),
             Ok(Ok(lease)) => {
                 let stored = record(&lease);
                 self.remember(Some(lease));
                 (Written::Stored(stored), None)
             }
             Ok(Err(error)) if is_conflict(&error) => (Written::Conflict, None),
-            Ok(Err(error)) => (Written::Failed, Some(failed(endpoint, &error))),
+            Ok(Err(error)) => (Written::Failed, Some(failed(&endpoint, &error))),
         }
     }
 
@@ -162,10 +170,10 @@ impl LeaseApi {
         let begun = Instant::now();
         let request = api.replace(&self.name, &params, &lease);
         let (outcome, error) = match tokio::time::timeout(self.timeout, request).await {
-            Err(_) => ("timeout", Some(self.timed_out(endpoint))),
+            Err(_) => ("timeout", Some(self.timed_out(&endpoint))),
             Ok(Ok(_)) => ("ok", None),
             Ok(Err(error)) if is_conflict(&error) => ("conflict", None),
-            Ok(Err(error)) => ("error", Some(failed(endpoint, &error))),
+            Ok(Err(error)) => ("error", Some(failed(&endpoint, &error))),
         };
         self.metrics.request("put", outcome, begun.elapsed());
         error
@@ -184,15 +192,20 @@ impl LeaseApi {
         (&self.namespace, &self.name)
     }
 
-    /// A client for other objects of the Lease's namespace.
-    pub(super) fn client(&self, attempt: usize) -> (&str, Client, &str) {
-        let (endpoint, client) = &self.clients[attempt % self.clients.len()];
-        (endpoint, client.clone(), &self.namespace)
+    /// A client for other objects of the Lease's namespace, and the name of the endpoint.
+    pub(super) fn client(&self, attempt: usize) -> (String, Client, &str) {
+        let (endpoint, client) = self.endpoints.get(attempt);
+        (endpoint, client, &self.namespace)
     }
 
-    pub(super) fn api(&self, attempt: usize) -> (&str, Api<Lease>) {
-        let (endpoint, client) = &self.clients[attempt % self.clients.len()];
-        (endpoint, Api::namespaced(client.clone(), &self.namespace))
+    pub(super) fn api(&self, attempt: usize) -> (String, Api<Lease>) {
+        let (endpoint, client) = self.endpoints.get(attempt);
+        (endpoint, Api::namespaced(client, &self.namespace))
+    }
+
+    /// A request outside of this file has failed.
+    pub(super) async fn failed(&self, endpoint: &str) {
+        self.endpoints.failed(endpoint).await;
     }
 
     pub(super) fn remember(&self, lease: Option<Lease>) {

@@ -28,7 +28,7 @@ pub enum Sighting {
 pub async fn follow(api: LeaseApi, again: Arc<Notify>, sightings: mpsc::Sender<Sighting>) {
     let mut failures: u32 = 0;
     loop {
-        let outcome = once(&api, failures as usize, &again, &sightings).await;
+        let outcome = once(&api, &again, &sightings).await;
         if sightings.is_closed() {
             return;
         }
@@ -52,14 +52,13 @@ pub async fn follow(api: LeaseApi, again: Arc<Notify>, sightings: mpsc::Sender<S
 /// One read and one watch. Returns when the watch ends by itself.
 async fn once(
     api: &LeaseApi,
-    attempt: usize,
     again: &Notify,
     sightings: &mpsc::Sender<Sighting>,
 ) -> Result<(), String> {
-    let found = api.get(attempt).await.map_err(|error| error.to_string())?;
+    let found = api.get(0).await.map_err(|error| error.to_string())?;
     let version = found.as_ref().map(|record| record.version.0.clone());
     let _ = sightings.send(Sighting::Seen(Source::Quorum, found)).await;
-    let (endpoint, leases) = api.api(attempt);
+    let (endpoint, leases) = api.api(0);
     let params =
         WatchParams::default().fields(&format!("metadata.name={}", api.name())).timeout(WATCH_SECONDS);
     // Version 0 begins with what exists, so a Lease that was created since the read is not missed.
@@ -69,6 +68,9 @@ async fn once(
         stream = leases.watch(&params, &version) => stream,
         () = again.notified() => return Ok(()),
     };
+    if open.is_err() {
+        api.failed(&endpoint).await;
+    }
     let mut stream = std::pin::pin!(open.map_err(failed)?);
     loop {
         let next = tokio::select! {

@@ -1,0 +1,30 @@
+//! A real Kubernetes API: kube-apiserver and etcd, built by `cargo xtask setup --kube`.
+
+pub mod api;
+pub mod member;
+pub mod objects;
+pub mod pki;
+pub mod plane;
+pub mod proxy;
+
+use anyhow::ensure;
+use std::path::PathBuf;
+
+/// The directory with `etcd` and `kube-apiserver`: `KUBEBUILDER_ASSETS`, as other projects name it, else what
+/// `cargo xtask setup --kube` has built.
+///
+/// # Errors
+/// If they are not there.
+#[expect(clippy::disallowed_methods, reason = "the convention of envtest")]
+pub fn assets() -> anyhow::Result<PathBuf> {
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/kube");
+    let dir = std::env::var("KUBEBUILDER_ASSETS").map_or_else(|_| built.into(), PathBuf::from);
+    for program in ["etcd", "kube-apiserver"] {
+        ensure!(
+            dir.join(program).exists(),
+            "{program} is not in {}; run `cargo xtask setup --kube`",
+            dir.display()
+        );
+    }
+    Ok(dir)
+}

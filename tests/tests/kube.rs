@@ -1,0 +1,39 @@
+//! Against a real kube-apiserver and etcd: what a Lease does, which rights are needed, and the promise under faults of
+//! the API. One control plane serves all tests that only talk to it. Needs root and `cargo xtask setup --kube`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[path = "kube/contract.rs"]
+mod contract;
+#[path = "kube/faults.rs"]
+mod faults;
+#[path = "kube/rights.rs"]
+mod rights;
+#[path = "kube/shared.rs"]
+mod shared;
+#[path = "kube/three.rs"]
+mod three;
+
+use libtest_mimic::{Arguments, Conclusion, Trial};
+use std::{process::ExitCode, sync::Arc};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Faults are measured on the wire, and servers share two cores: one after the other.
+    arguments.test_threads = Some(1);
+    let shared = Arc::new(shared::Shared::new());
+    let mut trials = contract::trials(&shared);
+    trials.extend(rights::trials(&shared));
+    trials.extend(faults::trials());
+    trials.extend(three::trials());
+    let Conclusion { num_failed, .. } = libtest_mimic::run(&arguments, trials);
+    drop(shared);
+    if num_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A test whose panic is its failure.
+fn trial(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}

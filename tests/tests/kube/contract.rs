@@ -1,0 +1,257 @@
+//! What xvip relies on of Leases, asked of the stand-in and of the real API server alike: what the stand-in is taught is
+//! anchored here.
+
+use crate::{
+    shared::{Shared, with_stand_in},
+    trial,
+};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams, WatchEvent, WatchParams},
+};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+type Check = fn(Api<Lease>, String) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// A check that needs nothing but Leases of one namespace and a name of its own.
+macro_rules! checks {
+    ($($name:ident),* $(,)?) => {
+        [$((stringify!($name), (|leases, name| Box::pin($name(leases, name))) as Check)),*]
+    };
+}
+
+pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
+    let checks = checks![
+        a_lease_is_created_once,
+        a_put_needs_the_version_that_is_current,
+        a_put_without_a_version_is_refused,
+        a_put_that_changes_nothing_stores_nothing,
+        versions_only_grow,
+        a_deleted_lease_is_gone_and_its_successor_is_another,
+        a_watch_shows_what_happened_since_its_version_in_order,
+        a_watch_of_one_name_shows_that_name_alone,
+        a_watch_from_nothing_begins_with_what_exists,
+        a_watch_ends_by_itself_and_says_how_far_it_came,
+        a_watch_from_a_version_that_is_too_old_is_gone,
+        microseconds_and_foreign_annotations_are_kept,
+        contents_that_cannot_be_are_refused,
+        an_empty_holder_and_missing_fields_are_stored,
+    ];
+    let on_stand_in = checks.into_iter().map(|(name, check)| {
+        trial(format!("contract::stand_in::{name}"), move || {
+            with_stand_in(async |client, _| check(api(client), "lease".into()).await);
+        })
+    });
+    let on_real = checks.into_iter().map(|(name, check)| {
+        let shared = Arc::clone(shared);
+        trial(format!("contract::kube_apiserver::{name}"), move || {
+            let lease = shared.name();
+            let done = shared.plane().call(0, async move |client| {
+                check(api(client), lease).await;
+                Ok(())
+            });
+            done.unwrap();
+        })
+    });
+    on_stand_in.chain(on_real).collect()
+}
+
+fn api(client: Client) -> Api<Lease> {
+    Api::namespaced(client, "default")
+}
+
+fn lease(name: &str, spec: Value) -> Lease {
+    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+}
+
+fn held(name: &str) -> Lease {
+    lease(name, json!({"holderIdentity": "a", "leaseDurationSeconds": 3, "leaseTransitions": 0}))
+}
+
+async fn create(leases: &Api<Lease>, lease: &Lease) -> Lease {
+    leases.create(&PostParams::default(), lease).await.unwrap()
+}
+
+async fn put(leases: &Api<Lease>, lease: &Lease) -> Result<Lease, kube::Error> {
+    let name = lease.metadata.name.clone().unwrap();
+    leases.replace(&name, &PostParams::default(), lease).await
+}
+
+/// A renewal: the same with another time.
+fn renewed(lease: &Lease, seconds: i64) -> Lease {
+    let mut value = serde_json::to_value(lease).unwrap();
+    value["spec"]["renewTime"] = json!(format!("2026-01-01T00:00:{seconds:02}.000001Z"));
+    serde_json::from_value(value).unwrap()
+}
+
+fn version(lease: &Lease) -> String {
+    lease.metadata.resource_version.clone().unwrap()
+}
+
+fn code(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+/// The events of a watch, each within ten seconds.
+async fn watch(
+    leases: &Api<Lease>,
+    name: &str,
+    from: &str,
+    seconds: u32,
+) -> Pin<Box<dyn Stream<Item = WatchEvent<Lease>>>> {
+    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(seconds);
+    let stream = leases.watch(&params, from).await.unwrap();
+    Box::pin(stream.map(Result::unwrap))
+}
+
+async fn next(stream: &mut Pin<Box<dyn Stream<Item = WatchEvent<Lease>>>>) -> (&'static str, Lease) {
+    loop {
+        let event =
+            tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap().unwrap();
+        match event {
+            WatchEvent::Added(lease) => return ("added", lease),
+            WatchEvent::Modified(lease) => return ("modified", lease),
+            WatchEvent::Deleted(lease) => return ("deleted", lease),
+            WatchEvent::Bookmark(_) => {}
+            WatchEvent::Error(status) => panic!("{status:?}"),
+        }
+    }
+}
+
+async fn a_lease_is_created_once(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    assert!(made.metadata.uid.is_some_and(|uid| !uid.is_empty()));
+    let again = leases.create(&PostParams::default(), &held(&name)).await.unwrap_err();
+    assert_eq!(code(&again), 409, "{again}");
+}
+
+async fn a_put_needs_the_version_that_is_current(leases: Api<Lease>, name: String) {
+    let first = create(&leases, &held(&name)).await;
+    let second = put(&leases, &renewed(&first, 1)).await.unwrap();
+    assert_ne!(version(&first), version(&second));
+    let late = put(&leases, &renewed(&first, 2)).await.unwrap_err();
+    assert_eq!(code(&late), 409, "{late}");
+    assert_eq!(leases.get(&name).await.unwrap(), second, "it is as the winner left it");
+}
+
+async fn a_put_without_a_version_is_refused(leases: Api<Lease>, name: String) {
+    create(&leases, &held(&name)).await;
+    let refused = put(&leases, &held(&name)).await.unwrap_err();
+    assert_eq!(code(&refused), 422, "{refused}");
+}
+
+async fn a_put_that_changes_nothing_stores_nothing(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let same = put(&leases, &made).await.unwrap();
+    assert_eq!(version(&made), version(&same), "200, and nothing was written");
+}
+
+async fn versions_only_grow(leases: Api<Lease>, name: String) {
+    let mut lease = create(&leases, &held(&name)).await;
+    for second in 1..6 {
+        let next = put(&leases, &renewed(&lease, second)).await.unwrap();
+        let number = |lease: &Lease| version(lease).parse::<u64>().unwrap();
+        assert!(number(&next) > number(&lease));
+        lease = next;
+    }
+}
+
+async fn a_deleted_lease_is_gone_and_its_successor_is_another(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let mut events = watch(&leases, &name, &version(&made), 20).await;
+    leases.delete(&name, &DeleteParams::default()).await.unwrap();
+    let (kind, gone) = next(&mut events).await;
+    assert_eq!(kind, "deleted");
+    assert_ne!(version(&gone), version(&made), "a deletion has a version of its own");
+    assert!(leases.get_opt(&name).await.unwrap().is_none());
+    let late = put(&leases, &renewed(&made, 1)).await.unwrap_err();
+    assert!(matches!(code(&late), 404 | 409), "{late}");
+    let successor = create(&leases, &held(&name)).await;
+    assert_ne!(successor.metadata.uid, made.metadata.uid);
+}
+
+async fn a_watch_shows_what_happened_since_its_version_in_order(leases: Api<Lease>, name: String) {
+    let first = create(&leases, &held(&name)).await;
+    let second = put(&leases, &renewed(&first, 1)).await.unwrap();
+    let third = put(&leases, &renewed(&second, 2)).await.unwrap();
+    let mut events = watch(&leases, &name, &version(&first), 20).await;
+    assert_eq!(next(&mut events).await, ("modified", second));
+    assert_eq!(next(&mut events).await, ("modified", third.clone()));
+    let fourth = put(&leases, &renewed(&third, 3)).await.unwrap();
+    assert_eq!(next(&mut events).await, ("modified", fourth));
+}
+
+async fn a_watch_of_one_name_shows_that_name_alone(leases: Api<Lease>, name: String) {
+    let other = format!("{name}-other");
+    let made = create(&leases, &held(&name)).await;
+    let mut events = watch(&leases, &name, &version(&made), 20).await;
+    create(&leases, &held(&other)).await;
+    let own = put(&leases, &renewed(&made, 1)).await.unwrap();
+    assert_eq!(next(&mut events).await, ("modified", own));
+}
+
+async fn a_watch_from_nothing_begins_with_what_exists(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let mut events = watch(&leases, &name, "0", 20).await;
+    assert_eq!(next(&mut events).await, ("added", made));
+}
+
+async fn a_watch_ends_by_itself_and_says_how_far_it_came(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let events = watch(&leases, &name, &version(&made), 6).await;
+    // There is something to say only where something else has happened.
+    create(&leases, &held(&format!("{name}-other"))).await;
+    let all = tokio::time::timeout(Duration::from_secs(20), events.collect::<Vec<_>>()).await.unwrap();
+    let bookmarks = all.iter().filter(|event| matches!(event, WatchEvent::Bookmark(_))).count();
+    assert_eq!(bookmarks, all.len(), "nothing but bookmarks: {all:?}");
+    assert!(bookmarks > 0);
+}
+
+/// 410, either at once or as the first event.
+async fn a_watch_from_a_version_that_is_too_old_is_gone(leases: Api<Lease>, name: String) {
+    create(&leases, &held(&name)).await;
+    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(5);
+    let stream = match leases.watch(&params, "1").await {
+        Ok(stream) => stream,
+        Err(error) => return assert_eq!(code(&error), 410, "{error}"),
+    };
+    let first = Box::pin(stream).try_next().await.unwrap().unwrap();
+    assert!(matches!(&first, WatchEvent::Error(status) if status.code == 410), "{first:?}");
+}
+
+async fn microseconds_and_foreign_annotations_are_kept(leases: Api<Lease>, name: String) {
+    let mut wanted = held(&name);
+    wanted.metadata.annotations = Some([("example.org/x".to_owned(), "y".to_owned())].into());
+    let made = renewed(&create(&leases, &wanted).await, 7);
+    let stored = put(&leases, &made).await.unwrap();
+    let value = serde_json::to_value(&stored).unwrap();
+    assert_eq!(value["spec"]["renewTime"], "2026-01-01T00:00:07.000001Z");
+    assert_eq!(value["metadata"]["annotations"]["example.org/x"], "y");
+}
+
+async fn contents_that_cannot_be_are_refused(leases: Api<Lease>, name: String) {
+    for spec in [
+        json!({"holderIdentity": "a", "leaseDurationSeconds": 0}),
+        json!({"holderIdentity": "a", "leaseDurationSeconds": -3}),
+        json!({"holderIdentity": "a", "leaseDurationSeconds": 3, "leaseTransitions": -1}),
+    ] {
+        let refused = leases.create(&PostParams::default(), &lease(&name, spec)).await.unwrap_err();
+        assert_eq!(code(&refused), 422, "{refused}");
+    }
+}
+
+async fn an_empty_holder_and_missing_fields_are_stored(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &lease(&name, json!({}))).await;
+    let mut value = serde_json::to_value(&made).unwrap();
+    value["spec"] = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
+    let emptied: Lease = serde_json::from_value(value).unwrap();
+    let stored = put(&leases, &emptied).await.unwrap();
+    assert_eq!(stored.spec.unwrap().holder_identity.as_deref(), Some(""));
+}

@@ -1,0 +1,181 @@
+//! The manifests of `deploy/` as a real API server sees them: valid to the letter, and with no right too many or too few.
+
+use crate::{shared::Shared, trial};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::{collections::BTreeSet, sync::Arc, thread::sleep, time::Duration};
+use vip_tests::{
+    kube::objects::{self, Mode},
+    lab::{Lab, Options, RBAC, eventually},
+};
+
+/// The user that nodes are.
+const USER: &str = "system:serviceaccount:kube-system:xvip";
+
+pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
+    let manifests = [
+        ("rbac", RBAC),
+        ("flowschema", include_str!("../../../deploy/base/flowschema.yaml")),
+        ("config", include_str!("../../../deploy/base/config.yaml")),
+        ("daemonset", include_str!("../../../deploy/base/daemonset.yaml")),
+        ("static_pod", include_str!("../../../deploy/static-pod/xvip.yaml")),
+    ];
+    let valid = manifests.into_iter().map(|(name, text)| {
+        let shared = Arc::clone(shared);
+        trial(format!("rights::the_server_accepts_manifest_{name}_strictly"), move || {
+            let sent = objects::apply(&shared.plane(), text, Mode::DryRun).unwrap();
+            assert!(sent > 0);
+        })
+    });
+    let rest = [
+        trial("rights::every_verb_is_needed_and_no_other_is_asked_for", every_verb_is_needed),
+        trial("rights::a_field_that_does_not_exist_is_refused", {
+            let shared = Arc::clone(shared);
+            move || {
+                let text = RBAC.replace("automountServiceAccountToken", "automountToken");
+                let error = objects::apply(&shared.plane(), &text, Mode::DryRun).unwrap_err();
+                assert!(format!("{error:#}").contains("automountToken"), "{error:#}");
+            }
+        }),
+    ];
+    valid.chain(rest).collect()
+}
+
+/// A right: resource and verb.
+type Right = (String, String);
+
+fn pair(resource: &str, verb: &str) -> Right {
+    (resource.to_owned(), verb.to_owned())
+}
+
+/// The shipped rights.
+fn shipped() -> BTreeSet<Right> {
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for object in objects::documents(RBAC).unwrap() {
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            for resource in strings(&rule["resources"]) {
+                rights.extend(strings(&rule["verbs"]).iter().map(|verb| pair(&resource, verb)));
+            }
+        }
+    }
+    rights
+}
+
+/// The roles without one right.
+fn without(right: Option<&Right>) -> Vec<Value> {
+    let mut roles: Vec<Value> = objects::documents(RBAC).unwrap();
+    roles.retain(|object| matches!(object["kind"].as_str(), Some("Role" | "ClusterRole")));
+    for rule in roles.iter_mut().flat_map(|role| role["rules"].as_array_mut().unwrap()) {
+        if let Some((resource, verb)) = right
+            && rule["resources"][0] == resource.as_str()
+        {
+            rule["verbs"].as_array_mut().unwrap().retain(|has| has != verb.as_str());
+        }
+    }
+    for role in &mut roles {
+        // The server refuses a rule without verbs.
+        role["rules"].as_array_mut().unwrap().retain(|rule| rule["verbs"] != Value::Array(Vec::new()));
+    }
+    roles
+}
+
+/// What the API server has recorded of the service account: which rights it used, and which it asked for in vain.
+fn asked(lab: &Lab) -> (BTreeSet<Right>, BTreeSet<Right>) {
+    let (mut used, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    let audit = lab.api.real().unwrap().plane.members[0].audit();
+    for line in audit.lines() {
+        let event: Value = serde_json::from_str(line).unwrap_or_default();
+        if event["user"]["username"] == USER {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let right = (text(&event["objectRef"]["resource"]), text(&event["verb"]));
+            let allowed = event["annotations"]["authorization.k8s.io/decision"] == "allow";
+            if allowed {
+                used.insert(right)
+            } else {
+                refused.insert(right)
+            };
+        }
+    }
+    (used, refused)
+}
+
+/// One node that needs everything: a VIP that is limited to nodes with a label, and Events.
+fn every_verb_is_needed() {
+    let options = Options {
+        nodes: 1,
+        kube: true,
+        duration_s: 1,
+        lease: ", renew_ms: 300".into(),
+        extra: "nodes: {role: edge}\n".into(),
+        ..Options::default()
+    };
+    let mut lab = Lab::new(&options).unwrap();
+    lab.api.set_labels("node1", &[("role", "edge")]);
+    lab.start().unwrap();
+    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let reported = || lab.api.reports().iter().any(|event| event["reason"] == "TookOver");
+    assert!(eventually(Duration::from_secs(5), reported), "Events are written");
+    // The labels are watched: who loses them knows that it is the last choice.
+    lab.api.set_labels("node1", &[]);
+    let barred = || problems(&lab).contains("barred");
+    assert!(eventually(Duration::from_secs(5), barred), "{}", lab.nodes[0].log());
+    lab.api.set_labels("node1", &[("role", "edge")]);
+    lab.nodes[0].kill();
+    let (used, refused) = asked(&lab);
+    assert_eq!(used, shipped(), "exactly what is shipped is used");
+    assert_eq!(refused, BTreeSet::new(), "nothing else is asked for");
+
+    for right in shipped() {
+        works_not_without(&mut lab, &right);
+    }
+}
+
+/// Gives the service account what is shipped, less one right.
+fn give(lab: &Lab, less: Option<&Right>) {
+    let given = lab.api.real().unwrap().plane.call(0, async |client: kube::Client| {
+        for role in without(less) {
+            objects::send(&client, &role, Mode::Store).await?;
+        }
+        Ok(())
+    });
+    given.unwrap();
+}
+
+fn problems(lab: &Lab) -> String {
+    lab.nodes[0].status().unwrap()["daemon"]["problems"].to_string()
+}
+
+#[track_caller]
+fn works_not_without(lab: &mut Lab, right: &Right) {
+    give(lab, Some(right));
+    // Nothing is left to be adopted.
+    lab.nodes[0].xvip("cleanup", &[]).unwrap();
+    lab.api.delete("kube-system", "plndr-cp-lock");
+    // Authorization reads roles through a cache.
+    sleep(Duration::from_millis(500));
+    lab.nodes[0].start().unwrap();
+    let (resource, verb) = (right.0.as_str(), right.1.as_str());
+    let forbidden = |lab: &Lab| asked(lab).1.contains(right);
+    let seen = eventually(Duration::from_secs(15), || forbidden(lab));
+    assert!(seen, "{resource} {verb} is not asked for:\n{}", lab.nodes[0].log());
+    let told = |lab: &Lab| problems(lab).contains("forbidden");
+    match (resource, verb) {
+        // Whoever cannot tell is no worse an owner; the log has it.
+        ("events", _) => {}
+        ("nodes", "get") => {
+            sleep(Duration::from_secs(3));
+            assert!(!lab.nodes[0].owns(), "barred without its labels");
+        }
+        // The labels were read once; a later change goes unseen for the pause between attempts.
+        ("nodes", _) => {}
+        _ => assert!(eventually(Duration::from_secs(10), || told(lab)), "{right:?}: {}", problems(lab)),
+    }
+    if matches!((resource, verb), ("leases", "get" | "create")) {
+        assert!(!lab.nodes[0].owns());
+    }
+    lab.nodes[0].kill();
+    give(lab, None);
+}
