@@ -5,7 +5,7 @@ use clap::Parser;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 use vip_tests::{
     faults::{Fault, Outcome, inject},
-    lab::{Lab, Options},
+    lab::{Kube, Lab, Options},
     timeline::page,
     verdict::{settings, verdict},
 };
@@ -27,7 +27,8 @@ struct Args {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let options = Options { kube: args.kube, ..Options::default() };
+    let options =
+        Options { kube: if args.kube { Kube::One } else { Kube::StandIn }, ..Options::default() };
     let api = if args.kube { "a real kube-apiserver with etcd" } else { "an API" };
     println!("building a lab: {} nodes, {api} and two clients as network namespaces", options.nodes);
     let mut lab = Lab::new(&options)?;

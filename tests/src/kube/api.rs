@@ -33,6 +33,14 @@ impl LabApi {
         }
     }
 
+    /// The real one, to break it.
+    pub fn real_mut(&mut self) -> Option<&mut Real> {
+        match self {
+            Self::StandIn(_) => None,
+            Self::Real(real) => Some(real),
+        }
+    }
+
     /// Begins or ends an outage for everybody.
     pub fn set_outage(&self, outage: Outage) {
         match self {

@@ -1,13 +1,16 @@
 //! One member of a control plane: an etcd and a kube-apiserver in one namespace.
 
 use super::{assets, pki::Pki};
-use crate::netns::NetNs;
+use crate::netns::{NetNs, sh};
 use anyhow::Context as _;
+use serde_json::Value;
 use std::{
     fs::{self, File},
-    net::IpAddr,
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command},
+    time::Duration,
 };
 
 /// Where everything of a member listens.
@@ -154,8 +157,51 @@ impl Member {
     }
 
     /// Where etcd keeps its data.
-    pub fn data(&self) -> PathBuf {
+    fn data(&self) -> PathBuf {
         self.dir.join("etcd")
+    }
+
+    /// Copies what etcd has stored. It is away for a moment.
+    ///
+    /// # Errors
+    /// If files cannot be copied.
+    pub fn back_up(&mut self) -> anyhow::Result<()> {
+        self.kill_etcd();
+        let (from, to) = (self.data(), self.dir.join("backup"));
+        sh(&format!("cp -a {} {}", from.display(), to.display()))?;
+        self.start_etcd()
+    }
+
+    /// Puts the copy back, as an administrator does after a loss, and starts both servers again.
+    ///
+    /// # Errors
+    /// If there is no copy.
+    pub fn restore(&mut self) -> anyhow::Result<()> {
+        self.kill_api();
+        self.kill_etcd();
+        let (from, to) = (self.dir.join("backup"), self.data());
+        sh(&format!("rm -rf {1} && mv {0} {1}", from.display(), to.display()))?;
+        self.start_etcd()?;
+        self.start_api()
+    }
+
+    /// Whether this etcd leads.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn leads(&self) -> anyhow::Result<bool> {
+        let address = format!("{}:{ETCD_CLIENTS}", self.ip);
+        let answer = self.ns.run(|| -> anyhow::Result<String> {
+            let mut stream = TcpStream::connect(&address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            let head = "POST /v3/maintenance/status HTTP/1.1\r\nHost: etcd\r\nConnection: close";
+            write!(stream, "{head}\r\nContent-Length: 2\r\n\r\n{{}}")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })??;
+        let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap_or_default())?;
+        Ok(body["leader"] == body["header"]["member_id"] && body["leader"].is_string())
     }
 
     /// What the API server has recorded of requests, a JSON object per line.

@@ -29,6 +29,8 @@ pub const VIP4: [u8; 4] = [192, 0, 2, 10];
 pub const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
 /// Where the stand-in API listens.
 pub const API: &str = "192.0.2.100:6443";
+/// Where API servers on nodes listen.
+pub const API_PORT: u16 = 6443;
 /// MAC address of the asking client.
 pub const ASKER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc8];
 
@@ -73,8 +75,20 @@ pub struct Options {
     pub vips: Option<Vec<IpAddr>>,
     /// Variables of every node's process.
     pub environment: Vec<(String, String)>,
-    /// A real API server and etcd behind a proxy, with the rights that `deploy/` gives, instead of the stand-in.
-    pub kube: bool,
+    /// Which API the nodes talk to.
+    pub kube: Kube,
+}
+
+/// An API for the lab.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kube {
+    /// The stand-in, in this process.
+    #[default]
+    StandIn,
+    /// A real API server and etcd behind a proxy, with the rights that `deploy/` gives.
+    One,
+    /// A real API server and a member of etcd on every node, as kubeadm places them. Nodes try their own first.
+    OnEachNode,
 }
 
 impl Default for Options {
@@ -88,7 +102,7 @@ impl Default for Options {
             extra: String::new(),
             vips: None,
             environment: Vec::new(),
-            kube: false,
+            kube: Kube::StandIn,
         }
     }
 }
@@ -132,7 +146,11 @@ impl Lab {
             }
         }
         let passes = kernel_run::attach_pass(&bridge, &ports)?;
-        let api = if options.kube { real_api(&api_ns, &dir)? } else { stand_in(&api_ns) };
+        let api = match options.kube {
+            Kube::StandIn => stand_in(&api_ns),
+            Kube::One => real_api(&api_ns, &dir)?,
+            Kube::OnEachNode => api_on_nodes(&api_ns, &nodes, &dir)?,
+        };
         Ok(Self { nodes, bridge, asker, user, api, more_ports, dir, api_ns, passes: vec![passes] })
     }
 
@@ -215,6 +233,16 @@ pub const RBAC: &str = include_str!("../../../deploy/base/rbac.yaml");
 /// A real API on the same address, where nodes are the service account of `deploy/`.
 fn real_api(api_ns: &NetNs, dir: &Path) -> anyhow::Result<LabApi> {
     let plane = ControlPlane::single(api_ns, dir)?;
+    with_rights(api_ns, plane, dir)
+}
+
+/// A member of the control plane on each node.
+fn api_on_nodes(api_ns: &NetNs, nodes: &[Node], dir: &Path) -> anyhow::Result<LabApi> {
+    let at = nodes.iter().map(|node| (node.ns.borrowed(), node.ip)).collect();
+    with_rights(api_ns, ControlPlane::start(at, API_PORT, dir)?, dir)
+}
+
+fn with_rights(api_ns: &NetNs, plane: ControlPlane, dir: &Path) -> anyhow::Result<LabApi> {
     let proxy = Proxy::start(api_ns, API.parse()?, ([127, 0, 0, 1], 6444).into())?;
     objects::apply(&plane, RBAC, Mode::Store)?;
     let token = dir.join("token");

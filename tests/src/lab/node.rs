@@ -1,6 +1,6 @@
 //! One node: a namespace and an `xvip` process.
 
-use super::{API, Options, VIP4, VIP6, mac};
+use super::{API, API_PORT, Kube, Options, VIP4, VIP6, mac};
 use crate::netns::NetNs;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -18,6 +18,8 @@ pub struct Node {
     pub ns: NetNs,
     /// Its name and `holderIdentity`.
     pub name: String,
+    /// Its address on the bridge.
+    pub ip: IpAddr,
     /// Its MAC address on the bridge.
     pub mac: [u8; 6],
     /// The instance that its pins are under.
@@ -43,11 +45,19 @@ impl Node {
         let instance = format!("{id}-{name}");
         let pin_root = dir.join("bpf");
         let kubeconfig = dir.join("kubeconfig");
-        let (scheme, server_name) =
-            if options.kube { ("https", "kubernetes") } else { ("http", "null") };
-        if !options.kube {
+        if options.kube == Kube::StandIn {
             fs::write(&kubeconfig, kubeconfig_text())?;
         }
+        let server_name = if options.kube == Kube::StandIn { "null" } else { "kubernetes" };
+        // Its own first, then the others in turn.
+        let on_nodes =
+            |offset| format!("https://{}:{API_PORT}", ip((number - 1 + offset) % options.nodes + 1));
+        let endpoints: Vec<String> = match options.kube {
+            Kube::StandIn => vec![format!("http://{API}")],
+            Kube::One => vec![format!("https://{API}")],
+            Kube::OnEachNode => (0..options.nodes).map(on_nodes).collect(),
+        };
+        let endpoints: Vec<String> = endpoints.iter().map(|url| format!("'{url}'")).collect();
         let config = dir.join(format!("{name}.yaml"));
         let vips = options.vips.clone().unwrap_or_else(|| vec![VIP4.into(), VIP6.into()]);
         let vips: Vec<String> = vips.iter().map(|vip| format!("'{vip}'")).collect();
@@ -58,16 +68,18 @@ impl Node {
             format!(
                 "node: {name}\ninstance: {instance}\nvips: [{}]\n{interfaces}\
                  lease: {{duration_s: {}{}}}\npin_root: {}\n\
-                 api: {{kubeconfig: {}, endpoints: ['{scheme}://{API}'], tls_server_name: {server_name}}}\n{}",
+                 api: {{kubeconfig: {}, endpoints: [{}], tls_server_name: {server_name}}}\n{}",
                 vips.join(", "),
                 options.duration_s,
                 options.lease,
                 pin_root.display(),
                 kubeconfig.display(),
+                endpoints.join(", "),
                 options.extra
             ),
         )?;
         Ok(Self {
+            ip: ip(number),
             mac: mac(10 + number as u8),
             log: dir.join(format!("{name}.log")),
             boot_id: format!("boot-of-{instance}"),
@@ -97,6 +109,7 @@ impl Node {
         Ok(Self {
             ns: self.ns.borrowed(),
             name: self.name.clone(),
+            ip: self.ip,
             mac: self.mac,
             instance,
             config,
@@ -292,6 +305,11 @@ pub fn xvip() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let found = this.ancestors().map(|dir| dir.join("xvip")).find(|path| path.is_file());
     found.context("the xvip binary is not built; run `cargo xtask test` or `cargo build -p vip-user`")
+}
+
+/// The address of a node by its number, which begins with 1.
+fn ip(number: usize) -> IpAddr {
+    IpAddr::from([192, 0, 2, 10 + number as u8])
 }
 
 fn kubeconfig_text() -> String {

@@ -14,7 +14,7 @@ use vip_tests::{
     faults::{Fault, Recording, inject, watched},
     judge::two_owner_ms_between,
     kube::{objects, proxy::Way},
-    lab::{Lab, Options},
+    lab::{Kube, Lab, Options},
 };
 use vip_user::{config::Config, node::clock};
 
@@ -70,7 +70,7 @@ pub fn trials() -> Vec<Trial> {
 
 fn new_lab() -> Lab {
     let lease = ", foreign_grace_s: 5".into();
-    let mut lab = Lab::new(&Options { kube: true, lease, ..Options::default() }).unwrap();
+    let mut lab = Lab::new(&Options { kube: Kube::One, lease, ..Options::default() }).unwrap();
     lab.start().unwrap();
     lab
 }
@@ -270,7 +270,7 @@ fn flapping(lab: &mut Lab, moves: &mut Vec<u64>) {
 
 /// A pod's token is exchanged by the kubelet before it runs out. Here the old one is revoked at once.
 fn exchanged_token() {
-    let mut lab = Lab::new(&Options { kube: true, nodes: 1, ..Options::default() }).unwrap();
+    let mut lab = Lab::new(&Options { kube: Kube::One, nodes: 1, ..Options::default() }).unwrap();
     let file = lab.dir().join("token");
     let secret = r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "old", "namespace": "kube-system"}}"#;
     let plane = &lab.api.real().unwrap().plane;

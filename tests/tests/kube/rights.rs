@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{collections::BTreeSet, sync::Arc, thread::sleep, time::Duration};
 use vip_tests::{
     kube::objects::{self, Mode},
-    lab::{Lab, Options, RBAC, eventually},
+    lab::{Kube, Lab, Options, RBAC, eventually},
 };
 
 /// The user that nodes are.
@@ -106,7 +106,7 @@ fn asked(lab: &Lab) -> (BTreeSet<Right>, BTreeSet<Right>) {
 fn every_verb_is_needed() {
     let options = Options {
         nodes: 1,
-        kube: true,
+        kube: Kube::One,
         duration_s: 1,
         lease: ", renew_ms: 300".into(),
         extra: "nodes: {role: edge}\n".into(),
