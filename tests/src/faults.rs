@@ -158,6 +158,36 @@ pub struct Recording {
     pub echoes: Series,
 }
 
+/// Listeners and probes that are under way.
+#[derive(Debug)]
+pub struct Watch {
+    judge: Judge,
+    questions: Probe,
+    pings: Probe,
+}
+
+impl Watch {
+    /// Begins to listen and to probe.
+    pub fn begin(lab: &Lab) -> Self {
+        let vips = Lab::vips();
+        let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
+        Self {
+            judge: Judge::listen(&lab.bridge, lab.ports(), &vips),
+            questions: Probe::ask(&lab.asker, ASKER_MAC, [192, 0, 2, 200], v6, &vips),
+            pings: Probe::echo(&lab.user, &vips),
+        }
+    }
+
+    /// Ends, and returns what was recorded.
+    ///
+    /// # Errors
+    /// If listening failed: then nothing can be said.
+    pub fn finish(self) -> anyhow::Result<Recording> {
+        let (asked, echoes) = (self.questions.finish()?, self.pings.finish()?);
+        Ok(Recording { claims: self.judge.finish()?, asked, echoes })
+    }
+}
+
 /// Listens and probes while `work` runs.
 ///
 /// # Errors
@@ -166,16 +196,11 @@ pub fn watched(
     lab: &mut Lab,
     work: impl FnOnce(&mut Lab) -> anyhow::Result<()>,
 ) -> anyhow::Result<Recording> {
-    let vips = Lab::vips();
-    let judge = Judge::listen(&lab.bridge, lab.ports(), &vips);
-    let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
-    let questions = Probe::ask(&lab.asker, ASKER_MAC, [192, 0, 2, 200], v6, &vips);
-    let pings = Probe::echo(&lab.user, &vips);
+    let watch = Watch::begin(lab);
     let outcome = work(lab);
-    let (asked, echoes) = (questions.finish()?, pings.finish()?);
-    let claims = judge.finish()?;
+    let recording = watch.finish()?;
     outcome?;
-    Ok(Recording { claims, asked, echoes })
+    Ok(recording)
 }
 
 /// Injects one fault, watches, and heals it. Also returns what was recorded.

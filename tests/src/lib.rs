@@ -4,6 +4,7 @@
 //! its own.
 
 pub mod cgroup;
+pub mod cluster;
 pub mod faults;
 pub mod frames;
 pub mod judge;

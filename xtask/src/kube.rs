@@ -31,7 +31,8 @@ pub fn servers() -> anyhow::Result<()> {
         println!("setup: etcd and kube-apiserver are those of {dir}");
         return Ok(());
     }
-    let sources = ["go.mod", "go.sum", "main.go"].map(|file| Path::new(MODULE).join(file));
+    let sources =
+        ["go.mod", "go.sum", "main.go", "pause/main.go"].map(|file| Path::new(MODULE).join(file));
     let mut wanted = Vec::new();
     for source in sources {
         wanted.extend(fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?);
@@ -66,6 +67,10 @@ pub fn servers() -> anyhow::Result<()> {
     ]);
     build.arg(fs::canonicalize(BIN)?.join("kube")).arg(".").current_dir(MODULE);
     counted(build.env("CGO_ENABLED", "0"), total)?;
+    let mut pause = Command::new(&go);
+    pause.args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"]);
+    pause.arg(fs::canonicalize(BIN)?.join("pause")).arg("./pause").current_dir(MODULE);
+    run_command(pause.env("CGO_ENABLED", "0"))?;
     for server in SERVERS {
         let link = Path::new(BIN).join(server);
         let _ = fs::remove_file(&link);

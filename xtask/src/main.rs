@@ -1,7 +1,9 @@
 //! `cargo xtask …`: set up, demo, test, bench, lint. Each step of CI is one of these commands.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod fuzz;
+mod image;
 mod kube;
 mod lint;
 mod mutants;
@@ -79,6 +81,13 @@ enum Command {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Make the OCI image `target/image/xvip.tar`: one static program, no registry.
+    Image,
+    /// A real cluster of three kubelets in network namespaces, to look at.
+    Cluster {
+        #[command(subcommand)]
+        what: cluster::What,
+    },
     /// Break the code in the ways that matter, one at a time: a named test must fail each time.
     Mutants {
         /// Only mutations whose name contains this.
@@ -142,6 +151,11 @@ fn main() -> anyhow::Result<()> {
             setup::setup(setup::Extent::Tests)?;
             fuzz::fuzz(seconds, seed, &only, keep)
         }
+        Command::Image => {
+            setup::setup(setup::Extent::Build)?;
+            image::image()
+        }
+        Command::Cluster { what } => cluster::cluster(&what),
         Command::Tidy => tidy::tidy(),
         Command::Vm { kernel, filter } => {
             setup::setup(setup::Extent::Tests)?;

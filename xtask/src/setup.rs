@@ -21,6 +21,14 @@ type Package = (&'static str, &'static str);
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_DENY: &str = "0.20.2";
 
+/// Installs what nodes of the test cluster need.
+pub fn cluster() -> anyhow::Result<()> {
+    install(&[
+        ("runc", "runs the containers of the test cluster"),
+        ("procps", "the tests of the cluster end processes by name, on their own nodes"),
+    ])
+}
+
 /// Installs what is missing.
 pub fn setup(extent: Extent) -> anyhow::Result<()> {
     if std::env::var_os("XVIP_EBPF_OBJECT").is_none() {

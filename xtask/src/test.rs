@@ -24,6 +24,8 @@ pub enum Rung {
     Lab,
     /// The same against a real kube-apiserver and etcd. Root.
     Kube,
+    /// The image and the manifests on a real cluster. Root.
+    Cluster,
     /// The kinds of device that this kernel may lack, in a guest.
     Vm,
 }
@@ -37,6 +39,7 @@ impl Rung {
             Self::Controller => &["-p", "vip-tests", "--test", "controller"],
             Self::Lab => &["-p", "vip-tests", "--test", "lab"],
             Self::Kube => &["-p", "vip-tests", "--test", "kube"],
+            Self::Cluster => &["-p", "vip-tests", "--test", "cluster"],
             Self::Vm => &["-p", "vip-tests", "--test", "devices"],
         }
     }
@@ -102,6 +105,7 @@ pub fn test(only: Option<Rung>, filter: &str) -> anyhow::Result<()> {
         let outcome = match rung {
             // The oldest of the kernels, whose verifier is the least patient and which has no tcx.
             Rung::Kube => crate::kube::servers().and_then(|()| run_rung(*rung, filter)),
+            Rung::Cluster => crate::cluster::prepare().and_then(|()| run_rung(*rung, filter)),
             Rung::Vm => crate::vm::vm(&[Kernel::Bookworm], filter).map(|count| (count, true)),
             _ => run_rung(*rung, filter),
         };

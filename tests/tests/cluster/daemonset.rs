@@ -1,0 +1,155 @@
+//! The DaemonSet.
+
+use serde_json::json;
+use std::{collections::BTreeSet, thread::sleep, time::Duration};
+use vip_tests::{
+    cluster::{Cluster, manifests},
+    faults::{Recording, Watch},
+    judge::two_owner_ms_between,
+    lab::eventually,
+};
+use vip_user::node::clock;
+
+type Test = (&'static str, fn(&mut Cluster));
+
+pub const TESTS: [Test; 6] = [
+    ("daemonset::it_gets_ready_and_one_node_answers", gets_ready),
+    ("daemonset::a_rollout_loses_no_echo", rollout),
+    ("daemonset::a_killed_process_is_back_and_the_vip_is_owned_once", killed),
+    ("daemonset::a_killed_kubelet_moves_nothing", killed_kubelet),
+    ("daemonset::a_node_that_loses_its_power_loses_the_vip", power_cut),
+    ("daemonset::deleting_it_leaves_silence", deleted),
+];
+
+/// How long pods may take to settle.
+const SETTLE: Duration = Duration::from_secs(60);
+const DAEMONSET: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/xvip";
+
+pub fn deploy(cluster: &Cluster) {
+    for manifest in manifests::daemonset("") {
+        cluster.apply(&manifest).unwrap();
+    }
+    cluster.wait_for_pods("xvip", 3).unwrap();
+    cluster.wait_for_owner().unwrap();
+}
+
+/// Deploys what an earlier test has left otherwise.
+fn deployed(cluster: &Cluster) -> usize {
+    if cluster.pods("xvip").unwrap().len() != 3 {
+        deploy(cluster);
+    }
+    cluster.wait_for_pods("xvip", 3).unwrap();
+    cluster.wait_for_owner().unwrap()
+}
+
+/// Listens and probes while `work` runs, and judges. `work` says when the VIP may move.
+pub fn judged(
+    cluster: &mut Cluster,
+    work: impl FnOnce(&mut Cluster, &mut Vec<u64>),
+) -> (Recording, u64, u64) {
+    let watch = Watch::begin(&cluster.lab);
+    sleep(Duration::from_millis(700));
+    let (from, mut moves) = (clock::boot().0, Vec::new());
+    work(cluster, &mut moves);
+    let to = clock::boot().0;
+    sleep(Duration::from_millis(300));
+    let recording = watch.finish().unwrap();
+    assert!(!recording.claims.is_empty());
+    assert_eq!(two_owner_ms_between(&recording.claims, &moves), 0.0, "two owners");
+    (recording, from, to)
+}
+
+fn gets_ready(cluster: &mut Cluster) {
+    deploy(cluster);
+    assert_eq!(cluster.owners().len(), 1);
+    let (recording, ..) = judged(cluster, |_, _| sleep(Duration::from_secs(2)));
+    let owners: BTreeSet<usize> = recording.claims.iter().map(|claim| claim.node).collect();
+    assert_eq!(owners.len(), 1, "one node answers");
+}
+
+fn rollout(cluster: &mut Cluster) {
+    deployed(cluster);
+    let before: BTreeSet<String> = names(cluster);
+    let (recording, from, to) = judged(cluster, |cluster, moves| {
+        let mark = json!({"metadata": {"annotations": {"restarted": clock::boot().0.to_string()}}});
+        cluster.patch(DAEMONSET, &json!({"spec": {"template": mark}})).unwrap();
+        let mut owner = cluster.owners();
+        let renewed = eventually(SETTLE, || {
+            let now = cluster.owners();
+            if now != owner {
+                // A VIP that comes back to a node is no second owner.
+                moves.push(clock::boot().0);
+                owner = now;
+            }
+            let names = names(cluster);
+            names.len() == 3 && names.is_disjoint(&before)
+        });
+        assert!(renewed, "every pod is another one");
+        cluster.wait_for_pods("xvip", 3).unwrap();
+    });
+    let (lost, sent) = recording.echoes.unanswered(from, to);
+    println!("{lost} of {sent} echoes lost, dark for {:.0} ms", recording.asked.dark_ms(from, to));
+    assert_eq!(lost, 0);
+}
+
+fn names(cluster: &Cluster) -> BTreeSet<String> {
+    let pods = cluster.pods("xvip").unwrap();
+    pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn killed(cluster: &mut Cluster) {
+    let owner = deployed(cluster);
+    let (recording, from, to) = judged(cluster, |cluster, moves| {
+        cluster.nodes[owner].kill_xvip().unwrap();
+        sleep(Duration::from_secs(6));
+        moves.push(clock::boot().0);
+        cluster.wait_for_pods("xvip", 3).unwrap();
+    });
+    println!("dark for {:.0} ms", recording.asked.dark_ms(from, to));
+    cluster.wait_for_owner().unwrap();
+}
+
+fn killed_kubelet(cluster: &mut Cluster) {
+    let owner = deployed(cluster);
+    let (recording, from, to) = judged(cluster, |cluster, _| {
+        cluster.nodes[owner].kill_kubelet().unwrap();
+        sleep(Duration::from_secs(5));
+    });
+    assert!(recording.claims.iter().all(|claim| claim.node == owner), "it stays where it is");
+    assert_eq!(recording.echoes.unanswered(from, to).0, 0, "and nobody notices");
+}
+
+fn power_cut(cluster: &mut Cluster) {
+    let owner = deployed(cluster);
+    let (recording, from, to) = judged(cluster, |cluster, _| {
+        cluster.lab.bridge.ip(&format!("link set n{} down", owner + 1)).unwrap();
+        cluster.nodes[owner].power_off();
+        let moved = || cluster.owners().iter().any(|other| *other != owner);
+        assert!(eventually(SETTLE, moved), "another node takes over");
+        sleep(Duration::from_secs(1));
+    });
+    println!("dark for {:.0} ms", recording.asked.dark_ms(from, to));
+    cluster.lab.bridge.ip(&format!("link set n{} up", owner + 1)).unwrap();
+    cluster.nodes[owner].power_on().unwrap();
+    // The API server has called the old pod ready all the time.
+    assert!(eventually(SETTLE, || cluster.nodes[owner]
+        .status()
+        .is_ok_and(|status| status["daemon"].is_object())));
+    cluster.wait_for_pods("xvip", 3).unwrap();
+}
+
+fn deleted(cluster: &mut Cluster) {
+    deployed(cluster);
+    cluster.delete(DAEMONSET).unwrap();
+    assert!(eventually(SETTLE, || cluster.pods("xvip").is_ok_and(|pods| pods.is_empty())));
+    let watch = Watch::begin(&cluster.lab);
+    sleep(Duration::from_secs(2));
+    let claims = watch.finish().unwrap().claims;
+    let logs = || cluster.nodes[claims[0].node].pod_logs();
+    assert!(claims.is_empty(), "node {} answers:\n{}", claims[0].node, logs());
+    for node in &cluster.nodes {
+        assert!(node.cleanup().is_ok(), "what is left can be removed");
+        let left = node.run("ls -A /sys/fs/bpf; ip -o addr show dev lo").unwrap();
+        assert!(!left.contains("xvip") && !left.contains("192.0.2.10"), "{left}");
+    }
+}

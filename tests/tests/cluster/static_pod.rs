@@ -1,0 +1,68 @@
+//! The static pod, which starts before there is an API to ask.
+
+use crate::daemonset::judged;
+use std::{fs, thread::sleep, time::Duration};
+use vip_tests::{
+    cluster::{Cluster, manifests},
+    kube::objects,
+    lab::{API, eventually},
+    netns::sh,
+};
+use vip_user::node::clock;
+
+pub const TESTS: [(&str, fn(&mut Cluster)); 2] = [
+    ("static_pod::it_gets_ready_and_one_node_answers", gets_ready),
+    ("static_pod::a_container_starts_again_while_the_api_hangs", while_the_api_hangs),
+];
+
+fn deploy(cluster: &Cluster) {
+    if cluster.pods("xvip-static").unwrap().len() == 3 {
+        return;
+    }
+    cluster.apply(manifests::daemonset("").first().unwrap()).unwrap();
+    let plane = &cluster.lab.api.real().unwrap().plane;
+    let token = cluster.lab.dir().join("static-token");
+    objects::write_token(plane, "xvip", &token).unwrap();
+    let ca = sh(&format!("base64 -w0 {}", plane.pki.ca().display())).unwrap();
+    let token = fs::read_to_string(token).unwrap();
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
+         clusters: [{{name: lab, cluster: {{server: 'https://{API}', certificate-authority-data: {ca}}}}}]\n\
+         users: [{{name: lab, user: {{token: {token}}}}}]\n\
+         contexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}]\n"
+    );
+    for node in &cluster.nodes {
+        fs::write(node.etc().join("kubernetes/xvip.conf"), &kubeconfig).unwrap();
+        fs::write(node.etc().join("xvip/xvip.yaml"), manifests::static_config(&node.name)).unwrap();
+        fs::write(node.manifests().join("xvip.yaml"), manifests::STATIC_POD).unwrap();
+    }
+    cluster.wait_for_pods("xvip-static", 3).unwrap();
+}
+
+fn gets_ready(cluster: &mut Cluster) {
+    deploy(cluster);
+    cluster.wait_for_owner().unwrap();
+    let (recording, ..) = judged(cluster, |_, _| sleep(Duration::from_secs(2)));
+    let first = recording.claims[0].node;
+    assert!(recording.claims.iter().all(|claim| claim.node == first), "one node answers");
+}
+
+/// The API hangs, the owner's process dies: its kernel goes silent by itself. When the API is back, so is the VIP.
+fn while_the_api_hangs(cluster: &mut Cluster) {
+    deploy(cluster);
+    let owner = cluster.wait_for_owner().unwrap();
+    let (recording, from, to) = judged(cluster, |cluster, moves| {
+        let plane = &cluster.lab.api.real().unwrap().plane;
+        plane.members[0].signal_api(libc::SIGSTOP);
+        cluster.nodes[owner].kill_xvip().unwrap();
+        sleep(Duration::from_secs(6));
+        assert_eq!(cluster.owners(), Vec::<usize>::new(), "nobody may answer");
+        let runs = || cluster.nodes[owner].run("pgrep -x xvip").is_ok();
+        assert!(eventually(Duration::from_secs(30), runs), "the kubelet needs no API for that");
+        moves.push(clock::boot().0);
+        plane.members[0].signal_api(libc::SIGCONT);
+        cluster.wait_for_owner().unwrap();
+        sleep(Duration::from_secs(1));
+    });
+    println!("dark for {:.0} ms", recording.asked.dark_ms(from, to));
+}
