@@ -409,15 +409,14 @@ async fn list(
                 return None;
             }
             loop {
-                let event = match past.next() {
-                    Some((_, event)) => event,
-                    None => match tokio::time::timeout_at(end, changes.recv()).await {
-                        Ok(event) => event.ok()?.1,
-                        Err(_) => {
-                            let line = Bytes::from(format!("{}\n", bookmark(api.lock().version)));
-                            return Some((Ok(line), (past, changes, true)));
-                        }
-                    },
+                let event = if let Some((_, event)) = past.next() {
+                    event
+                } else {
+                    let Ok(event) = tokio::time::timeout_at(end, changes.recv()).await else {
+                        let line = Bytes::from(format!("{}\n", bookmark(api.lock().version)));
+                        return Some((Ok(line), (past, changes, true)));
+                    };
+                    event.ok()?.1
                 };
                 if wanted(&event) {
                     api.while_hanging().await;

@@ -4,9 +4,19 @@
 
 mod world;
 
-use world::{Knobs, World};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+use world::{
+    Knobs, World,
+    shape::{Shape, report},
+};
 
 const HOUR_MS: u64 = 3_600_000;
+/// Fewer shapes of state and input in 10 000 hours mean that the simulation has lost something.
+const LEAST_SHAPES: usize = 200;
 
 fn play(seed: u64, knobs: &Knobs, hours: u64) -> World {
     let mut world = World::new(seed, knobs.clone());
@@ -21,17 +31,56 @@ fn play(seed: u64, knobs: &Knobs, hours: u64) -> World {
     world
 }
 
+/// What one thread has simulated.
+#[derive(Default)]
+struct Sum {
+    owned: f64,
+    takeovers: u64,
+    shapes: BTreeSet<Shape>,
+}
+
+/// 10 000 hours, or as many as `XVIP_SIMULATED_HOURS` says: `cargo xtask simulate` sets it.
 #[test]
-fn no_two_owners_in_200_hours_of_faults() {
-    let mut owned = 0.0;
-    let mut takeovers = 0;
-    for seed in 0..50 {
-        let world = play(seed, &Knobs::hostile(), 4);
-        owned += world.owned_share();
-        takeovers += world.takeovers;
+fn no_two_owners_in_10_000_hours_of_faults() {
+    const HOURS: u64 = 8;
+    #[expect(clippy::disallowed_methods, reason = "set by cargo xtask simulate")]
+    let wanted = std::env::var("XVIP_SIMULATED_HOURS").ok().and_then(|hours| hours.parse().ok());
+    let seeds = wanted.unwrap_or(10_000_u64).div_ceil(HOURS);
+    let next = AtomicU64::new(0);
+    let simulate = || {
+        let mut sum = Sum::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return sum;
+            }
+            if seed % 1_250 == 1_249 {
+                println!("{} of {} simulated hours", (seed + 1) * HOURS, seeds * HOURS);
+            }
+            let world = play(seed, &Knobs::hostile(), HOURS);
+            sum.owned += world.owned_share();
+            sum.takeovers += world.takeovers;
+            sum.shapes.extend(world.shapes);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let sums: Vec<Sum> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(simulate)).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let takeovers: u64 = sums.iter().map(|sum| sum.takeovers).sum();
+    let owned = sums.iter().map(|sum| sum.owned).sum::<f64>() * 100.0 / seeds as f64;
+    let shapes: BTreeSet<Shape> = sums.into_iter().flat_map(|sum| sum.shapes).collect();
+    println!(
+        "{} simulated hours, {takeovers} take-overs, owned {owned:.1} % of the time",
+        seeds * HOURS
+    );
+    println!("{}", report(&shapes));
+    for shape in &shapes {
+        println!("  {shape}");
     }
-    println!("200 simulated hours, {takeovers} take-overs, owned {:.1} % of the time", owned * 2.0);
-    assert!(takeovers > 1_000, "the faults did not bite: {takeovers} take-overs");
+    assert!(takeovers > 5 * seeds * HOURS, "the faults did not bite: {takeovers} take-overs");
+    assert!(shapes.len() >= LEAST_SHAPES, "only {} shapes were met", shapes.len());
 }
 
 #[test]

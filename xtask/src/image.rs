@@ -65,7 +65,7 @@ fn write(name: &str, file: &str, program: &[u8], registry: &str) -> anyhow::Resu
     append(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;
     append(&mut archive, "index.json", &serde_json::to_vec(&index)?, 0o644)?;
     for (digest, bytes) in &blobs {
-        append(&mut archive, &format!("blobs/sha256/{digest}"), bytes, 0o644)?;
+        append(&mut archive, format!("blobs/sha256/{digest}"), bytes, 0o644)?;
     }
     archive.into_inner()?.flush()?;
     Ok(path)
@@ -98,5 +98,5 @@ fn append<W: std::io::Write>(
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }

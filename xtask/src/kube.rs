@@ -52,7 +52,7 @@ pub fn servers() -> anyhow::Result<()> {
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run go list")?;
-    let total = packages.stdout.iter().filter(|byte| **byte == b'\n').count();
+    let total = String::from_utf8_lossy(&packages.stdout).lines().count();
     let flag = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
     let flags = [flag("gitVersion", VERSION), flag("gitMajor", "1"), flag("gitMinor", "36")].join(" ");
     let mut build = Command::new(&go);

@@ -81,6 +81,12 @@ enum Command {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Simulate the election and the plan for longer than the tests do, and list the states that were met.
+    Simulate {
+        /// Hours of simulated time; a million take some hours of real time.
+        #[arg(long, default_value_t = 1_000_000)]
+        hours: u64,
+    },
     /// Make the OCI image `target/image/xvip.tar`: one static program, no registry.
     Image,
     /// A real cluster of three kubelets in network namespaces, to look at.
@@ -100,6 +106,18 @@ enum Command {
 enum Bench {
     /// Nanoseconds per packet, by `BPF_PROG_TEST_RUN`.
     Packets,
+    /// How long VIPs are dark after the five main faults, on a real API, run by run into a results file.
+    Failover {
+        /// Runs of each fault; those that are in the results file already count.
+        #[arg(long, default_value_t = 100)]
+        runs: usize,
+        /// Where the runs are kept, one JSON object a line.
+        #[arg(long, default_value = "docs/failover.jsonl")]
+        results: String,
+        /// Also run this program in the same lab.
+        #[arg(long)]
+        peer: Option<String>,
+    },
     /// Answers per second on one core against the kernel's own, and a daemon with 10 000 VIPs.
     Host,
 }
@@ -134,6 +152,10 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Bench { what } => {
             setup::setup(setup::Extent::Build)?;
+            if let Bench::Failover { peer, .. } = &what {
+                kube::servers()?;
+                setup::peer(peer.as_deref())?;
+            }
             // The daemon is measured as it ships.
             let build =
                 ["build", "--quiet", "--locked", "--release", "-p", "vip-user", "-p", "vip-tests"];
@@ -141,6 +163,12 @@ fn main() -> anyhow::Result<()> {
             match what {
                 Bench::Packets => shell::run("target/release/xvip-bench", &[]),
                 Bench::Host => shell::run("target/release/xvip-bench-host", &[]),
+                Bench::Failover { runs, results, peer } => {
+                    let runs = runs.to_string();
+                    let mut args = vec!["--runs", &runs, "--results", &results];
+                    args.extend(peer.iter().flat_map(|peer| ["--peer", peer]));
+                    shell::run("target/release/xvip-bench-failover", &args)
+                }
             }
         }
         Command::Lint => {
@@ -150,6 +178,12 @@ fn main() -> anyhow::Result<()> {
         Command::Fuzz { seconds, seed, only, keep } => {
             setup::setup(setup::Extent::Tests)?;
             fuzz::fuzz(seconds, seed, &only, keep)
+        }
+        Command::Simulate { hours } => {
+            let mut cargo = std::process::Command::new("cargo");
+            cargo.args(["test", "--locked", "-p", "vip-user", "--test", "simulation", "hours"]);
+            cargo.args(["--", "--nocapture"]).env("XVIP_SIMULATED_HOURS", hours.to_string());
+            shell::run_command(&mut cargo)
         }
         Command::Image => {
             setup::setup(setup::Extent::Build)?;

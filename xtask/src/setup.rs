@@ -29,6 +29,15 @@ pub fn cluster() -> anyhow::Result<()> {
     ])
 }
 
+/// Installs a program that is measured beside xvip.
+pub fn peer(name: Option<&str>) -> anyhow::Result<()> {
+    match name {
+        None => Ok(()),
+        Some("keepalived") => install(&[("keepalived", "is measured beside xvip in the same lab")]),
+        Some(other) => bail!("--peer: {other} cannot be used: keepalived is the only one"),
+    }
+}
+
 /// Installs what is missing.
 pub fn setup(extent: Extent) -> anyhow::Result<()> {
     if std::env::var_os("XVIP_EBPF_OBJECT").is_none() {

@@ -10,7 +10,7 @@ fn main() -> anyhow::Result<()> {
     let (kubeconfig, _) = cluster.kubectl()?;
     fs::write(dir.join("kubeconfig"), kubeconfig.display().to_string())?;
     fs::write(dir.join("netns"), cluster.lab.api_ns.name())?;
-    for manifest in manifests::daemonset("") {
+    for manifest in manifests::daemonset() {
         cluster.apply(&manifest)?;
     }
     cluster.wait_for_pods("xvip", 3)?;

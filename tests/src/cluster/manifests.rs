@@ -5,16 +5,15 @@ use std::net::IpAddr;
 
 const CONFIG: &str = include_str!("../../../deploy/base/config.yaml");
 
-/// The DaemonSet and all that belongs to it; `more` are lines of its configuration.
-pub fn daemonset(more: &str) -> Vec<String> {
-    let more: String = more.lines().map(|line| format!("    {line}\n")).collect();
+/// The DaemonSet and all that belongs to it.
+pub fn daemonset() -> Vec<String> {
     let config = CONFIG
         .replace("vips: [192.0.2.10]", &format!("vips: [{}]", vips()))
         .replace("https://127.0.0.1:6443", &format!("https://{API}"));
     vec![
         include_str!("../../../deploy/base/rbac.yaml").into(),
         include_str!("../../../deploy/base/flowschema.yaml").into(),
-        config + "    lease: {duration_s: 3}\n" + &more,
+        config + "    lease: {duration_s: 3}\n",
         include_str!("../../../deploy/base/daemonset.yaml").into(),
     ]
 }

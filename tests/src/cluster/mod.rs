@@ -24,7 +24,7 @@ use std::{
 };
 
 /// How long the whole may take to come up on a machine that is busy.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// The cluster; dropping it removes everything.
 pub struct Cluster {

@@ -18,7 +18,7 @@ use std::{
 const DEFAULT_ACCOUNT: &str =
     "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: kube-system}}";
 /// Starting takes seconds; a machine that compiles beside it needs more.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_mins(2);
 
 /// The control plane; it ends with this value.
 pub struct ControlPlane {

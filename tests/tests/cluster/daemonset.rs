@@ -10,7 +10,7 @@ use vip_tests::{
 };
 use vip_user::node::clock;
 
-type Test = (&'static str, fn(&mut Cluster));
+pub type Test = (&'static str, fn(&mut Cluster));
 
 pub const TESTS: [Test; 6] = [
     ("daemonset::it_gets_ready_and_one_node_answers", gets_ready),
@@ -22,11 +22,11 @@ pub const TESTS: [Test; 6] = [
 ];
 
 /// How long pods may take to settle.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_mins(1);
 const DAEMONSET: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/xvip";
 
 pub fn deploy(cluster: &Cluster) {
-    for manifest in manifests::daemonset("") {
+    for manifest in manifests::daemonset() {
         cluster.apply(&manifest).unwrap();
     }
     cluster.wait_for_pods("xvip", 3).unwrap();

@@ -1,6 +1,6 @@
 //! The static pod, which starts before there is an API to ask.
 
-use crate::daemonset::judged;
+use crate::daemonset::{Test, judged};
 use std::{fs, thread::sleep, time::Duration};
 use vip_tests::{
     cluster::{Cluster, manifests},
@@ -10,7 +10,7 @@ use vip_tests::{
 };
 use vip_user::node::clock;
 
-pub const TESTS: [(&str, fn(&mut Cluster)); 2] = [
+pub const TESTS: [Test; 2] = [
     ("static_pod::it_gets_ready_and_one_node_answers", gets_ready),
     ("static_pod::a_container_starts_again_while_the_api_hangs", while_the_api_hangs),
 ];
@@ -19,7 +19,7 @@ fn deploy(cluster: &Cluster) {
     if cluster.pods("xvip-static").unwrap().len() == 3 {
         return;
     }
-    cluster.apply(manifests::daemonset("").first().unwrap()).unwrap();
+    cluster.apply(manifests::daemonset().first().unwrap()).unwrap();
     let plane = &cluster.lab.api.real().unwrap().plane;
     let token = cluster.lab.dir().join("static-token");
     objects::write_token(plane, "xvip", &token).unwrap();

@@ -14,7 +14,7 @@ use vip_tests::{
     faults::{Fault, Recording, inject, watched},
     judge::two_owner_ms_between,
     kube::{objects, proxy::Way},
-    lab::{Kube, Lab, Options},
+    lab::{Kube, Lab, Options, node::Node},
 };
 use vip_user::{config::Config, node::clock};
 
@@ -243,7 +243,7 @@ fn frozen(lab: &mut Lab, moves: &mut Vec<u64>) {
     suffers(lab, moves, |lab, _, moves| {
         for _ in 0..5 {
             // Whoever owns the VIPs now; while nobody does, anybody.
-            let owner = lab.nodes.iter().position(|node| node.owns()).unwrap_or(0);
+            let owner = lab.nodes.iter().position(Node::owns).unwrap_or(0);
             sleep(Duration::from_millis(random(900)));
             lab.nodes[owner].signal(libc::SIGSTOP);
             sleep(Duration::from_millis(100 + random(6_000)));

@@ -10,7 +10,7 @@ use vip_tests::{
 };
 use vip_user::node::clock;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 pub fn trials() -> Vec<Trial> {
     vec![

@@ -1,8 +1,10 @@
 //! The simulated world: real time, node clocks, kernels, the API and the network between.
 
 mod kernel;
+pub mod shape;
 
 use kernel::{Kernel, vip};
+use shape::Shape;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
@@ -111,6 +113,7 @@ pub struct World {
     owned_ms: f64,
     pub takeovers: u64,
     pub two_owners: Option<String>,
+    pub shapes: BTreeSet<Shape>,
 }
 
 pub fn timing() -> Timing {
@@ -159,6 +162,7 @@ impl World {
             owned_ms: 0.0,
             takeovers: 0,
             two_owners: None,
+            shapes: BTreeSet::new(),
         };
         for node in 0..world.nodes.len() {
             world.ask(node);
@@ -244,6 +248,7 @@ impl World {
             let now = self.clock(index);
             self.note(|| format!("node {index} takes in {input:?}"));
             let node = &mut self.nodes[index];
+            self.shapes.insert(Shape::of(now.boot, node.election.state(), &input));
             let effects = node.election.step(now, input);
             // As the loop does it: fences first, then the host, and only then what leaves.
             let (writes, rest): (Vec<Effect>, Vec<Effect>) =

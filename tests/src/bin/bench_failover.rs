@@ -1,0 +1,218 @@
+//! Dark times after the main faults, many runs of each: `cargo xtask bench failover`. Runs are appended to a file, so it can
+//! be interrupted and goes on where it was; the tables and the plot are made of the whole file.
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write as _,
+    path::PathBuf,
+    thread::sleep,
+    time::Duration,
+};
+use vip_tests::{
+    faults::{Fault, SLACK_MS, inject, watched},
+    judge::two_owner_ms,
+    keepalived::Keepalived,
+    lab::{Kube, Lab, Options, eventually},
+    percentiles,
+};
+use vip_user::{config::Config, model::timing::Timing, node::clock};
+
+/// The faults that every peer knows.
+const FAULTS: [Fault; 5] =
+    [Fault::PlannedStop, Fault::Kill, Fault::Freeze, Fault::LinkDown, Fault::ApiCut];
+/// The program under test.
+const XVIP: &str = "xvip 3/0.6";
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// Runs of each fault.
+    #[arg(long)]
+    runs: usize,
+    /// The results file.
+    #[arg(long)]
+    results: PathBuf,
+    /// `keepalived`.
+    #[arg(long)]
+    peer: Option<String>,
+}
+
+/// One run of one fault.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Run {
+    program: String,
+    fault: String,
+    /// Longest time without an answer to ARP or NS, ms.
+    dark_asked_ms: f64,
+    /// Longest time without an echo, ms.
+    dark_felt_ms: f64,
+    /// For how long two nodes claimed a VIP, ms.
+    two_owner_ms: f64,
+    /// What the dark time may be, ms; none for a peer.
+    bound_ms: Option<f64>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let mut results = Results::open(&args.results)?;
+    if let Some(peer) = &args.peer {
+        ensure!(peer == "keepalived", "--peer: {peer} cannot be used: keepalived is the only one");
+        measure_keepalived(&mut results, args.runs)?;
+    }
+    measure_xvip(&mut results, args.runs)?;
+    let table = results.table();
+    println!("\n{table}");
+    let (page, plot) = (args.results.with_extension("md"), args.results.with_extension("svg"));
+    let plot_name =
+        plot.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    fs::write(&page, percentiles::page(&table, &plot_name, SLACK_MS))?;
+    fs::write(&plot, percentiles::plot(&results.series()))?;
+    println!("written: {} and {}", page.display(), plot.display());
+    let double: f64 =
+        results.runs.iter().filter(|run| run.program == XVIP).map(|run| run.two_owner_ms).sum();
+    ensure!(double == 0.0, "two xvip nodes claimed a VIP for {double} ms");
+    Ok(())
+}
+
+fn measure_xvip(results: &mut Results, runs: usize) -> anyhow::Result<()> {
+    let wanted = |results: &Results| -> Vec<Fault> {
+        FAULTS.into_iter().filter(|fault| results.count(XVIP, fault.name()) < runs).collect()
+    };
+    if wanted(results).is_empty() {
+        return Ok(());
+    }
+    let mut lab = Lab::new(&Options { kube: Kube::One, ..Options::default() })?;
+    lab.start()?;
+    let timing = Config::load(&lab.dir().join("node1.yaml"))?.timing();
+    loop {
+        let faults = wanted(results);
+        if faults.is_empty() {
+            return Ok(());
+        }
+        for fault in faults {
+            let (outcome, _) = inject(&mut lab, &timing, fault)?;
+            results.add(Run {
+                program: XVIP.into(),
+                fault: fault.name().into(),
+                dark_asked_ms: outcome.dark_asked_ms,
+                dark_felt_ms: outcome.dark_felt_ms,
+                two_owner_ms: outcome.two_owner_ms,
+                bound_ms: Some(outcome.bound.1),
+            })?;
+        }
+    }
+}
+
+/// Each run in a lab of its own: what a fault has left behind would spoil the next.
+fn measure_keepalived(results: &mut Results, runs: usize) -> anyhow::Result<()> {
+    const NAME: &str = "keepalived 1";
+    let twice = Duration::from_secs(2 * u64::from(Timing::of(3).duration_s));
+    for fault in FAULTS.into_iter().filter(|fault| *fault != Fault::ApiCut) {
+        while results.count(NAME, fault.name()) < runs {
+            let mut lab = Lab::new(&Options::default())?;
+            let mut peer = Keepalived::start(&lab)?;
+            // The first node has the highest priority. Both families are masters when it has both addresses.
+            let has = |address: &str| {
+                lab.nodes[0].ns.ip("-o addr show dev eth0").is_ok_and(|all| all.contains(address))
+            };
+            let master =
+                eventually(Duration::from_secs(20), || has("192.0.2.10/") && has("2001:db8::10/"));
+            ensure!(master, "keepalived does not become master");
+            sleep(Duration::from_secs(2));
+            let (mut from, mut to) = (0, 0);
+            let recording = watched(&mut lab, |lab| {
+                sleep(Duration::from_millis(700));
+                from = clock::boot().0;
+                peer.suffer(lab, 0, fault, twice)?;
+                sleep(Duration::from_secs(2));
+                to = clock::boot().0;
+                Ok(())
+            })?;
+            peer.stop(&lab);
+            results.add(Run {
+                program: NAME.into(),
+                fault: fault.name().into(),
+                dark_asked_ms: recording.asked.dark_ms(from, to),
+                dark_felt_ms: recording.echoes.dark_ms(from, to),
+                two_owner_ms: two_owner_ms(&recording.claims),
+                bound_ms: None,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// All runs, in a file that only grows.
+struct Results {
+    file: File,
+    runs: Vec<Run>,
+}
+
+impl Results {
+    fn open(path: &PathBuf) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let parse = |(number, line): (usize, &str)| {
+            serde_json::from_str(line)
+                .with_context(|| format!("{} line {}: no run", path.display(), number + 1))
+        };
+        let runs = text.lines().enumerate().map(parse).collect::<anyhow::Result<Vec<Run>>>()?;
+        let file = File::options().create(true).append(true).open(path)?;
+        Ok(Self { file, runs })
+    }
+
+    fn add(&mut self, run: Run) -> anyhow::Result<()> {
+        writeln!(self.file, "{}", serde_json::to_string(&run)?)?;
+        let count = self.count(&run.program, &run.fault) + 1;
+        println!(
+            "{:<13} {:<22} run {count:>3}: dark {:>6.0} ms asked, {:>6.0} ms felt; two owners {:>5.0} ms",
+            run.program, run.fault, run.dark_asked_ms, run.dark_felt_ms, run.two_owner_ms
+        );
+        self.runs.push(run);
+        Ok(())
+    }
+
+    fn count(&self, program: &str, fault: &str) -> usize {
+        self.runs.iter().filter(|run| run.program == program && run.fault == fault).count()
+    }
+
+    /// Runs by program and fault.
+    fn groups(&self) -> BTreeMap<(String, String), Vec<&Run>> {
+        let mut groups: BTreeMap<(String, String), Vec<&Run>> = BTreeMap::new();
+        for run in &self.runs {
+            groups.entry((run.fault.clone(), run.program.clone())).or_default().push(run);
+        }
+        groups
+    }
+
+    fn series(&self) -> Vec<(String, Vec<f64>, Option<f64>)> {
+        let groups = self.groups();
+        let series = groups.iter().map(|((fault, program), runs)| {
+            let dark = runs.iter().map(|run| run.dark_asked_ms).collect();
+            (format!("{fault}, {program}"), dark, runs.iter().find_map(|run| run.bound_ms))
+        });
+        series.collect()
+    }
+
+    fn table(&self) -> String {
+        let mut lines = vec![
+            "| fault | program | runs | dark, asked: p50 / p99 / max | dark, felt: p50 / p99 / max | bound | two owners, in sum |".to_owned(),
+            "|---|---|---|---|---|---|---|".to_owned(),
+        ];
+        for ((fault, program), runs) in self.groups() {
+            let of = |pick: fn(&Run) -> f64| percentiles::summary(runs.iter().map(|run| pick(run)));
+            let bound = runs.iter().find_map(|run| run.bound_ms);
+            let double: f64 = runs.iter().map(|run| run.two_owner_ms).sum();
+            lines.push(format!(
+                "| {fault} | {program} | {} | {} | {} | {} | {double:.0} ms |",
+                runs.len(),
+                of(|run| run.dark_asked_ms),
+                of(|run| run.dark_felt_ms),
+                bound.map_or_else(|| "-".into(), |bound| format!("{bound:.0} ms")),
+            ));
+        }
+        lines.join("\n")
+    }
+}

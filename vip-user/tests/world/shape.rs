@@ -1,0 +1,79 @@
+//! What a simulation has been through: the shapes of states, and which input met them.
+
+use std::{collections::BTreeSet, fmt};
+use vip_user::model::{
+    election::{Input, Source, State, Written},
+    time::BootNs,
+};
+
+/// A state with its numbers left out, and what came upon it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shape {
+    state: &'static str,
+    /// The fence lives.
+    live: bool,
+    /// Holding: the version is known to be overtaken. Waiting: the Lease was released.
+    marked: bool,
+    /// Writes on their way, at most two.
+    in_flight: usize,
+    input: &'static str,
+}
+
+impl Shape {
+    pub fn of(now: BootNs, state: &State, input: &Input) -> Self {
+        let input = match input {
+            Input::Observed(Source::Quorum, Some(_)) => "read",
+            Input::Observed(Source::Quorum, None) => "read of nothing",
+            Input::Observed(Source::Watch, _) => "watch event",
+            Input::Written { outcome: Written::Stored(_), .. } => "stored",
+            Input::Written { outcome: Written::Conflict, .. } => "conflict",
+            Input::Written { outcome: Written::Failed, .. } => "failed write",
+            Input::ReadFailed => "failed read",
+            Input::Silenced => "silenced",
+            Input::AddressInUse => "address in use",
+            Input::Leave => "leave",
+            Input::Tick => "timer",
+        };
+        let (state, live, marked, in_flight) = match state {
+            State::Unknown => ("unknown", false, false, 0),
+            State::Waiting(waiting) => {
+                let taking = usize::from(waiting.taking.is_some());
+                let state = if waiting.seen.is_some() { "waiting" } else { "waiting for nothing" };
+                (state, false, waiting.released, taking)
+            }
+            State::Holding(holding) => {
+                ("holding", now < holding.until, holding.stale, holding.in_flight.len().min(2))
+            }
+            State::Leaving(holding) => {
+                ("leaving", now < holding.until, holding.silent, holding.in_flight.len().min(2))
+            }
+            State::Left => ("left", false, false, 0),
+        };
+        Self { state, live, marked, in_flight, input }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, live, marked, in_flight, input } = *self;
+        let word = |yes: bool, word: &'static str| if yes { word } else { "" };
+        let mark = if state == "holding" {
+            ", stale"
+        } else if state == "leaving" {
+            ", silent"
+        } else {
+            ", released"
+        };
+        let (live, mark) = (word(live, ", live"), word(marked, mark));
+        write!(f, "{state}{live}{mark}, {in_flight} on the way: {input}")
+    }
+}
+
+/// How many shapes each state was met in, as a table.
+pub fn report(shapes: &BTreeSet<Shape>) -> String {
+    let states: BTreeSet<&str> = shapes.iter().map(|shape| shape.state).collect();
+    let count = |state: &str| shapes.iter().filter(|shape| shape.state == state).count();
+    let rows: Vec<String> =
+        states.iter().map(|state| format!("  {state:<20} {:>3}", count(state))).collect();
+    format!("{} shapes of state and input:\n{}", shapes.len(), rows.join("\n"))
+}
