@@ -2,6 +2,9 @@
 //! Few build machines have a kernel with all of them, so `cargo xtask vm` runs these in a guest.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "devices/clock.rs"]
+mod clock;
+
 use serde_json::Value;
 use std::time::Duration;
 use vip_tests::{

@@ -49,7 +49,7 @@ fn durations(bounds: &Bounds) -> [u32; 2] {
 #[test]
 fn one_owner_whatever_the_order() {
     for rate in RATES {
-        for duration_s in [[1, 1], [2, 1]] {
+        for duration_s in [[1, 1], [2, 1], [1, 2]] {
             assert!(!two_owners(bounds(duration_s, rate, None)));
         }
     }

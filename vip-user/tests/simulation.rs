@@ -6,6 +6,7 @@ mod world;
 
 use std::{
     collections::BTreeSet,
+    panic,
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
@@ -57,7 +58,12 @@ fn no_two_owners_in_10_000_hours_of_faults() {
             if seed % 1_250 == 1_249 {
                 println!("{} of {} simulated hours", (seed + 1) * HOURS, seeds * HOURS);
             }
-            let world = play(seed, &Knobs::hostile(), HOURS);
+            let world = panic::catch_unwind(|| play(seed, &Knobs::hostile(), HOURS));
+            let world = world.unwrap_or_else(|crime| {
+                // The other threads need not go on.
+                next.store(seeds, Ordering::Relaxed);
+                panic::resume_unwind(crime);
+            });
             sum.owned += world.owned_share();
             sum.takeovers += world.takeovers;
             sum.shapes.extend(world.shapes);

@@ -54,6 +54,7 @@ fn up() -> anyhow::Result<()> {
         bail!("it is up already, or `{DIR}` is left over: run `cargo xtask cluster down`");
     }
     setup::setup(setup::Extent::Tests)?;
+    setup::kubectl()?;
     prepare()?;
     shell::run("cargo", &["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"])?;
     fs::create_dir_all(DIR)?;

@@ -29,6 +29,14 @@ pub fn cluster() -> anyhow::Result<()> {
     ])
 }
 
+/// Installs kubectl where there is none.
+pub fn kubectl() -> anyhow::Result<()> {
+    if succeeds("kubectl", &["version", "--client"]) {
+        return Ok(());
+    }
+    install(&[("kubernetes-client", "kubectl, to look at the cluster")])
+}
+
 /// Installs a program that is measured beside xvip.
 pub fn peer(name: Option<&str>) -> anyhow::Result<()> {
     match name {

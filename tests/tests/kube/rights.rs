@@ -3,7 +3,7 @@
 use crate::{shared::Shared, trial};
 use libtest_mimic::Trial;
 use serde_json::Value;
-use std::{collections::BTreeSet, sync::Arc, thread::sleep, time::Duration};
+use std::{collections::BTreeSet, fs, sync::Arc, thread::sleep, time::Duration};
 use vip_tests::{
     kube::objects::{self, Mode},
     lab::{Kube, Lab, Options, RBAC, eventually},
@@ -13,17 +13,11 @@ use vip_tests::{
 const USER: &str = "system:serviceaccount:kube-system:xvip";
 
 pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
-    let manifests = [
-        ("rbac", RBAC),
-        ("flowschema", include_str!("../../../deploy/base/flowschema.yaml")),
-        ("config", include_str!("../../../deploy/base/config.yaml")),
-        ("daemonset", include_str!("../../../deploy/base/daemonset.yaml")),
-        ("static_pod", include_str!("../../../deploy/static-pod/xvip.yaml")),
-    ];
-    let valid = manifests.into_iter().map(|(name, text)| {
+    let valid = manifests().into_iter().map(|path| {
         let shared = Arc::clone(shared);
-        trial(format!("rights::the_server_accepts_manifest_{name}_strictly"), move || {
-            let sent = objects::apply(&shared.plane(), text, Mode::DryRun).unwrap();
+        trial(format!("rights::the_server_accepts_{path}_strictly"), move || {
+            let text = deployed(&path);
+            let sent = objects::apply(&shared.plane(), &text, Mode::DryRun).unwrap();
             assert!(sent > 0);
         })
     });
@@ -39,6 +33,18 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         }),
     ];
     valid.chain(rest).collect()
+}
+
+/// What the kustomize base consists of, and the static pod.
+fn manifests() -> Vec<String> {
+    let base = objects::documents(&deployed("base/kustomization.yaml")).unwrap();
+    let listed = base[0]["resources"].as_array().unwrap().iter();
+    let base = listed.map(|file| format!("base/{}", file.as_str().unwrap()));
+    base.chain(["static-pod/xvip.yaml".to_owned()]).collect()
+}
+
+fn deployed(path: &str) -> String {
+    fs::read_to_string(format!("{}/../deploy/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 /// A right: resource and verb.

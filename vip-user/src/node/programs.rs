@@ -29,8 +29,7 @@ pub fn bench_object() -> &'static [u8] {
 }
 
 /// What loading needs, for messages.
-const RIGHTS: &str =
-    "the process needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN (or root)";
+const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON (or root)";
 
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
