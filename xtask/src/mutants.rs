@@ -86,8 +86,8 @@ const MUTATIONS: &[Mutation] = &[
         rule: "silence before release",
         name: "release before silence (table)",
         file: "vip-user/src/model/leaving.rs",
-        from: "holding.next_write = self.leave_until;",
-        to: "holding.next_write = now.boot;\n                holding.silent = true;",
+        from: "State::Holding(mut holding) => {\n                holding.next_write = self.leave_until;",
+        to: "State::Holding(mut holding) => {\n                holding.next_write = now.boot;\n                holding.silent = true;",
         tests: ELECTION,
     },
     Mutation {
@@ -222,8 +222,8 @@ const MUTATIONS: &[Mutation] = &[
         rule: "only newer evidence counts",
         name: "an edited label restarts the timer",
         file: "vip-user/src/model/waiting.rs",
-        from: "(Some(seen), Some(record)) => seen.same_spec(record),",
-        to: "(Some(seen), Some(record)) => seen == record,",
+        from: "complete && seen.same_spec(record)",
+        to: "complete && seen == record",
         tests: ELECTION,
     },
     Mutation {
@@ -438,9 +438,17 @@ const MUTATIONS: &[Mutation] = &[
         rule: "only addresses that are free",
         name: "the host's own address is taken for a VIP",
         file: "vip-user/src/node/start.rs",
-        from: "Some(vip) => Err(StartError::Vip { vip: *vip, what: what() }),",
-        to: "Some(vip) if vip.is_unspecified() => Err(StartError::Vip { vip: *vip, what: what() }),\n        Some(_) => Ok(()),",
+        from: "Some(vip) => Err(StartError::Vip { vip: vip.address, what: what() }),",
+        to: "Some(vip) if vip.address.is_unspecified() => Err(StartError::Vip { vip: vip.address, what: what() }),\n        Some(_) => Ok(()),",
         tests: &[LAB, "start::bad_input"],
+    },
+    Mutation {
+        rule: "another endpoint is tried",
+        name: "an endpoint that has failed stays the first",
+        file: "vip-user/src/cluster/endpoints.rs",
+        from: "state.preferred = (state.preferred + 1) % count;",
+        to: "state.preferred %= count;",
+        tests: &["-p", "vip-user", "--lib", "endpoints"],
     },
 ];
 
@@ -486,6 +494,15 @@ fn play(tests: &[&str]) -> (bool, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A mutation whose text has changed mutates nothing.
+    #[test]
+    fn every_planted_bug_still_has_its_place() {
+        for Mutation { name, file, from, .. } in MUTATIONS {
+            let text = fs::read_to_string(format!("../{file}")).unwrap();
+            assert_eq!(text.matches(from).count(), 1, "{name}: not exactly once in {file}");
+        }
+    }
 
     /// The table of planted bugs in the manual is this list.
     #[test]
