@@ -11,7 +11,8 @@ use std::{
     thread,
 };
 use world::{
-    Knobs, World,
+    World,
+    knobs::Knobs,
     shape::{Shape, report},
 };
 

@@ -443,6 +443,14 @@ const MUTATIONS: &[Mutation] = &[
         tests: &[LAB, "start::bad_input"],
     },
     Mutation {
+        rule: "the entry outlives the address",
+        name: "an address comes before any entry",
+        file: "vip-user/src/model/plan.rs",
+        from: "None => Some(Vip { generation: 0, ..*want }),",
+        to: "None => None,",
+        tests: SIMULATION,
+    },
+    Mutation {
         rule: "another endpoint is tried",
         name: "an endpoint that has failed stays the first",
         file: "vip-user/src/cluster/endpoints.rs",

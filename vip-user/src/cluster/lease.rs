@@ -184,6 +184,11 @@ impl LeaseApi {
         format!("{}/{}", self.namespace, self.name)
     }
 
+    /// How long a request may take.
+    pub(super) fn time_limit(&self) -> Duration {
+        self.timeout
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }

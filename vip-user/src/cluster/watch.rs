@@ -8,8 +8,11 @@ use kube::api::{WatchEvent, WatchParams};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc};
 
-/// A watch is renewed after this long, which also ends one whose connection has died silently.
-const WATCH_SECONDS: u32 = 60;
+/// A watch is renewed after this long at least, which also ends one whose connection has died silently.
+const WATCH: Duration = Duration::from_mins(1);
+/// It outlasts the wait for a Lease that is gone, which begins again with every new watch. The time limit of a request
+/// is how long a fence lasts.
+const WATCH_LIMITS: u32 = 4;
 /// Pause after a failure, doubled each time up to the limit.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
@@ -57,11 +60,13 @@ async fn once(
 ) -> Result<(), String> {
     let found = api.get(0).await.map_err(|error| error.to_string())?;
     let version = found.as_ref().map(|record| record.version.0.clone());
-    let _ = sightings.send(Sighting::Seen(Source::Quorum, found)).await;
+    let _ = sightings.send(Sighting::Seen(Source::Anew, found)).await;
     let (endpoint, leases) = api.api(0);
+    let length = WATCH.max(api.time_limit() * WATCH_LIMITS).as_secs() as u32;
     let params =
-        WatchParams::default().fields(&format!("metadata.name={}", api.name())).timeout(WATCH_SECONDS);
+        WatchParams::default().fields(&format!("metadata.name={}", api.name())).timeout(length);
     // Version 0 begins with what exists, so a Lease that was created since the read is not missed.
+    let from_nothing = version.is_none();
     let version = version.unwrap_or_else(|| "0".into());
     let failed = |error: kube::Error| format!("{endpoint}: watch: {error}");
     let open = tokio::select! {
@@ -79,6 +84,8 @@ async fn once(
         };
         let Some(event) = next.map_err(failed)? else { return Ok(()) };
         let sighting = match event {
+            // What exists now follows no earlier event: a read and a watch from its version show what does.
+            WatchEvent::Added(_) | WatchEvent::Modified(_) if from_nothing => return Ok(()),
             WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
                 let seen = record(&lease);
                 api.remember(Some(lease));

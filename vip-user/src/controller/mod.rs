@@ -227,7 +227,15 @@ impl<D: Dataplane> Controller<D> {
                     }
                     Effect::Write(write) => writes.push(write),
                     Effect::Offer(base, offer) => self.offer(slot, base, offer),
-                    Effect::Read => self.read(slot),
+                    Effect::Read => {
+                        // A candidate whose watch has missed something also renews it.
+                        if let Some(leased) = self.leases.get(&slot)
+                            && matches!(leased.election.state(), State::Waiting(_))
+                        {
+                            leased.again.notify_one();
+                        }
+                        self.read(slot);
+                    }
                     Effect::ProbeAddresses => {
                         if let Some(leased) = self.leases.get_mut(&slot) {
                             leased.probe_at = Schedule::of(&PROBES);
@@ -271,12 +279,9 @@ impl<D: Dataplane> Controller<D> {
         silent
     }
 
-    /// A quorum read beside the watch. A candidate whose watch has missed something also renews it.
+    /// A quorum read beside the watch.
     fn read(&self, slot: u32) {
         let Some(leased) = self.leases.get(&slot) else { return };
-        if matches!(leased.election.state(), State::Waiting(_)) {
-            leased.again.notify_one();
-        }
         let (api, events) = (leased.api.clone(), self.events.clone());
         tokio::spawn(async move {
             let sighting = match api.get(1).await {

@@ -24,6 +24,8 @@ pub struct Identity {
 pub enum Source {
     /// A GET without `resourceVersion`: linearizable.
     Quorum,
+    /// The same, where a watch begins: what happened before it went unseen.
+    Anew,
     /// A watch event: may come from an API server that lags behind. It follows the event before it, or the
     /// quorum read that the watch began with, and nothing was written in between.
     Watch,
@@ -307,7 +309,7 @@ impl Election {
             Input::AddressInUse => self.address_in_use(now, &mut out),
             Input::Written { id, outcome } => self.written(now, id, outcome, &mut out),
             Input::Observed(source, record) => {
-                if source == Source::Quorum {
+                if source != Source::Watch {
                     self.read_pending = false;
                 }
                 if self.is_evidence(source, record.as_ref()) {
@@ -375,7 +377,7 @@ impl Election {
     /// Only a quorum read, or a watch event newer than everything known, is evidence. An older one
     /// comes from a lagging API server and changes nothing.
     fn is_evidence(&self, source: Source, record: Option<&Record>) -> bool {
-        if source == Source::Quorum {
+        if source != Source::Watch {
             return true;
         }
         let known = match &self.state {

@@ -34,8 +34,9 @@ pub enum Action {
     DelAddr(HostAddr),
 }
 
-/// The actions, in order: whatever silences comes first; an address is there before its entry
-/// answers, and an entry goes only when no interface carries the address any more.
+/// The actions, in order: whatever silences comes first; a guarding entry stands before an address comes, which is
+/// there before the entry answers; and an entry goes only when no interface carries the address any more. Between any
+/// two of them this process may stand still for minutes, and the kernel's stack answers for an address that no entry guards.
 pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     let mut actions = Vec::new();
     for (port, iface) in &want.ifaces {
@@ -45,6 +46,11 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     }
     for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation == 0) {
         actions.push(Action::Publish(*ip, *vip));
+    }
+    for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation != 0) {
+        if let Some(guard) = guard_first(vip, have.vips.get(ip)) {
+            actions.push(Action::Publish(*ip, guard));
+        }
     }
     for (addr, spec) in &want.addrs {
         if needs_adding(*addr, *spec, have) {
@@ -72,6 +78,18 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
 
 fn changed<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a Ip, &'a Vip)> {
     want.vips.iter().filter(|(ip, vip)| have.vips.get(ip) != Some(vip))
+}
+
+/// What must stand before an address comes, where it does not yet: a silent entry, or the present one with the
+/// interfaces that are to be guarded.
+fn guard_first(want: &Vip, have: Option<&Vip>) -> Option<Vip> {
+    match have {
+        None => Some(Vip { generation: 0, ..*want }),
+        Some(have) if want.guard & !have.guard != 0 => {
+            Some(Vip { guard: have.guard | want.guard, ..*have })
+        }
+        Some(_) => None,
+    }
 }
 
 fn keeps(want: &Desired, addr: &HostAddr) -> bool {
@@ -119,6 +137,24 @@ mod tests {
     fn the_address_is_there_before_the_entry_answers() {
         let actions = plan(&wants(Some(7), true), &has(Some(0), None));
         assert_eq!(actions, [Action::AddAddr(ADDR, SPEC), Action::Publish(IP, vip(7))]);
+    }
+
+    /// The simulation stood still between the two, until the fence had run out and another node answered too.
+    #[test]
+    fn a_silent_entry_stands_before_an_address_comes() {
+        let actions = plan(&wants(Some(7), true), &has(None, None));
+        let silent = Action::Publish(IP, vip(0));
+        assert_eq!(actions, [silent, Action::AddAddr(ADDR, SPEC), Action::Publish(IP, vip(7))]);
+    }
+
+    #[test]
+    fn an_interface_is_guarded_before_an_address_comes_to_it() {
+        let mut want = wants(Some(7), true);
+        want.vips.insert(IP, Vip::new(0, 7, 2, 3));
+        let actions = plan(&want, &has(Some(6), None));
+        let wider = Action::Publish(IP, Vip::new(0, 6, 1, 3));
+        let last = Action::Publish(IP, Vip::new(0, 7, 2, 3));
+        assert_eq!(actions, [wider, Action::AddAddr(ADDR, SPEC), last]);
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl Election {
                 let complete = source == Source::Watch || seen.version == record.version;
                 complete && seen.same_spec(record)
             }
-            (None, None) => true,
+            // Between a watch that has broken and the read that follows a Lease may have come and gone.
+            (None, None) => source != Source::Anew,
             _ => false,
         };
         if unchanged {

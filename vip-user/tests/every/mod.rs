@@ -347,7 +347,7 @@ impl Model for Bounds {
                 self.step(&mut next, node, event);
             }
             Turn::Reopen(node) => {
-                let seen = Input::Observed(Source::Quorum, next.lease.clone());
+                let seen = Input::Observed(Source::Anew, next.lease.clone());
                 next.nodes[node].stream.push(seen);
                 next.nodes[node].open = true;
             }

@@ -1,14 +1,15 @@
 //! The simulated world: real time, node clocks, kernels, the API and the network between.
 
 mod kernel;
+pub mod knobs;
 pub mod shape;
 
 use kernel::{Kernel, vip};
+use knobs::Knobs;
 use shape::Shape;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
-    ops::Range,
 };
 use vip_common::abi::Port;
 use vip_user::model::{
@@ -24,52 +25,13 @@ use vip_user::model::{
 /// Real time in milliseconds.
 type Ms = u64;
 
-/// How hostile the world is. Chances are per thousand.
-#[derive(Clone)]
-pub struct Knobs {
-    pub nodes: usize,
-    /// One way, between a node and the API.
-    pub delay_ms: Range<Ms>,
-    /// A message takes up to ten seconds.
-    pub late: u32,
-    /// A message is lost.
-    pub lost: u32,
-    /// A message arrives twice.
-    pub twice: u32,
-    /// A process stands still for up to ten seconds before its next step.
-    pub pause: u32,
-    /// Somebody does something, once in this time.
-    pub mishap_every_ms: Ms,
-    pub clock_error_percent: u64,
-    pub extreme_clocks: bool,
-}
-
-impl Knobs {
-    pub fn calm() -> Self {
-        Self {
-            nodes: 3,
-            delay_ms: 1..20,
-            late: 0,
-            lost: 0,
-            twice: 0,
-            pause: 0,
-            mishap_every_ms: Ms::MAX / 4,
-            clock_error_percent: 10,
-            extreme_clocks: false,
-        }
-    }
-
-    pub fn hostile() -> Self {
-        Self { late: 20, lost: 20, twice: 10, pause: 10, mishap_every_ms: 20_000, ..Self::calm() }
-    }
-}
-
 enum Happening {
     Input(usize, u64, Input),
     Effect(usize, u64),
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
     Ask(usize, u64),
+    Follow(usize, u64),
     Offered(Version, Offer),
     Mishap,
 }
@@ -83,6 +45,10 @@ struct Node {
     clock_offset: f64,
     paused_until: Ms,
     wake_at: Ms,
+    /// When the last event of its watch arrives.
+    watched_until: Ms,
+    /// Its watch began where there was no Lease.
+    watches_nothing: bool,
     todo: VecDeque<Todo>,
     waiting: VecDeque<Input>,
     kernel: Kernel,
@@ -139,6 +105,8 @@ impl World {
                     clock_offset: rng.f64() * 1e12,
                     paused_until: 0,
                     wake_at: 0,
+                    watched_until: 0,
+                    watches_nothing: false,
                     todo: VecDeque::from([Todo::Reconcile]),
                     waiting: VecDeque::new(),
                     kernel: Kernel::default(),
@@ -165,7 +133,7 @@ impl World {
             shapes: BTreeSet::new(),
         };
         for node in 0..world.nodes.len() {
-            world.ask(node);
+            world.watch_anew(node, 1);
         }
         world.plan_mishap();
         world
@@ -199,6 +167,11 @@ impl World {
                 }
             }
             Happening::Arrive(node, process, write) => self.arrive(node, process, write),
+            Happening::Follow(node, process) => {
+                if self.nodes[node].process == process {
+                    self.follow(node, process);
+                }
+            }
             Happening::Ask(node, process) => {
                 let seen = self.lease.clone();
                 self.answer(node, process, Input::Observed(Source::Quorum, seen));
@@ -396,32 +369,62 @@ impl World {
         }
     }
 
+    /// A read beside the watch. A candidate also begins its watch anew, as `controller` does.
     fn ask(&mut self, node: usize) {
-        self.watchers.insert(node);
         let process = self.nodes[node].process;
         let delay = self.delay().unwrap_or(3_000);
         self.push(self.now + delay, Happening::Ask(node, process));
+        if matches!(self.nodes[node].election.state(), State::Waiting(_)) {
+            self.watch_anew(node, delay);
+        }
     }
 
-    /// A watch event each, which may be late or never come. A deletion makes the watcher read.
+    /// The present watch ends; after a while a read begins another.
+    fn watch_anew(&mut self, node: usize, after: Ms) {
+        self.watchers.remove(&node);
+        let process = self.nodes[node].process;
+        self.push(self.now + after, Happening::Follow(node, process));
+    }
+
+    /// A quorum read, and a watch from its version: events come after its answer.
+    fn follow(&mut self, node: usize, process: u64) {
+        if let Some(delay) = self.delay() {
+            self.watchers.insert(node);
+            let seen = Input::Observed(Source::Anew, self.lease.clone());
+            let at = self.after_earlier(node, delay);
+            self.push(at, Happening::Input(node, process, seen));
+            self.nodes[node].watches_nothing = self.lease.is_none();
+        } else {
+            self.push(self.now + 2_650, Happening::Input(node, process, Input::ReadFailed));
+            self.watch_anew(node, 2_700);
+        }
+    }
+
+    /// What a watch brings comes in its order, however late.
+    fn after_earlier(&mut self, node: usize, delay: Ms) -> Ms {
+        let at = self.nodes[node].watched_until.max(self.now + delay);
+        self.nodes[node].watched_until = at;
+        at
+    }
+
+    /// An event for everyone who watches, late perhaps. Where it is lost the watch has broken: nothing comes until a read
+    /// has begun another. So it is after a deletion, and where the read had found nothing.
     fn tell_watchers(&mut self) {
         for node in self.watchers.clone() {
             let process = self.nodes[node].process;
-            let Some(delay) = self.delay() else { continue };
-            let happening = match self.lease.clone() {
-                Some(lease) => {
+            let lease = self.lease.clone().filter(|_| !self.nodes[node].watches_nothing);
+            match (self.delay(), lease) {
+                (Some(delay), Some(lease)) => {
+                    let at = self.after_earlier(node, delay);
                     let seen = Input::Observed(Source::Watch, Some(lease));
-                    Happening::Input(node, process, seen)
+                    self.push(at, Happening::Input(node, process, seen));
                 }
-                None => Happening::Ask(node, process),
-            };
-            if self.chance(self.knobs.twice)
-                && let Happening::Input(node, process, input) = &happening
-            {
-                let again = Happening::Input(*node, *process, input.clone());
-                self.push(self.now + delay * 3, again);
+                (Some(delay), None) => self.watch_anew(node, delay + 100),
+                (None, _) => {
+                    let unnoticed = self.rng.u64(100..60_000);
+                    self.watch_anew(node, unnoticed);
+                }
             }
-            self.push(self.now + delay, happening);
         }
     }
 
@@ -436,6 +439,8 @@ impl World {
                 let process = self.nodes[node].process;
                 self.push(self.now, Happening::Input(node, process, Input::Leave));
             }
+            // What no lease covers (docs/safety.md): one that comes and goes while somebody waits for the earlier one.
+            4 if self.nodes.iter().any(|node| waits_for_nothing(&node.election)) => {}
             4 => {
                 self.lease = None;
                 self.tell_watchers();
@@ -502,7 +507,7 @@ impl World {
         let backed = backed.map(|(tenure, duration_s)| Slot { tenure, until: *until, duration_s });
         let me = identity(index, node.process, node.boot);
         node.election = Election::new(me, timing(), *generation, backed);
-        self.ask(index);
+        self.watch_anew(index, 1);
     }
 
     fn plan_mishap(&mut self) {
@@ -551,6 +556,10 @@ impl World {
         }
         self.log.push_back(format!("{} ms: {}", self.now, line()));
     }
+}
+
+fn waits_for_nothing(election: &Election) -> bool {
+    matches!(election.state(), State::Waiting(waiting) if waiting.seen.is_none())
 }
 
 fn identity(node: usize, process: u64, boot: u64) -> Identity {

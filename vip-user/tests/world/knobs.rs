@@ -1,0 +1,44 @@
+//! How hostile a simulation is.
+
+use super::Ms;
+use std::ops::Range;
+
+/// How hostile the world is. Chances are per thousand.
+#[derive(Clone)]
+pub struct Knobs {
+    pub nodes: usize,
+    /// One way, between a node and the API.
+    pub delay_ms: Range<Ms>,
+    /// A message takes up to ten seconds.
+    pub late: u32,
+    /// A message is lost.
+    pub lost: u32,
+    /// A message arrives twice.
+    pub twice: u32,
+    /// A process stands still for up to ten seconds before its next step.
+    pub pause: u32,
+    /// Somebody does something, once in this time.
+    pub mishap_every_ms: Ms,
+    pub clock_error_percent: u64,
+    pub extreme_clocks: bool,
+}
+
+impl Knobs {
+    pub fn calm() -> Self {
+        Self {
+            nodes: 3,
+            delay_ms: 1..20,
+            late: 0,
+            lost: 0,
+            twice: 0,
+            pause: 0,
+            mishap_every_ms: Ms::MAX / 4,
+            clock_error_percent: 10,
+            extreme_clocks: false,
+        }
+    }
+
+    pub fn hostile() -> Self {
+        Self { late: 20, lost: 20, twice: 10, pause: 10, mishap_every_ms: 20_000, ..Self::calm() }
+    }
+}
