@@ -34,14 +34,19 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Listens on the ports of the nodes, each with its node's number, inside a namespace.
+    /// Listens on the ports of the nodes, each with its node's number, inside a namespace. From the
+    /// return on every claim is heard.
     pub fn listen(ns: &NetNs, ports: Vec<(usize, String)>, vips: &[IpAddr]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, claims) = mpsc::channel();
+        // Each thread drops its end once its socket is open, or could not be opened.
+        let (opening, opened) = mpsc::channel::<()>();
         let threads = ports.into_iter().map(|(node, port)| {
             let (stop, sender, vips) = (Arc::clone(&stop), sender.clone(), vips.to_vec());
+            let opening = opening.clone();
             ns.spawn(move || {
                 let socket = PacketSocket::open(&port)?;
+                drop(opening);
                 while !stop.load(Ordering::Relaxed) {
                     let Some(received) = socket.receive(Duration::from_millis(50))? else { continue };
                     if let Some(vip) = claimed(&received.frame).filter(|vip| vips.contains(vip)) {
@@ -52,6 +57,8 @@ impl Judge {
             })
         });
         let threads = threads.collect();
+        drop(opening);
+        let _ = opened.recv();
         Self { stop, claims, threads }
     }
 
