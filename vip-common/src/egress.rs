@@ -9,9 +9,11 @@ use crate::{
     wire::{
         Arp, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, IP6_LEN, Ip6,
         NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour,
-        OPTION_SLLAO, OPTION_TLLAO, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, VlanTag,
+        OPTION_SLLAO, OPTION_TLLAO, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOURCE_AT,
     },
 };
+use bytemuck::Pod;
+use core::mem::offset_of;
 
 /// Extension headers that are looked behind (hop-by-hop, routing, destination options). Senders of
 /// neighbour discovery use none; more than this in front of ICMPv6 is treated as an attempt to hide.
@@ -24,31 +26,27 @@ enum Claimed {
     Nothing,
     /// The frame updates its receivers' entry for this address.
     Address(Ip),
-    /// The frame hides what it carries: behind more headers than are looked at, or in pieces that
-    /// cannot be joined.
+    /// The frame hides what it carries: behind more headers than are looked at, or where the kernel cannot read.
     Hidden,
 }
 
 /// Decides about a frame that is about to leave: [`Verdict::Pass`] or [`Verdict::Drop`].
 #[inline(always)]
-pub fn egress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
-    if !frame.linearize(ETH_LEN + 2 * size_of::<VlanTag>()) {
-        return stop_hidden(env);
-    }
+pub fn egress<F: Frame, E: Env>(frame: &F, env: &E) -> Verdict {
     let Some(l3) = layer3(frame) else {
-        return Verdict::Pass;
+        return if frame.len() < ETH_LEN { Verdict::Pass } else { stop_hidden(env) };
     };
     let claimed = match l3.ethertype {
-        ETHERTYPE_ARP => Some(arp(frame, l3)),
+        ETHERTYPE_ARP => arp(frame, l3),
         ETHERTYPE_IPV6 => icmp6(frame, l3),
         // Linux strips any number of priority tags, so a receiver would see through a third one.
-        ETHERTYPE_VLAN | ETHERTYPE_QINQ if l3.outer_vid == 0 => Some(Claimed::Hidden),
-        _ => None,
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ if l3.outer_vid == 0 => Claimed::Hidden,
+        _ => Claimed::Nothing,
     };
     match claimed {
-        None | Some(Claimed::Nothing) => Verdict::Pass,
-        Some(Claimed::Hidden) => stop_hidden(env),
-        Some(Claimed::Address(ip)) => claim(env, l3, &ip),
+        Claimed::Nothing => Verdict::Pass,
+        Claimed::Hidden => stop_hidden(env),
+        Claimed::Address(ip) => claim(env, l3, &ip),
     }
 }
 
@@ -90,46 +88,56 @@ fn claim<E: Env>(env: &E, l3: Layer3, ip: &Ip) -> Verdict {
 /// requests too. The rest of the message need not be there: a NIC fills a frame that was cut short up
 /// to 60 bytes with zeros, and receivers take it for whole.
 #[inline(always)]
-fn arp<F: Frame>(frame: &mut F, l3: Layer3) -> Claimed {
-    if !frame.linearize(l3.offset + size_of::<Arp>()) {
-        return Claimed::Hidden;
-    }
-    let sender = l3.offset + core::mem::offset_of!(Arp, spa);
-    frame.get::<[u8; 4]>(sender).map_or(Claimed::Hidden, |spa| Claimed::Address(Ip::v4(*spa)))
+fn arp<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
+    let sender = l3.get(frame, offset_of!(Arp, spa)).map(Ip::v4);
+    sender.map_or(Claimed::Hidden, Claimed::Address)
+}
+
+/// A copy of what lies at `offset`. Where the frame ends before it, it carries none; where it does not, and cannot be
+/// read, it hides it.
+#[inline(always)]
+fn read<T: Pod, F: Frame>(frame: &F, offset: usize) -> Result<T, Claimed> {
+    frame.get(offset).ok_or_else(|| missing(frame, offset + size_of::<T>()))
 }
 
 #[inline(always)]
-fn icmp6<F: Frame>(frame: &mut F, l3: Layer3) -> Option<Claimed> {
-    if !frame.linearize(l3.offset + IP6_LEN) {
-        return Some(Claimed::Hidden);
-    }
-    let ip6 = frame.get::<Ip6>(l3.offset)?;
-    let source = Ip::v6(ip6.src);
-    let next_header = ip6.next_header;
-    if next_header != NEXT_ICMPV6 && !is_extension(next_header) {
-        return None;
-    }
-    if !frame.linearize(usize::MAX) {
-        return Some(Claimed::Hidden);
-    }
-    let icmp = match behind_extensions(frame, l3.offset + IP6_LEN, next_header) {
-        Ok(icmp) => icmp,
-        Err(outcome) => return Some(outcome),
+fn missing<F: Frame>(frame: &F, end: usize) -> Claimed {
+    if frame.len() < end { Claimed::Nothing } else { Claimed::Hidden }
+}
+
+#[inline(always)]
+fn icmp6<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
+    let at = offset_of!(Ip6, next_header);
+    let Some([next_header, _hop_limit]) = l3.get::<[u8; 2], _>(frame, at) else {
+        return missing(frame, l3.offset + IP6_LEN);
     };
-    let [icmp_type, _code] = *frame.get::<[u8; 2]>(icmp)?;
-    match icmp_type {
-        NEIGHBOUR_ADVERTISEMENT => Some(Claimed::Address(Ip::v6(frame.get::<Neighbour>(icmp)?.target))),
+    if next_header != NEXT_ICMPV6 && !is_extension(next_header) {
+        return Claimed::Nothing;
+    }
+    let claimed = behind_extensions(frame, l3.offset + IP6_LEN, next_header)
+        .and_then(|icmp| message(frame, l3, icmp));
+    claimed.unwrap_or_else(|outcome| outcome)
+}
+
+#[inline(always)]
+fn message<F: Frame>(frame: &F, l3: Layer3, icmp: usize) -> Result<Claimed, Claimed> {
+    let target_at = icmp + offset_of!(Neighbour, target);
+    let source = Ip::v6(read(frame, l3.offset + SOURCE_AT)?);
+    let [icmp_type, _code]: [u8; 2] = read(frame, icmp)?;
+    let options = match icmp_type {
+        NEIGHBOUR_ADVERTISEMENT => return Ok(Claimed::Address(Ip::v6(read(frame, target_at)?))),
         // Duplicate address detection: it would make a holder that has the address tentative give
         // it up, and it precedes a claim.
         NEIGHBOUR_SOLICITATION if source == Ip::UNSPECIFIED => {
-            Some(Claimed::Address(Ip::v6(frame.get::<Neighbour>(icmp)?.target)))
+            return Ok(Claimed::Address(Ip::v6(read(frame, target_at)?)));
         }
-        NEIGHBOUR_SOLICITATION => Some(from_source(frame, source, icmp + NEIGHBOUR_LEN)),
-        ROUTER_SOLICITATION => Some(from_source(frame, source, icmp + 8)),
-        ROUTER_ADVERTISEMENT => Some(from_source(frame, source, icmp + 16)),
-        REDIRECT => Some(from_source(frame, source, icmp + 40)),
-        _ => Some(Claimed::Nothing),
-    }
+        NEIGHBOUR_SOLICITATION => NEIGHBOUR_LEN,
+        ROUTER_SOLICITATION => 8,
+        ROUTER_ADVERTISEMENT => 16,
+        REDIRECT => 40,
+        _ => return Ok(Claimed::Nothing),
+    };
+    from_source(frame, source, icmp + options)
 }
 
 #[inline(always)]
@@ -147,7 +155,7 @@ fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usi
         if !is_extension(next_header) {
             break;
         }
-        let header = frame.get::<[u8; 2]>(offset).ok_or(Claimed::Nothing)?;
+        let header: [u8; 2] = read(frame, offset)?;
         next_header = header[0];
         offset += (header[1] as usize + 1) * 8;
     }
@@ -160,21 +168,19 @@ fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usi
 /// Such a message claims its source address if it carries a link-layer option. Where that cannot be
 /// told within a few options it counts as carried.
 #[inline(always)]
-fn from_source<F: Frame>(frame: &F, source: Ip, options: usize) -> Claimed {
+fn from_source<F: Frame>(frame: &F, source: Ip, options: usize) -> Result<Claimed, Claimed> {
     let mut offset = options;
     for _ in 0..MAX_OPTIONS {
-        let Some(header) = frame.get::<[u8; 2]>(offset) else {
-            return Claimed::Nothing;
-        };
+        let header: [u8; 2] = read(frame, offset)?;
         // Whatever its length: receivers ought to discard a message with an option of length 0, but
         // the guard does not depend on it.
         if header[0] == OPTION_SLLAO || header[0] == OPTION_TLLAO {
-            return Claimed::Address(source);
+            return Ok(Claimed::Address(source));
         }
         if header[1] == 0 {
-            return Claimed::Nothing;
+            return Ok(Claimed::Nothing);
         }
         offset += header[1] as usize * 8;
     }
-    Claimed::Address(source)
+    Ok(Claimed::Address(source))
 }

@@ -2,7 +2,7 @@
 //! (crate `vip-ebpf`) and the host's (in the tests), which are compared byte for byte.
 
 use crate::{
-    abi::{Claim, Fence, Holder, Iface, Ip, Vip},
+    abi::{Fence, Holder, Iface, Ip, Vip},
     counter::Counter,
 };
 use bytemuck::Pod;
@@ -21,19 +21,22 @@ pub enum Verdict {
 
 /// The bytes of one frame, from the Ethernet header on.
 pub trait Frame {
-    /// The header at `offset`, or `None` where the frame is too short.
-    fn get<T: Pod>(&self, offset: usize) -> Option<&T>;
+    /// How many bytes it has.
+    #[expect(clippy::len_without_is_empty, reason = "no frame is empty")]
+    fn len(&self) -> usize;
 
-    /// The header at `offset` for writing.
-    fn get_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T>;
+    /// A copy of the header at `offset`; `None` where the frame is too short, or the kernel keeps these bytes where
+    /// it cannot read them (memory of a device).
+    fn get<T: Pod>(&self, offset: usize) -> Option<T>;
+
+    /// The same at an offset that is a constant: the kernel then reads the packet itself, without a helper.
+    fn fixed<T: Pod>(&self, offset: usize) -> Option<T>;
+
+    /// Writes a header at `offset`; `None` where that is not possible.
+    fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()>;
 
     /// Grows or shrinks the frame to `len` bytes; says whether that was possible.
     fn resize(&mut self, len: usize) -> bool;
-
-    /// Makes the first `len` bytes (or all there are) readable where the kernel holds the frame in
-    /// pieces; says whether they are.
-    #[must_use]
-    fn linearize(&mut self, len: usize) -> bool;
 
     /// VLAN id of a tag that the NIC or the stack keeps beside the frame, 0 if there is none.
     fn offloaded_vid(&self) -> u16;
@@ -63,6 +66,6 @@ pub trait Env {
     /// In place: a copy would take a fifth of the stack that a program has.
     fn holder<R>(&self, slot: u32, look: impl FnOnce(&Holder) -> R) -> Option<R>;
 
-    /// Reports a claim by somebody else; `at_ns` and `ifindex` are filled in by the environment.
-    fn claim(&self, claim: Claim);
+    /// Reports a claim of the address by another station.
+    fn claim(&self, ip: Ip, mac: [u8; 6]);
 }

@@ -3,17 +3,19 @@
 //! that contradict the Lease.
 
 use crate::{
-    abi::{Claim, Iface, Ip, MAX_STATIONS},
+    abi::{Iface, Ip, MAX_STATIONS},
     counter::Counter,
     env::{Env, Frame, Verdict},
     nd_reply,
     standing::{Layer3, Standing, layer3, silence, standing},
     wire::{
         ARP_REPLY, ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Eth,
-        IP6_LEN, Ip6, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour,
-        REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, is_group_v4, is_station_mac,
+        IP6_LEN, Ip6, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, REDIRECT,
+        ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOURCE_AT, Stations, TARGET_AT, is_group_v4,
+        is_station_mac,
     },
 };
+use core::mem::offset_of;
 
 /// Decides about a frame that has arrived. With [`Verdict::Reply`] the frame has become the answer.
 #[inline(always)]
@@ -42,8 +44,8 @@ pub fn ingress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
 #[inline(always)]
 fn traffic<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3) -> Verdict {
     let destination = match l3.ethertype {
-        ETHERTYPE_IPV4 => frame.get::<[u8; 4]>(l3.offset + 16).map(|v4| Ip::v4(*v4)),
-        ETHERTYPE_IPV6 => frame.get::<Ip6>(l3.offset).map(|ip6| Ip::v6(ip6.dst)),
+        ETHERTYPE_IPV4 => l3.get(frame, 16).map(Ip::v4),
+        ETHERTYPE_IPV6 => l3.get(frame, offset_of!(Ip6, dst)).map(Ip::v6),
         _ => None,
     };
     let Some(vip) = destination.and_then(|ip| env.vip(&ip)) else {
@@ -66,7 +68,7 @@ pub(crate) fn drop_question<E: Env>(env: &E, reason: Counter) -> Verdict {
 #[inline(always)]
 fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, Verdict> {
     // A frame too short to name a target cannot ask for a VIP, and the stack ignores it too.
-    let request = *frame.get::<Arp>(l3.offset).ok_or(Verdict::Pass)?;
+    let request = l3.get::<Arp, _>(frame, 0).ok_or(Verdict::Pass)?;
     let ip = Ip::v4(request.tpa);
     let asks = request.op == ARP_REQUEST.to_be_bytes() && request.spa != request.tpa;
     let Some(vip) = (if asks { env.vip(&ip) } else { None }) else {
@@ -76,7 +78,7 @@ fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, 
         return Err(report_claim(frame, env, l3, Ip::v4(request.spa), request.sha));
     };
     let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
-    let eth = *frame.get::<Eth>(0).ok_or(Verdict::Pass)?;
+    let eth = frame.fixed::<Eth>(0).ok_or(Verdict::Pass)?;
     if eth.dst != iface.mac && eth.dst != BROADCAST {
         return Err(Verdict::Pass);
     }
@@ -91,7 +93,7 @@ fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, 
     if !is_station_mac(&request.sha) || is_group_v4(&request.spa) {
         return Err(drop_question(env, Counter::QuestionBadSender));
     }
-    answer_arp(frame, l3, &request, &iface)?;
+    answer_arp(frame, l3, &request, &iface).ok_or(Verdict::Drop)?;
     Ok(Counter::ArpAnswered)
 }
 
@@ -99,48 +101,43 @@ fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, 
 /// and VRRP routers ask from another Ethernet source. The length stays, padding included. A probe
 /// (RFC 5227, spa 0.0.0.0) is answered like any other question: that is how an address is defended.
 #[inline(always)]
-fn answer_arp<F: Frame>(
-    frame: &mut F,
-    l3: Layer3,
-    request: &Arp,
-    iface: &Iface,
-) -> Result<(), Verdict> {
-    let arp = frame.get_mut::<Arp>(l3.offset).ok_or(Verdict::Pass)?;
-    arp.op = ARP_REPLY.to_be_bytes();
-    arp.sha = iface.mac;
-    arp.spa = request.tpa;
-    arp.tha = request.sha;
-    arp.tpa = request.spa;
-    let eth = frame.get_mut::<Eth>(0).ok_or(Verdict::Pass)?;
-    eth.dst = request.sha;
-    eth.src = iface.mac;
-    Ok(())
+fn answer_arp<F: Frame>(frame: &mut F, l3: Layer3, request: &Arp, iface: &Iface) -> Option<()> {
+    let reply = Arp {
+        op: ARP_REPLY.to_be_bytes(),
+        sha: iface.mac,
+        spa: request.tpa,
+        tha: request.sha,
+        tpa: request.spa,
+        ..*request
+    };
+    frame.set(l3.offset, &reply)?;
+    frame.set(0, &Stations { dst: request.sha, src: iface.mac })
 }
 
 #[inline(always)]
 fn icmp6<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, Verdict> {
-    let ip6 = frame.get::<Ip6>(l3.offset).ok_or(Verdict::Pass)?;
+    let [next_header, _hop_limit]: [u8; 2] =
+        l3.get(frame, offset_of!(Ip6, next_header)).ok_or(Verdict::Pass)?;
     // Fragments and extension headers are left to the stack (RFC 6980); its answer meets the guard.
-    if ip6.next_header != NEXT_ICMPV6 {
+    if next_header != NEXT_ICMPV6 {
         return Err(Verdict::Pass);
     }
-    let source = Ip::v6(ip6.src);
-    let icmp = l3.offset + IP6_LEN;
-    let [icmp_type, _code] = *frame.get::<[u8; 2]>(icmp).ok_or(Verdict::Pass)?;
-    let claimed = match icmp_type {
+    let [icmp_type, _code]: [u8; 2] = l3.get(frame, IP6_LEN).ok_or(Verdict::Pass)?;
+    let at = match icmp_type {
         NEIGHBOUR_SOLICITATION => {
-            let target = Ip::v6(frame.get::<Neighbour>(icmp).ok_or(Verdict::Pass)?.target);
+            let target = l3.get(frame, TARGET_AT).map(Ip::v6).ok_or(Verdict::Pass)?;
             if let Some(vip) = env.vip(&target) {
                 return nd_reply::solicitation(frame, env, l3, &vip);
             }
-            source
+            SOURCE_AT
         }
-        NEIGHBOUR_ADVERTISEMENT => Ip::v6(frame.get::<Neighbour>(icmp).ok_or(Verdict::Pass)?.target),
-        ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT | REDIRECT => source,
+        NEIGHBOUR_ADVERTISEMENT => TARGET_AT,
+        ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT | REDIRECT => SOURCE_AT,
         _ => return Err(Verdict::Pass),
     };
+    let claimed = frame.get(l3.offset + at).map(Ip::v6).ok_or(Verdict::Pass)?;
     if claimed != Ip::UNSPECIFIED {
-        let sender = frame.get::<Eth>(0).ok_or(Verdict::Pass)?.src;
+        let sender = frame.fixed::<Eth>(0).ok_or(Verdict::Pass)?.src;
         return Err(report_claim(frame, env, l3, claimed, sender));
     }
     Err(Verdict::Pass)
@@ -153,12 +150,12 @@ fn icmp6<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter
 fn report_claim<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, ip: Ip, mac: [u8; 6]) -> Verdict {
     let Some(vip) = env.vip(&ip) else { return Verdict::Pass };
     let Some(iface) = env.iface(l3.outer_vid, l3.inner_vid) else { return Verdict::Pass };
-    let Some(eth) = frame.get::<Eth>(0) else { return Verdict::Pass };
+    let Some(eth) = frame.fixed::<Eth>(0) else { return Verdict::Pass };
     if !vip.guarded_on(iface.bit) || mac == iface.mac || eth.src == iface.mac {
         return Verdict::Pass;
     }
     env.count(Counter::ForeignClaim);
-    env.claim(Claim { at_ns: 0, ip, ifindex: 0, mac, _reserved: [0; 6] });
+    env.claim(ip, mac);
     if contradicts(env, vip.slot, mac) {
         return drop_question(env, Counter::ForeignClaimDropped);
     }

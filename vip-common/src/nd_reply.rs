@@ -10,7 +10,8 @@ use crate::{
     wire::{
         ALL_NODES, ALL_NODES_MAC, Addresses, Eth, IP6_LEN, Ip6, NA_OVERRIDE, NA_SOLICITED,
         NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN, NEXT_ICMPV6, NdOption, Neighbour, OPTION_LEN,
-        OPTION_SLLAO, OPTION_TLLAO, is_station_mac, solicited_node, solicited_node_mac,
+        OPTION_SLLAO, OPTION_TLLAO, Stations, TARGET_AT, is_station_mac, solicited_node,
+        solicited_node_mac,
     },
 };
 
@@ -21,9 +22,6 @@ const MAX_OPTION_UNITS: usize = 32;
 const MAX_OPTIONS: usize = 8;
 /// Length of the answer from the network header on: IPv6, advertisement, one link-layer option.
 const ANSWER_LEN: usize = IP6_LEN + NEIGHBOUR_LEN + OPTION_LEN;
-
-/// Offset of the two addresses in the IPv6 header.
-const ADDRESSES_AT: usize = core::mem::offset_of!(Ip6, src);
 
 /// What the answer needs from the question.
 struct Solicitation {
@@ -40,10 +38,9 @@ pub(crate) fn solicitation<F: Frame, E: Env>(
     l3: Layer3,
     vip: &Vip,
 ) -> Result<Counter, Verdict> {
-    let ns = frame.get::<Neighbour>(l3.offset + IP6_LEN).ok_or(Verdict::Pass)?;
-    let target = ns.target;
+    let target = l3.get(frame, TARGET_AT).ok_or(Verdict::Pass)?;
     let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
-    let eth = frame.get::<Eth>(0).ok_or(Verdict::Pass)?;
+    let eth = frame.fixed::<Eth>(0).ok_or(Verdict::Pass)?;
     if eth.dst != iface.mac && eth.dst != solicited_node_mac(&target) {
         return Err(Verdict::Pass);
     }
@@ -69,8 +66,8 @@ pub(crate) fn solicitation<F: Frame, E: Env>(
 /// has verified it.
 #[inline(always)]
 fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
-    let ip6 = frame.get::<Ip6>(l3.offset)?;
-    let ns = frame.get::<Neighbour>(l3.offset + IP6_LEN)?;
+    let ip6: Ip6 = l3.get(frame, 0)?;
+    let ns: Neighbour = l3.get(frame, IP6_LEN)?;
     let payload = u16::from_be_bytes(ip6.payload_len) as usize;
     if ip6.version_class_flow[0] >> 4 != 6 || ip6.hop_limit != 255 || ns.code != 0 {
         return None;
@@ -83,18 +80,18 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
         return None;
     }
     let mut sum = Sum::default();
-    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(frame.get(l3.offset + ADDRESSES_AT)?));
+    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(&ip6.addresses()));
     sum.add_number(payload as u16);
     sum.add_number(u16::from(NEXT_ICMPV6));
-    sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(ns));
+    sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(&ns));
     let target = ns.target;
     let options = l3.offset + IP6_LEN + NEIGHBOUR_LEN;
     for unit in 0..MAX_OPTION_UNITS {
         if unit >= units {
             break;
         }
-        let option = frame.get::<NdOption>(options + unit * OPTION_LEN)?;
-        sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(option));
+        let option: NdOption = frame.get(options + unit * OPTION_LEN)?;
+        sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(&option));
     }
     if sum.fold() != 0xffff {
         return None;
@@ -106,7 +103,7 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
     }
     let sender = match sllao {
         Some(addr) => addr,
-        None => frame.get::<Eth>(0)?.src,
+        None => frame.fixed::<Eth>(0)?.src,
     };
     Some(Solicitation { source: ip6.src, target, sender })
 }
@@ -126,7 +123,7 @@ fn source_option<F: Frame>(
         if unit >= units {
             break;
         }
-        let option = frame.get::<NdOption>(options + unit * OPTION_LEN).ok_or(Malformed)?;
+        let option: NdOption = frame.get(options + unit * OPTION_LEN).ok_or(Malformed)?;
         if option.units == 0 {
             return Err(Malformed);
         }
@@ -150,32 +147,33 @@ fn answer<F: Frame>(frame: &mut F, l3: Layer3, question: &Solicitation, mac: [u8
         (question.source, question.sender, NA_OVERRIDE | NA_SOLICITED)
     };
     let payload = (NEIGHBOUR_LEN + OPTION_LEN) as u16;
-    let icmp = l3.offset + IP6_LEN;
-
-    let eth = frame.get_mut::<Eth>(0)?;
-    eth.dst = dst_mac;
-    eth.src = mac;
-    let ip6 = frame.get_mut::<Ip6>(l3.offset)?;
-    ip6.version_class_flow = [0x60, 0, 0, 0];
-    ip6.payload_len = payload.to_be_bytes();
-    ip6.hop_limit = 255;
-    ip6.src = question.target;
-    ip6.dst = dst;
-    let na = frame.get_mut::<Neighbour>(icmp)?;
-    na.icmp_type = NEIGHBOUR_ADVERTISEMENT;
-    na.checksum = [0; 2];
-    na.flags = [flags, 0, 0, 0];
-    *frame.get_mut::<NdOption>(icmp + NEIGHBOUR_LEN)? =
-        NdOption { kind: OPTION_TLLAO, units: 1, addr: mac };
-
+    let ip6 = Ip6 {
+        version_class_flow: [0x60, 0, 0, 0],
+        payload_len: payload.to_be_bytes(),
+        next_header: NEXT_ICMPV6,
+        hop_limit: 255,
+        src: question.target,
+        dst,
+    };
+    let mut na = Neighbour {
+        icmp_type: NEIGHBOUR_ADVERTISEMENT,
+        code: 0,
+        checksum: [0; 2],
+        flags: [flags, 0, 0, 0],
+        target: question.target,
+    };
+    let option = NdOption { kind: OPTION_TLLAO, units: 1, addr: mac };
     let mut sum = Sum::default();
-    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(frame.get(l3.offset + ADDRESSES_AT)?));
+    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(&ip6.addresses()));
     sum.add_number(payload);
     sum.add_number(u16::from(NEXT_ICMPV6));
-    let na = bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(frame.get(icmp)?);
-    sum.add(na);
-    let option = frame.get::<NdOption>(icmp + NEIGHBOUR_LEN)?;
-    sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(option));
-    frame.get_mut::<Neighbour>(icmp)?.checksum = (!sum.fold()).to_ne_bytes();
-    Some(())
+    sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(&na));
+    sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(&option));
+    na.checksum = (!sum.fold()).to_ne_bytes();
+
+    let icmp = l3.offset + IP6_LEN;
+    frame.set(0, &Stations { dst: dst_mac, src: mac })?;
+    frame.set(l3.offset, &ip6)?;
+    frame.set(icmp, &na)?;
+    frame.set(icmp + NEIGHBOUR_LEN, &option)
 }

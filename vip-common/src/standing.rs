@@ -6,6 +6,7 @@ use crate::{
     env::{Env, Frame},
     wire::{ETH_LEN, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Eth, VlanTag},
 };
+use bytemuck::Pod;
 
 /// This host's standing for one VIP on one interface at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,17 +110,30 @@ pub struct Layer3 {
     pub inner_vid: u16,
 }
 
+impl Layer3 {
+    /// What lies at a constant distance behind the start of the network header. Without a tag, as in most frames,
+    /// its place in the frame is a constant too.
+    #[inline(always)]
+    pub fn get<T: Pod, F: Frame>(self, frame: &F, within: usize) -> Option<T> {
+        if self.offset == ETH_LEN {
+            frame.fixed(ETH_LEN + within)
+        } else {
+            frame.get(self.offset + within)
+        }
+    }
+}
+
 /// Finds the network header behind at most two VLAN tags. A tag that the stack keeps beside the frame
 /// is the outermost.
 #[inline(always)]
 pub fn layer3<F: Frame>(frame: &F) -> Option<Layer3> {
-    let ethertype = u16::from_be_bytes(frame.get::<Eth>(0)?.ethertype);
+    let ethertype = u16::from_be_bytes(frame.fixed::<Eth>(0)?.ethertype);
     let outer_vid = frame.offloaded_vid();
     let mut l3 = Layer3 { ethertype, offset: ETH_LEN, outer_vid, inner_vid: 0 };
     if !is_tag(ethertype) {
         return Some(l3);
     }
-    let first = frame.get::<VlanTag>(ETH_LEN)?;
+    let first = frame.fixed::<VlanTag>(ETH_LEN)?;
     if outer_vid == 0 {
         l3.outer_vid = vid(first);
     } else {
@@ -130,7 +144,7 @@ pub fn layer3<F: Frame>(frame: &F) -> Option<Layer3> {
     if !is_tag(l3.ethertype) {
         return Some(l3);
     }
-    let second = frame.get::<VlanTag>(ETH_LEN + size_of::<VlanTag>())?;
+    let second = frame.fixed::<VlanTag>(ETH_LEN + size_of::<VlanTag>())?;
     // A priority tag (VLAN id 0) names no VLAN, so the next tag takes its place.
     if l3.outer_vid == 0 {
         l3.outer_vid = vid(second);
@@ -148,6 +162,6 @@ const fn is_tag(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-const fn vid(tag: &VlanTag) -> u16 {
+const fn vid(tag: VlanTag) -> u16 {
     u16::from_be_bytes(tag.tci) & 0x0fff
 }

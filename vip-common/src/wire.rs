@@ -69,6 +69,14 @@ wire! {
         pub ethertype: [u8; 2],
     }
 
+    /// The two addresses of an Ethernet header.
+    pub struct Stations {
+        /// Destination address.
+        pub dst: [u8; 6],
+        /// Source address.
+        pub src: [u8; 6],
+    }
+
     /// What follows the EtherType of a VLAN tag.
     pub struct VlanTag {
         /// Priority, drop eligibility and VLAN id.
@@ -148,6 +156,14 @@ wire! {
     }
 }
 
+impl Ip6 {
+    /// Its share of the pseudo header.
+    #[inline(always)]
+    pub const fn addresses(&self) -> Addresses {
+        Addresses { src: self.src, dst: self.dst }
+    }
+}
+
 /// Offset of the network header of an untagged frame.
 pub const ETH_LEN: usize = size_of::<Eth>();
 /// Length of the fixed IPv6 header.
@@ -156,6 +172,11 @@ pub const IP6_LEN: usize = size_of::<Ip6>();
 pub const NEIGHBOUR_LEN: usize = size_of::<Neighbour>();
 /// Length of a link-layer address option.
 pub const OPTION_LEN: usize = size_of::<NdOption>();
+
+/// Where the source address stands, counted from the network header.
+pub const SOURCE_AT: usize = core::mem::offset_of!(Ip6, src);
+/// Where a neighbour message without extension headers has its target, counted from the network header.
+pub const TARGET_AT: usize = IP6_LEN + core::mem::offset_of!(Neighbour, target);
 
 /// Multicast or broadcast: such an address never identifies one station.
 #[inline(always)]

@@ -16,10 +16,7 @@ use aya_ebpf::{
 };
 use frame::XdpFrame;
 use maps::Kernel;
-use vip_common::{
-    env::{Frame as _, Verdict},
-    ingress::ingress,
-};
+use vip_common::{env::Verdict, ingress::ingress};
 
 /// The question, as 16-bit words: an ARP request (60 bytes) or an NS (86 bytes).
 #[btf_map]
@@ -28,9 +25,9 @@ static QUESTION: Array<[u16; 43], 1> = Array::new();
 #[inline(always)]
 fn restore(frame: &mut XdpFrame) {
     let Some(question) = QUESTION.get(0) else { return };
-    if let Some(words) = frame.get_mut::<[u16; 43]>(0) {
+    if let Some(words) = frame.at::<[u16; 43]>(0) {
         *words = *question;
-    } else if let Some(words) = frame.get_mut::<[u16; 30]>(0) {
+    } else if let Some(words) = frame.at::<[u16; 30]>(0) {
         words.copy_from_slice(&question[..30]);
     }
 }

@@ -1,12 +1,23 @@
 //! The bytes of a frame in an XDP buffer, and the crate's one bounds check.
+//!
+//! Without CAP_PERFMON the verifier lets nothing but a constant be added to a packet pointer, and no two packet
+//! pointers be subtracted: speculative execution could run past a check. So only headers at fixed places
+//! are read directly, all else by helpers, which also reach into the pieces of a multi-buffer frame.
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{
+        bpf_xdp_adjust_tail,
+        generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    },
+};
 use bytemuck::Pod;
+use core::mem::MaybeUninit;
 use vip_common::env::Frame;
 
 /// The verifier wants the end of an access compared with `data_end` right before it. A single byte
 /// would be compared as `start >= data_end`, from which it derives nothing (seen on 6.18:
-/// "invalid access to packet, off=0 size=1"), so two bytes are the least.
+/// "invalid access to packet, off=0 size=1"), so two bytes are the least. `offset` must be a constant.
 #[inline(always)]
 pub(crate) fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Option<*mut T> {
     const { assert!(align_of::<T>() <= 2 && size_of::<T>() >= 2) };
@@ -14,46 +25,60 @@ pub(crate) fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Opt
     if start + size_of::<T>() > data_end { None } else { Some(start as *mut T) }
 }
 
-/// A frame in an XDP buffer. Only its linear part is seen; the headers always are in it.
+/// A frame in an XDP buffer. The helpers exist since Linux 5.18 (commit 3f364222d032).
 pub(crate) struct XdpFrame {
     pub(crate) ctx: *mut xdp_md,
 }
 
 impl XdpFrame {
+    /// The header at a constant offset, for writing.
     #[inline(always)]
-    fn bounds(&self) -> (usize, usize) {
+    pub(crate) fn at<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
         // SAFETY: the kernel hands the program a valid xdp_md, which outlives it.
-        unsafe { ((*self.ctx).data as usize, (*self.ctx).data_end as usize) }
+        let (data, data_end) = unsafe { ((*self.ctx).data as usize, (*self.ctx).data_end as usize) };
+        // SAFETY: `header` has checked the bounds; offsets of headers are even, as wire.rs says, and T
+        // accepts all bit patterns; `&mut self` makes the access exclusive.
+        header::<T>(data, data_end, offset).map(|p| unsafe { &mut *p })
     }
 }
 
 impl Frame for XdpFrame {
     #[inline(always)]
-    fn get<T: Pod>(&self, offset: usize) -> Option<&T> {
-        let (data, data_end) = self.bounds();
-        // SAFETY: `header` has checked the bounds; offsets of headers are
-        // even, as wire.rs says, and T accepts all bit patterns.
-        header::<T>(data, data_end, offset).map(|p| unsafe { &*p })
+    fn len(&self) -> usize {
+        // SAFETY: the kernel hands the program a valid xdp_md, which outlives it.
+        unsafe { bpf_xdp_get_buff_len(self.ctx) as usize }
     }
 
     #[inline(always)]
-    fn get_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
-        let (data, data_end) = self.bounds();
-        // SAFETY: as in `get`; `&mut self` makes the access exclusive.
-        header::<T>(data, data_end, offset).map(|p| unsafe { &mut *p })
+    fn fixed<T: Pod>(&self, offset: usize) -> Option<T> {
+        XdpFrame { ctx: self.ctx }.at::<T>(offset).copied()
+    }
+
+    #[inline(always)]
+    fn get<T: Pod>(&self, offset: usize) -> Option<T> {
+        // Not zeroed first: that becomes a loop over the stack, which the verifier refuses as well.
+        let mut value = MaybeUninit::<T>::uninit();
+        let to = value.as_mut_ptr().cast();
+        // SAFETY: the helper checks the bounds of the frame and writes as many bytes as T has.
+        let copied = unsafe { bpf_xdp_load_bytes(self.ctx, offset as u32, to, size_of::<T>() as u32) };
+        // SAFETY: all bytes have been written, and T accepts any.
+        if copied == 0 { Some(unsafe { value.assume_init() }) } else { None }
+    }
+
+    #[inline(always)]
+    fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
+        let from = (&raw const *value).cast_mut().cast();
+        // SAFETY: the helper checks the bounds of the frame and only reads the value.
+        let copied =
+            unsafe { bpf_xdp_store_bytes(self.ctx, offset as u32, from, size_of::<T>() as u32) };
+        (copied == 0).then_some(())
     }
 
     #[inline(always)]
     fn resize(&mut self, len: usize) -> bool {
-        let (data, data_end) = self.bounds();
-        let delta = len as i64 - (data_end - data) as i64;
-        // SAFETY: the helper checks the new length; pointers are fetched anew after it.
+        let delta = len as i64 - self.len() as i64;
+        // SAFETY: the helper checks the new length.
         delta == 0 || unsafe { bpf_xdp_adjust_tail(self.ctx, delta as i32) } == 0
-    }
-
-    #[inline(always)]
-    fn linearize(&mut self, _len: usize) -> bool {
-        true
     }
 
     /// XDP cannot see a tag that the NIC has stripped (the kfunc for it needs a device-bound program).

@@ -19,31 +19,16 @@ use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use maps::Kernel;
 use skb::SkbFrame;
-use vip_common::{
-    egress::egress,
-    env::{Frame as _, Verdict},
-    ingress::ingress,
-};
+use vip_common::{egress::egress, env::Verdict, ingress::ingress};
 
 /// Answers, drops or passes what arrives, in the driver (or in generic mode).
 #[xdp(frags)]
 pub fn xvip_xdp(ctx: XdpContext) -> u32 {
-    answer(&ctx)
-}
-
-/// The same for kernels before 5.18, which do not load programs for multi-buffer frames.
-#[xdp]
-pub fn xvip_xdp_linear(ctx: XdpContext) -> u32 {
-    answer(&ctx)
-}
-
-#[inline(always)]
-fn answer(ctx: &XdpContext) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
     let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
     let verdict = ingress(&mut XdpFrame { ctx: ctx.ctx }, &env);
     if verdict != Verdict::Pass {
-        debug!(ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
+        debug!(&ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
     }
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
@@ -58,8 +43,6 @@ fn answer(ctx: &XdpContext) -> u32 {
 pub fn xvip_ingress(ctx: TcContext) -> i32 {
     let mut frame = SkbFrame { skb: ctx.as_ptr().cast() };
     let env = Kernel { ifindex: frame.ifindex() };
-    // What stays unreadable is passed on, and the answer of the stack meets the guard.
-    let _ = frame.linearize(512);
     match ingress(&mut frame, &env) {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
@@ -72,9 +55,9 @@ pub fn xvip_ingress(ctx: TcContext) -> i32 {
 /// `TCX_NEXT`: later programs on the interface still run.
 #[classifier]
 pub fn xvip_egress(ctx: TcContext) -> i32 {
-    let mut frame = SkbFrame { skb: ctx.as_ptr().cast() };
+    let frame = SkbFrame { skb: ctx.as_ptr().cast() };
     let env = Kernel { ifindex: frame.ifindex() };
-    let verdict = egress(&mut frame, &env);
+    let verdict = egress(&frame, &env);
     if verdict == Verdict::Drop {
         debug!(&ctx, "claim stopped on {}", env.ifindex);
     }
@@ -90,7 +73,7 @@ pub fn xvip_egress(ctx: TcContext) -> i32 {
 pub fn xvip_clock(ctx: XdpContext) -> u32 {
     // SAFETY: the helper reads a clock.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    if let Some(bytes) = (XdpFrame { ctx: ctx.ctx }).get_mut::<[u8; 8]>(0) {
+    if let Some(bytes) = (XdpFrame { ctx: ctx.ctx }).at::<[u8; 8]>(0) {
         *bytes = now.to_ne_bytes();
     }
     xdp_action::XDP_PASS

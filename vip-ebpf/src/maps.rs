@@ -115,16 +115,17 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn claim(&self, mut claim: Claim) {
-        claim.at_ns = self.now();
-        claim.ifindex = self.ifindex;
-        let claimant = Claimant { ip: claim.ip, mac: claim.mac, _reserved: [0; 2] };
+    fn claim(&self, ip: Ip, mac: [u8; 6]) {
+        let at_ns = self.now();
+        let claimant = Claimant { ip, mac, _reserved: [0; 2] };
         // SAFETY: the value is copied out at once.
         let last = unsafe { CLAIM_SEEN.get(claimant).copied() }.unwrap_or(0);
-        if last != 0 && claim.at_ns.wrapping_sub(last) < CLAIM_INTERVAL_NS {
+        if last != 0 && at_ns.wrapping_sub(last) < CLAIM_INTERVAL_NS {
             return;
         }
-        let _ = CLAIM_SEEN.insert(claimant, claim.at_ns, 0);
+        let _ = CLAIM_SEEN.insert(claimant, at_ns, 0);
+        let (_reserved_16, _reserved_32) = (0, 0);
+        let claim = Claim { at_ns, ip, ifindex: self.ifindex, mac, _reserved_16, _reserved_32 };
         if CLAIMS.output(claim, 0).is_err() {
             self.count(Counter::ClaimEventLost);
         }

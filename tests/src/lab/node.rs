@@ -127,12 +127,15 @@ impl Node {
         self.binary = Some(binary);
     }
 
+    /// `xvip` inside the node, with the rights that the manifests ask for and no others.
     fn xvip_command(&self) -> anyhow::Result<Command> {
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
             None => xvip()?,
         };
-        let mut command = self.ns.command(&binary.display().to_string());
+        let mut command = self.ns.command("setpriv");
+        command.args(RIGHTS.map(|which| format!("--{which}=-all,+bpf,+net_admin,+net_raw")));
+        command.arg(binary);
         command.env("XVIP_BOOT_ID", &self.boot_id).env("NO_COLOR", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
@@ -282,6 +285,9 @@ impl Node {
         self.boot_id.push('+');
     }
 }
+
+/// What `setpriv` limits.
+const RIGHTS: [&str; 2] = ["bounding-set", "inh-caps"];
 
 /// The binary of another version: same code, other map layouts.
 ///

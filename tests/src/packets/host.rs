@@ -4,65 +4,54 @@ use super::{fences, ifaces, vips};
 use bytemuck::Pod;
 use std::{cell::RefCell, collections::BTreeMap};
 use vip_common::{
-    abi::{Claim, Fence, Holder, Iface, Ip, Port, Vip},
+    abi::{Fence, Holder, Iface, Ip, Port, Vip},
     counter::Counter,
     egress::egress,
     env::{Env, Frame, Verdict},
     ingress::ingress,
 };
 
-/// A frame in memory whose alignment is that of packet memory.
+/// A frame in memory.
 #[derive(Debug)]
 pub struct HostFrame {
-    words: Vec<u16>,
-    len: usize,
-    /// The kernel has no memory to join the pieces of the frame.
-    pub in_pieces: bool,
+    bytes: Vec<u8>,
+    /// What lies behind here is in memory that the kernel cannot read.
+    pub readable: usize,
 }
 
 impl HostFrame {
     /// Copies the bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        let mut frame =
-            Self { words: vec![0; bytes.len().div_ceil(2)], len: bytes.len(), in_pieces: false };
-        bytemuck::cast_slice_mut::<u16, u8>(&mut frame.words)[..bytes.len()].copy_from_slice(bytes);
-        frame
-    }
-
-    /// The same, with something else in memory behind its end.
-    pub fn before(bytes: &[u8], poison: u8) -> Self {
-        let mut memory = bytes.to_vec();
-        memory.resize(bytes.len() + 256, poison);
-        Self { len: bytes.len(), ..Self::new(&memory) }
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.len]
+        Self { bytes: bytes.to_vec(), readable: usize::MAX }
     }
 }
 
 impl Frame for HostFrame {
-    fn get<T: Pod>(&self, offset: usize) -> Option<&T> {
-        let bytes = self.bytes().get(offset..offset.checked_add(size_of::<T>())?)?;
-        Some(bytemuck::from_bytes(bytes))
+    fn len(&self) -> usize {
+        self.bytes.len()
     }
 
-    fn get_mut<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
-        let len = self.len;
-        let bytes = &mut bytemuck::cast_slice_mut::<u16, u8>(&mut self.words)[..len];
-        let bytes = bytes.get_mut(offset..offset.checked_add(size_of::<T>())?)?;
-        Some(bytemuck::from_bytes_mut(bytes))
+    fn get<T: Pod>(&self, offset: usize) -> Option<T> {
+        let end = offset.checked_add(size_of::<T>())?;
+        if end > self.readable {
+            return None;
+        }
+        Some(bytemuck::pod_read_unaligned(self.bytes.get(offset..end)?))
+    }
+
+    fn fixed<T: Pod>(&self, offset: usize) -> Option<T> {
+        self.get(offset)
+    }
+
+    fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
+        let bytes = self.bytes.get_mut(offset..offset.checked_add(size_of::<T>())?)?;
+        bytes.copy_from_slice(bytemuck::bytes_of(value));
+        Some(())
     }
 
     fn resize(&mut self, len: usize) -> bool {
-        self.words.resize(len.div_ceil(2), 0);
-        self.len = len;
+        self.bytes.resize(len, 0);
         true
-    }
-
-    fn linearize(&mut self, _len: usize) -> bool {
-        !self.in_pieces
     }
 
     fn offloaded_vid(&self) -> u16 {
@@ -77,7 +66,7 @@ pub struct HostEnv {
     fences: BTreeMap<u32, Fence>,
     ifaces: BTreeMap<Port, Iface>,
     counted: RefCell<Vec<Counter>>,
-    claims: RefCell<Vec<Claim>>,
+    claims: RefCell<Vec<(Ip, [u8; 6])>>,
     drops_on_loss: bool,
 }
 
@@ -123,8 +112,8 @@ impl Env for HostEnv {
         self.counted.borrow_mut().push(counter);
     }
 
-    fn claim(&self, claim: Claim) {
-        self.claims.borrow_mut().push(claim);
+    fn claim(&self, ip: Ip, mac: [u8; 6]) {
+        self.claims.borrow_mut().push((ip, mac));
     }
 }
 
@@ -144,18 +133,13 @@ pub fn run(hook: Hook, frame: &[u8]) -> (Verdict, Vec<u8>, Vec<Counter>) {
     run_frame(hook, HostFrame::new(frame))
 }
 
-/// The same, with other bytes in memory behind the frame.
-pub fn run_poisoned(hook: Hook, frame: &[u8], poison: u8) -> (Verdict, Vec<u8>, Vec<Counter>) {
-    run_frame(hook, HostFrame::before(frame, poison))
-}
-
 fn run_frame(hook: Hook, mut frame: HostFrame) -> (Verdict, Vec<u8>, Vec<Counter>) {
     let env = HostEnv { drops_on_loss: hook == Hook::Strict, ..HostEnv::default() };
     let verdict = match hook {
         Hook::Ingress | Hook::Strict => ingress(&mut frame, &env),
-        Hook::Egress => egress(&mut frame, &env),
+        Hook::Egress => egress(&frame, &env),
     };
     let foreign = env.counted.borrow().iter().filter(|c| **c == Counter::ForeignClaim).count();
     assert_eq!(env.claims.borrow().len(), foreign, "every foreign claim is reported");
-    (verdict, frame.bytes().to_vec(), env.counted.into_inner())
+    (verdict, frame.bytes, env.counted.into_inner())
 }

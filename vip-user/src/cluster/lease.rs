@@ -124,38 +124,32 @@ impl LeaseApi {
     /// endpoints, and always over different connections: HTTP/1.1 carries one request at a time. An
     /// endpoint that has failed is not the first to be tried any more.
     pub async fn write(&self, write: LeaseWrite) -> (Written, Option<LeaseError>) {
-        let (endpoint, api) = self.api(write.in_flight);
-        let lease = self.object(&write);
-        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-        let request = async {
-            if write.base.is_some() {
-                api.replace(&self.name, &params, &lease).await
-            } else {
-                api.create(&params, &lease).await
-            }
-        };
-        let begun = Instant::now();
-        let answer = tokio::time::timeout(self.timeout, request).await;
-        let outcome = match &answer {
-            Err(_) => "timeout",
-            Ok(Err(error)) if is_conflict(error) => "conflict",
-            Ok(Err(_)) => "error",
-            Ok(Ok(_)) => "ok",
-        };
-        self.metrics.request("put", outcome, begun.elapsed());
-        if matches!(outcome, "timeout" | "error") {
-            self.endpoints.failed(&endpoint).await;
-        }
-        match answer {
-            Err(_) => (Written::Failed, Some(self.timed_out(&endpoint))),
-            Ok(Ok(lease)) => {
+        match self.put(write.in_flight, &self.object(&write)).await {
+            Ok(Some(lease)) => {
                 let stored = record(&lease);
                 self.remember(Some(lease));
                 (Written::Stored(stored), None)
             }
-            Ok(Err(error)) if is_conflict(&error) => (Written::Conflict, None),
-            Ok(Err(error)) => (Written::Failed, Some(failed(&endpoint, &error))),
+            Ok(None) => (Written::Conflict, None),
+            Err(error) => (Written::Failed, Some(error)),
         }
+    }
+
+    /// Creates the Lease without a holder. `None`: somebody else has.
+    ///
+    /// # Errors
+    /// If the request failed; it may have been stored all the same.
+    pub async fn create(&self, duration_s: u32) -> Result<Option<Record>, LeaseError> {
+        let spec = LeaseSpec {
+            holder_identity: Some(String::new()),
+            lease_duration_seconds: i32::try_from(duration_s).ok(),
+            ..LeaseSpec::default()
+        };
+        let lease = Lease { metadata: self.named_metadata(ObjectMeta::default()), spec: Some(spec) };
+        let created = self.put(0, &lease).await?;
+        let created_record = created.as_ref().map(record);
+        self.remember(created);
+        Ok(created_record)
     }
 
     /// Writes an offer into this very version of the Lease and leaves all else as it is. Nothing depends
@@ -165,28 +159,38 @@ impl LeaseApi {
         lease.metadata.managed_fields = None;
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(OFFER.into(), serde_json::to_string(offer).unwrap_or_default());
-        let (endpoint, api) = self.api(0);
+        self.put(0, &lease).await.err()
+    }
+
+    /// PUT by version, or POST where there is none. `None`: another version is current, or the Lease exists.
+    async fn put(&self, attempt: usize, lease: &Lease) -> Result<Option<Lease>, LeaseError> {
+        let (endpoint, api) = self.api(attempt);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let request = async {
+            if lease.metadata.resource_version.is_some() {
+                api.replace(&self.name, &params, lease).await
+            } else {
+                api.create(&params, lease).await
+            }
+        };
         let begun = Instant::now();
-        let request = api.replace(&self.name, &params, &lease);
-        let (outcome, error) = match tokio::time::timeout(self.timeout, request).await {
-            Err(_) => ("timeout", Some(self.timed_out(&endpoint))),
-            Ok(Ok(_)) => ("ok", None),
-            Ok(Err(error)) if is_conflict(&error) => ("conflict", None),
-            Ok(Err(error)) => ("error", Some(failed(&endpoint, &error))),
+        let answer = tokio::time::timeout(self.timeout, request).await;
+        let (outcome, result) = match answer {
+            Err(_) => ("timeout", Err(self.timed_out(&endpoint))),
+            Ok(Ok(lease)) => ("ok", Ok(Some(lease))),
+            Ok(Err(error)) if is_conflict(&error) => ("conflict", Ok(None)),
+            Ok(Err(error)) => ("error", Err(failed(&endpoint, &error))),
         };
         self.metrics.request("put", outcome, begun.elapsed());
-        error
+        if result.is_err() {
+            self.endpoints.failed(&endpoint).await;
+        }
+        result
     }
 
     /// The Lease's name as `namespace/name`.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
-    }
-
-    /// How long a request may take.
-    pub(super) fn time_limit(&self) -> Duration {
-        self.timeout
     }
 
     pub(super) fn name(&self) -> &str {
@@ -228,6 +232,11 @@ impl LeaseApi {
         recent.iter().rfind(current).cloned()
     }
 
+    fn named_metadata(&self, metadata: ObjectMeta) -> ObjectMeta {
+        let (namespace, name) = (Some(self.namespace.clone()), Some(self.name.clone()));
+        ObjectMeta { namespace, name, ..metadata }
+    }
+
     fn timed_out(&self, endpoint: &str) -> LeaseError {
         LeaseError::Timeout { endpoint: endpoint.into(), limit: self.timeout }
     }
@@ -238,11 +247,9 @@ impl LeaseApi {
         let current = write.base.as_ref().and_then(|base| self.remembered(base));
         let mut lease = current.unwrap_or_default();
         lease.metadata = ObjectMeta {
-            namespace: Some(self.namespace.clone()),
-            name: Some(self.name.clone()),
             resource_version: write.base.as_ref().map(|version| version.0.clone()),
             managed_fields: None,
-            ..lease.metadata
+            ..self.named_metadata(lease.metadata)
         };
         let note = serde_json::to_string(&write.note).unwrap_or_default();
         let annotations = lease.metadata.annotations.get_or_insert_default();

@@ -8,11 +8,8 @@ use kube::api::{WatchEvent, WatchParams};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc};
 
-/// A watch is renewed after this long at least, which also ends one whose connection has died silently.
-const WATCH: Duration = Duration::from_mins(1);
-/// It outlasts the wait for a Lease that is gone, which begins again with every new watch. The time limit of a request
-/// is how long a fence lasts.
-const WATCH_LIMITS: u32 = 4;
+/// A watch is renewed after this long, which also ends one whose connection has died silently. Seconds.
+const WATCH_S: u32 = 60;
 /// Pause after a failure, doubled each time up to the limit.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
@@ -60,11 +57,10 @@ async fn once(
 ) -> Result<(), String> {
     let found = api.get(0).await.map_err(|error| error.to_string())?;
     let version = found.as_ref().map(|record| record.version.0.clone());
-    let _ = sightings.send(Sighting::Seen(Source::Anew, found)).await;
+    let _ = sightings.send(Sighting::Seen(Source::Quorum, found)).await;
     let (endpoint, leases) = api.api(0);
-    let length = WATCH.max(api.time_limit() * WATCH_LIMITS).as_secs() as u32;
     let params =
-        WatchParams::default().fields(&format!("metadata.name={}", api.name())).timeout(length);
+        WatchParams::default().fields(&format!("metadata.name={}", api.name())).timeout(WATCH_S);
     // Version 0 begins with what exists, so a Lease that was created since the read is not missed.
     let from_nothing = version.is_none();
     let version = version.unwrap_or_else(|| "0".into());

@@ -78,10 +78,10 @@ impl<D: Dataplane> Controller<D> {
         else {
             return;
         };
-        let waits_for_creation =
-            matches!(leased.election.state(), State::Waiting(waiting) if waiting.seen.is_none());
-        if waits_for_creation && leased.suspect.is_none() {
-            // Most likely another node has created the Lease a moment ago: a quorum read will tell.
+        let nobody_holds = matches!(leased.election.state(), State::Waiting(waiting)
+            if waiting.seen.as_ref().is_some_and(Record::is_unheld));
+        if nobody_holds && leased.suspect.is_none() {
+            // Most likely another node has taken the Lease a moment ago: a quorum read will tell.
             leased.suspect = Some(format!("{vip} is answered for by {mac}"));
             self.read(slot);
         }
@@ -117,12 +117,12 @@ impl<D: Dataplane> Controller<D> {
         self.outcome("neighbour guard", told);
     }
 
-    /// A claim while there still is no Lease is by somebody who is not a node of ours.
-    pub(super) async fn judge_suspect(&mut self, slot: u32, source: Source, missing: bool) {
+    /// A claim while still nobody has held the Lease is by somebody who is not a node of ours.
+    pub(super) async fn judge_suspect(&mut self, slot: u32, source: Source, unheld: bool) {
         if source == Source::Quorum
             && let Some(leased) = self.leases.get_mut(&slot)
             && let Some(claim) = leased.suspect.take()
-            && missing
+            && unheld
         {
             self.problem("address in use", Some(claim));
             self.step(slot, Input::AddressInUse).await;

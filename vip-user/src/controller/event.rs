@@ -29,6 +29,8 @@ pub enum Event {
         /// What went wrong, in words.
         problem: Option<String>,
     },
+    /// An attempt to create a Lease without a holder has ended; in words if it failed.
+    Created(Option<String>),
     /// Links or addresses have changed.
     HostChanged,
     /// The labels of this node, as the API shows them.

@@ -16,7 +16,7 @@ use crate::{
     model::{
         desired::{Links, VipSpec},
         election::{Effect, Input, Source, State, Written},
-        record::LeaseWrite,
+        record::{LeaseWrite, Record},
         time::BootNs,
     },
     node::{clock, dataplane::Dataplane},
@@ -160,6 +160,7 @@ impl<D: Dataplane> Controller<D> {
                 return self.weigh().await;
             }
             Event::Claim(claim) => return self.claimed(claim).await,
+            Event::Created(problem) => return self.problem("write", problem),
             Event::Sighting(slot, Sighting::Unreadable(why)) => {
                 self.problem("API", Some(why));
                 (slot, Input::ReadFailed)
@@ -167,7 +168,8 @@ impl<D: Dataplane> Controller<D> {
             Event::Sighting(slot, Sighting::Seen(source, record)) => {
                 self.problem("API", None);
                 self.conflicts.learn(record.as_ref());
-                self.judge_suspect(slot, source, record.is_none()).await;
+                let unheld = record.as_ref().is_some_and(Record::is_unheld);
+                self.judge_suspect(slot, source, unheld).await;
                 self.step(slot, Input::Observed(source, record.clone())).await;
                 return self.guard_neighbours(slot, record.as_ref());
             }
@@ -227,6 +229,7 @@ impl<D: Dataplane> Controller<D> {
                     }
                     Effect::Write(write) => writes.push(write),
                     Effect::Offer(base, offer) => self.offer(slot, base, offer),
+                    Effect::Create => self.create(slot),
                     Effect::Read => {
                         // A candidate whose watch has missed something also renews it.
                         if let Some(leased) = self.leases.get(&slot)
@@ -289,6 +292,22 @@ impl<D: Dataplane> Controller<D> {
                 Err(error) => Sighting::Unreadable(error.to_string()),
             };
             let _ = events.send(Event::Sighting(slot, sighting)).await;
+        });
+    }
+
+    /// Creates the Lease without a holder.
+    fn create(&self, slot: u32) {
+        let Some(leased) = self.leases.get(&slot) else { return };
+        let (api, events) = (leased.api.clone(), self.events.clone());
+        let duration_s = self.setup.timing.duration_s;
+        tokio::spawn(async move {
+            let created = api.create(duration_s).await;
+            let problem = created.as_ref().err().map(ToString::to_string);
+            let _ = events.send(Event::Created(problem)).await;
+            if let Ok(Some(record)) = created {
+                let seen = Sighting::Seen(Source::Quorum, Some(record));
+                let _ = events.send(Event::Sighting(slot, seen)).await;
+            }
         });
     }
 

@@ -24,8 +24,6 @@ pub struct Identity {
 pub enum Source {
     /// A GET without `resourceVersion`: linearizable.
     Quorum,
-    /// The same, where a watch begins: what happened before it went unseen.
-    Anew,
     /// A watch event: may come from an API server that lags behind. It follows the event before it, or the
     /// quorum read that the watch began with, and nothing was written in between.
     Watch,
@@ -91,9 +89,11 @@ pub enum Effect {
     Write(LeaseWrite),
     /// Write an offer into this version of the Lease, and nothing else. Its outcome is seen by the watch.
     Offer(Version, Offer),
+    /// Create the Lease without a holder, where there is none. Its outcome is seen by the watch.
+    Create,
     /// Read the Lease from a quorum.
     Read,
-    /// Ask whether the addresses are in use (RFC 5227), before the Lease is first created.
+    /// Ask whether the addresses are in use (RFC 5227), before the Lease is first held.
     ProbeAddresses,
     /// Something worth a line in the log.
     Notice(Notice),
@@ -134,7 +134,7 @@ pub enum Notice {
     },
     /// The Lease does not exist.
     Missing,
-    /// An address is in use by somebody else; creation is put off.
+    /// An address is in use by somebody else; the first take-over is put off.
     InUse,
     /// The Lease vanished or went back in time under a live fence and is written again.
     Reasserted,
@@ -160,7 +160,7 @@ pub enum TakeReason {
     Released,
     /// The holder was not heard of for D·(1+ρ).
     Expired,
-    /// There was no Lease.
+    /// Nobody had ever held it.
     Created,
 }
 
@@ -203,7 +203,7 @@ pub struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Taking {
     pub(super) note: TenureNote,
-    pub(super) base: Option<Version>,
+    pub(super) base: Version,
     pub(super) reason: TakeReason,
     pub(super) renew_us: i64,
     /// When the first attempt was sent.

@@ -66,6 +66,11 @@ pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
     }
 }
 
+/// A Lease that has just been created.
+fn unheld() -> Record {
+    Record::unheld(UID.into(), 20, D)
+}
+
 /// The release of that record.
 fn released(mut record: Record, version: u64) -> Record {
     record.version = Version(version.to_string());
@@ -370,24 +375,52 @@ fn a_deleted_lease_is_not_recreated_after_the_fence() {
 }
 
 #[test]
-fn a_candidate_waits_when_the_lease_is_gone() {
+fn a_lease_that_is_gone_is_created_without_a_holder_and_waited_for() {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 4, 10))));
-    let effects = election.step(at(1_000), quorum(None));
+    let effects = election.step(at(3_200), quorum(None));
+    assert!(effects.contains(&Effect::Create) && writes(&effects).is_empty());
+    // Not stored: it is tried again with every renewal interval, and nothing is taken meanwhile.
+    assert!(!election.step(at(3_799), Input::Tick).contains(&Effect::Create));
+    let effects = election.step(at(9_000), Input::Tick);
+    assert!(effects.contains(&Effect::Create) && writes(&effects).is_empty());
+    let effects = election.step(at(9_100), watched(unheld()));
     assert!(!effects.contains(&Effect::ProbeAddresses), "it was published: nobody is asked");
-    assert!(writes(&election.step(at(4_299), Input::Tick)).is_empty());
-    let effects = election.step(at(4_300), Input::Tick);
-    assert_eq!((writes(&effects)[0].base.clone(), writes(&effects)[0].note.transitions), (None, 5));
+    assert!(writes(&election.step(at(12_399), Input::Tick)).is_empty());
+    let effects = election.step(at(12_400), Input::Tick);
+    let write = writes(&effects)[0];
+    assert_eq!((write.base.clone(), write.note.transitions), (Some(unheld().version), 5));
 }
 
 #[test]
-fn the_first_creation_asks_for_the_addresses_first() {
+fn the_first_hold_asks_for_the_addresses_first() {
     let mut election = fresh();
-    let effects = election.step(at(0), quorum(None));
+    election.step(at(0), quorum(None));
+    let effects = election.step(at(100), quorum(Some(unheld())));
     assert!(effects.contains(&Effect::ProbeAddresses));
     election.step(at(3_000), Input::AddressInUse);
     assert!(writes(&election.step(at(6_999), Input::Tick)).is_empty());
-    assert_eq!(writes(&election.step(at(7_000), Input::Tick)).len(), 1);
+    let effects = election.step(at(7_000), Input::Tick);
+    assert_eq!(writes(&effects)[0].note.transitions, 0);
+}
+
+#[test]
+fn a_node_that_may_not_hold_creates_nothing() {
+    let mut election = fresh();
+    election.set_fitness(Fitness::Barred, Vec::new());
+    assert!(!election.step(at(0), quorum(None)).contains(&Effect::Create));
+}
+
+#[test]
+fn a_lease_that_was_created_anew_is_taken_back_under_a_live_fence() {
+    let mut election = holder();
+    let anew = Record { uid: "uid-2".into(), ..unheld() };
+    let effects = election.step(at(3_500), quorum(Some(anew.clone())));
+    let write = writes(&effects)[0].clone();
+    assert_eq!(write.base, Some(anew.version));
+    let (id, record) = (write.id, write.stored(anew.uid, 21));
+    let effects = election.step(at(3_510), Input::Written { id, outcome: Written::Stored(record) });
+    assert_eq!(deadline(&effects), Some(BootNs(at(3_500).boot.0 + 2_650_000_000)));
 }
 
 #[test]

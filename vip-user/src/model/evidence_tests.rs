@@ -2,7 +2,7 @@
 //! nobody here has seen. `tests/exhaustive.rs` found the first two of these ways to two owners.
 
 use super::{
-    election::{Input, Source, State},
+    election::{Input, State},
     election_tests::{answered, at, fresh, held, holder, own_record, quorum, watched, writes},
     record::Version,
 };
@@ -47,17 +47,5 @@ fn a_take_over_that_a_read_shows_late_is_waited_for_like_any_other() {
         elsewhere.step(at(3_420), answered(&same, 11));
         election.step(at(read_at), quorum(Some(own_record(&elsewhere, 11))));
         assert_eq!(matches!(election.state(), State::Holding(_)), is_taken, "read at {read_at}");
-    }
-}
-
-#[test]
-fn a_lease_that_may_have_come_and_gone_is_waited_for_anew() {
-    let anew = || Input::Observed(Source::Anew, None);
-    for (second, due) in [(quorum(None), 4_000), (anew(), 7_000)] {
-        let mut election = fresh();
-        election.step(at(0), anew());
-        election.step(at(3_000), second);
-        assert!(writes(&election.step(at(due - 1), Input::Tick)).is_empty(), "before {due}");
-        assert_eq!(writes(&election.step(at(due), Input::Tick)).len(), 1, "at {due}");
     }
 }

@@ -97,6 +97,8 @@ impl Election {
             None if live => self.reassert(now, holding, None, out),
             Some(record) if live && may_reassert(&holding.tenure, &record) => {
                 holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
+                // Candidates have created it anew: the tenure goes on in that Lease.
+                holding.tenure.uid.clone_from(&record.uid);
                 self.reassert(now, holding, Some(record.version), out);
             }
             other => {

@@ -90,6 +90,14 @@ impl Record {
             && self.repeats(&tenure.note)
     }
 
+    /// Whether nobody has held the Lease since it was created.
+    pub fn is_unheld(&self) -> bool {
+        self.holder.is_empty()
+            && self.acquire_us.is_none()
+            && self.note.is_none()
+            && self.released.is_none()
+    }
+
     /// Whether two readings have the same spec. Labels and annotations may differ: editing them
     /// restarts no timer.
     pub fn same_spec(&self, other: &Self) -> bool {
@@ -103,6 +111,27 @@ impl Record {
 
     fn repeats(&self, note: &TenureNote) -> bool {
         note.transitions == self.transitions && Some(note.acquire_us) == self.acquire_us
+    }
+}
+
+impl Record {
+    /// A Lease as `Effect::Create` makes it. No node takes a Lease that is not there: what has been created
+    /// and deleted in between would go unseen, while a record that stands has a version to compare.
+    pub fn unheld(uid: String, version: u64, duration_s: u32) -> Self {
+        Self {
+            uid,
+            version: Version(version.to_string()),
+            holder: String::new(),
+            duration_s,
+            transitions: 0,
+            acquire_us: None,
+            renew_us: None,
+            note: None,
+            released: None,
+            fitness: Fitness::default(),
+            offer: None,
+            macs: Vec::new(),
+        }
     }
 }
 

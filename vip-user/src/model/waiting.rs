@@ -12,7 +12,7 @@ use super::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// How long an address is asked for before its Lease is first created: three probes a second apart
+/// How long an address is asked for before its Lease is first held: three probes a second apart
 /// and the ANNOUNCE_WAIT of RFC 5227 section 1.1.
 pub const PROBE_TIME: Duration = Duration::from_secs(4);
 
@@ -39,7 +39,7 @@ impl Election {
             _ => false,
         };
         self.tell(before, record.as_ref(), out);
-        if record.is_none() && self.last_tenure.is_none() {
+        if self.was_never_held(record.as_ref()) {
             out.push(Effect::ProbeAddresses);
         }
         if let Some(tenure) = record.as_ref().and_then(Record::tenure) {
@@ -78,7 +78,7 @@ impl Election {
                 return self.took(now, taking, record, BootNs(0), out);
             }
             // Once the base has been overtaken by somebody else's write, ours can never be stored.
-            if taking.base.as_ref() != Some(&record.version) {
+            if taking.base != record.version {
                 waiting.taking = None;
             }
         }
@@ -89,8 +89,7 @@ impl Election {
                 let complete = source == Source::Watch || seen.version == record.version;
                 complete && seen.same_spec(record)
             }
-            // Between a watch that has broken and the read that follows a Lease may have come and gone.
-            (None, None) => source != Source::Anew,
+            (None, None) => true,
             _ => false,
         };
         if unchanged {
@@ -114,7 +113,7 @@ impl Election {
             match outcome {
                 Written::Stored(record)
                     if record.tenure().is_some_and(|tenure| tenure.note == taking.note)
-                        && taking.base.as_ref() != Some(&record.version) =>
+                        && taking.base != record.version =>
                 {
                     return self.took(now, taking, &record, sent, out);
                 }
@@ -140,7 +139,8 @@ impl Election {
         }
         if now.boot >= self.due(&waiting).max(waiting.not_before) {
             waiting.not_before = now.boot.after(self.timing.renew_every);
-            out.push(Effect::Write(self.take(now, &mut waiting)));
+            let write = self.take(now, &mut waiting);
+            out.push(write.map_or(Effect::Create, Effect::Write));
         } else if now.boot >= waiting.offer_at
             && let Some(seen) = &waiting.seen
             && let Some(offer) = seen.invites(&self.me.node, self.fitness)
@@ -160,11 +160,11 @@ impl Election {
     }
 
     pub(super) fn address_in_use(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if let State::Waiting(waiting) = &mut self.state
-            && waiting.seen.is_none()
-            && self.last_tenure.is_none()
-            && waiting.taking.is_none()
-        {
+        let State::Waiting(waiting) = &self.state else { return };
+        if waiting.taking.is_some() || !self.was_never_held(waiting.seen.as_ref()) {
+            return;
+        }
+        if let State::Waiting(waiting) = &mut self.state {
             waiting.since = now.boot;
             out.push(Effect::Notice(Notice::InUse));
             out.push(Effect::ProbeAddresses);
@@ -174,6 +174,9 @@ impl Election {
     /// When the Lease may be taken. A node that serves badly is a late choice, not excluded: one that is
     /// in doubt lets others begin, one that cannot serve waits one more round.
     fn due(&self, waiting: &Waiting) -> BootNs {
+        if waiting.seen.is_none() && self.fitness != Fitness::Barred {
+            return waiting.since;
+        }
         let due = if waiting.released { waiting.since } else { waiting.since.after(waiting.wait) };
         match self.fitness {
             Fitness::Able => due,
@@ -183,14 +186,19 @@ impl Election {
         }
     }
 
-    /// How long a record must stand before it may be taken. A deleted Lease says nothing about its
-    /// D; one that was never there is created once its addresses have been asked for.
+    /// Whether nobody is known to have held the Lease: its addresses are asked for first.
+    fn was_never_held(&self, record: Option<&Record>) -> bool {
+        self.last_tenure.is_none() && record.is_some_and(Record::is_unheld)
+    }
+
+    /// How long a record must stand before it may be taken. One that is not there is created at once, without a
+    /// holder: a holder whose fence lives writes its own tenure back.
     fn wait_for(&self, record: Option<&Record>) -> Duration {
         match record {
-            None if self.last_tenure.is_none() => {
+            None => Duration::ZERO,
+            record if self.was_never_held(record) => {
                 self.timing.wait(self.timing.duration_s).max(PROBE_TIME)
             }
-            None => self.timing.wait(self.timing.duration_s),
             Some(record) if record.holder.is_empty() || record.tenure().is_some() => {
                 self.timing.wait(self.duration_of(record))
             }
@@ -217,12 +225,13 @@ impl Election {
         out.push(Effect::Notice(notice));
     }
 
-    /// The write that takes the Lease, by CAS on the version that was observed.
-    fn take(&mut self, now: Now, waiting: &mut Waiting) -> LeaseWrite {
+    /// The write that takes the Lease, by CAS on the version that was observed; none where there is no Lease.
+    fn take(&mut self, now: Now, waiting: &mut Waiting) -> Option<LeaseWrite> {
+        let seen = waiting.seen.as_ref()?;
         let id = self.fresh_id();
-        let base = waiting.seen.as_ref().map(|seen| seen.version.clone());
-        let previous = waiting.seen.as_ref().map(|seen| seen.transitions);
-        let previous = previous.max(self.last_tenure.as_ref().map(|last| last.note.transitions));
+        let base = seen.version.clone();
+        let last = self.last_tenure.as_ref().map(|last| last.note.transitions);
+        let previous = (!seen.is_unheld()).then_some(seen.transitions).max(last);
         let mut taking =
             waiting.taking.take().filter(|taking| taking.base == base).unwrap_or_else(|| Taking {
                 note: TenureNote {
@@ -232,12 +241,12 @@ impl Election {
                     process: self.me.process.clone(),
                     boot_id: self.me.boot_id.clone(),
                 },
-                reason: match (&waiting.seen, waiting.released) {
-                    (None, _) => TakeReason::Created,
-                    (Some(_), true) => TakeReason::Released,
-                    (Some(_), false) => TakeReason::Expired,
+                reason: match waiting.released {
+                    _ if seen.is_unheld() => TakeReason::Created,
+                    true => TakeReason::Released,
+                    false => TakeReason::Expired,
                 },
-                renew_us: waiting.seen.as_ref().and_then(|seen| seen.renew_us).unwrap_or(0),
+                renew_us: seen.renew_us.unwrap_or(0),
                 base: base.clone(),
                 began: now.boot,
                 in_flight: BTreeMap::new(),
@@ -245,7 +254,7 @@ impl Election {
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
         let write = LeaseWrite {
             id,
-            base,
+            base: Some(base),
             note: taking.note.clone(),
             duration_s: self.timing.duration_s,
             renew_us: taking.renew_us,
@@ -256,7 +265,7 @@ impl Election {
         };
         taking.in_flight.insert(id, now.boot);
         waiting.taking = Some(taking);
-        write
+        Some(write)
     }
 
     /// The Lease is ours. With `sent` unknown (0) the fence waits for the first renewal.

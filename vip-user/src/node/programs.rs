@@ -29,7 +29,7 @@ pub fn bench_object() -> &'static [u8] {
 }
 
 /// What loading needs, for messages.
-const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON (or root)";
+const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (or root)";
 
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +52,7 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// A program was rejected for lack of rights: without CAP_PERFMON the verifier allows no variable
-    /// offsets into packets, which options and VLAN tags need.
+    /// A program was rejected for lack of rights.
     #[error("cannot load program {program}: {RIGHTS}")]
     Rights {
         /// The program.
@@ -167,21 +166,17 @@ impl Programs {
         &mut self.ebpf
     }
 
-    /// Programs for multi-buffer frames need 5.18; before that the plain one is loaded.
+    /// Loads what answers in XDP. It needs 5.18; before that TC answers.
     pub(super) fn load_xdp(&mut self) -> Result<&'static str> {
-        for program in ["xvip_xdp", "xvip_xdp_linear"] {
-            let xdp = self.xdp(program)?;
-            match xdp.load() {
-                Ok(()) | Err(ProgramError::AlreadyLoaded) => {
-                    let id = xdp.info().map_err(rejected(program))?.id();
-                    self.ids.insert("xvip_xdp", id);
-                    return Ok(program);
-                }
-                Err(_) if program == "xvip_xdp" => {}
-                Err(error) => return Err(rejected(program)(error)),
-            }
+        let program = "xvip_xdp";
+        let xdp = self.xdp(program)?;
+        match xdp.load() {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(error) => return Err(rejected(program)(error)),
         }
-        unreachable_program()
+        let id = xdp.info().map_err(rejected(program))?.id();
+        self.ids.insert(program, id);
+        Ok(program)
     }
 
     /// Compares `CLOCK_BOOTTIME` with what programs read: a time namespace shifts only the former,
@@ -217,10 +212,6 @@ impl Programs {
         let found = self.ebpf.program_mut(program).map(TryInto::try_into);
         found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
     }
-}
-
-fn unreachable_program() -> Result<&'static str> {
-    Err(rejected("xvip_xdp")(ProgramError::NotLoaded))
 }
 
 pub(super) fn errno(error: &ProgramError) -> Option<i32> {

@@ -74,6 +74,7 @@ pub enum Turn {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Message {
     Write(LeaseWrite),
+    Create(u32),
     Read,
     Input(Input),
 }
@@ -145,6 +146,13 @@ impl Bounds {
                     }
                     Effect::Write(write) => node.messages.push(Message::Write(write)),
                     Effect::Read => node.messages.push(Message::Read),
+                    // A second one on its way changes nothing that the first does not.
+                    Effect::Create => {
+                        let create = Message::Create(self.timing[index].duration_s);
+                        if !node.messages.contains(&create) {
+                            node.messages.push(create);
+                        }
+                    }
                     Effect::Offer(..) | Effect::ProbeAddresses | Effect::Notice(_) => {}
                 }
             }
@@ -157,6 +165,15 @@ impl Bounds {
             Message::Read => {
                 let seen = Input::Observed(Source::Quorum, world.lease.clone());
                 world.nodes[index].messages.push(Message::Input(seen));
+            }
+            Message::Create(duration_s) => {
+                if world.lease.is_none() {
+                    world.uids += 1;
+                    world.version += 1;
+                    let uid = world.uids.to_string();
+                    world.lease = Some(Record::unheld(uid, world.version, duration_s));
+                    world.tell(None);
+                }
             }
             Message::Write(write) => {
                 let outcome = world.store(&write, index);
@@ -191,7 +208,8 @@ impl Bounds {
                 node.election =
                     Election::new(identity(index, node.process), timing, generation, backed);
                 // What is on its way to the API may still be stored; what comes back finds nobody.
-                node.messages.retain(|message| matches!(message, Message::Write(_)));
+                node.messages
+                    .retain(|message| matches!(message, Message::Write(_) | Message::Create(_)));
                 node.stream.clear();
                 node.open = false;
             }
@@ -236,14 +254,15 @@ impl Bounds {
         let mut world = World {
             now: 0,
             nodes: [node(0), node(1)],
-            lease: None,
+            lease: Some(Record::unheld("0".into(), 100, self.timing[0].duration_s)),
             first: None,
             version: 100,
             uids: 0,
             mishap_over: false,
             moved: false,
         };
-        self.step(&mut world, 0, Input::Observed(Source::Quorum, None));
+        let seen = Input::Observed(Source::Quorum, world.lease.clone());
+        self.step(&mut world, 0, seen);
         loop {
             self.step(&mut world, 0, Input::Tick);
             while !world.nodes[0].messages.is_empty() {
@@ -347,7 +366,7 @@ impl Model for Bounds {
                 self.step(&mut next, node, event);
             }
             Turn::Reopen(node) => {
-                let seen = Input::Observed(Source::Anew, next.lease.clone());
+                let seen = Input::Observed(Source::Quorum, next.lease.clone());
                 next.nodes[node].stream.push(seen);
                 next.nodes[node].open = true;
             }

@@ -33,6 +33,7 @@ enum Happening {
     Ask(usize, u64),
     Follow(usize, u64),
     Offered(Version, Offer),
+    Created,
     Mishap,
 }
 
@@ -166,6 +167,13 @@ impl World {
                     self.edit(|lease| lease.offer = Some(offer));
                 }
             }
+            Happening::Created => {
+                if self.lease.is_none() {
+                    let (uid, version) = self.fresh_lease();
+                    self.lease = Some(Record::unheld(uid, version, timing().duration_s));
+                    self.tell_watchers();
+                }
+            }
             Happening::Arrive(node, process, write) => self.arrive(node, process, write),
             Happening::Follow(node, process) => {
                 if self.nodes[node].process == process {
@@ -279,6 +287,11 @@ impl World {
                     self.push(self.now + delay, Happening::Offered(base, offer));
                 }
             }
+            Effect::Create => {
+                if let Some(delay) = self.delay() {
+                    self.push(self.now + delay, Happening::Created);
+                }
+            }
             Effect::ProbeAddresses | Effect::Notice(_) => {}
         }
     }
@@ -334,15 +347,9 @@ impl World {
     fn arrive(&mut self, node: usize, process: u64, write: LeaseWrite) {
         let current = self.lease.as_ref().map(|lease| lease.version.clone());
         let outcome = if write.base == current {
-            self.version += 1;
-            let uid = self.lease.as_ref().map_or_else(
-                || {
-                    self.uids += 1;
-                    format!("uid-{}", self.uids)
-                },
-                |lease| lease.uid.clone(),
-            );
-            let record = write.stored(uid, self.version);
+            let (fresh, version) = self.fresh_lease();
+            let uid = self.lease.as_ref().map_or(fresh, |lease| lease.uid.clone());
+            let record = write.stored(uid, version);
             self.lease = Some(record.clone());
             self.tell_watchers();
             Written::Stored(record)
@@ -350,6 +357,13 @@ impl World {
             Written::Conflict
         };
         self.answer(node, process, Input::Written { id: write.id, outcome });
+    }
+
+    /// A uid that no Lease has had, and the next version.
+    fn fresh_lease(&mut self) -> (String, u64) {
+        self.uids += 1;
+        self.version += 1;
+        (format!("uid-{}", self.uids), self.version)
     }
 
     /// An answer on its way back; one that is lost shows as a failure after the time limit.
@@ -390,7 +404,7 @@ impl World {
     fn follow(&mut self, node: usize, process: u64) {
         if let Some(delay) = self.delay() {
             self.watchers.insert(node);
-            let seen = Input::Observed(Source::Anew, self.lease.clone());
+            let seen = Input::Observed(Source::Quorum, self.lease.clone());
             let at = self.after_earlier(node, delay);
             self.push(at, Happening::Input(node, process, seen));
             self.nodes[node].watches_nothing = self.lease.is_none();
@@ -439,8 +453,6 @@ impl World {
                 let process = self.nodes[node].process;
                 self.push(self.now, Happening::Input(node, process, Input::Leave));
             }
-            // What no lease covers (docs/safety.md): one that comes and goes while somebody waits for the earlier one.
-            4 if self.nodes.iter().any(|node| waits_for_nothing(&node.election)) => {}
             4 => {
                 self.lease = None;
                 self.tell_watchers();
@@ -556,10 +568,6 @@ impl World {
         }
         self.log.push_back(format!("{} ms: {}", self.now, line()));
     }
-}
-
-fn waits_for_nothing(election: &Election) -> bool {
-    matches!(election.state(), State::Waiting(waiting) if waiting.seen.is_none())
 }
 
 fn identity(node: usize, process: u64, boot: u64) -> Identity {
