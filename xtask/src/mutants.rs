@@ -124,10 +124,18 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         rule: "a lost record is waited out",
-        name: "a deleted Lease is created at once",
+        name: "a deleted Lease is created and taken at once",
         file: "vip-user/src/model/waiting.rs",
-        from: "None => self.timing.wait(self.timing.duration_s),\n            Some(record) if record.holder",
-        to: "None => std::time::Duration::ZERO,\n            Some(record) if record.holder",
+        from: "let due = if waiting.released {",
+        to: "let due = if waiting.released || waiting.seen.as_ref().is_some_and(Record::is_unheld) {",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "a lost record is waited out",
+        name: "a Lease that was created anew deposes its holder",
+        file: "vip-user/src/model/holding.rs",
+        from: "holding.tenure.uid.clone_from(&record.uid);\n                self.reassert",
+        to: "self.reassert",
         tests: ELECTION,
     },
     Mutation {
@@ -150,8 +158,8 @@ const MUTATIONS: &[Mutation] = &[
         rule: "no fence, no claim",
         name: "an ARP frame that was cut short passes egress",
         file: "vip-common/src/egress.rs",
-        from: "map_or(Claimed::Hidden, |spa|",
-        to: "map_or(Claimed::Nothing, |spa|",
+        from: "map_or(Claimed::Hidden, Claimed::Address)",
+        to: "map_or(Claimed::Nothing, Claimed::Address)",
         tests: PACKETS,
     },
     Mutation {
@@ -228,10 +236,10 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         rule: "a lost record is waited out",
-        name: "a deleted Lease is created at once (simulation)",
+        name: "a deleted Lease is created and taken at once (simulation)",
         file: "vip-user/src/model/waiting.rs",
-        from: "None => self.timing.wait(self.timing.duration_s),\n            Some(record) if record.holder",
-        to: "None => std::time::Duration::ZERO,\n            Some(record) if record.holder",
+        from: "let due = if waiting.released {",
+        to: "let due = if waiting.released || waiting.seen.as_ref().is_some_and(Record::is_unheld) {",
         tests: SIMULATION,
     },
     Mutation {
@@ -428,10 +436,10 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         rule: "a lost record is waited out",
-        name: "a deleted Lease is created at once (model checker)",
+        name: "a deleted Lease is created and taken at once (model checker)",
         file: "vip-user/src/model/waiting.rs",
-        from: "None => self.timing.wait(self.timing.duration_s),",
-        to: "None => Duration::ZERO,",
+        from: "let due = if waiting.released {",
+        to: "let due = if waiting.released || waiting.seen.as_ref().is_some_and(Record::is_unheld) {",
         tests: EXHAUSTIVE,
     },
     Mutation {

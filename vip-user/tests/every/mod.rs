@@ -28,6 +28,8 @@ pub struct Bounds {
     pub horizon: Us,
     /// How far time goes in one step while nothing is due.
     pub step: Us,
+    /// A node with so many messages on their way takes no step of its own before one has arrived.
+    pub messages: usize,
     /// What may happen once, at any moment.
     pub mishap: Option<Mishap>,
 }
@@ -146,12 +148,9 @@ impl Bounds {
                     }
                     Effect::Write(write) => node.messages.push(Message::Write(write)),
                     Effect::Read => node.messages.push(Message::Read),
-                    // A second one on its way changes nothing that the first does not.
                     Effect::Create => {
                         let create = Message::Create(self.timing[index].duration_s);
-                        if !node.messages.contains(&create) {
-                            node.messages.push(create);
-                        }
+                        node.messages.push(create);
                     }
                     Effect::Offer(..) | Effect::ProbeAddresses | Effect::Notice(_) => {}
                 }
@@ -347,7 +346,9 @@ impl Model for Bounds {
                 turns.push(Turn::Reopen(index));
             }
             let now = self.clock(index, world.now).boot;
-            if node.election.wake_at(now).is_some_and(|at| at <= now) {
+            if node.messages.len() < self.messages
+                && node.election.wake_at(now).is_some_and(|at| at <= now)
+            {
                 turns.push(Turn::Tick(index));
             }
         }
