@@ -59,6 +59,31 @@ impl Cgroup {
         Ok(group)
     }
 
+    /// Counts the memory that a process asks for from now on.
+    ///
+    /// # Errors
+    /// Where control groups cannot be made.
+    pub fn of_memory(pid: u32) -> anyhow::Result<Self> {
+        if Path::new(ROOT).join("cgroup.controllers").exists() {
+            let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+memory");
+            return Self::with(ROOT, pid);
+        }
+        Self::with(&format!("{ROOT}/memory"), pid)
+    }
+
+    /// Allows no more memory than is in use: the next that is asked for ends the process.
+    ///
+    /// # Errors
+    /// If the limit cannot be set.
+    pub fn limit_to_what_is_used(&self) -> anyhow::Result<()> {
+        let files =
+            [("memory.current", "memory.max"), ("memory.usage_in_bytes", "memory.limit_in_bytes")];
+        let here = files.into_iter().find(|(used, _)| self.dir.join(used).exists());
+        let (used, limit) = here.context("no controller of memory")?;
+        let used = fs::read_to_string(self.dir.join(used))?;
+        fs::write(self.dir.join(limit), used.trim()).context(limit)
+    }
+
     fn with(root: &str, pid: u32) -> anyhow::Result<Self> {
         let dir = Path::new(root).join(format!("xvip-lab-{pid}"));
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;

@@ -154,6 +154,17 @@ impl StandIn {
         });
     }
 
+    /// Cordons a Node, or ends that.
+    pub fn cordon(&self, node: &str, cordoned: bool) {
+        self.nodes.send_modify(|nodes| {
+            let version = nodes.len() + 1;
+            let metadata = json!({"name": node, "resourceVersion": version.to_string()});
+            let spec = json!({"unschedulable": cordoned});
+            let value = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec});
+            nodes.insert(node.into(), value);
+        });
+    }
+
     /// Delays every answer.
     pub fn set_latency(&self, latency: Duration) {
         self.latency_ms.store(latency.as_millis() as u64, Ordering::Relaxed);

@@ -6,6 +6,8 @@
 mod contract;
 #[path = "kube/faults.rs"]
 mod faults;
+#[path = "kube/hosts.rs"]
+mod hosts;
 #[path = "kube/rights.rs"]
 mod rights;
 #[path = "kube/shared.rs"]
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let mut trials = contract::trials(&shared);
     trials.extend(rights::trials(&shared));
     trials.extend(faults::trials());
+    trials.extend(hosts::trials());
     trials.extend(three::trials());
     let Conclusion { num_failed, .. } = libtest_mimic::run(&arguments, trials);
     drop(shared);

@@ -36,6 +36,7 @@ pub fn prepare() -> anyhow::Result<()> {
     setup::cluster()?;
     kube::servers()?;
     kube::runtime()?;
+    image::next()?;
     image::image()?;
     image::pause()
 }

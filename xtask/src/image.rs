@@ -15,26 +15,42 @@ const LIMIT: usize = 25 * 1024 * 1024;
 
 /// Builds `target/image/xvip.tar` and says what is in it.
 pub fn image() -> anyhow::Result<()> {
-    let mut build = Command::new("cargo");
-    build.args(["build", "--quiet", "--locked", "--release", "-p", "vip-user", "--bin", "xvip"]);
-    build.args(["--target", TARGET, "--target-dir", "target/static"]);
-    run_command(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    let program = fs::read(format!("target/static/{TARGET}/release/xvip"))?;
-    let path = write(NAME, "xvip", &program, "docker.io/library/")?;
+    let program = static_program(&[])?;
+    let path = write(NAME, "xvip", "xvip", &program, "docker.io/library/")?;
     let size = fs::metadata(&path)?.len() as usize;
     println!("{path}: {NAME}, {} KiB", size / 1024);
     anyhow::ensure!(size < LIMIT, "the image has {size} bytes, at most {LIMIT}");
     Ok(())
 }
 
+/// Another version, to which the test cluster upgrades: the same code with other map layouts.
+pub fn next() -> anyhow::Result<()> {
+    let program = static_program(&["--features", "abi-next"])?;
+    write("xvip:next", "xvip-next", "xvip", &program, "docker.io/library/").map(drop)
+}
+
+fn static_program(features: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let mut build = Command::new("cargo");
+    build.args(["build", "--quiet", "--locked", "--release", "-p", "vip-user", "--bin", "xvip"]);
+    build.args(["--target", TARGET, "--target-dir", "target/static"]).args(features);
+    run_command(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    Ok(fs::read(format!("target/static/{TARGET}/release/xvip"))?)
+}
+
 /// The image that holds the namespaces of a pod in the test cluster.
 pub fn pause() -> anyhow::Result<()> {
     let program = fs::read("target/kube/pause").context("run `cargo xtask setup --kube`")?;
-    write("xvip.local/pause:1", "pause", &program, "").map(drop)
+    write("xvip.local/pause:1", "pause", "pause", &program, "").map(drop)
 }
 
-/// Writes an image with `program` as its only file and entry point. Every byte follows from the program.
-fn write(name: &str, file: &str, program: &[u8], registry: &str) -> anyhow::Result<String> {
+/// Writes the archive of an image with `program` as its only file and entry point. Every byte follows from the program.
+fn write(
+    name: &str,
+    archive: &str,
+    file: &str,
+    program: &[u8],
+    registry: &str,
+) -> anyhow::Result<String> {
     fs::create_dir_all(DIR)?;
     let mut blobs: Vec<(String, Vec<u8>)> = Vec::new();
     let mut blob = |media: &str, bytes: Vec<u8>| -> Value {
@@ -60,7 +76,7 @@ fn write(name: &str, file: &str, program: &[u8], registry: &str) -> anyhow::Resu
         "io.containerd.image.name": format!("{registry}{name}"), "org.opencontainers.image.ref.name": tag,
     });
     let index = json!({"schemaVersion": 2, "manifests": [entry]});
-    let path = format!("{DIR}/{file}.tar");
+    let path = format!("{DIR}/{archive}.tar");
     let mut archive = tar::Builder::new(fs::File::create(&path)?);
     append(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;
     append(&mut archive, "index.json", &serde_json::to_vec(&index)?, 0o644)?;

@@ -117,6 +117,12 @@ enum Bench {
         /// Also run this program in the same lab.
         #[arg(long)]
         peer: Option<String>,
+        /// Labs beside each other: less time, more noise.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+        jobs: u8,
+        /// The development build, as it is: shows that the bench works, and measures nothing that counts.
+        #[arg(long)]
+        debug: bool,
     },
     /// Answers per second on one core against the kernel's own, and a daemon with 10 000 VIPs.
     Host,
@@ -157,17 +163,19 @@ fn main() -> anyhow::Result<()> {
                 setup::peer(peer.as_deref())?;
             }
             // The daemon is measured as it ships.
-            let build =
-                ["build", "--quiet", "--locked", "--release", "-p", "vip-user", "-p", "vip-tests"];
-            shell::run("cargo", &build)?;
+            let debug = matches!(what, Bench::Failover { debug: true, .. });
+            let profile: &[&str] = if debug { &[] } else { &["--release"] };
+            let build = ["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"];
+            shell::run("cargo", &[&build[..], profile].concat())?;
             match what {
                 Bench::Packets => shell::run("target/release/xvip-bench", &[]),
                 Bench::Host => shell::run("target/release/xvip-bench-host", &[]),
-                Bench::Failover { runs, results, peer } => {
-                    let runs = runs.to_string();
-                    let mut args = vec!["--runs", &runs, "--results", &results];
+                Bench::Failover { runs, results, peer, jobs, debug } => {
+                    let (runs, jobs) = (runs.to_string(), jobs.to_string());
+                    let mut args = vec!["--runs", &runs, "--results", &results, "--jobs", &jobs];
                     args.extend(peer.iter().flat_map(|peer| ["--peer", peer]));
-                    shell::run("target/release/xvip-bench-failover", &args)
+                    let profile = if debug { "debug" } else { "release" };
+                    shell::run(&format!("target/{profile}/xvip-bench-failover"), &args)
                 }
             }
         }

@@ -9,7 +9,8 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::PathBuf,
-    thread::sleep,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread::{self, sleep},
     time::Duration,
 };
 use vip_tests::{
@@ -35,6 +36,9 @@ struct Args {
     /// The results file.
     #[arg(long)]
     results: PathBuf,
+    /// Labs beside each other.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    jobs: u8,
     /// `keepalived`.
     #[arg(long)]
     peer: Option<String>,
@@ -57,12 +61,12 @@ struct Run {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let mut results = Results::open(&args.results)?;
+    let results = Results::open(&args.results)?;
     if let Some(peer) = &args.peer {
         ensure!(peer == "keepalived", "--peer: {peer} cannot be used: keepalived is the only one");
-        measure_keepalived(&mut results, args.runs)?;
+        measure_keepalived(&results, &args)?;
     }
-    measure_xvip(&mut results, args.runs)?;
+    measure_xvip(&results, &args)?;
     let table = results.table();
     println!("\n{table}");
     let (page, plot) = (args.results.with_extension("md"), args.results.with_extension("svg"));
@@ -72,27 +76,29 @@ fn main() -> anyhow::Result<()> {
     fs::write(&plot, percentiles::plot(&results.series()))?;
     println!("written: {} and {}", page.display(), plot.display());
     let double: f64 =
-        results.runs.iter().filter(|run| run.program == XVIP).map(|run| run.two_owner_ms).sum();
+        results.runs().iter().filter(|run| run.program == XVIP).map(|run| run.two_owner_ms).sum();
     ensure!(double == 0.0, "two xvip nodes claimed a VIP for {double} ms");
     Ok(())
 }
 
-fn measure_xvip(results: &mut Results, runs: usize) -> anyhow::Result<()> {
-    let wanted = |results: &Results| -> Vec<Fault> {
-        FAULTS.into_iter().filter(|fault| results.count(XVIP, fault.name()) < runs).collect()
-    };
-    if wanted(results).is_empty() {
-        return Ok(());
-    }
-    let mut lab = Lab::new(&Options { kube: Kube::One, ..Options::default() })?;
-    lab.start()?;
-    let timing = Config::load(&lab.dir().join("node1.yaml"))?.timing();
-    loop {
-        let faults = wanted(results);
-        if faults.is_empty() {
-            return Ok(());
-        }
-        for fault in faults {
+/// Runs `work` in several threads until it says that nothing is left; the first error counts.
+fn beside_each_other(jobs: usize, work: impl Fn() -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+        let ended = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))));
+        ended.collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
+fn measure_xvip(results: &Results, args: &Args) -> anyhow::Result<()> {
+    let jobs = usize::from(args.jobs).min(results.missing(XVIP, &FAULTS, args.runs));
+    beside_each_other(jobs, || {
+        let mut lab = Lab::new(&Options { kube: Kube::One, ..Options::default() })?;
+        lab.start()?;
+        let timing = Config::load(&lab.dir().join("node1.yaml"))?.timing();
+        while let Some(fault) = results.next(XVIP, &FAULTS, args.runs) {
             let (outcome, _) = inject(&mut lab, &timing, fault)?;
             results.add(Run {
                 program: XVIP.into(),
@@ -103,15 +109,17 @@ fn measure_xvip(results: &mut Results, runs: usize) -> anyhow::Result<()> {
                 bound_ms: Some(outcome.bound.1),
             })?;
         }
-    }
+        Ok(())
+    })
 }
 
 /// Each run in a lab of its own: what a fault has left behind would spoil the next.
-fn measure_keepalived(results: &mut Results, runs: usize) -> anyhow::Result<()> {
+fn measure_keepalived(results: &Results, args: &Args) -> anyhow::Result<()> {
     const NAME: &str = "keepalived 1";
     let twice = Duration::from_secs(2 * u64::from(Timing::of(3).duration_s));
-    for fault in FAULTS.into_iter().filter(|fault| *fault != Fault::ApiCut) {
-        while results.count(NAME, fault.name()) < runs {
+    let faults = FAULTS.into_iter().filter(|fault| *fault != Fault::ApiCut).collect::<Vec<_>>();
+    beside_each_other(args.jobs.into(), || {
+        while let Some(fault) = results.next(NAME, &faults, args.runs) {
             let mut lab = Lab::new(&Options::default())?;
             let mut peer = Keepalived::start(&lab)?;
             // The first node has the highest priority. Both families are masters when it has both addresses.
@@ -141,14 +149,16 @@ fn measure_keepalived(results: &mut Results, runs: usize) -> anyhow::Result<()> 
                 bound_ms: None,
             })?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// All runs, in a file that only grows.
 struct Results {
     file: File,
-    runs: Vec<Run>,
+    runs: Mutex<Vec<Run>>,
+    /// Runs that were begun and have not ended yet.
+    begun: Mutex<Vec<(&'static str, Fault)>>,
 }
 
 impl Results {
@@ -160,35 +170,62 @@ impl Results {
         };
         let runs = text.lines().enumerate().map(parse).collect::<anyhow::Result<Vec<Run>>>()?;
         let file = File::options().create(true).append(true).open(path)?;
-        Ok(Self { file, runs })
+        Ok(Self { file, runs: Mutex::new(runs), begun: Mutex::default() })
     }
 
-    fn add(&mut self, run: Run) -> anyhow::Result<()> {
-        writeln!(self.file, "{}", serde_json::to_string(&run)?)?;
-        let count = self.count(&run.program, &run.fault) + 1;
+    fn runs(&self) -> MutexGuard<'_, Vec<Run>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault with the fewest runs, until each has `wanted`.
+    fn next(&self, program: &'static str, faults: &[Fault], wanted: usize) -> Option<Fault> {
+        let runs = self.runs();
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |fault: &Fault| {
+            count(&runs, program, fault.name())
+                + begun.iter().filter(|one| **one == (program, *fault)).count()
+        };
+        let fault =
+            *faults.iter().filter(|fault| count(fault) < wanted).min_by_key(|fault| count(fault))?;
+        begun.push((program, fault));
+        Some(fault)
+    }
+
+    /// How many runs there are to do.
+    fn missing(&self, program: &str, faults: &[Fault], wanted: usize) -> usize {
+        let runs = self.runs();
+        faults.iter().map(|fault| wanted.saturating_sub(count(&runs, program, fault.name()))).sum()
+    }
+
+    fn add(&self, run: Run) -> anyhow::Result<()> {
+        let mut runs = self.runs();
+        writeln!(&self.file, "{}", serde_json::to_string(&run)?)?;
+        let number = count(&runs, &run.program, &run.fault) + 1;
         println!(
-            "{:<13} {:<22} run {count:>3}: dark {:>6.0} ms asked, {:>6.0} ms felt; two owners {:>5.0} ms",
+            "{:<13} {:<22} run {number:>3}: dark {:>6.0} ms asked, {:>6.0} ms felt; two owners {:>5.0} ms",
             run.program, run.fault, run.dark_asked_ms, run.dark_felt_ms, run.two_owner_ms
         );
-        self.runs.push(run);
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = |one: &(&str, Fault)| one.0 == run.program && one.1.name() == run.fault;
+        if let Some(at) = begun.iter().position(done) {
+            begun.swap_remove(at);
+        }
+        runs.push(run);
         Ok(())
     }
 
-    fn count(&self, program: &str, fault: &str) -> usize {
-        self.runs.iter().filter(|run| run.program == program && run.fault == fault).count()
-    }
-
     /// Runs by program and fault.
-    fn groups(&self) -> BTreeMap<(String, String), Vec<&Run>> {
+    fn groups(runs: &[Run]) -> BTreeMap<(String, String), Vec<&Run>> {
         let mut groups: BTreeMap<(String, String), Vec<&Run>> = BTreeMap::new();
-        for run in &self.runs {
+        for run in runs {
             groups.entry((run.fault.clone(), run.program.clone())).or_default().push(run);
         }
         groups
     }
 
     fn series(&self) -> Vec<(String, Vec<f64>, Option<f64>)> {
-        let groups = self.groups();
+        let runs = self.runs();
+        let groups = Self::groups(&runs);
         let series = groups.iter().map(|((fault, program), runs)| {
             let dark = runs.iter().map(|run| run.dark_asked_ms).collect();
             (format!("{fault}, {program}"), dark, runs.iter().find_map(|run| run.bound_ms))
@@ -201,7 +238,8 @@ impl Results {
             "| fault | program | runs | dark, asked: p50 / p99 / max | dark, felt: p50 / p99 / max | bound | two owners, in sum |".to_owned(),
             "|---|---|---|---|---|---|---|".to_owned(),
         ];
-        for ((fault, program), runs) in self.groups() {
+        let runs = self.runs();
+        for ((fault, program), runs) in Self::groups(&runs) {
             let of = |pick: fn(&Run) -> f64| percentiles::summary(runs.iter().map(|run| pick(run)));
             let bound = runs.iter().find_map(|run| run.bound_ms);
             let double: f64 = runs.iter().map(|run| run.two_owner_ms).sum();
@@ -215,4 +253,8 @@ impl Results {
         }
         lines.join("\n")
     }
+}
+
+fn count(runs: &[Run], program: &str, fault: &str) -> usize {
+    runs.iter().filter(|run| run.program == program && run.fault == fault).count()
 }

@@ -18,6 +18,12 @@ pub fn daemonset() -> Vec<String> {
     ]
 }
 
+/// The DaemonSet with another image.
+pub fn daemonset_of(image: &str) -> String {
+    include_str!("../../../deploy/base/daemonset.yaml")
+        .replace("image: xvip:0.1.0", &format!("image: {image}"))
+}
+
 /// The static pod.
 pub const STATIC_POD: &str = include_str!("../../../deploy/static-pod/xvip.yaml");
 

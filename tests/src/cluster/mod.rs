@@ -126,7 +126,7 @@ impl Cluster {
     /// # Errors
     /// Those of the server.
     pub fn patch(&self, path: &str, change: &Value) -> anyhow::Result<()> {
-        self.request("PATCH", path, change)
+        self.request("PATCH", path, "application/merge-patch+json", change)
     }
 
     /// Deletes an object.
@@ -134,13 +134,22 @@ impl Cluster {
     /// # Errors
     /// Those of the server.
     pub fn delete(&self, path: &str) -> anyhow::Result<()> {
-        self.request("DELETE", path, &json!({}))
+        self.request("DELETE", path, "application/json", &json!({}))
     }
 
-    fn request(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<()> {
+    /// Evicts a pod, as `kubectl drain` does.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub fn evict(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
+        let metadata = json!({"namespace": namespace, "name": pod});
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata});
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+        self.request("POST", &path, "application/json", &eviction)
+    }
+
+    fn request(&self, method: &str, path: &str, kind: &str, body: &Value) -> anyhow::Result<()> {
         self.real()?.plane.call(0, async |client: Client| {
-            let kind =
-                if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
             let request =
                 http::Request::builder().method(method).uri(path).header("content-type", kind);
             client.request::<Value>(request.body(serde_json::to_vec(body)?)?).await?;

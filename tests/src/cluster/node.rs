@@ -2,7 +2,10 @@
 
 use crate::{
     kube::assets,
-    lab::{eventually, node::Node, node::xvip},
+    lab::{
+        eventually,
+        node::{Node, next_xvip, xvip},
+    },
     netns::{NetNs, sh},
 };
 use anyhow::Context as _;
@@ -129,7 +132,11 @@ impl ClusterNode {
     /// # Errors
     /// If it cannot be read.
     pub fn status(&self) -> anyhow::Result<Value> {
-        let text = self.run(&format!("{} status -o json", fs::canonicalize(xvip()?)?.display()))?;
+        self.status_by(xvip()?)
+    }
+
+    fn status_by(&self, binary: PathBuf) -> anyhow::Result<Value> {
+        let text = self.run(&format!("{} status -o json", fs::canonicalize(binary)?.display()))?;
         Ok(serde_json::from_str(&text)?)
     }
 
@@ -141,11 +148,13 @@ impl ClusterNode {
         self.run(&format!("{} cleanup", fs::canonicalize(xvip()?)?.display()))
     }
 
-    /// Whether its kernel may answer for all VIPs right now.
+    /// Whether its kernel may answer for all VIPs right now, by the maps of either version.
     pub fn owns(&self) -> bool {
-        self.status().is_ok_and(|status| {
-            let vips = status["vips"].as_array().cloned().unwrap_or_default();
-            !vips.is_empty() && vips.iter().all(|vip| vip["answering"] == true)
+        [xvip(), next_xvip()].into_iter().flatten().any(|binary| {
+            self.status_by(binary).is_ok_and(|status| {
+                let vips = status["vips"].as_array().cloned().unwrap_or_default();
+                !vips.is_empty() && vips.iter().all(|vip| vip["answering"] == true)
+            })
         })
     }
 
@@ -195,8 +204,11 @@ impl Drop for ClusterNode {
     fn drop(&mut self) {
         self.power_off();
         let name = &self.name;
-        let _ = sh(&format!(
-            "for group in {CGROUPS}/*/xvip-lab; do rmdir $group/{name} $group; done 2> /dev/null"
-        ));
+        // The common parent goes with the last of them.
+        let gone = format!(
+            "for group in {CGROUPS}/*/xvip-lab; do [ ! -e $group/{name} ] || rmdir $group/{name} || exit 1; \
+             rmdir $group; done 2> /dev/null; ! ls -d {CGROUPS}/*/xvip-lab/{name} 2> /dev/null"
+        );
+        eventually(Duration::from_secs(5), || sh(&gone).is_ok());
     }
 }

@@ -118,6 +118,23 @@ impl LabApi {
         }
     }
 
+    /// Cordons a Node, or ends that.
+    pub fn cordon(&self, node: &str, cordoned: bool) {
+        match self {
+            Self::StandIn(api) => api.cordon(node, cordoned),
+            Self::Real(real) => {
+                let object = json!({
+                    "apiVersion": "v1", "kind": "Node", "metadata": {"name": node},
+                    "spec": {"unschedulable": cordoned},
+                });
+                let done = real.plane.call(0, async |client: Client| {
+                    objects::send(&client, &object, objects::Mode::Store).await
+                });
+                done.expect(WHAT);
+            }
+        }
+    }
+
     /// Gives a Node these labels.
     pub fn set_labels(&self, node: &str, labels: &[(&str, &str)]) {
         match self {

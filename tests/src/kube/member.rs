@@ -141,6 +141,25 @@ impl Member {
         self.api.as_mut().is_some_and(|api| matches!(api.try_wait(), Ok(Some(_))))
     }
 
+    /// Puts a serving certificate of another authority in the place of the present one; the API server notices.
+    ///
+    /// # Errors
+    /// If files cannot be written.
+    pub fn exchange_certificate(&self, pki: &Pki) -> anyhow::Result<()> {
+        let (certificate, key) =
+            pki.serving(&format!("api-{}", self.name), &[self.ip, [127, 0, 0, 1].into()])?;
+        for (flag, new) in [("--tls-private-key-file=", key), ("--tls-cert-file=", certificate)] {
+            let old = self.flags.iter().find_map(|given| given.strip_prefix(flag)).context(flag)?;
+            fs::copy(new, old)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to etcd.
+    pub fn signal_etcd(&self, signal: i32) {
+        signal_child(self.etcd.as_ref(), signal);
+    }
+
     /// Sends a signal to the API server.
     pub fn signal_api(&self, signal: i32) {
         signal_child(self.api.as_ref(), signal);

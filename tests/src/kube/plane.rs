@@ -99,11 +99,31 @@ impl ControlPlane {
         member: usize,
         work: impl AsyncFnOnce(Client) -> anyhow::Result<T> + Send,
     ) -> anyhow::Result<T> {
-        let admin = &self.admins[member];
+        self.call_as(member, &self.admins[member], work)
+    }
+
+    fn call_as<T: Send>(
+        &self,
+        member: usize,
+        kubeconfig: &Path,
+        work: impl AsyncFnOnce(Client) -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
         self.members[member].ns.run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async { work(client(admin).await?).await })
+            runtime.block_on(async { work(client(kubeconfig).await?).await })
         })?
+    }
+
+    /// Whether a client that trusts this authority alone can talk to a member.
+    pub fn shows_certificate_of(&self, member: usize, pki: &Pki) -> bool {
+        let kubeconfig = pki.ca().with_extension("kubeconfig");
+        let ca = |pki: &Pki| pki.ca().display().to_string();
+        let text = fs::read_to_string(&self.admins[member]).unwrap_or_default();
+        let written = fs::write(&kubeconfig, text.replace(&ca(&self.pki), &ca(pki)));
+        let asked = self.call_as(member, &kubeconfig, async |client: Client| {
+            Ok(client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?)
+        });
+        written.is_ok() && asked.is_ok()
     }
 
     /// The kubeconfig of the administrator at a member.

@@ -122,6 +122,23 @@ impl Node {
         })
     }
 
+    /// Another process of the same instance, with a log of its own.
+    pub fn again(&self) -> Self {
+        Self {
+            ns: self.ns.borrowed(),
+            name: self.name.clone(),
+            instance: self.instance.clone(),
+            config: self.config.clone(),
+            log: self.log.with_extension("again.log"),
+            pin_root: self.pin_root.clone(),
+            process: None,
+            boot_id: self.boot_id.clone(),
+            binary: self.binary.clone(),
+            environment: self.environment.clone(),
+            ..*self
+        }
+    }
+
     /// The binary of the next starts and subcommands.
     pub fn use_binary(&mut self, binary: PathBuf) {
         self.binary = Some(binary);

@@ -1,6 +1,6 @@
 //! The DaemonSet.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::BTreeSet, thread::sleep, time::Duration};
 use vip_tests::{
     cluster::{Cluster, manifests},
@@ -12,9 +12,11 @@ use vip_user::node::clock;
 
 pub type Test = (&'static str, fn(&mut Cluster));
 
-pub const TESTS: [Test; 6] = [
+pub const TESTS: [Test; 8] = [
     ("daemonset::it_gets_ready_and_one_node_answers", gets_ready),
     ("daemonset::a_rollout_loses_no_echo", rollout),
+    ("daemonset::an_upgrade_to_another_image_and_back_loses_no_echo", upgrade),
+    ("daemonset::a_drained_node_gives_the_vip_away", drained),
     ("daemonset::a_killed_process_is_back_and_the_vip_is_owned_once", killed),
     ("daemonset::a_killed_kubelet_moves_nothing", killed_kubelet),
     ("daemonset::a_node_that_loses_its_power_loses_the_vip", power_cut),
@@ -69,10 +71,52 @@ fn gets_ready(cluster: &mut Cluster) {
 
 fn rollout(cluster: &mut Cluster) {
     deployed(cluster);
-    let before: BTreeSet<String> = names(cluster);
-    let (recording, from, to) = judged(cluster, |cluster, moves| {
+    roll(cluster, |cluster| {
         let mark = json!({"metadata": {"annotations": {"restarted": clock::boot().0.to_string()}}});
         cluster.patch(DAEMONSET, &json!({"spec": {"template": mark}})).unwrap();
+    });
+}
+
+/// The next version has other map layouts; the one before it comes back over it as well.
+fn upgrade(cluster: &mut Cluster) {
+    deployed(cluster);
+    for image in ["xvip:next", "xvip:0.1.0"] {
+        roll(cluster, |cluster| cluster.apply(&manifests::daemonset_of(image)).unwrap());
+        let pods = cluster.pods("xvip").unwrap();
+        assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == image), "{image}");
+    }
+}
+
+/// `kubectl drain --ignore-daemonsets` cordons the node, and then evicts what is no DaemonSet's. With `--force` in
+/// hand somebody may evict this pod too: the DaemonSet puts another there.
+fn drained(cluster: &mut Cluster) {
+    let owner = deployed(cluster);
+    let node = format!("/api/v1/nodes/{}", cluster.nodes[owner].name);
+    let cordon = |cluster: &Cluster, yes: bool| {
+        cluster.patch(&node, &json!({"spec": {"unschedulable": yes}})).unwrap();
+    };
+    let (recording, from, to) = judged(cluster, |cluster, _| {
+        cordon(cluster, true);
+        let moved = || cluster.owners().iter().any(|other| *other != owner);
+        assert!(eventually(SETTLE, moved), "another node takes over");
+        let pods = cluster.pods("xvip").unwrap();
+        let here = |pod: &&Value| pod["spec"]["nodeName"] == cluster.nodes[owner].name;
+        let name = pods.iter().find(here).unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
+        cluster.evict("kube-system", &name).unwrap();
+        assert!(eventually(SETTLE, || !names(cluster).contains(&name)));
+        cluster.wait_for_pods("xvip", 3).unwrap();
+        assert!(!cluster.owners().contains(&owner), "it stays away");
+        cordon(cluster, false);
+        sleep(Duration::from_secs(2));
+    });
+    assert_eq!(recording.echoes.unanswered(from, to).0, 0);
+}
+
+/// Replaces all pods by `change`, and loses nothing.
+fn roll(cluster: &mut Cluster, change: impl FnOnce(&Cluster)) {
+    let before: BTreeSet<String> = names(cluster);
+    let (recording, from, to) = judged(cluster, |cluster, moves| {
+        change(cluster);
         let mut owner = cluster.owners();
         let renewed = eventually(SETTLE, || {
             let now = cluster.owners();

@@ -10,9 +10,10 @@ use vip_tests::{
 };
 use vip_user::node::clock;
 
-pub const TESTS: [Test; 2] = [
+pub const TESTS: [Test; 3] = [
     ("static_pod::it_gets_ready_and_one_node_answers", gets_ready),
     ("static_pod::a_container_starts_again_while_the_api_hangs", while_the_api_hangs),
+    ("static_pod::a_node_is_powered_on_while_the_api_hangs", powered_on_while_the_api_hangs),
 ];
 
 fn deploy(cluster: &Cluster) {
@@ -65,4 +66,33 @@ fn while_the_api_hangs(cluster: &mut Cluster) {
         sleep(Duration::from_secs(1));
     });
     println!("dark for {:.0} ms", recording.asked.dark_ms(from, to));
+}
+
+/// The owner loses its power; while the API hangs it comes back. Its pod starts, and claims nothing.
+fn powered_on_while_the_api_hangs(cluster: &mut Cluster) {
+    deploy(cluster);
+    let owner = cluster.wait_for_owner().unwrap();
+    let port = |cluster: &Cluster, state: &str| {
+        cluster.lab.bridge.ip(&format!("link set n{} {state}", owner + 1)).unwrap();
+    };
+    let (recording, ..) = judged(cluster, |cluster, moves| {
+        port(cluster, "down");
+        cluster.nodes[owner].power_off();
+        let moved = || cluster.owners().iter().any(|other| *other != owner);
+        assert!(eventually(Duration::from_secs(30), moved), "another node takes over");
+        cluster.lab.api.real().unwrap().plane.members[0].signal_api(libc::SIGSTOP);
+        port(cluster, "up");
+        moves.push(clock::boot().0);
+        cluster.nodes[owner].power_on().unwrap();
+        let runs = || cluster.nodes[owner].run("pgrep -x xvip").is_ok();
+        assert!(eventually(Duration::from_secs(60), runs), "{}", cluster.nodes[owner].log());
+        sleep(Duration::from_secs(4));
+        assert_eq!(cluster.owners(), Vec::<usize>::new(), "nobody may answer");
+        moves.push(clock::boot().0);
+        cluster.lab.api.real().unwrap().plane.members[0].signal_api(libc::SIGCONT);
+        cluster.wait_for_owner().unwrap();
+        sleep(Duration::from_secs(1));
+    });
+    println!("node {} serves again", recording.claims.last().unwrap().node + 1);
+    cluster.wait_for_pods("xvip-static", 3).unwrap();
 }

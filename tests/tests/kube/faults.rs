@@ -21,15 +21,14 @@ use vip_user::{config::Config, node::clock};
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "plndr-cp-lock";
 /// Between two faults every node follows again and one of them owns the VIPs.
-const SETTLE: Duration = Duration::from_secs(30);
+pub const SETTLE: Duration = Duration::from_secs(30);
 /// Nothing is dark for longer than this where the fault must not be felt at all: the slack of every bound.
 const UNFELT_MS: f64 = 500.0;
 
 type Shared = Arc<Mutex<Option<Lab>>>;
-type Attack = fn(&mut Lab, &mut Vec<u64>);
+pub type Attack = fn(&mut Lab, &mut Vec<u64>);
 
 pub fn trials() -> Vec<Trial> {
-    let lab: Shared = Arc::default();
     let attacks: [(&str, Attack); 16] = [
         ("a_planned_stop", |lab, _| keeps(lab, Fault::PlannedStop)),
         ("the_process_is_killed", |lab, _| keeps(lab, Fault::Kill)),
@@ -48,9 +47,16 @@ pub fn trials() -> Vec<Trial> {
         ("frozen_at_random_for_random_times", frozen),
         ("the_owners_link_flaps_every_100_ms", flapping),
     ];
-    let one_lab = attacks.into_iter().map(|(name, attack)| {
+    let last = trial("faults::a_token_is_exchanged_and_the_old_one_revoked", exchanged_token);
+    in_one_lab("faults", attacks.to_vec()).into_iter().chain([last]).collect()
+}
+
+/// One attack after the other in one lab, which goes with the last of them.
+pub fn in_one_lab(group: &str, attacks: Vec<(&'static str, Attack)>) -> Vec<Trial> {
+    let lab: Shared = Arc::default();
+    let trials = attacks.into_iter().map(|(name, attack)| {
         let shared = Arc::clone(&lab);
-        trial(format!("faults::{name}"), move || {
+        trial(format!("{group}::{name}"), move || {
             // A lab in which something went wrong is not used again.
             let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let mut lab = kept.take().unwrap_or_else(new_lab);
@@ -58,14 +64,7 @@ pub fn trials() -> Vec<Trial> {
             *kept = Some(lab);
         })
     });
-    let last = trial("faults::a_token_is_exchanged_and_the_old_one_revoked", {
-        let shared = Arc::clone(&lab);
-        move || {
-            drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
-            exchanged_token();
-        }
-    });
-    one_lab.chain([last]).collect()
+    trials.collect()
 }
 
 fn new_lab() -> Lab {
@@ -85,7 +84,7 @@ fn keeps(lab: &mut Lab, fault: Fault) {
 
 /// Watches while `work` suffers; the VIPs are owned before and, at some time, after it.
 #[track_caller]
-fn suffers(
+pub fn suffers(
     lab: &mut Lab,
     moves: &mut Vec<u64>,
     work: impl FnOnce(&mut Lab, usize, &mut Vec<u64>),
@@ -105,7 +104,7 @@ fn suffers(
 
 /// The same where nothing may be felt: nobody is dark, and the owner stays.
 #[track_caller]
-fn is_unfelt(lab: &mut Lab, work: impl FnOnce(&mut Lab)) {
+pub fn is_unfelt(lab: &mut Lab, work: impl FnOnce(&mut Lab)) {
     let (mut from, mut to) = (0, 0);
     let owner = lab.wait_for_owner(SETTLE).unwrap();
     let recording = suffers(lab, &mut Vec::new(), |lab, _, _| {

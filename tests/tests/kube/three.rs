@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         trial("three::the_owner_is_cut_off_from_the_majority", isolated),
         trial("three::the_node_that_owns_the_vip_and_leads_etcd_loses_its_power", power_cut),
         trial("three::etcd_is_restored_to_an_older_state", restored),
+        trial("three::an_api_server_that_lags_behind_moves_nothing", lagging),
     ]
 }
 
@@ -136,4 +137,34 @@ fn restored() {
     .unwrap();
     println!("dark for {:.0} ms", recording.asked.dark_ms(cut, end));
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
+}
+
+/// The etcd of one node stands still: its API server goes on showing what it knew, and cannot be asked for more. Its node asks
+/// another one. When etcd goes on, the server is behind for a while.
+fn lagging() {
+    let mut lab = new_lab();
+    let owner = lab.wait_for_owner(LIMIT).unwrap();
+    let members = &lab.api.real().unwrap().plane.members;
+    let leader = members.iter().position(|member| member.leads().unwrap_or(false)).unwrap();
+    let behind = (0..3).find(|node| *node != owner && *node != leader).unwrap();
+    let (mut from, mut to) = (0, 0);
+    let recording = watched(&mut lab, |lab| {
+        sleep(Duration::from_millis(500));
+        from = clock::boot().0;
+        let member = &lab.api.real().unwrap().plane.members[behind];
+        for _ in 0..2 {
+            member.signal_etcd(libc::SIGSTOP);
+            sleep(Duration::from_secs(8));
+            member.signal_etcd(libc::SIGCONT);
+            sleep(Duration::from_secs(4));
+        }
+        to = clock::boot().0;
+        Ok(())
+    })
+    .unwrap();
+    assert!(recording.claims.iter().all(|claim| claim.node == owner), "the VIP moved");
+    println!("dark for {:.0} ms", recording.asked.dark_ms(from, to));
+    // The node follows again, and can take over.
+    lab.nodes[owner].kill();
+    assert!(eventually(LIMIT, || (0..3).any(|node| node != owner && lab.nodes[node].owns())));
 }

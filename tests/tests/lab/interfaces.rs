@@ -338,6 +338,26 @@ fn labels_decide_which_nodes_may_hold() {
 }
 
 #[test]
+fn a_cordoned_node_gives_way_and_stays_where_there_is_none_better() {
+    let mut lab = Lab::new(&Options::default()).unwrap();
+    lab.start().unwrap();
+    let first = lab.wait_for_owner(LONG).unwrap();
+    let name = |node: usize| format!("node{}", node + 1);
+    lab.api.cordon(&name(first), true);
+    let moved = || lab.nodes.iter().enumerate().any(|(index, node)| index != first && node.owns());
+    assert!(eventually(LONG, moved), "{}", lab.nodes[first].log());
+    let second = lab.wait_for_owner(LONG).unwrap();
+    for node in 0..3 {
+        lab.api.cordon(&name(node), true);
+    }
+    sleep(Duration::from_secs(4));
+    assert!(lab.nodes[second].owns(), "{}", lab.nodes[second].log());
+    // An uncordoned one is better again.
+    lab.api.cordon(&name(first), false);
+    assert!(eventually(LONG, || lab.nodes[first].owns()), "{}", lab.nodes[first].log());
+}
+
+#[test]
 fn a_lan_that_is_away_moves_the_vip_only_to_a_node_that_sees_it() {
     let (mut lab, owner) = two_links("lan_check: {peers: [192.0.2.200], every_ms: 300}\n");
     // The link has no address of its own; the question is asked without one.

@@ -2,7 +2,7 @@
 
 use crate::{
     admin,
-    cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi, node::follow_labels},
+    cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi, node as api_node},
     config::{Config, LanCheck, LogConfig, LogFormat, LogLevel},
     controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
@@ -87,11 +87,9 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     tokio::spawn(forward_signals(events.clone())?);
     tokio::spawn(forward_changes(changes, events.clone()));
     tokio::spawn(forward_claims(&pins, events.clone())?);
-    if setup.leases.iter().any(|lease| !lease.nodes.is_empty()) {
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(follow_labels(api.clone(), node.clone(), sender));
-        tokio::spawn(forward(receiver, events.clone(), Event::Labels));
-    }
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(api_node::follow(api.clone(), node.clone(), sender));
+    tokio::spawn(forward(receiver, events.clone(), Event::Node));
     if let Some(targets) = lan_targets(&config) {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));

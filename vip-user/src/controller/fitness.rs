@@ -28,7 +28,7 @@ impl<D: Dataplane> Controller<D> {
         for setup in &self.setup.leases {
             let Some(leased) = self.leases.get_mut(&setup.slot) else { continue };
             let lacks = setup.nodes.iter().find(|(key, value)| {
-                self.labels.as_ref().is_none_or(|labels| labels.get(*key) != Some(value))
+                self.facts.as_ref().is_none_or(|facts| facts.labels.get(*key) != Some(value))
             });
             let host = self.problems.contains_key("host") || self.problems.contains_key("no room");
             let holds = matches!(leased.election.state(), State::Holding(_));
@@ -45,6 +45,8 @@ impl<D: Dataplane> Controller<D> {
                 (Fitness::Doubtful, Some("some VIPs have no interface that is up".into()))
             } else if let Some(why) = &self.lan {
                 (Fitness::Doubtful, Some(why.clone()))
+            } else if self.facts.as_ref().is_some_and(|facts| facts.cordoned) {
+                (Fitness::Doubtful, Some("this node is cordoned".into()))
             } else {
                 (Fitness::Able, None)
             };

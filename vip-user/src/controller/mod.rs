@@ -11,7 +11,10 @@ mod report;
 pub use event::{Event, LeaseSetup, Setup};
 
 use crate::{
-    cluster::watch::{self, Sighting},
+    cluster::{
+        node::NodeFacts,
+        watch::{self, Sighting},
+    },
     config::OnStop,
     model::{
         desired::{Links, VipSpec},
@@ -51,8 +54,8 @@ pub struct Controller<D> {
     reconcile_at: Option<BootNs>,
     inspect_at: BootNs,
     conflicts: Conflicts,
-    /// This node's labels, once they are known.
-    labels: Option<BTreeMap<String, String>>,
+    /// This node, once the API has shown it.
+    facts: Option<NodeFacts>,
     /// Why the LAN seems to be away.
     lan: Option<String>,
     problems: BTreeMap<String, String>,
@@ -89,7 +92,7 @@ impl<D: Dataplane> Controller<D> {
             reconcile_at: None,
             inspect_at: BootNs(0),
             conflicts: Conflicts::default(),
-            labels: None,
+            facts: None,
             lan: None,
             problems: BTreeMap::new(),
             stopping: false,
@@ -150,8 +153,8 @@ impl<D: Dataplane> Controller<D> {
                 self.reconcile_at = Some(clock::boot());
                 return;
             }
-            Event::Labels(labels) => {
-                self.labels = Some(labels);
+            Event::Node(facts) => {
+                self.facts = Some(facts);
                 return self.weigh().await;
             }
             Event::Lan(problem) => {

@@ -231,7 +231,7 @@ impl Election {
         let id = self.fresh_id();
         let base = seen.version.clone();
         let last = self.last_tenure.as_ref().map(|last| last.note.transitions);
-        let previous = (!seen.is_unheld()).then_some(seen.transitions).max(last);
+        let previous = Some(seen.transitions).max(last);
         let mut taking =
             waiting.taking.take().filter(|taking| taking.base == base).unwrap_or_else(|| Taking {
                 note: TenureNote {

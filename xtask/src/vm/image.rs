@@ -1,6 +1,6 @@
 //! The guest's file system: an initramfs with the programs, the libraries and modules that they need.
 
-use super::kernels::Unpacked;
+use super::{Suite, kernels::Unpacked};
 use crate::shell::{output, run_command};
 use anyhow::Context as _;
 use std::{
@@ -22,13 +22,7 @@ const PROGRAMS: &[&str] =
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Stages the files under `stage` and packs them into `image`.
-pub fn build(
-    stage: &Path,
-    image: &Path,
-    kernel: &Unpacked,
-    tests: &str,
-    arguments: &str,
-) -> anyhow::Result<()> {
+pub fn build(stage: &Path, image: &Path, kernel: &Unpacked, suites: &[Suite]) -> anyhow::Result<()> {
     if stage.exists() {
         fs::remove_dir_all(stage)?;
     }
@@ -51,11 +45,14 @@ pub fn build(
         .with_context(|| format!("cannot copy {AUTHORITIES}"))?;
     install(stage, "target/debug/xvip", "t/xvip")?;
     install(stage, "target/debug/xvip-verifier", "t/verifier")?;
-    install(stage, tests, "t/tests")?;
+    for suite in suites {
+        install(stage, &suite.program, &format!("t/{}", suite.name))?;
+    }
     fs::write(stage.join("init"), include_str!("init.sh"))?;
     fs::set_permissions(stage.join("init"), fs::Permissions::from_mode(0o755))?;
     fs::write(stage.join("modules"), MODULES.join(" "))?;
-    fs::write(stage.join("arguments"), arguments)?;
+    let line = |suite: &Suite| format!("{} {} {}\n", suite.name, suite.threads, suite.filters);
+    fs::write(stage.join("suites"), suites.iter().map(line).collect::<String>())?;
     modules(stage, kernel)?;
     pack(stage, image)
 }

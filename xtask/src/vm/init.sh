@@ -2,6 +2,7 @@
 # The first process of the guest: mounts, modules, the tests; the verdict goes to the second serial port,
 # because QEMU's exit status says nothing about a guest.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0 XVIP_BIN=/t/xvip TMPDIR=/tmp
+RIGHTS=-all,+bpf,+net_admin,+net_raw
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev 2>/dev/null
@@ -13,8 +14,12 @@ exec >/dev/ttyS1 2>&1
 for module in $(cat /modules); do modprobe "$module" || echo "no module $module"; done
 ip link set lo up
 cd /t
-/t/verifier
-/t/tests --test-threads=4 $(cat /arguments)
-echo "EXIT $?"
+# With every right, and with those that the manifests ask for: the verifier is stricter then.
+/t/verifier && setpriv --bounding-set=$RIGHTS --inh-caps=$RIGHTS /t/verifier
+echo "VERIFIER $?"
+while read -r suite threads filters; do
+  /t/$suite --test-threads=$threads $filters
+done </suites
+echo "EXIT"
 sync
 poweroff -f

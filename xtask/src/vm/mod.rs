@@ -17,12 +17,33 @@ use std::{
 /// Without hardware support a guest is many times slower than its host.
 const LIMIT: Duration = Duration::from_mins(20);
 
-/// Runs the tests of devices in a guest for each kernel; returns how many passed and failed.
+/// A test program and what of it runs in the guests.
+struct Suite {
+    name: &'static str,
+    program: String,
+    /// Labs that measure on the wire do not run beside each other.
+    threads: u32,
+    filters: String,
+}
+
+/// What depends on the kernel: loading, frames, the kinds of device and their clocks, guard and fence.
+const SUITES: [(&str, u32, &str); 3] = [
+    ("packets", 2, ""),
+    ("devices", 4, ""),
+    (
+        "lab",
+        1,
+        "guard::nothing guard::a_claim guard::the_vip guard::every faults::killed faults::frozen_for leaving::after_a_crash",
+    ),
+];
+
+/// Runs them in a guest for each kernel; returns how many passed and failed.
 pub fn vm(kernels: &[Kernel], filter: &str) -> anyhow::Result<Count> {
     let dir = std::env::current_dir()?.join("target/vm");
     let bins = ["-p", "vip-user", "-p", "vip-tests", "--bin", "xvip", "--bin", "xvip-verifier"];
     run("cargo", &[&["build", "--quiet", "--locked"], &bins[..]].concat())?;
-    let tests = test_binary()?;
+    let suites = SUITES.map(|suite| Suite::build(suite, filter));
+    let suites = suites.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let packages = Packages::update(&dir.join("apt"), kernels)?;
     let mut total = Count::default();
     for kernel in kernels {
@@ -30,27 +51,35 @@ pub fn vm(kernels: &[Kernel], filter: &str) -> anyhow::Result<Count> {
         println!("\n=== kernel {}", kernel.release);
         let at = dir.join(&kernel.release);
         fs::create_dir_all(&at)?;
-        image::build(&at.join("root"), &at.join("initrd"), &kernel, &tests, filter)?;
+        image::build(&at.join("root"), &at.join("initrd"), &kernel, &suites)?;
         fs::remove_dir_all(at.join("root"))?;
-        total += boot(&at, &kernel)?;
+        total += boot(&at, &kernel, suites.len())?;
     }
     Ok(total)
 }
 
-/// Builds the tests and returns the path of their program.
-fn test_binary() -> anyhow::Result<String> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--locked", "-p", "vip-tests", "--test", "devices", "--no-run"]);
-    let built = cargo.arg("--message-format=json").stderr(Stdio::inherit()).output()?;
-    let text = String::from_utf8_lossy(&built.stdout).into_owned();
-    let path = text
-        .lines()
-        .filter(|line| line.contains("\"name\":\"devices\""))
-        .find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next().map(str::to_owned));
-    path.context("cargo built no tests of devices")
+impl Suite {
+    /// Builds its program.
+    fn build(
+        (name, threads, filters): (&'static str, u32, &str),
+        filter: &str,
+    ) -> anyhow::Result<Self> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--locked", "-p", "vip-tests", "--test", name, "--no-run"]);
+        let built = cargo.arg("--message-format=json").stderr(Stdio::inherit()).output()?;
+        let text = String::from_utf8_lossy(&built.stdout).into_owned();
+        let path = |line: &str| -> Option<String> {
+            Some(line.split_once("\"executable\":\"")?.1.split('"').next()?.to_owned())
+        };
+        let named = format!("\"name\":\"{name}\"");
+        let program = text.lines().filter(|line| line.contains(&named)).find_map(path);
+        let program = program.with_context(|| format!("cargo built no suite {name}"))?;
+        let filters = if filter.is_empty() { filters } else { filter }.into();
+        Ok(Self { name, program, threads, filters })
+    }
 }
 
-fn boot(at: &Path, kernel: &Unpacked) -> anyhow::Result<Count> {
+fn boot(at: &Path, kernel: &Unpacked, suites: usize) -> anyhow::Result<Count> {
     let (console, result) = (at.join("console"), at.join("result"));
     let serial = |path: &Path| format!("file:{}", path.display());
     let mut qemu = Command::new("timeout");
@@ -64,15 +93,24 @@ fn boot(at: &Path, kernel: &Unpacked) -> anyhow::Result<Count> {
     let status = qemu.status().context("cannot run timeout and qemu-system-x86_64")?;
     let said = fs::read(&result).unwrap_or_default();
     let said = String::from_utf8_lossy(&said).replace('\r', "");
-    for line in said.lines().filter(|line| !line.starts_with("EXIT ")) {
+    for line in said.lines() {
         println!("{line}");
     }
-    if !said.lines().any(|line| line.starts_with("EXIT ")) {
+    if !said.lines().any(|line| line == "EXIT") {
         let console = fs::read(console).unwrap_or_default();
         println!("{}", String::from_utf8_lossy(&console));
         bail!("the guest with kernel {} did not come to its end ({status})", kernel.release);
     }
-    said.lines().find_map(Count::parse).context("the tests in the guest did not come to their end")
+    if !said.lines().any(|line| line == "VERIFIER 0") {
+        bail!("the verifier of kernel {} refuses a program", kernel.release);
+    }
+    let counts: Vec<Count> = said.lines().filter_map(Count::parse).collect();
+    if counts.len() != suites {
+        bail!("{} of {suites} suites came to their end in the guest", counts.len());
+    }
+    let mut total = Count::default();
+    counts.into_iter().for_each(|count| total += count);
+    Ok(total)
 }
 
 /// KVM only where its module is loaded: the device file alone promises nothing.

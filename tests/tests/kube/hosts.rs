@@ -1,0 +1,175 @@
+//! Faults of hosts and roll-outs with a real kube-apiserver: memory that runs out, interfaces that change under the owner,
+//! a second process, another version, certificates that are exchanged.
+
+use crate::faults::{Attack, SETTLE, in_one_lab, is_unfelt, suffers};
+use libtest_mimic::Trial;
+use std::{
+    fs,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixStream},
+    },
+    thread::sleep,
+    time::Duration,
+};
+use vip_tests::{
+    cgroup::Cgroup,
+    kube::{pki::Pki, proxy::Way},
+    lab::{
+        Lab, eventually,
+        node::{Node, next_xvip, xvip},
+    },
+};
+use vip_user::node::clock;
+
+pub fn trials() -> Vec<Trial> {
+    let attacks: [(&str, Attack); 5] = [
+        ("the_owner_runs_out_of_memory", out_of_memory),
+        ("the_owners_interface_is_renamed_and_made_anew", changed_interface),
+        ("a_second_process_waits_and_takes_over_from_the_first", second_process),
+        ("every_node_is_upgraded_and_taken_back", upgraded),
+        ("certificate_and_authority_of_the_api_are_exchanged", |lab, _| exchanged_authority(lab)),
+    ];
+    in_one_lab("hosts", attacks.to_vec())
+}
+
+/// The kernel kills the owner for memory that it asks for while it answers.
+fn out_of_memory(lab: &mut Lab, moves: &mut Vec<u64>) {
+    let owner = lab.wait_for_owner(SETTLE).unwrap();
+    // Only memory that is asked for inside the group counts there: the process is put in as it starts.
+    lab.nodes[owner].kill();
+    lab.nodes[owner].start().unwrap();
+    let group = Cgroup::of_memory(lab.nodes[owner].pid().unwrap()).unwrap();
+    make_owner(lab, owner);
+    let recording = suffers(lab, moves, |lab, owner, _| {
+        group.limit_to_what_is_used().unwrap();
+        let name = format!("xvip/{}", lab.nodes[owner].instance);
+        // Whoever asks for the state costs memory for as long as the question stands.
+        let mut questions = Vec::new();
+        for _ in 0..4_000 {
+            let address = SocketAddr::from_abstract_name(&name).unwrap();
+            questions
+                .extend(lab.nodes[owner].ns.run(move || UnixStream::connect_addr(&address)).unwrap());
+            if lab.nodes[owner].has_ended() {
+                break;
+            }
+        }
+        assert!(eventually(Duration::from_secs(5), || lab.nodes[owner].has_ended()), "it has enough");
+        drop(questions);
+        sleep(Duration::from_secs(5));
+    });
+    let nodes: Vec<usize> = recording.claims.iter().map(|claim| claim.node).collect();
+    assert_ne!(nodes.first(), nodes.last(), "another node took over");
+    drop(group);
+    lab.nodes[owner].start().unwrap();
+}
+
+/// Planned stops move the VIPs until this node owns them.
+#[track_caller]
+fn make_owner(lab: &mut Lab, wanted: usize) {
+    for _ in 0..6 {
+        let owner = lab.wait_for_owner(SETTLE).unwrap();
+        if owner == wanted {
+            sleep(Duration::from_secs(1));
+            return;
+        }
+        lab.nodes[owner].signal(libc::SIGTERM);
+        assert!(eventually(SETTLE, || lab.nodes[owner].has_ended()));
+        lab.wait_for_owner(SETTLE).unwrap();
+        lab.nodes[owner].start().unwrap();
+    }
+    panic!("node {} never owns the VIPs", wanted + 1);
+}
+
+fn changed_interface(lab: &mut Lab, moves: &mut Vec<u64>) {
+    suffers(lab, moves, |lab, owner, moves| {
+        let ns = &lab.nodes[owner].ns;
+        for (from, to) in [("eth0", "wan0"), ("wan0", "eth0")] {
+            for command in [
+                format!("link set {from} down"),
+                format!("link set {from} name {to}"),
+                format!("link set {to} up"),
+                format!("addr add 2001:db8::{}/64 dev {to} nodad", 11 + owner),
+            ] {
+                // IPv6 addresses go with the link; where they have stayed the last command fails.
+                let _ = ns.ip(&command);
+            }
+            moves.push(clock::boot().0);
+            sleep(Duration::from_secs(5));
+            moves.push(clock::boot().0);
+        }
+    });
+    // The judge cannot listen where a port goes away: a client asks instead.
+    let owner = lab.wait_for_owner(SETTLE).unwrap();
+    lab.remake_interface(owner).unwrap();
+    let one_owner = || {
+        let asked = Node::probe(&lab.asker, &["192.0.2.10", "2001:db8::10", "--wait", "300"]).unwrap();
+        assert_ne!(asked.1, 2, "two owners: {}", asked.0);
+        asked.1 == 0
+    };
+    assert!(eventually(SETTLE, one_owner), "{}", lab.nodes[owner].log());
+    for _ in 0..20 {
+        one_owner();
+    }
+}
+
+/// The second process of an instance waits for the lock. When the first dies it goes on with the tenure.
+fn second_process(lab: &mut Lab, moves: &mut Vec<u64>) {
+    let owner = lab.wait_for_owner(SETTLE).unwrap();
+    let mut second = lab.nodes[owner].again();
+    let recording = suffers(lab, moves, |lab, owner, _| {
+        second.start().unwrap();
+        let waits = || second.log().contains("another xvip runs here");
+        assert!(eventually(SETTLE, waits), "{}", second.log());
+        sleep(Duration::from_secs(4));
+        lab.nodes[owner].kill();
+        sleep(Duration::from_secs(5));
+    });
+    assert!(recording.claims.iter().all(|claim| claim.node == owner), "the VIP moved");
+    second.signal(libc::SIGTERM);
+    assert!(eventually(SETTLE, || second.has_ended()), "{}", second.log());
+    lab.nodes[owner].start().unwrap();
+}
+
+/// One node after the other, by planned stops; then all of them back.
+fn upgraded(lab: &mut Lab, moves: &mut Vec<u64>) {
+    let (mut from, mut to) = (0, 0);
+    let recording = suffers(lab, moves, |lab, _, moves| {
+        from = clock::boot().0;
+        for binary in [next_xvip().unwrap(), xvip().unwrap()] {
+            for node in &mut lab.nodes {
+                node.signal(libc::SIGTERM);
+                assert!(eventually(SETTLE, || node.has_ended()), "{}", node.log());
+                node.use_binary(binary.clone());
+                node.start().unwrap();
+                let follows = || node.status().is_ok_and(|status| status["daemon"].is_object());
+                assert!(eventually(SETTLE, follows), "{}", node.log());
+                sleep(Duration::from_secs(2));
+                moves.push(clock::boot().0);
+            }
+        }
+        to = clock::boot().0;
+    });
+    let (lost, sent) = recording.echoes.unanswered(from, to);
+    assert_eq!(lost, 0, "of {sent} echoes");
+}
+
+/// As kubeadm's manual tells: both authorities in the bundle, then a serving certificate of the new one.
+fn exchanged_authority(lab: &mut Lab) {
+    let plane = &lab.api.real().unwrap().plane;
+    let new = Pki::new(&lab.dir().join("new-authority")).unwrap();
+    let read = |path| fs::read_to_string(path).unwrap();
+    fs::write(plane.pki.ca(), read(plane.pki.ca()) + &read(new.ca())).unwrap();
+    is_unfelt(lab, |lab| {
+        let real = lab.api.real().unwrap();
+        let member = &real.plane.members[0];
+        member.exchange_certificate(&new).unwrap();
+        let taken = || real.plane.shows_certificate_of(0, &new);
+        assert!(eventually(Duration::from_secs(90), taken), "the API server takes the new one");
+        // Open connections go on with the old one.
+        real.proxy.set(Way::Reset);
+        sleep(Duration::from_millis(100));
+        real.proxy.set(Way::Open);
+        sleep(Duration::from_secs(8));
+    });
+}
