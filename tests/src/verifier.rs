@@ -9,26 +9,27 @@ use aya::{
 const TAIL: usize = 3_000;
 
 /// What the verifier of this kernel says of every program that xvip ships: its name, and how much of it was
-/// looked at or why it was refused.
+/// looked at or why it was refused. Those with messages are left out without `debug`.
 ///
 /// # Errors
 /// If the object cannot be loaded.
-pub fn verdicts() -> anyhow::Result<Vec<(String, Result<String, String>)>> {
+pub fn verdicts(debug: bool) -> anyhow::Result<Vec<(String, Result<String, String>)>> {
+    let mut object = EbpfLoader::new();
+    let log_level = if debug { u8::MAX } else { 0 };
+    object.override_global("AYA_LOG_LEVEL", &log_level, true);
+    let mut ebpf = object.load(vip_user::node::programs::object())?;
     let mut rows = Vec::new();
-    // Messages for debugging are code of their own, which is cut out where they are off.
-    for (log_level, label) in [(0_u8, ""), (u8::MAX, " (debug)")] {
-        let mut object = EbpfLoader::new();
-        object.override_global("AYA_LOG_LEVEL", &log_level, true);
-        let mut ebpf = object.load(vip_user::node::programs::object())?;
-        for (name, program) in ebpf.programs_mut() {
-            let loaded = match program {
-                Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
-                Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
-                _ => continue,
-            };
-            let verdict = loaded.map(|info| counts(&info)).map_err(|error| why(&error));
-            rows.push((format!("{name}{label}"), verdict));
+    for (name, program) in ebpf.programs_mut() {
+        if name.ends_with("_debug") && !debug {
+            continue;
         }
+        let loaded = match program {
+            Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
+            Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
+            _ => continue,
+        };
+        let verdict = loaded.map(|info| counts(&info)).map_err(|error| why(&error));
+        rows.push((name.to_owned(), verdict));
     }
     rows.sort();
     Ok(rows)

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let verdicts = vip_tests::verifier::verdicts()?;
+    // Programs with messages are for those who look for errors, with every right.
+    let debug = std::env::args().nth(1).is_some_and(|argument| argument == "--debug");
+    let verdicts = vip_tests::verifier::verdicts(debug)?;
     println!("the verifier of kernel {}:", release.trim());
     for (name, verdict) in &verdicts {
         match verdict {

@@ -99,6 +99,8 @@ pub(super) type Result<T> = std::result::Result<T, AttachError>;
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
+    /// The programs with messages are used.
+    debug: bool,
     pub(super) pins: Pins,
     /// False on kernels before 6.6, once that is known.
     pub(super) tcx: bool,
@@ -128,7 +130,8 @@ impl Programs {
         };
         let maps = Pins::map_names().map(open).collect::<Result<_>>()?;
         let (pins, tcx) = (pins.clone(), super::host::tcx_allowed());
-        let mut programs = Self { ebpf, pins, tcx, ids: BTreeMap::new(), maps };
+        let debug = log_level > 0;
+        let mut programs = Self { ebpf, debug, pins, tcx, ids: BTreeMap::new(), maps };
         for program in ["xvip_ingress", "xvip_egress"] {
             let classifier = programs.classifier(program)?;
             classifier.load().map_err(rejected(program))?;
@@ -204,12 +207,21 @@ impl Programs {
     }
 
     pub(super) fn xdp(&mut self, program: &'static str) -> Result<&mut Xdp> {
-        let found = self.ebpf.program_mut(program).map(TryInto::try_into);
+        let found = self.ebpf.program_mut(self.variant(program)).map(TryInto::try_into);
         found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
     }
 
+    /// The name that a program has in the object.
+    fn variant(&self, program: &'static str) -> &'static str {
+        match program {
+            "xvip_xdp" if self.debug => "xvip_xdp_debug",
+            "xvip_egress" if self.debug => "xvip_egress_debug",
+            _ => program,
+        }
+    }
+
     pub(super) fn classifier(&mut self, program: &'static str) -> Result<&mut SchedClassifier> {
-        let found = self.ebpf.program_mut(program).map(TryInto::try_into);
+        let found = self.ebpf.program_mut(self.variant(program)).map(TryInto::try_into);
         found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
     }
 }

@@ -15,7 +15,7 @@ for module in $(cat /modules); do modprobe "$module" || echo "no module $module"
 ip link set lo up
 cd /t
 # With every right, and with those that the manifests ask for: the verifier is stricter then.
-/t/verifier && setpriv --bounding-set=$RIGHTS --inh-caps=$RIGHTS /t/verifier
+/t/verifier --debug && setpriv --bounding-set=$RIGHTS --inh-caps=$RIGHTS /t/verifier
 echo "VERIFIER $?"
 while read -r suite threads filters; do
   /t/$suite --test-threads=$threads $filters
