@@ -135,6 +135,17 @@ pub fn two_owner_ms_between(claims: &[Claim], instants: &[u64]) -> f64 {
     stretches.map(two_owner_ms).fold(0.0, f64::max)
 }
 
+/// Who claimed when, for a reader: one line for each stretch by one node, in milliseconds since the first claim.
+pub fn spans(claims: &[Claim]) -> String {
+    let begin = claims.first().map_or(0, |claim| claim.at_ns);
+    let ms = |claim: &Claim| (claim.at_ns - begin) / 1_000_000;
+    let line = |span: &[Claim]| {
+        let (first, last) = (&span[0], &span[span.len() - 1]);
+        format!("node{} {}..{} ms, {} claims", first.node + 1, ms(first), ms(last), span.len())
+    };
+    claims.chunk_by(|a, b| a.node == b.node).map(line).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

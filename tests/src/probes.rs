@@ -56,6 +56,14 @@ impl Series {
         (lost, all.filter(|at| (from_ns..to_ns).contains(at)).count())
     }
 
+    /// When those echoes were sent, milliseconds since `from_ns`, for a reader.
+    pub fn unanswered_at(&self, from_ns: u64, to_ns: u64) -> Vec<u64> {
+        let inside = self.open_echoes.values().filter(|at| (from_ns..to_ns).contains(at));
+        let mut times: Vec<u64> = inside.map(|at| (at - from_ns) / 1_000_000).collect();
+        times.sort_unstable();
+        times
+    }
+
     /// Questions sent and not answered within a span, by count: an answer belongs to the span that it
     /// came in.
     pub fn lost(&self, from_ns: u64, to_ns: u64) -> (usize, usize) {

@@ -105,7 +105,8 @@ fn the_verifier_accepts_every_program() {
     }
 }
 
-/// As in the pods of `deploy/`: then it is stricter, against speculative execution.
+/// As in the pods of `deploy/`: then it is stricter, against speculative execution. Guests with older kernels leave this
+/// out (docs/deploy.md).
 #[test]
 fn the_verifier_accepts_them_with_three_capabilities() {
     let rights =

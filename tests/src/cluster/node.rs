@@ -3,7 +3,7 @@
 use crate::{
     kube::assets,
     lab::{
-        eventually,
+        VIP4, VIP6, eventually,
         node::{Node, next_xvip, xvip},
     },
     netns::{NetNs, sh},
@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 use std::{
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -81,6 +82,13 @@ impl ClusterNode {
         if let Some(mut init) = self.init.take() {
             let _ = init.kill();
             let _ = init.wait();
+        }
+        // The kernel of a node that has lost its power has forgotten every address; this one lives on, and its guard went
+        // with the node's BPF file system.
+        for address in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
+            for device in ["lo", "eth0"] {
+                let _ = self.ns.ip(&format!("addr del {address} dev {device}"));
+            }
         }
         // Left-over groups cost the next kubelet seconds each.
         let name = &self.name;

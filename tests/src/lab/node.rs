@@ -151,7 +151,9 @@ impl Node {
             None => xvip()?,
         };
         let mut command = self.ns.command("setpriv");
-        command.args(RIGHTS.map(|which| format!("--{which}=-all,+bpf,+net_admin,+net_raw")));
+        let rights =
+            format!("-all,+bpf,+net_admin,+net_raw{}", if is_before_6_8() { ",+perfmon" } else { "" });
+        command.args(LIMITED.map(|which| format!("--{which}={rights}")));
         command.arg(binary);
         command.env("XVIP_BOOT_ID", &self.boot_id).env("NO_COLOR", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -304,7 +306,14 @@ impl Node {
 }
 
 /// What `setpriv` limits.
-const RIGHTS: [&str; 2] = ["bounding-set", "inh-caps"];
+const LIMITED: [&str; 2] = ["bounding-set", "inh-caps"];
+
+/// Whether the verifier of this kernel asks for more than the manifests do (docs/deploy.md).
+fn is_before_6_8() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(6), Some(8))
+}
 
 /// The binary of another version: same code, other map layouts.
 ///

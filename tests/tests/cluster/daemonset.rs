@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, thread::sleep, time::Duration};
 use vip_tests::{
     cluster::{Cluster, manifests},
     faults::{Recording, Watch},
-    judge::two_owner_ms_between,
+    judge::{spans, two_owner_ms_between},
     lab::eventually,
 };
 use vip_user::node::clock;
@@ -57,7 +57,8 @@ pub fn judged(
     sleep(Duration::from_millis(300));
     let recording = watch.finish().unwrap();
     assert!(!recording.claims.is_empty());
-    assert_eq!(two_owner_ms_between(&recording.claims, &moves), 0.0, "two owners");
+    let double = two_owner_ms_between(&recording.claims, &moves);
+    assert_eq!(double, 0.0, "two owners, moves at {moves:?}:\n{}", spans(&recording.claims));
     (recording, from, to)
 }
 
@@ -133,7 +134,7 @@ fn roll(cluster: &mut Cluster, change: impl FnOnce(&Cluster)) {
     });
     let (lost, sent) = recording.echoes.unanswered(from, to);
     println!("{lost} of {sent} echoes lost, dark for {:.0} ms", recording.asked.dark_ms(from, to));
-    assert_eq!(lost, 0);
+    assert_eq!(lost, 0, "{:?}\n{}", recording.echoes.unanswered_at(from, to), spans(&recording.claims));
 }
 
 fn names(cluster: &Cluster) -> BTreeSet<String> {

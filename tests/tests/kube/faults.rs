@@ -12,7 +12,7 @@ use std::{
 };
 use vip_tests::{
     faults::{Fault, Recording, inject, watched},
-    judge::two_owner_ms_between,
+    judge::{spans, two_owner_ms_between},
     kube::{objects, proxy::Way},
     lab::{Kube, Lab, Options, node::Node},
 };
@@ -97,7 +97,8 @@ pub fn suffers(
     });
     let recording = recording.unwrap();
     assert!(!recording.claims.is_empty(), "the judge has heard the owner");
-    assert_eq!(two_owner_ms_between(&recording.claims, moves), 0.0, "two owners");
+    let double = two_owner_ms_between(&recording.claims, moves);
+    assert_eq!(double, 0.0, "two owners, moves at {moves:?}:\n{}", spans(&recording.claims));
     lab.wait_for_owner(SETTLE).unwrap();
     recording
 }

@@ -29,7 +29,7 @@ pub fn bench_object() -> &'static [u8] {
 }
 
 /// What loading needs, for messages.
-const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (or root)";
+const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, before Linux 6.8 CAP_PERFMON too (or root)";
 
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,9 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// A program was rejected for lack of rights.
+    /// A program was rejected for lack of rights. Without CAP_PERFMON the verifier also looks where a processor may
+    /// speculate; before 6.8 it then takes a small write to the stack for an attempt to corrupt a pointer (mended by
+    /// commit ab125ed3ec1c).
     #[error("cannot load program {program}: {RIGHTS}")]
     Rights {
         /// The program.

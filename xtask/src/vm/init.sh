@@ -3,6 +3,8 @@
 # because QEMU's exit status says nothing about a guest.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0 XVIP_BIN=/t/xvip TMPDIR=/tmp
 RIGHTS=-all,+bpf,+net_admin,+net_raw
+# docs/deploy.md: what older kernels need.
+case $(uname -r) in 5.* | 6.[0-7].*) RIGHTS=$RIGHTS,+perfmon ;; esac
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev 2>/dev/null
