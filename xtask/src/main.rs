@@ -94,6 +94,13 @@ enum Command {
         #[command(subcommand)]
         what: cluster::What,
     },
+    /// Send as many mutated frames as you like through the loaded programs and through the same rules on the host: they
+    /// must agree on every byte. Needs root
+    Soak {
+        /// How many.
+        #[arg(long, default_value_t = 100_000_000)]
+        frames: u32,
+    },
     /// Break the code in the ways that matter, one at a time: a named test must fail each time.
     Mutants {
         /// Only mutations whose name contains this.
@@ -178,6 +185,15 @@ fn main() -> anyhow::Result<()> {
                     shell::run(&format!("target/{profile}/xvip-bench-failover"), &args)
                 }
             }
+        }
+        Command::Soak { frames } => {
+            setup::setup(setup::Extent::Build)?;
+            let test = "test --locked --release -p vip-tests --test packets host_equals_kernel";
+            let mut cargo = std::process::Command::new("cargo");
+            cargo.args(test.split(' ')).env("XVIP_FRAMES", frames.to_string());
+            shell::run_command(&mut cargo)?;
+            println!("{frames} frames: the programs and the host agree on every byte");
+            Ok(())
         }
         Command::Lint => {
             setup::setup(setup::Extent::Lint)?;
