@@ -105,12 +105,10 @@ fn the_verifier_accepts_every_program() {
     }
 }
 
-/// As in the pods of `deploy/`: then it is stricter, against speculative execution. Guests with older kernels leave this
-/// out (docs/deploy.md).
+/// As in the pods of `deploy/`: then it is stricter, against speculative execution.
 #[test]
-fn the_verifier_accepts_them_with_three_capabilities() {
-    let rights =
-        ["bounding-set", "inh-caps"].map(|which| format!("--{which}=-all,+bpf,+net_admin,+net_raw"));
+fn the_verifier_accepts_them_with_the_rights_of_the_manifests() {
+    let rights = vip_tests::lab::node::rights();
     // In a guest it lies elsewhere than where it was built.
     let here = ["/t/verifier", env!("CARGO_BIN_EXE_xvip-verifier")];
     let verifier = here.into_iter().find(|path| std::path::Path::new(path).exists()).unwrap();

@@ -6,6 +6,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
+    cty::{c_long, c_void},
     helpers::{
         bpf_xdp_adjust_tail,
         generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
@@ -23,6 +24,16 @@ pub(crate) fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Opt
     const { assert!(align_of::<T>() <= 2 && size_of::<T>() >= 2) };
     let start = data + offset;
     if start + size_of::<T>() > data_end { None } else { Some(start as *mut T) }
+}
+
+/// A value that a helper copies from a frame. Not zeroed first: that may become a loop over the stack, which the verifier
+/// refuses as well.
+#[inline(always)]
+pub(crate) fn copied<T: Pod>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    let outcome = helper(value.as_mut_ptr().cast(), size_of::<T>() as u32);
+    // SAFETY: all bytes have been written, and T accepts any.
+    if outcome == 0 { Some(unsafe { value.assume_init() }) } else { None }
 }
 
 /// A frame in an XDP buffer. The helpers exist since Linux 5.18 (commit 3f364222d032).
@@ -56,22 +67,16 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn get<T: Pod>(&self, offset: usize) -> Option<T> {
-        // Not zeroed first: that becomes a loop over the stack, which the verifier refuses as well.
-        let mut value = MaybeUninit::<T>::uninit();
-        let to = value.as_mut_ptr().cast();
         // SAFETY: the helper checks the bounds of the frame and writes as many bytes as T has.
-        let copied = unsafe { bpf_xdp_load_bytes(self.ctx, offset as u32, to, size_of::<T>() as u32) };
-        // SAFETY: all bytes have been written, and T accepts any.
-        if copied == 0 { Some(unsafe { value.assume_init() }) } else { None }
+        copied(|to, len| unsafe { bpf_xdp_load_bytes(self.ctx, offset as u32, to, len) })
     }
 
     #[inline(always)]
     fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
-        let from = (&raw const *value).cast_mut().cast();
+        let (from, len) = ((&raw const *value).cast_mut().cast(), size_of::<T>() as u32);
         // SAFETY: the helper checks the bounds of the frame and only reads the value.
-        let copied =
-            unsafe { bpf_xdp_store_bytes(self.ctx, offset as u32, from, size_of::<T>() as u32) };
-        (copied == 0).then_some(())
+        let outcome = unsafe { bpf_xdp_store_bytes(self.ctx, offset as u32, from, len) };
+        (outcome == 0).then_some(())
     }
 
     #[inline(always)]

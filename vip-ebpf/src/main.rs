@@ -24,30 +24,29 @@ use vip_common::{egress::egress, env::Verdict, ingress::ingress};
 /// Answers, drops or passes what arrives, in the driver (or in generic mode).
 #[xdp(frags)]
 pub fn xvip_xdp(ctx: XdpContext) -> u32 {
-    answer(&ctx).1
+    answer::<false>(&ctx)
 }
 
 /// The same with messages. They are in programs of their own: even where they are off the verifier looks at them, for
 /// speculative execution may go there, and kernels before 6.16 refuse them without CAP_PERFMON.
 #[xdp(frags)]
 pub fn xvip_xdp_debug(ctx: XdpContext) -> u32 {
-    let (env, action) = answer(&ctx);
-    if action != xdp_action::XDP_PASS {
-        debug!(&ctx, "xdp on {}: reply {}", env.ifindex, (action == xdp_action::XDP_TX) as u32);
-    }
-    action
+    answer::<true>(&ctx)
 }
 
 #[inline(always)]
-fn answer(ctx: &XdpContext) -> (Kernel, u32) {
+fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
     let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
-    let action = match ingress(&mut XdpFrame { ctx: ctx.ctx }, &env) {
+    let verdict = ingress(&mut XdpFrame { ctx: ctx.ctx }, &env);
+    if MESSAGES && verdict != Verdict::Pass {
+        debug!(ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
+    }
+    match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Reply => xdp_action::XDP_TX,
-    };
-    (env, action)
+    }
 }
 
 /// The same decision at TC ingress, for interfaces without native XDP. The answer leaves through the
@@ -68,28 +67,26 @@ pub fn xvip_ingress(ctx: TcContext) -> i32 {
 /// `TCX_NEXT`: later programs on the interface still run.
 #[classifier]
 pub fn xvip_egress(ctx: TcContext) -> i32 {
-    guard(&ctx).1
+    guard::<false>(&ctx)
 }
 
 /// The same with messages.
 #[classifier]
 pub fn xvip_egress_debug(ctx: TcContext) -> i32 {
-    let (env, action) = guard(&ctx);
-    if action == TC_ACT_SHOT {
-        debug!(&ctx, "claim stopped on {}", env.ifindex);
-    }
-    action
+    guard::<true>(&ctx)
 }
 
 #[inline(always)]
-fn guard(ctx: &TcContext) -> (Kernel, i32) {
+fn guard<const MESSAGES: bool>(ctx: &TcContext) -> i32 {
     let frame = SkbFrame { skb: ctx.as_ptr().cast() };
     let env = Kernel { ifindex: frame.ifindex() };
-    let action = match egress(&frame, &env) {
-        Verdict::Drop => TC_ACT_SHOT,
-        Verdict::Pass | Verdict::Reply => TC_ACT_UNSPEC,
-    };
-    (env, action)
+    if egress(&frame, &env) != Verdict::Drop {
+        return TC_ACT_UNSPEC;
+    }
+    if MESSAGES {
+        debug!(ctx, "claim stopped on {}", env.ifindex);
+    }
+    TC_ACT_SHOT
 }
 
 /// Writes `bpf_ktime_get_boot_ns` over the first eight bytes of the frame. User space runs it once, by

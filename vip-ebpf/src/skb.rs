@@ -1,6 +1,6 @@
 //! The bytes of a frame in a socket buffer, at TC.
 
-use crate::frame::header;
+use crate::frame::{copied, header};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
@@ -9,7 +9,6 @@ use aya_ebpf::{
     },
 };
 use bytemuck::Pod;
-use core::mem::MaybeUninit;
 use vip_common::env::Frame;
 
 /// A frame in a socket buffer, at TC.
@@ -48,24 +47,16 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn get<T: Pod>(&self, offset: usize) -> Option<T> {
-        // Not zeroed first: that becomes a loop over the stack, which the verifier refuses as well.
-        let mut value = MaybeUninit::<T>::uninit();
-        let to = value.as_mut_ptr().cast();
         // SAFETY: the helper checks the bounds of the frame and writes as many bytes as T has.
-        let copied =
-            unsafe { bpf_skb_load_bytes(self.skb.cast(), offset as u32, to, size_of::<T>() as u32) };
-        // SAFETY: all bytes have been written, and T accepts any.
-        if copied == 0 { Some(unsafe { value.assume_init() }) } else { None }
+        copied(|to, len| unsafe { bpf_skb_load_bytes(self.skb.cast(), offset as u32, to, len) })
     }
 
     #[inline(always)]
     fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
-        let from = (&raw const *value).cast();
+        let (from, len) = ((&raw const *value).cast(), size_of::<T>() as u32);
         // SAFETY: the helper checks the bounds of the frame and only reads the value.
-        let copied = unsafe {
-            bpf_skb_store_bytes(self.skb.cast(), offset as u32, from, size_of::<T>() as u32, 0)
-        };
-        (copied == 0).then_some(())
+        let outcome = unsafe { bpf_skb_store_bytes(self.skb, offset as u32, from, len, 0) };
+        (outcome == 0).then_some(())
     }
 
     #[inline(always)]

@@ -151,9 +151,7 @@ impl Node {
             None => xvip()?,
         };
         let mut command = self.ns.command("setpriv");
-        let rights =
-            format!("-all,+bpf,+net_admin,+net_raw{}", if is_before_6_8() { ",+perfmon" } else { "" });
-        command.args(LIMITED.map(|which| format!("--{which}={rights}")));
+        command.args(rights());
         command.arg(binary);
         command.env("XVIP_BOOT_ID", &self.boot_id).env("NO_COLOR", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -305,14 +303,14 @@ impl Node {
     }
 }
 
-/// What `setpriv` limits.
-const LIMITED: [&str; 2] = ["bounding-set", "inh-caps"];
-
-/// Whether the verifier of this kernel asks for more than the manifests do (docs/deploy.md).
-fn is_before_6_8() -> bool {
+/// Arguments of `setpriv` that leave the rights which the manifests ask for, and CAP_PERFMON on the kernels that need it
+/// (docs/deploy.md).
+pub fn rights() -> [String; 2] {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) < (Some(6), Some(8))
+    let old = (numbers.next(), numbers.next()) < (Some(6), Some(8));
+    let rights = format!("-all,+bpf,+net_admin,+net_raw{}", if old { ",+perfmon" } else { "" });
+    ["bounding-set", "inh-caps"].map(|which| format!("--{which}={rights}"))
 }
 
 /// The binary of another version: same code, other map layouts.
