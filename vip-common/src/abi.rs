@@ -191,10 +191,8 @@ pod! {
         pub ifindex: u32,
         /// MAC address of the claimant.
         pub mac: [u8; 6],
-        /// Always zero. Two numbers and no array, for the reason that `Ip::v4` gives.
-        pub _reserved_16: u16,
         /// Always zero.
-        pub _reserved_32: u32,
+        pub _reserved: [u8; 6],
     }
 
     /// Key of `CLAIM_SEEN`, which limits the rate of claim events.
@@ -216,13 +214,9 @@ impl Ip {
     pub const UNSPECIFIED: Self = Self { octets: [0; 16] };
 
     /// An IPv4 address in its mapped form.
-    ///
-    /// As a number: as an array its ten zero bytes would become a loop over the stack, which the verifier
-    /// refuses without CAP_PERFMON.
     #[inline(always)]
-    pub const fn v4(octets: [u8; 4]) -> Self {
-        let mapped = (0xffff << 32) | u32::from_be_bytes(octets) as u128;
-        Self { octets: mapped.to_be_bytes() }
+    pub const fn v4([a, b, c, d]: [u8; 4]) -> Self {
+        Self { octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
     }
 
     /// An IPv6 address.

@@ -34,7 +34,7 @@ enum Claimed {
 #[inline(always)]
 pub fn egress<F: Frame, E: Env>(frame: &F, env: &E) -> Verdict {
     let Some(l3) = layer3(frame) else {
-        return if frame.len() < ETH_LEN { Verdict::Pass } else { stop_hidden(env) };
+        return if frame.size() < ETH_LEN { Verdict::Pass } else { stop_hidden(env) };
     };
     let claimed = match l3.ethertype {
         ETHERTYPE_ARP => arp(frame, l3),
@@ -102,7 +102,7 @@ fn read<T: Pod, F: Frame>(frame: &F, offset: usize) -> Result<T, Claimed> {
 
 #[inline(always)]
 fn missing<F: Frame>(frame: &F, end: usize) -> Claimed {
-    if frame.len() < end { Claimed::Nothing } else { Claimed::Hidden }
+    if frame.size() < end { Claimed::Nothing } else { Claimed::Hidden }
 }
 
 #[inline(always)]

@@ -22,8 +22,7 @@ pub enum Verdict {
 /// The bytes of one frame, from the Ethernet header on.
 pub trait Frame {
     /// How many bytes it has.
-    #[expect(clippy::len_without_is_empty, reason = "no frame is empty")]
-    fn len(&self) -> usize;
+    fn size(&self) -> usize;
 
     /// A copy of the header at `offset`; `None` where the frame is too short, or the kernel keeps these bytes where
     /// it cannot read them (memory of a device).

@@ -154,8 +154,8 @@ struct SourceOption {
 impl SourceOption {
     #[inline(always)]
     fn address(&self) -> [u8; 6] {
-        let [a, b, c, d, e, f, _, _] = self.number.to_le_bytes();
-        [a, b, c, d, e, f]
+        let [address @ .., _, _] = self.number.to_le_bytes();
+        address
     }
 }
 

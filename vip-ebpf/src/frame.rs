@@ -55,7 +55,7 @@ impl XdpFrame {
 
 impl Frame for XdpFrame {
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         // SAFETY: the kernel hands the program a valid xdp_md, which outlives it.
         unsafe { bpf_xdp_get_buff_len(self.ctx) as usize }
     }
@@ -81,7 +81,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn resize(&mut self, len: usize) -> bool {
-        let delta = len as i64 - self.len() as i64;
+        let delta = len as i64 - self.size() as i64;
         // SAFETY: the helper checks the new length.
         delta == 0 || unsafe { bpf_xdp_adjust_tail(self.ctx, delta as i32) } == 0
     }

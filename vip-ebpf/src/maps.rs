@@ -124,8 +124,7 @@ impl Env for Kernel {
             return;
         }
         let _ = CLAIM_SEEN.insert(claimant, at_ns, 0);
-        let (_reserved_16, _reserved_32) = (0, 0);
-        let claim = Claim { at_ns, ip, ifindex: self.ifindex, mac, _reserved_16, _reserved_32 };
+        let claim = Claim { at_ns, ip, ifindex: self.ifindex, mac, _reserved: [0; 6] };
         if CLAIMS.output(claim, 0).is_err() {
             self.count(Counter::ClaimEventLost);
         }

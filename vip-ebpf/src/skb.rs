@@ -26,7 +26,7 @@ impl SkbFrame {
 
 impl Frame for SkbFrame {
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         // SAFETY: as in `ifindex`.
         unsafe { (*self.skb).len as usize }
     }

@@ -123,6 +123,7 @@ impl Node {
     }
 
     /// Another process of the same instance, with a log of its own.
+    #[must_use]
     pub fn again(&self) -> Self {
         Self {
             ns: self.ns.borrowed(),

@@ -27,7 +27,7 @@ impl HostFrame {
 }
 
 impl Frame for HostFrame {
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         self.bytes.len()
     }
 

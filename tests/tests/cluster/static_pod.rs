@@ -85,7 +85,7 @@ fn powered_on_while_the_api_hangs(cluster: &mut Cluster) {
         moves.push(clock::boot().0);
         cluster.nodes[owner].power_on().unwrap();
         let runs = || cluster.nodes[owner].run("pgrep -x xvip").is_ok();
-        assert!(eventually(Duration::from_secs(60), runs), "{}", cluster.nodes[owner].log());
+        assert!(eventually(Duration::from_mins(1), runs), "{}", cluster.nodes[owner].log());
         sleep(Duration::from_secs(4));
         assert_eq!(cluster.owners(), Vec::<usize>::new(), "nobody may answer");
         moves.push(clock::boot().0);

@@ -158,8 +158,8 @@ fn upgraded(lab: &mut Lab, moves: &mut Vec<u64>) {
 fn exchanged_authority(lab: &mut Lab) {
     let plane = &lab.api.real().unwrap().plane;
     let new = Pki::new(&lab.dir().join("new-authority")).unwrap();
-    let read = |path| fs::read_to_string(path).unwrap();
-    fs::write(plane.pki.ca(), read(plane.pki.ca()) + &read(new.ca())).unwrap();
+    let text = |path| fs::read_to_string(path).unwrap();
+    fs::write(plane.pki.ca(), text(plane.pki.ca()) + &text(new.ca())).unwrap();
     is_unfelt(lab, |lab| {
         let real = lab.api.real().unwrap();
         let member = &real.plane.members[0];

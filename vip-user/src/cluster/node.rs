@@ -70,7 +70,7 @@ async fn once(
     while let Some(event) = stream.try_next().await? {
         match event {
             WatchEvent::Added(node) | WatchEvent::Modified(node) => {
-                tell(last, node.into(), facts).await
+                tell(last, node.into(), facts).await;
             }
             WatchEvent::Bookmark(_) => {}
             WatchEvent::Deleted(_) | WatchEvent::Error(_) => return Ok(()),

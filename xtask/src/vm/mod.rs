@@ -109,7 +109,9 @@ fn boot(at: &Path, kernel: &Unpacked, suites: usize) -> anyhow::Result<Count> {
         bail!("{} of {suites} suites came to their end in the guest", counts.len());
     }
     let mut total = Count::default();
-    counts.into_iter().for_each(|count| total += count);
+    for count in counts {
+        total += count;
+    }
     Ok(total)
 }
 
