@@ -22,7 +22,8 @@ pub fn page(table: &str, plot: &str, slack_ms: f64) -> String {
          Made by `cargo xtask bench failover`, which appends runs to a file and makes this page of all of them. Three nodes, a real\n\
          kube-apiserver with etcd and two clients, each a network namespace of one machine. A listener on the bridge timestamps\n\
          every frame that claims a VIP; one client asks by ARP and neighbour solicitation every 5 ms (\"asked\"), another sends\n\
-         echoes through its own neighbour cache (\"felt\"). Both families are probed in every run, and the worse one counts.\n\n\
+         echoes through its own neighbour cache (\"felt\"). Both families are probed in every run, and the worse one counts.\n\
+         Labs may run beside each other (`--jobs`): that costs the last percent some milliseconds.\n\n\
          {table}\n\n\
          \"xvip 3/0.6\": a lease of 3 s, renewed every 0.6 s. \"keepalived 1\": an advertisement every second. A bound is what follows\n\
          from the lease plus {slack_ms:.0} ms for one commit, one announcement and a busy machine. keepalived asks no API. \"Two owners\"\n\
