@@ -166,8 +166,9 @@ impl LeaseApi {
     async fn put(&self, attempt: usize, lease: &Lease) -> Result<Option<Lease>, LeaseError> {
         let (endpoint, api) = self.api(attempt);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let replaces = lease.metadata.resource_version.is_some();
         let request = async {
-            if lease.metadata.resource_version.is_some() {
+            if replaces {
                 api.replace(&self.name, &params, lease).await
             } else {
                 api.create(&params, lease).await
@@ -178,7 +179,7 @@ impl LeaseApi {
         let (outcome, result) = match answer {
             Err(_) => ("timeout", Err(self.timed_out(&endpoint))),
             Ok(Ok(lease)) => ("ok", Ok(Some(lease))),
-            Ok(Err(error)) if is_conflict(&error) => ("conflict", Ok(None)),
+            Ok(Err(error)) if is_conflict(&error, replaces) => ("conflict", Ok(None)),
             Ok(Err(error)) => ("error", Err(failed(&endpoint, &error))),
         };
         self.metrics.request("put", outcome, begun.elapsed());
@@ -325,9 +326,9 @@ fn micro_time(us: i64) -> Option<MicroTime> {
     Timestamp::from_microsecond(us).ok().map(MicroTime)
 }
 
-/// 409: another version is current, or the Lease exists. 404 to a PUT: it is gone.
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409 || status.code == 404)
+/// 409: another version is current, or the Lease exists. 404 to a PUT: it is gone; to a POST: its namespace is not there.
+fn is_conflict(error: &kube::Error, replaces: bool) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409 || (status.code == 404 && replaces))
 }
 
 fn failed(endpoint: &str, error: &kube::Error) -> LeaseError {
@@ -341,4 +342,24 @@ fn failed(endpoint: &str, error: &kube::Error) -> LeaseError {
         source = error.source();
     }
     LeaseError::Request { endpoint: endpoint.into(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn a_namespace_that_is_not_there_is_a_failure() {
+        let api = |code| kube::Error::Api(Box::new(Status { code, ..Status::default() }));
+        for (code, replaces, conflict) in [
+            (409, true, true),
+            (409, false, true),
+            (404, true, true),
+            (404, false, false),
+            (403, false, false),
+        ] {
+            assert_eq!(is_conflict(&api(code), replaces), conflict, "{code}, replaces: {replaces}");
+        }
+    }
 }

@@ -302,14 +302,19 @@ impl<D: Dataplane> Controller<D> {
     fn create(&self, slot: u32) {
         let Some(leased) = self.leases.get(&slot) else { return };
         let (api, events) = (leased.api.clone(), self.events.clone());
-        let duration_s = self.setup.timing.duration_s;
+        let (again, duration_s) = (Arc::clone(&leased.again), self.setup.timing.duration_s);
         tokio::spawn(async move {
             let created = api.create(duration_s).await;
             let problem = created.as_ref().err().map(ToString::to_string);
             let _ = events.send(Event::Created(problem)).await;
-            if let Ok(Some(record)) = created {
-                let seen = Sighting::Seen(Source::Quorum, Some(record));
-                let _ = events.send(Event::Sighting(slot, seen)).await;
+            match created {
+                Ok(Some(record)) => {
+                    let seen = Sighting::Seen(Source::Quorum, Some(record));
+                    let _ = events.send(Event::Sighting(slot, seen)).await;
+                }
+                // Somebody else has: a watch that lags may not show it yet, a read does.
+                Ok(None) => again.notify_one(),
+                Err(_) => {}
             }
         });
     }
