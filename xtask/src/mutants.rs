@@ -134,8 +134,16 @@ const MUTATIONS: &[Mutation] = &[
         rule: "a lost record is waited out",
         name: "a Lease that was created anew deposes its holder",
         file: "vip-user/src/model/holding.rs",
-        from: "holding.tenure.uid.clone_from(&record.uid);\n                self.reassert",
+        from: "holding.anew = Some(record.uid);\n                self.reassert",
         to: "self.reassert",
+        tests: ELECTION,
+    },
+    Mutation {
+        rule: "another holder silences now",
+        name: "who took a Lease that was created anew is overwritten",
+        file: "vip-user/src/model/holding.rs",
+        from: "holding.anew = Some(record.uid);\n                self.reassert",
+        to: "holding.tenure.uid = record.uid;\n                self.reassert",
         tests: ELECTION,
     },
     Mutation {

@@ -217,6 +217,9 @@ pub struct Taking {
 pub struct Holding {
     /// The confirmed tenure.
     pub tenure: Tenure,
+    /// The uid of a Lease that was created anew and that the tenure is being written into. Until that is confirmed its
+    /// `leaseTransitions` say nothing about the tenure's.
+    pub anew: Option<String>,
     /// The last confirmed version.
     pub base: Version,
     /// The fence; the kernel is silent from here on.

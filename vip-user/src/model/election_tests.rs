@@ -425,9 +425,29 @@ fn a_lease_that_was_created_anew_is_taken_back_under_a_live_fence() {
     let effects = election.step(at(3_500), quorum(Some(anew.clone())));
     let write = writes(&effects)[0].clone();
     assert_eq!(write.base, Some(anew.version));
-    let (id, record) = (write.id, write.stored(anew.uid, 21));
-    let effects = election.step(at(3_510), Input::Written { id, outcome: Written::Stored(record) });
-    assert_eq!(deadline(&effects), Some(BootNs(at(3_500).boot.0 + 2_650_000_000)));
+    let (id, record) = (write.id, write.stored(anew.uid.clone(), 21));
+    let mut told_by_a_read = election.clone();
+    told_by_a_read.step(at(3_510), quorum(Some(record.clone())));
+    assert_eq!(tenure_of(&told_by_a_read).uid, "uid-2", "an answer that was lost harms nothing");
+    // A later renewal that overtakes the first attempt counts as well.
+    let effects = election.step(at(4_100), Input::Tick);
+    let again = writes(&effects)[0].clone();
+    let stored = Written::Stored(again.stored(anew.uid, 22));
+    let effects = election.step(at(4_110), Input::Written { id: again.id, outcome: stored });
+    assert_eq!(deadline(&effects), Some(BootNs(at(4_100).boot.0 + 2_650_000_000)));
+    election.step(at(4_120), Input::Written { id, outcome: Written::Stored(record) });
+    assert_eq!(tenure_of(&election).uid, "uid-2");
+}
+
+/// The one who took it there counts its tenures from the beginning: that it has fewer does not make it older.
+#[test]
+fn another_holder_of_a_lease_that_was_created_anew_silences_now() {
+    let mut election = holder();
+    election.step(at(3_500), quorum(Some(Record { uid: "uid-2".into(), ..unheld() })));
+    let taken = Record { uid: "uid-2".into(), ..held("other", 1, 22) };
+    let effects = election.step(at(3_600), watched(taken));
+    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    assert!(writes(&effects).is_empty());
 }
 
 #[test]

@@ -17,6 +17,7 @@ impl Holding {
     pub(super) fn new(tenure: Tenure, base: Version, duration_s: u32, now: BootNs) -> Self {
         Self {
             tenure,
+            anew: None,
             base,
             until: BootNs(0),
             sent: BootNs(0),
@@ -29,6 +30,12 @@ impl Holding {
             silent: false,
             told: Fitness::Able,
         }
+    }
+
+    /// Whether the record is of this tenure.
+    fn is_told_by(&self, record: &Record) -> bool {
+        let same_lease = record.uid == self.tenure.uid || self.anew.as_ref() == Some(&record.uid);
+        same_lease && record.tenure().is_some_and(|tenure| tenure.note == self.tenure.note)
     }
 }
 
@@ -79,7 +86,8 @@ impl Election {
         let known = record.as_ref().is_some_and(|record| record.version == holding.base);
         let proven = live || known || source == Source::Watch;
         match record {
-            Some(record) if proven && record.tenure().as_ref() == Some(&holding.tenure) => {
+            Some(record) if proven && holding.is_told_by(&record) => {
+                holding.tenure.uid.clone_from(&record.uid);
                 holding.base = record.version.clone();
                 holding.stale = false;
                 holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
@@ -97,8 +105,7 @@ impl Election {
             None if live => self.reassert(now, holding, None, out),
             Some(record) if live && may_reassert(&holding.tenure, &record) => {
                 holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
-                // Candidates have created it anew: the tenure goes on in that Lease.
-                holding.tenure.uid.clone_from(&record.uid);
+                holding.anew = Some(record.uid);
                 self.reassert(now, holding, Some(record.version), out);
             }
             other => {
@@ -206,9 +213,8 @@ impl Election {
         out: &mut Vec<Effect>,
     ) {
         let created = attempt.base.is_none();
-        let ours = record.tenure().is_some_and(|tenure| {
-            tenure.note == holding.tenure.note && (created || tenure.uid == holding.tenure.uid)
-        });
+        let note_is_ours = record.tenure().is_some_and(|tenure| tenure.note == holding.tenure.note);
+        let ours = holding.is_told_by(record) || (created && note_is_ours);
         if !ours || attempt.base.as_ref() == Some(&record.version) {
             holding.stale = true;
             return self.read(out);
