@@ -19,6 +19,8 @@ pub mod timing;
 pub mod waiting;
 
 #[cfg(test)]
+mod anew_election_tests;
+#[cfg(test)]
 mod election_tests;
 #[cfg(test)]
 mod evidence_tests;

@@ -1,0 +1,87 @@
+//! A Lease that is not there: it is created without a holder, and then waited for or taken back like any other.
+
+use super::{
+    election::{Effect, Input, Why, Written},
+    election_tests::{
+        UID, at, deadline, fresh, held, holder, quorum, tenure_of, unheld, watched, writes,
+    },
+    fitness::Fitness,
+    record::Record,
+    time::BootNs,
+};
+
+#[test]
+fn a_lease_that_is_gone_is_created_without_a_holder_and_waited_for() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    let effects = election.step(at(3_200), quorum(None));
+    assert!(effects.contains(&Effect::Create) && writes(&effects).is_empty());
+    // Not stored: it is tried again with every renewal interval, and nothing is taken meanwhile.
+    assert!(!election.step(at(3_799), Input::Tick).contains(&Effect::Create));
+    let effects = election.step(at(9_000), Input::Tick);
+    assert!(effects.contains(&Effect::Create) && writes(&effects).is_empty());
+    let effects = election.step(at(9_100), watched(unheld()));
+    assert!(!effects.contains(&Effect::ProbeAddresses), "it was published: nobody is asked");
+    assert!(writes(&election.step(at(12_399), Input::Tick)).is_empty());
+    let effects = election.step(at(12_400), Input::Tick);
+    let write = writes(&effects)[0];
+    assert_eq!((write.base.clone(), write.note.transitions), (Some(unheld().version), 5));
+}
+
+#[test]
+fn the_first_hold_asks_for_the_addresses_first() {
+    let mut election = fresh();
+    election.step(at(0), quorum(None));
+    let effects = election.step(at(100), quorum(Some(unheld())));
+    assert!(effects.contains(&Effect::ProbeAddresses));
+    election.step(at(3_000), Input::AddressInUse);
+    assert!(writes(&election.step(at(6_999), Input::Tick)).is_empty());
+    let effects = election.step(at(7_000), Input::Tick);
+    let write = writes(&effects)[0].clone();
+    assert_eq!(write.note.transitions, 1);
+    // The longer wait was for the addresses, and for nobody's tenure.
+    let mut other = fresh();
+    other.step(at(0), quorum(Some(unheld())));
+    other.step(at(7_010), watched(write.stored(UID.into(), 21)));
+    assert!(writes(&other.step(at(10_309), Input::Tick)).is_empty());
+    assert_eq!(writes(&other.step(at(10_310), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn a_node_that_may_not_hold_creates_nothing() {
+    let mut election = fresh();
+    election.set_fitness(Fitness::Barred, Vec::new());
+    assert!(!election.step(at(0), quorum(None)).contains(&Effect::Create));
+}
+
+#[test]
+fn a_lease_that_was_created_anew_is_taken_back_under_a_live_fence() {
+    let mut election = holder();
+    let anew = Record { uid: "uid-2".into(), ..unheld() };
+    let effects = election.step(at(3_500), quorum(Some(anew.clone())));
+    let write = writes(&effects)[0].clone();
+    assert_eq!(write.base, Some(anew.version));
+    let (id, record) = (write.id, write.stored(anew.uid.clone(), 21));
+    let mut told_by_a_read = election.clone();
+    told_by_a_read.step(at(3_510), quorum(Some(record.clone())));
+    assert_eq!(tenure_of(&told_by_a_read).uid, "uid-2", "an answer that was lost harms nothing");
+    // A later renewal that overtakes the first attempt counts as well.
+    let effects = election.step(at(4_100), Input::Tick);
+    let again = writes(&effects)[0].clone();
+    let stored = Written::Stored(again.stored(anew.uid, 22));
+    let effects = election.step(at(4_110), Input::Written { id: again.id, outcome: stored });
+    assert_eq!(deadline(&effects), Some(BootNs(at(4_100).boot.0 + 2_650_000_000)));
+    election.step(at(4_120), Input::Written { id, outcome: Written::Stored(record) });
+    assert_eq!(tenure_of(&election).uid, "uid-2");
+}
+
+/// The one who took it there counts its tenures from the beginning: that it has fewer does not make it older.
+#[test]
+fn another_holder_of_a_lease_that_was_created_anew_silences_now() {
+    let mut election = holder();
+    election.step(at(3_500), quorum(Some(Record { uid: "uid-2".into(), ..unheld() })));
+    let taken = Record { uid: "uid-2".into(), ..held("other", 1, 22) };
+    let effects = election.step(at(3_600), watched(taken));
+    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    assert!(writes(&effects).is_empty());
+}
