@@ -184,6 +184,17 @@ fn nd_details() -> Vec<Case> {
                 group_of(vip),
                 &ns(&[link_option(1, PEER), nonce.to_vec()].concat()),
             ),
+            answer.clone(),
+            Counter::NdAnswered,
+        ),
+        Case::answered(
+            "as many options as are looked at, the link-layer option last",
+            frame(
+                group_mac(vip),
+                PEER6,
+                group_of(vip),
+                &ns(&[nonce.repeat(7), link_option(1, PEER).to_vec()].concat()),
+            ),
             answer,
             Counter::NdAnswered,
         ),
@@ -253,7 +264,7 @@ fn nd_invalid() -> Vec<Case> {
         ),
         malformed(
             "more options than are looked at",
-            icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(40))),
+            icmp6(PEER6, group, 255, &neighbour(135, 0, vip, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(9))),
         ),
     ];
     let group_mac_option = neighbour(135, 0, vip, &link_option(1, [0x33, 0x33, 0, 0, 0, 1]));
