@@ -193,7 +193,7 @@ fn nd_details() -> Vec<Case> {
                 group_mac(vip),
                 PEER6,
                 group_of(vip),
-                &ns(&[nonce.repeat(7), link_option(1, PEER).to_vec()].concat()),
+                &ns(&[nonce.repeat(7), link_option(1, PEER)].concat()),
             ),
             answer,
             Counter::NdAnswered,
