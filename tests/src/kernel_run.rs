@@ -1,15 +1,19 @@
 //! The programs in the kernel: a pass program for the far end of veths, and `BPF_PROG_TEST_RUN`.
 
 use crate::netns::NetNs;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, TestRunOptions, Xdp, XdpMode, tc::TcAttachOptions,
     },
 };
-use std::time::Duration;
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    time::Duration,
+};
 use vip_common::{
     abi::{Fence, Holder, Iface, Ip, Port, Vip},
     counter::Counter,
@@ -21,6 +25,27 @@ pub struct AttachedPass {
     _ebpf: Ebpf,
 }
 
+/// Whether this kernel is that one or newer.
+///
+/// # Errors
+/// If it does not say which it is.
+pub fn kernel_is(major: u32, minor: u32) -> anyhow::Result<bool> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split('.').map(str::parse);
+    let (Some(Ok(has_major)), Some(Ok(has_minor))) = (numbers.next(), numbers.next()) else {
+        bail!("{release:?} does not begin with two numbers");
+    };
+    Ok((has_major, has_minor) >= (major, minor))
+}
+
+/// Whether it has the XDP that xvip answers in: before 5.18 TC answers (docs/interfaces.md).
+///
+/// # Errors
+/// As for [`kernel_is`].
+pub fn has_multi_buffer_xdp() -> anyhow::Result<bool> {
+    kernel_is(5, 18)
+}
+
 /// Attaches the pass program to ports inside a namespace.
 ///
 /// # Errors
@@ -28,6 +53,9 @@ pub struct AttachedPass {
 pub fn attach_pass(ns: &NetNs, ports: &[String]) -> anyhow::Result<AttachedPass> {
     ns.run(|| {
         let mut ebpf = load()?;
+        if !has_multi_buffer_xdp()? {
+            return Ok(AttachedPass { _ebpf: ebpf });
+        }
         let pass: &mut Xdp = ebpf.program_mut("xvip_pass").context("xvip_pass")?.try_into()?;
         pass.load()?;
         for port in ports {
@@ -109,6 +137,10 @@ fn load_with(drop_on_loss: bool) -> anyhow::Result<Ebpf> {
 /// The programs with their maps, run on frames by the kernel.
 pub struct KernelRun {
     ebpf: Ebpf,
+    /// CPUs that a value of `COUNTERS` is kept for.
+    cpus: usize,
+    /// What the counters were when they were last looked at.
+    seen: Vec<u64>,
 }
 
 /// What a program did to a frame.
@@ -137,15 +169,17 @@ impl KernelRun {
     /// As for [`new`](Self::new).
     pub fn with(drop_on_loss: bool) -> anyhow::Result<Self> {
         let mut ebpf = load_with(drop_on_loss)?;
-        for name in ["xvip_xdp", "xvip_pass"] {
-            let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
+        let xdp: &[&str] = if has_multi_buffer_xdp()? { &["xvip_xdp", "xvip_pass"] } else { &[] };
+        for name in xdp {
+            let xdp: &mut Xdp = ebpf.program_mut(name).context(*name)?.try_into()?;
             xdp.load()?;
         }
         for name in ["xvip_ingress", "xvip_egress"] {
             let tc: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             tc.load()?;
         }
-        Ok(Self { ebpf })
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("CPUs")?;
+        Ok(Self { ebpf, cpus, seen: vec![0; Counter::ALL.len()] })
     }
 
     /// Writes an entry of `VIPS`.
@@ -199,10 +233,25 @@ impl KernelRun {
     /// # Errors
     /// Those of the map.
     pub fn counters(&self) -> anyhow::Result<Vec<u64>> {
-        let map: PerCpuArray<&MapData, u64> =
-            self.ebpf.map("COUNTERS").context("COUNTERS")?.try_into()?;
-        let all = Counter::ALL.iter().map(|counter| Ok(map.get(&(*counter as u32), 0)?.iter().sum()));
-        all.collect()
+        let Some(Map::PerCpuArray(map)) = self.ebpf.map("COUNTERS") else { bail!("no COUNTERS") };
+        let fd = map.fd().as_fd();
+        let mut values = vec![0; self.cpus];
+        let mut sum = |counter: &Counter| -> anyhow::Result<u64> {
+            look_up(fd, *counter as u32, &mut values)?;
+            Ok(values.iter().sum())
+        };
+        Counter::ALL.iter().map(|counter| sum(counter)).collect()
+    }
+
+    /// What has been counted since this was last asked.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn counted(&mut self) -> anyhow::Result<Vec<Counter>> {
+        let now = self.counters()?;
+        let before = std::mem::replace(&mut self.seen, now);
+        let all = Counter::ALL.iter().zip(before.iter().zip(&self.seen));
+        Ok(all.flat_map(|(counter, (before, now))| vec![*counter; (now - before) as usize]).collect())
     }
 
     /// Runs an XDP program on a frame that came in on `lo` (the kernel's choice for test runs).
@@ -240,4 +289,15 @@ impl KernelRun {
         out.truncate(result.data_size_out as usize);
         Ok(Ran { action: result.return_value, frame: out, duration: result.duration })
     }
+}
+
+/// A value of a per-CPU array. aya reads the number of CPUs from a file each time, and a soak asks billions of times.
+fn look_up(map: BorrowedFd<'_>, index: u32, values: &mut [u64]) -> io::Result<()> {
+    const LOOK_UP: libc::c_int = 1;
+    // `union bpf_attr`: descriptor, key, value, flags.
+    let (key, to) = (&raw const index as u64, values.as_mut_ptr() as u64);
+    let mut attr = [map.as_raw_fd() as u64, key, to, 0];
+    // SAFETY: the pointers are to a live key and to room for one value of each CPU.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, LOOK_UP, &raw mut attr, size_of_val(&attr)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

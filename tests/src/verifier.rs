@@ -1,5 +1,6 @@
 //! How hard the kernel's verifier finds each program.
 
+use crate::kernel_run::has_multi_buffer_xdp;
 use aya::{
     EbpfLoader,
     programs::{Program, ProgramError, ProgramInfo},
@@ -21,6 +22,10 @@ pub fn verdicts(debug: bool) -> anyhow::Result<Vec<(String, Result<String, Strin
     let mut rows = Vec::new();
     for (name, program) in ebpf.programs_mut() {
         if name.ends_with("_debug") && !debug {
+            continue;
+        }
+        if matches!(program, Program::Xdp(_)) && name != "xvip_clock" && !has_multi_buffer_xdp()? {
+            rows.push((name.to_owned(), Ok("not for kernels before 5.18".into())));
             continue;
         }
         let loaded = match program {

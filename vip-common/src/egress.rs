@@ -22,12 +22,30 @@ const MAX_EXTENSION_HEADERS: usize = 4;
 const MAX_OPTIONS: usize = 8;
 
 /// What a frame claims.
-enum Claimed {
+struct Claimed {
+    what: What,
+    /// Zeros where no address is claimed, and no part of `what`: without CAP_PERFMON the verifier lets nobody read what was not
+    /// written, not even to throw it away.
+    ip: Ip,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
     Nothing,
-    /// The frame updates its receivers' entry for this address.
-    Address(Ip),
+    /// The frame updates its receivers' entry for the address.
+    Address,
     /// The frame hides what it carries: behind more headers than are looked at, or where the kernel cannot read.
     Hidden,
+}
+
+impl Claimed {
+    const NOTHING: Self = Self { what: What::Nothing, ip: Ip::UNSPECIFIED };
+    const HIDDEN: Self = Self { what: What::Hidden, ip: Ip::UNSPECIFIED };
+
+    #[inline(always)]
+    const fn address(ip: Ip) -> Self {
+        Self { what: What::Address, ip }
+    }
 }
 
 /// Decides about a frame that is about to leave: [`Verdict::Pass`] or [`Verdict::Drop`].
@@ -40,13 +58,13 @@ pub fn egress<F: Frame, E: Env>(frame: &F, env: &E) -> Verdict {
         ETHERTYPE_ARP => arp(frame, l3),
         ETHERTYPE_IPV6 => icmp6(frame, l3),
         // Linux strips any number of priority tags, so a receiver would see through a third one.
-        ETHERTYPE_VLAN | ETHERTYPE_QINQ if l3.outer_vid == 0 => Claimed::Hidden,
-        _ => Claimed::Nothing,
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ if l3.outer_vid == 0 => Claimed::HIDDEN,
+        _ => Claimed::NOTHING,
     };
-    match claimed {
-        Claimed::Nothing => Verdict::Pass,
-        Claimed::Hidden => stop_hidden(env),
-        Claimed::Address(ip) => claim(env, l3, &ip),
+    match claimed.what {
+        What::Nothing => Verdict::Pass,
+        What::Hidden => stop_hidden(env),
+        What::Address => claim(env, l3, &claimed.ip),
     }
 }
 
@@ -90,7 +108,7 @@ fn claim<E: Env>(env: &E, l3: Layer3, ip: &Ip) -> Verdict {
 #[inline(always)]
 fn arp<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
     let sender = l3.get(frame, offset_of!(Arp, spa)).map(Ip::v4);
-    sender.map_or(Claimed::Hidden, Claimed::Address)
+    sender.map_or(Claimed::HIDDEN, Claimed::address)
 }
 
 /// A copy of what lies at `offset`. Where the frame ends before it, it carries none; where it does not, and cannot be
@@ -102,7 +120,7 @@ fn read<T: Pod, F: Frame>(frame: &F, offset: usize) -> Result<T, Claimed> {
 
 #[inline(always)]
 fn missing<F: Frame>(frame: &F, end: usize) -> Claimed {
-    if frame.size() < end { Claimed::Nothing } else { Claimed::Hidden }
+    if frame.size() < end { Claimed::NOTHING } else { Claimed::HIDDEN }
 }
 
 #[inline(always)]
@@ -112,7 +130,7 @@ fn icmp6<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
         return missing(frame, l3.offset + IP6_LEN);
     };
     if next_header != NEXT_ICMPV6 && !is_extension(next_header) {
-        return Claimed::Nothing;
+        return Claimed::NOTHING;
     }
     let claimed = behind_extensions(frame, l3.offset + IP6_LEN, next_header)
         .and_then(|icmp| message(frame, l3, icmp));
@@ -125,17 +143,17 @@ fn message<F: Frame>(frame: &F, l3: Layer3, icmp: usize) -> Result<Claimed, Clai
     let source = Ip::v6(read(frame, l3.offset + SOURCE_AT)?);
     let [icmp_type, _code]: [u8; 2] = read(frame, icmp)?;
     let options = match icmp_type {
-        NEIGHBOUR_ADVERTISEMENT => return Ok(Claimed::Address(Ip::v6(read(frame, target_at)?))),
+        NEIGHBOUR_ADVERTISEMENT => return Ok(Claimed::address(Ip::v6(read(frame, target_at)?))),
         // Duplicate address detection: it would make a holder that has the address tentative give
         // it up, and it precedes a claim.
         NEIGHBOUR_SOLICITATION if source == Ip::UNSPECIFIED => {
-            return Ok(Claimed::Address(Ip::v6(read(frame, target_at)?)));
+            return Ok(Claimed::address(Ip::v6(read(frame, target_at)?)));
         }
         NEIGHBOUR_SOLICITATION => NEIGHBOUR_LEN,
         ROUTER_SOLICITATION => 8,
         ROUTER_ADVERTISEMENT => 16,
         REDIRECT => 40,
-        _ => return Ok(Claimed::Nothing),
+        _ => return Ok(Claimed::NOTHING),
     };
     from_source(frame, source, icmp + options)
 }
@@ -160,9 +178,9 @@ fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usi
         offset += (header[1] as usize + 1) * 8;
     }
     if is_extension(next_header) {
-        return Err(Claimed::Hidden);
+        return Err(Claimed::HIDDEN);
     }
-    if next_header == NEXT_ICMPV6 { Ok(offset) } else { Err(Claimed::Nothing) }
+    if next_header == NEXT_ICMPV6 { Ok(offset) } else { Err(Claimed::NOTHING) }
 }
 
 /// Such a message claims its source address if it carries a link-layer option. Where that cannot be
@@ -175,12 +193,12 @@ fn from_source<F: Frame>(frame: &F, source: Ip, options: usize) -> Result<Claime
         // Whatever its length: receivers ought to discard a message with an option of length 0, but
         // the guard does not depend on it.
         if header[0] == OPTION_SLLAO || header[0] == OPTION_TLLAO {
-            return Ok(Claimed::Address(source));
+            return Ok(Claimed::address(source));
         }
         if header[1] == 0 {
-            return Ok(Claimed::Nothing);
+            return Ok(Claimed::NOTHING);
         }
         offset += header[1] as usize * 8;
     }
-    Ok(Claimed::Address(source))
+    Ok(Claimed::address(source))
 }

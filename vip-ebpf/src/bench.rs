@@ -68,7 +68,7 @@ pub fn bench_decide(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn decide(ctx: &XdpContext) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
-    let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
+    let env = Kernel::<false> { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
     match ingress(&mut XdpFrame { ctx: ctx.ctx }, &env) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,

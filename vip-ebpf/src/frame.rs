@@ -12,8 +12,8 @@ use aya_ebpf::{
         generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     },
 };
+use crate::maps::{placed, scratch};
 use bytemuck::Pod;
-use core::mem::MaybeUninit;
 use vip_common::env::Frame;
 
 /// The verifier wants the end of an access compared with `data_end` right before it. A single byte
@@ -26,14 +26,20 @@ pub(crate) fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Opt
     if start + size_of::<T>() > data_end { None } else { Some(start as *mut T) }
 }
 
-/// A value that a helper copies from a frame. Not zeroed first: that may become a loop over the stack, which the verifier
-/// refuses as well.
+/// A value that a helper copies from a frame.
 #[inline(always)]
 pub(crate) fn copied<T: Pod>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    let outcome = helper(value.as_mut_ptr().cast(), size_of::<T>() as u32);
-    // SAFETY: all bytes have been written, and T accepts any.
-    if outcome == 0 { Some(unsafe { value.assume_init() }) } else { None }
+    let value = scratch::<T>()?;
+    let outcome = helper(value.cast(), size_of::<T>() as u32);
+    // SAFETY: the place is this CPU's, and T accepts any bytes.
+    if outcome == 0 { Some(unsafe { *value }) } else { None }
+}
+
+/// A value that a helper writes into a frame.
+#[inline(always)]
+pub(crate) fn stored<T: Pod>(value: &T, helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<()> {
+    let place: *const T = placed(*value)?;
+    (helper(place.cast_mut().cast(), size_of::<T>() as u32) == 0).then_some(())
 }
 
 /// A frame in an XDP buffer. The helpers exist since Linux 5.18 (commit 3f364222d032).
@@ -73,10 +79,8 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
-        let (from, len) = ((&raw const *value).cast_mut().cast(), size_of::<T>() as u32);
         // SAFETY: the helper checks the bounds of the frame and only reads the value.
-        let outcome = unsafe { bpf_xdp_store_bytes(self.ctx, offset as u32, from, len) };
-        (outcome == 0).then_some(())
+        stored(value, |from, len| unsafe { bpf_xdp_store_bytes(self.ctx, offset as u32, from, len) })
     }
 
     #[inline(always)]

@@ -37,7 +37,7 @@ pub fn xvip_xdp_debug(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
-    let env = Kernel { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
+    let env = Kernel::<false> { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
     let verdict = ingress(&mut XdpFrame { ctx: ctx.ctx }, &env);
     if MESSAGES && verdict != Verdict::Pass {
         debug!(ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
@@ -53,8 +53,8 @@ fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
 /// egress guard of the same interface.
 #[classifier]
 pub fn xvip_ingress(ctx: TcContext) -> i32 {
-    let mut frame = SkbFrame { skb: ctx.as_ptr().cast() };
-    let env = Kernel { ifindex: frame.ifindex() };
+    let mut frame = SkbFrame::<false> { skb: ctx.as_ptr().cast() };
+    let env = Kernel::<false> { ifindex: frame.ifindex() };
     match ingress(&mut frame, &env) {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
@@ -78,8 +78,8 @@ pub fn xvip_egress_debug(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn guard<const MESSAGES: bool>(ctx: &TcContext) -> i32 {
-    let frame = SkbFrame { skb: ctx.as_ptr().cast() };
-    let env = Kernel { ifindex: frame.ifindex() };
+    let frame = SkbFrame::<true> { skb: ctx.as_ptr().cast() };
+    let env = Kernel::<true> { ifindex: frame.ifindex() };
     if egress(&frame, &env) != Verdict::Drop {
         return TC_ACT_UNSPEC;
     }

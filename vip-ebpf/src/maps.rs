@@ -2,9 +2,11 @@
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
-    helpers::bpf_ktime_get_boot_ns,
+    helpers::{bpf_ktime_get_boot_ns, bpf_map_lookup_elem},
     macros::btf_map,
 };
+use bytemuck::Pod;
+use core::mem::MaybeUninit;
 use vip_common::{
     abi::{
         CLAIM_INTERVAL_NS, CLAIM_RING_BYTES, Claim, Claimant, FAST_IFINDEX, Fence, Holder, HostAddr,
@@ -49,27 +51,86 @@ static ADDRS: HashMap<HostAddr, u32, { MAX_ADDRS as usize }, NO_PREALLOC> = Hash
 #[btf_map]
 static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
+/// 64 bytes of each CPU in which what answers meets the helpers. Not the stack: before Linux 6.8 the verifier of a process
+/// without CAP_PERFMON refuses to store less than eight bytes where a register was kept (mended by commit ab125ed3ec1c).
+/// The guard does without: on a kernel with PREEMPT_RT another program may come in between.
+#[btf_map]
+static SCRATCH: PerCpuArray<[u64; 8], 1> = PerCpuArray::new();
+
+/// Room for one value, until the next one.
+#[inline(always)]
+pub(crate) fn scratch<T: Pod>() -> Option<*mut T> {
+    const { assert!(size_of::<T>() <= size_of::<[u64; 8]>()) };
+    element(&raw const SCRATCH, 0)
+}
+
+/// The value, where a helper may read it.
+#[inline(always)]
+pub(crate) fn placed<T: Pod>(value: T) -> Option<&'static T> {
+    let place = scratch::<T>()?;
+    // SAFETY: the place is this CPU's, large enough and aligned for anything.
+    unsafe {
+        *place = value;
+        Some(&*place)
+    }
+}
+
+
+/// An element of an array whose values begin with a `T`. The key takes eight bytes, as said above.
+#[inline(always)]
+fn element<M, T>(array: *const M, index: u32) -> Option<*mut T> {
+    const { assert!(cfg!(target_endian = "little")) };
+    let key = u64::from(index);
+    // SAFETY: the key is read, four bytes of it, and the value lives as long as the map.
+    let value = unsafe { bpf_map_lookup_elem(array.cast_mut().cast(), (&raw const key).cast()) };
+    if value.is_null() { None } else { Some(value.cast()) }
+}
+
 /// 1: traffic to a VIP that is not held is dropped. Set before loading; the verifier then knows the value and
 /// leaves the other branch out.
 #[unsafe(no_mangle)]
 static DROP_ON_LOSS: u8 = 0;
 
 /// The kernel's maps and clock, as seen from one interface.
-pub(crate) struct Kernel {
+pub(crate) struct Kernel<const GUARD: bool> {
     pub(crate) ifindex: u32,
 }
 
-impl Env for Kernel {
+impl<const GUARD: bool> Kernel<GUARD> {
+    /// A key, where a helper may read it: in the guard on the stack, which it is written to in words of eight bytes.
+    #[inline(always)]
+    fn key<T: Pod, const N: usize>(key: T, words: &mut MaybeUninit<[u64; N]>) -> Option<&T> {
+        const { assert!(size_of::<T>() == size_of::<[u64; N]>()) };
+        if !GUARD {
+            return placed(key);
+        }
+        let at = words.as_mut_ptr().cast::<u64>();
+        // SAFETY: both have the same size, any bytes are valid for both, and all of them are written.
+        unsafe {
+            let from: [u64; N] = core::mem::transmute_copy(&key);
+            let mut i = 0;
+            while i < N {
+                core::ptr::write_volatile(at.add(i), from[i]);
+                i += 1;
+            }
+            Some(&*at.cast())
+        }
+    }
+}
+
+impl<const GUARD: bool> Env for Kernel<GUARD> {
     #[inline(always)]
     fn vip(&self, ip: &Ip) -> Option<Vip> {
+        let mut words = MaybeUninit::<[u64; 2]>::uninit();
+        let key = Self::key(*ip, &mut words)?;
         // SAFETY: the value is copied out at once; user space replaces entries and never changes
         // them in place.
-        unsafe { VIPS.get(ip).copied() }
+        unsafe { VIPS.get(key).copied() }
     }
 
     #[inline(always)]
     fn fence(&self, slot: u32) -> Option<Fence> {
-        let fence = FENCES.get_ptr(slot)?;
+        let fence: *mut Fence = element(&raw const FENCES, slot)?;
         // SAFETY: the pointer is into the array. Both reads are volatile, each of one aligned word,
         // because user space stores while programs run.
         unsafe {
@@ -83,10 +144,14 @@ impl Env for Kernel {
     #[inline(always)]
     fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface> {
         if outer_vid == 0 && self.ifindex < FAST_IFINDEX {
-            return IFACES_BY_INDEX.get(self.ifindex).copied().filter(|iface| iface.known == 1);
+            let iface: *mut Iface = element(&raw const IFACES_BY_INDEX, self.ifindex)?;
+            // SAFETY: as in `vip`.
+            return Some(unsafe { *iface }).filter(|iface| iface.known == 1);
         }
+        let mut words = MaybeUninit::<[u64; 1]>::uninit();
+        let port = Self::key(Port { ifindex: self.ifindex, outer_vid, inner_vid }, &mut words)?;
         // SAFETY: as in `vip`.
-        unsafe { IFACES.get(Port { ifindex: self.ifindex, outer_vid, inner_vid }).copied() }
+        unsafe { IFACES.get(port).copied() }
     }
 
     #[inline(always)]
@@ -97,7 +162,8 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn holder<R>(&self, slot: u32, look: impl FnOnce(&Holder) -> R) -> Option<R> {
-        HOLDERS.get(slot).map(look)
+        // SAFETY: the pointer is into the array, which accepts any bytes.
+        element(&raw const HOLDERS, slot).map(|holder| look(unsafe { &*holder }))
     }
 
     #[inline(always)]
@@ -108,7 +174,7 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn count(&self, counter: Counter) {
-        if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        if let Some(value) = element::<_, u64>(&raw const COUNTERS, counter as u32) {
             // SAFETY: the pointer is to this CPU's copy.
             unsafe { *value += 1 };
         }
@@ -117,15 +183,15 @@ impl Env for Kernel {
     #[inline(always)]
     fn claim(&self, ip: Ip, mac: [u8; 6]) {
         let at_ns = self.now();
-        let claimant = Claimant { ip, mac, _reserved: [0; 2] };
+        let Some(claimant) = placed(Claimant { ip, mac, _reserved: [0; 2] }) else { return };
         // SAFETY: the value is copied out at once.
         let last = unsafe { CLAIM_SEEN.get(claimant).copied() }.unwrap_or(0);
         if last != 0 && at_ns.wrapping_sub(last) < CLAIM_INTERVAL_NS {
             return;
         }
         let _ = CLAIM_SEEN.insert(claimant, at_ns, 0);
-        let claim = Claim { at_ns, ip, ifindex: self.ifindex, mac, _reserved: [0; 6] };
-        if CLAIMS.output(claim, 0).is_err() {
+        let claim = placed(Claim { at_ns, ip, ifindex: self.ifindex, mac, _reserved: [0; 6] });
+        if claim.is_none_or(|claim| CLAIMS.output(claim, 0).is_err()) {
             self.count(Counter::ClaimEventLost);
         }
     }

@@ -1,6 +1,6 @@
 //! The bytes of a frame in a socket buffer, at TC.
 
-use crate::frame::{copied, header};
+use crate::frame::{copied, header, stored};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
@@ -9,14 +9,15 @@ use aya_ebpf::{
     },
 };
 use bytemuck::Pod;
+use core::mem::MaybeUninit;
 use vip_common::env::Frame;
 
 /// A frame in a socket buffer, at TC.
-pub(crate) struct SkbFrame {
+pub(crate) struct SkbFrame<const GUARD: bool> {
     pub(crate) skb: *mut __sk_buff,
 }
 
-impl SkbFrame {
+impl<const GUARD: bool> SkbFrame<GUARD> {
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the kernel hands the program a valid __sk_buff, which outlives it.
@@ -24,7 +25,7 @@ impl SkbFrame {
     }
 }
 
-impl Frame for SkbFrame {
+impl<const GUARD: bool> Frame for SkbFrame<GUARD> {
     #[inline(always)]
     fn size(&self) -> usize {
         // SAFETY: as in `ifindex`.
@@ -48,15 +49,20 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn get<T: Pod>(&self, offset: usize) -> Option<T> {
         // SAFETY: the helper checks the bounds of the frame and writes as many bytes as T has.
-        copied(|to, len| unsafe { bpf_skb_load_bytes(self.skb.cast(), offset as u32, to, len) })
+        let load = |to, len| unsafe { bpf_skb_load_bytes(self.skb.cast(), offset as u32, to, len) };
+        if !GUARD {
+            return copied(load);
+        }
+        let mut value = MaybeUninit::<T>::uninit();
+        let outcome = load(value.as_mut_ptr().cast(), size_of::<T>() as u32);
+        // SAFETY: all bytes have been written, and T accepts any.
+        if outcome == 0 { Some(unsafe { value.assume_init() }) } else { None }
     }
 
     #[inline(always)]
     fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
-        let (from, len) = ((&raw const *value).cast(), size_of::<T>() as u32);
         // SAFETY: the helper checks the bounds of the frame and only reads the value.
-        let outcome = unsafe { bpf_skb_store_bytes(self.skb, offset as u32, from, len, 0) };
-        (outcome == 0).then_some(())
+        stored(value, |from, len| unsafe { bpf_skb_store_bytes(self.skb, offset as u32, from, len, 0) })
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! One node: a namespace and an `xvip` process.
 
 use super::{API, API_PORT, Kube, Options, VIP4, VIP6, mac};
-use crate::netns::NetNs;
+use crate::{kernel_run::kernel_is, netns::NetNs};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use std::{
@@ -304,14 +304,11 @@ impl Node {
     }
 }
 
-/// Arguments of `setpriv` that leave the rights which the manifests ask for, and CAP_PERFMON on the kernels that need it
+/// Arguments of `setpriv` that leave the rights which the manifests ask for, and what kernels before 6.1 need besides
 /// (docs/deploy.md).
 pub fn rights() -> [String; 2] {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    let old = (numbers.next(), numbers.next()) < (Some(6), Some(8));
-    let rights = format!("-all,+bpf,+net_admin,+net_raw{}", if old { ",+perfmon" } else { "" });
-    ["bounding-set", "inh-caps"].map(|which| format!("--{which}={rights}"))
+    let more = if kernel_is(6, 1).unwrap_or(true) { "" } else { ",+perfmon" };
+    ["bounding-set", "inh-caps"].map(|which| format!("--{which}=-all,+bpf,+net_admin,+net_raw{more}"))
 }
 
 /// The binary of another version: same code, other map layouts.

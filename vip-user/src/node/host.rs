@@ -1,7 +1,14 @@
 //! What identifies this host.
 
 use super::clock::os_error;
-use std::{ffi::CStr, fs, io, os::fd::AsRawFd as _, os::unix::net::UnixDatagram};
+use std::{
+    ffi::CStr,
+    fs, io,
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::MetadataExt as _, net::UnixDatagram},
+    },
+};
 
 /// The random id of this boot. `XVIP_BOOT_ID` replaces it in tests that play a reboot.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
@@ -29,7 +36,8 @@ pub fn tcx_allowed() -> bool {
     std::env::var_os("XVIP_NO_TCX").is_none()
 }
 
-/// The cookie of this network namespace (`SO_NETNS_COOKIE`, kernel 5.14): unique until the next boot.
+/// The cookie of this network namespace (`SO_NETNS_COOKIE`), unique until the next boot. Before Linux 5.14 its inode
+/// number: another namespace has it only after this one is gone, and a host's is never gone.
 pub fn netns_cookie() -> io::Result<u64> {
     let socket = UnixDatagram::unbound()?;
     let mut cookie = 0_u64;
@@ -44,7 +52,13 @@ pub fn netns_cookie() -> io::Result<u64> {
             &raw mut len,
         )
     };
-    if result == 0 { Ok(cookie) } else { Err(os_error("cannot read SO_NETNS_COOKIE")) }
+    if result == 0 {
+        return Ok(cookie);
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::ENOPROTOOPT) => Ok(fs::metadata("/proc/self/ns/net")?.ino()),
+        _ => Err(os_error("cannot read SO_NETNS_COOKIE")),
+    }
 }
 
 /// The name of an interface, or its index where it has none any more.

@@ -29,7 +29,7 @@ pub fn bench_object() -> &'static [u8] {
 }
 
 /// What loading needs, for messages.
-const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, before Linux 6.8 CAP_PERFMON too (or root)";
+const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (or root)";
 
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +52,15 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// A program was rejected for lack of rights. Without CAP_PERFMON the verifier also looks where a processor may
-    /// speculate; before 6.8 it then takes a small write to the stack for an attempt to corrupt a pointer (mended by
-    /// commit ab125ed3ec1c).
+    /// A program was rejected for lack of rights.
     #[error("cannot load program {program}: {RIGHTS}")]
     Rights {
+        /// The program.
+        program: &'static str,
+    },
+    /// The kernel knows no XDP programs that read a frame in pieces, which a NIC with large frames needs.
+    #[error("cannot load program {program}: XDP needs Linux 5.18 (multi-buffer frames)")]
+    TooOld {
         /// The program.
         program: &'static str,
     },
@@ -171,12 +175,18 @@ impl Programs {
         &mut self.ebpf
     }
 
-    /// Loads what answers in XDP. It needs 5.18; before that TC answers.
+    /// Loads what answers in XDP. It needs 5.18; before that TC answers. Older kernels refuse the flag before their
+    /// verifier says a word.
     pub(super) fn load_xdp(&mut self) -> Result<&'static str> {
         let program = "xvip_xdp";
         let xdp = self.xdp(program)?;
         match xdp.load() {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(ProgramError::LoadError { io_error, verifier_log })
+                if io_error.kind() == io::ErrorKind::InvalidInput && verifier_log.to_string().is_empty() =>
+            {
+                return Err(AttachError::TooOld { program });
+            }
             Err(error) => return Err(rejected(program)(error)),
         }
         let id = xdp.info().map_err(rejected(program))?.id();

@@ -13,6 +13,8 @@ use std::{
 /// A kernel that is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kernel {
+    /// Debian 11's: 5.10, without tcx and without native XDP as xvip needs it.
+    Bullseye,
     /// Debian 12's: 6.1, without tcx.
     Bookworm,
     /// Debian 13's: 6.12.
@@ -24,6 +26,7 @@ pub enum Kernel {
 impl Kernel {
     const fn suite(self) -> &'static str {
         match self {
+            Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
             Self::Backports => "trixie-backports",
