@@ -1,4 +1,4 @@
-//! Two nodes, one Lease, and everything that can happen to them in a short time: the real election under
+//! Two or three nodes, one Lease, and everything that can happen to them in a short time: the real election under
 //! a model checker. What the simulation draws by lot, this tries in every order.
 
 use stateright::{Model, Property};
@@ -16,12 +16,12 @@ type Us = u64;
 /// Where the clocks of the hosts stand at the start, in nanoseconds.
 const EPOCH: u64 = 1_000_000_000_000;
 
-/// Two nodes and what may happen to them.
+/// The nodes and what may happen to them.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    pub timing: [Timing; 2],
+    pub timing: Vec<Timing>,
     /// How fast their clocks run, in percent.
-    pub rate: [u64; 2],
+    pub rate: Vec<u64>,
     /// A frame that has passed the check may be queued for so long.
     pub queued: Us,
     /// How far the world is looked at after node 0 has taken the Lease.
@@ -100,13 +100,13 @@ struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     now: Us,
-    nodes: [Node; 2],
+    nodes: Vec<Node>,
     lease: Option<Record>,
     first: Option<Record>,
     version: u64,
     uids: u64,
     mishap_over: bool,
-    /// Node 1 has raised a fence: with this it is shown that the model does not pass for lack of trying.
+    /// Another node than the first has raised a fence: with this it is shown that the model does not pass for lack of trying.
     pub moved: bool,
 }
 
@@ -139,7 +139,7 @@ impl Bounds {
                     Effect::RaiseFence { tenure, deadline, duration_s, .. } => {
                         node.fence = deadline;
                         node.tenure = Some((tenure, duration_s));
-                        world.moved |= index == 1;
+                        world.moved |= index > 0;
                     }
                     Effect::LowerFence(deadline) => node.fence = deadline,
                     Effect::ClearFence(_) => {
@@ -230,7 +230,7 @@ impl Bounds {
 
     /// The instant at which something is due next.
     fn next_instant(&self, world: &World) -> Us {
-        let due = (0..2).flat_map(|index| {
+        let due = (0..world.nodes.len()).flat_map(|index| {
             let node = &world.nodes[index];
             let wake = node.election.wake_at(self.clock(index, world.now).boot);
             [wake, Some(node.fence)].into_iter().flatten().map(move |at| self.real(index, at))
@@ -239,7 +239,7 @@ impl Bounds {
         due.min(world.now + self.step)
     }
 
-    /// Node 0 holds the Lease, node 1 follows, and nothing is on its way.
+    /// Node 0 holds the Lease, the others follow, and nothing is on its way.
     fn beginning(&self) -> World {
         let node = |index: usize| Node {
             election: Election::new(identity(index, 0), self.timing[index].clone(), 0, None),
@@ -252,7 +252,7 @@ impl Bounds {
         };
         let mut world = World {
             now: 0,
-            nodes: [node(0), node(1)],
+            nodes: (0..self.timing.len()).map(node).collect(),
             lease: Some(Record::unheld("0".into(), 100, self.timing[0].duration_s)),
             first: None,
             version: 100,
@@ -273,7 +273,9 @@ impl Bounds {
             world.now = self.next_instant(&world);
         }
         let seen = Input::Observed(Source::Quorum, world.lease.clone());
-        self.step(&mut world, 1, seen);
+        for index in 1..world.nodes.len() {
+            self.step(&mut world, index, seen.clone());
+        }
         for node in &mut world.nodes {
             node.open = true;
         }
@@ -380,9 +382,9 @@ impl Model for Bounds {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("one owner", |bounds: &Self, world: &World| {
-                !(bounds.speaks(world, 0) && bounds.speaks(world, 1))
+                (0..world.nodes.len()).filter(|node| bounds.speaks(world, *node)).count() < 2
             }),
-            Property::sometimes("node 1 takes over", |_: &Self, world: &World| world.moved),
+            Property::sometimes("another node takes over", |_: &Self, world: &World| world.moved),
         ]
     }
 
