@@ -4,7 +4,7 @@ use crate::netns::NetNs;
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData, RingBuf},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, TestRunOptions, Xdp, XdpMode, tc::TcAttachOptions,
     },
@@ -137,6 +137,8 @@ fn load_with(drop_on_loss: bool) -> anyhow::Result<Ebpf> {
 /// The programs with their maps, run on frames by the kernel.
 pub struct KernelRun {
     ebpf: Ebpf,
+    /// Claims that were reported. Unread they fill it, and the next ones are counted as lost.
+    claims: RingBuf<MapData>,
     /// CPUs that a value of `COUNTERS` is kept for.
     cpus: usize,
     /// What the counters were when they were last looked at.
@@ -179,7 +181,8 @@ impl KernelRun {
             tc.load()?;
         }
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("CPUs")?;
-        Ok(Self { ebpf, cpus, seen: vec![0; Counter::ALL.len()] })
+        let claims = RingBuf::try_from(ebpf.take_map("CLAIMS").context("CLAIMS")?)?;
+        Ok(Self { ebpf, claims, cpus, seen: vec![0; Counter::ALL.len()] })
     }
 
     /// Writes an entry of `VIPS`.
@@ -236,11 +239,11 @@ impl KernelRun {
         let Some(Map::PerCpuArray(map)) = self.ebpf.map("COUNTERS") else { bail!("no COUNTERS") };
         let fd = map.fd().as_fd();
         let mut values = vec![0; self.cpus];
-        let mut sum = |counter: &Counter| -> anyhow::Result<u64> {
+        let sum = |counter: &Counter| -> anyhow::Result<u64> {
             look_up(fd, *counter as u32, &mut values)?;
             Ok(values.iter().sum())
         };
-        Counter::ALL.iter().map(|counter| sum(counter)).collect()
+        Counter::ALL.iter().map(sum).collect()
     }
 
     /// What has been counted since this was last asked.
@@ -248,6 +251,7 @@ impl KernelRun {
     /// # Errors
     /// Those of the map.
     pub fn counted(&mut self) -> anyhow::Result<Vec<Counter>> {
+        while self.claims.next().is_some() {}
         let now = self.counters()?;
         let before = std::mem::replace(&mut self.seen, now);
         let all = Counter::ALL.iter().zip(before.iter().zip(&self.seen));

@@ -4,6 +4,7 @@
 //! pointers be subtracted: speculative execution could run past a check. So only headers at fixed places
 //! are read directly, all else by helpers, which also reach into the pieces of a multi-buffer frame.
 
+use crate::maps::{placed, scratch};
 use aya_ebpf::{
     bindings::xdp_md,
     cty::{c_long, c_void},
@@ -12,7 +13,6 @@ use aya_ebpf::{
         generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     },
 };
-use crate::maps::{placed, scratch};
 use bytemuck::Pod;
 use vip_common::env::Frame;
 

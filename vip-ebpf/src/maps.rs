@@ -75,7 +75,6 @@ pub(crate) fn placed<T: Pod>(value: T) -> Option<&'static T> {
     }
 }
 
-
 /// An element of an array whose values begin with a `T`. The key takes eight bytes, as said above.
 #[inline(always)]
 fn element<M, T>(array: *const M, index: u32) -> Option<*mut T> {

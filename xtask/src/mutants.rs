@@ -166,8 +166,8 @@ const MUTATIONS: &[Mutation] = &[
         rule: "no fence, no claim",
         name: "an ARP frame that was cut short passes egress",
         file: "vip-common/src/egress.rs",
-        from: "map_or(Claimed::Hidden, Claimed::Address)",
-        to: "map_or(Claimed::Nothing, Claimed::Address)",
+        from: "map_or(Claimed::HIDDEN, Claimed::address)",
+        to: "map_or(Claimed::NOTHING, Claimed::address)",
         tests: PACKETS,
     },
     Mutation {

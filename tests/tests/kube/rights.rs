@@ -121,7 +121,7 @@ fn every_verb_is_needed() {
     let mut lab = Lab::new(&options).unwrap();
     lab.api.set_labels("node1", &[("role", "edge")]);
     lab.start().unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let reported = || lab.api.reports().iter().any(|event| event["reason"] == "TookOver");
     assert!(eventually(Duration::from_secs(5), reported), "Events are written");
     // The labels are watched: who loses them knows that it is the last choice.

@@ -102,7 +102,7 @@ fn frozen_with_the_vip_on_the_interface() {
 fn the_lease_is_edited_emptied_and_deleted_by_hand() {
     let mut lab = Lab::new(&Options::default()).unwrap();
     lab.start().unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let recording = watched(&mut lab, |lab| {
         let pause = || std::thread::sleep(Duration::from_millis(1_500));
         lab.api.edit(NAMESPACE, NAME, |lease| lease["spec"]["holderIdentity"] = "".into());
@@ -137,7 +137,7 @@ fn the_lease_is_taken_by_client_go_and_restored_to_an_older_content() {
     let mut lab = Lab::new(&Options { lease, ..Options::default() }).unwrap();
     lab.start().unwrap();
     for own_name in [false, true] {
-        let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+        let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
         let holder = if own_name { lab.nodes[owner].name.clone() } else { "kube-vip-host".to_owned() };
         let mut taken = 0;
         let recording = watched(&mut lab, |lab| {
@@ -159,7 +159,7 @@ fn the_lease_is_taken_by_client_go_and_restored_to_an_older_content() {
         assert_eq!(early, 0, "claims during the grace of a foreign holder (own name: {own_name})");
         assert!(recording.claims.iter().any(|claim| claim.at_ns >= quiet.end), "it was waited out");
     }
-    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let old = lab.api.lease(NAMESPACE, NAME).unwrap();
     let recording = watched(&mut lab, |lab| {
         for _ in 0..3 {

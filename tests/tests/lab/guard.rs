@@ -12,7 +12,7 @@ use vip_tests::{
 fn lab() -> (Lab, usize) {
     let mut lab = Lab::new(&Options::default()).unwrap();
     lab.start().unwrap();
-    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     (lab, owner)
 }
 

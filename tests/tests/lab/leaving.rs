@@ -12,7 +12,7 @@ use vip_tests::{
 fn lab_of(nodes: usize) -> (Lab, usize) {
     let mut lab = Lab::new(&Options { nodes, ..Options::default() }).unwrap();
     lab.start().unwrap();
-    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     (lab, owner)
 }
 
@@ -39,7 +39,7 @@ fn cleanup_after_a_crash_leaves_nothing() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
     let before = footprint(&lab.nodes[0], &lab);
     lab.start().unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let running = footprint(&lab.nodes[0], &lab);
     assert_ne!(running, before);
     let refused = lab.nodes[0].xvip("cleanup", &[]).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use vip_tests::{
 fn one_lab(options: &Options) -> (Lab, usize) {
     let mut lab = Lab::new(options).unwrap();
     lab.start().unwrap();
-    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     (lab, owner)
 }
 

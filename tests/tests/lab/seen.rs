@@ -57,7 +57,7 @@ fn the_admin_port_tells_the_truth() {
     let problem = |node: &Node| node.status().unwrap()["daemon"]["problems"]["API"].is_string();
     assert!(eventually(Duration::from_secs(10), || problem(node)), "{}", node.log());
     node.ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let node = &lab.nodes[0];
     assert!(get(node, "/readyz").unwrap().0.contains("200"));
     let state: Value = serde_json::from_str(&get(node, "/state").unwrap().1).unwrap();
@@ -93,7 +93,7 @@ fn the_admin_port_tells_the_truth() {
 fn the_manual_lists_every_metric() {
     let mut lab = Lab::new(&Options { nodes: 1, ..options() }).unwrap();
     lab.start().unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let metrics = get(&lab.nodes[0], "/metrics").unwrap().1;
     let full =
         |name: &str, kind: &str| if kind == "counter" { format!("{name}_total") } else { name.into() };
@@ -117,7 +117,7 @@ fn the_manual_lists_every_metric() {
 fn leadership_and_conflicts_become_events_and_log_lines() {
     let mut lab = Lab::new(&options()).unwrap();
     lab.start().unwrap();
-    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let reports = |lab: &Lab, reason: &str| {
         lab.api.reports().into_iter().filter(|event| event["reason"] == reason).collect::<Vec<Value>>()
     };

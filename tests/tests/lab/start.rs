@@ -81,7 +81,7 @@ fn a_process_that_cannot_enforce_is_refused() {
 fn a_pin_directory_of_another_node_is_refused() {
     let mut lab = Lab::new(&Options { nodes: 2, ..Options::default() }).unwrap();
     lab.nodes[0].start().unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let other = lab.nodes[1].config_text().unwrap();
     let taken = other.replace(&lab.nodes[1].instance, &lab.nodes[0].instance);
     let said = lab.nodes[1].refusal(&taken).unwrap();
@@ -100,7 +100,7 @@ fn an_unreachable_api_is_shown_and_retried() {
     });
     assert!(shown, "{}", lab.nodes[0].log());
     lab.nodes[0].ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     assert!(lab.nodes[0].status().unwrap()["daemon"]["problems"]["API"].is_null());
 }
 
@@ -118,7 +118,7 @@ fn an_address_in_use_delays_the_first_creation() {
     assert!(shown, "{}", lab.nodes[0].log());
     assert!(!lab.nodes[0].owns());
     lab.user.ip("addr del 192.0.2.10/24 dev eth0").unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
 }
 
 /// kube-vip on this node holds the Lease: its frames must pass until it is gone.

@@ -55,7 +55,7 @@ fn stations(text: &str) -> Vec<usize> {
 fn one_interface_of_one_node_answers_before_during_and_after_faults() {
     let (mut lab, _guests) = many_interfaces();
     lab.start().unwrap();
-    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let vips: Vec<String> = pool().iter().map(IpAddr::to_string).collect();
     let (text, code) = Node::probe(&lab.asker, &args(&vips, &["-o", "json"])).unwrap();
     assert_eq!((code, stations(&text)), (0, vec![1; 10]), "{text}");
@@ -78,7 +78,7 @@ fn one_interface_of_one_node_answers_before_during_and_after_faults() {
         node.ns.ip("addr add 192.0.2.41/32 dev eth3").unwrap();
     }
     sleep(Duration::from_secs(1));
-    let owner = lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     lab.bridge.ip(&format!("link set n{} down", owner + 1)).unwrap();
     sleep(Duration::from_secs(6));
     lab.bridge.ip(&format!("link set n{} up", owner + 1)).unwrap();

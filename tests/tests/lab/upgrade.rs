@@ -127,7 +127,7 @@ fn any_version_cleans_up_after_any_other() {
     let before = lab.nodes[0].ns.ip("-o addr").unwrap();
     lab.nodes[0].use_binary(next_xvip().unwrap());
     lab.start().unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     lab.nodes[0].kill();
     lab.nodes[0].use_binary(xvip().unwrap());
     let status = lab.nodes[0].xvip("status", &[]).unwrap();
@@ -149,7 +149,7 @@ fn a_second_instance_lives_beside_the_first() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
     let sysctl = arp_ignore(&lab.nodes[0]);
     lab.start().unwrap();
-    lab.wait_for_owner(Duration::from_secs(20)).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let mut second = lab.nodes[0].second_instance("192.0.2.77").unwrap();
     second.start().unwrap();
     assert!(eventually(Duration::from_secs(20), || second.owns()), "{}", second.log());

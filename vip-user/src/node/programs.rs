@@ -183,7 +183,8 @@ impl Programs {
         match xdp.load() {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
             Err(ProgramError::LoadError { io_error, verifier_log })
-                if io_error.kind() == io::ErrorKind::InvalidInput && verifier_log.to_string().is_empty() =>
+                if io_error.kind() == io::ErrorKind::InvalidInput
+                    && verifier_log.to_string().is_empty() =>
             {
                 return Err(AttachError::TooOld { program });
             }
