@@ -70,7 +70,7 @@ fn a_process_that_cannot_enforce_is_refused() {
     assert!(said.contains("needs CAP_BPF"), "{said}");
     let too_few = ["setpriv", "--bounding-set=-all,+bpf,+net_raw", "--inh-caps=-all"];
     let said = node.refusal_under(&too_few, &config).unwrap();
-    assert!(said.contains("needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, before"), "{said}");
+    assert!(said.contains("needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, on Linux 5.x"), "{said}");
     let shifted = ["unshare", "--time", "--boottime", "100000"];
     let said = node.refusal_under(&shifted, &config).unwrap();
     assert!(said.contains("must not run in a time namespace"), "{said}");

@@ -29,7 +29,8 @@ pub fn bench_object() -> &'static [u8] {
 }
 
 /// What loading needs, for messages.
-const RIGHTS: &str = "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (or root)";
+const RIGHTS: &str =
+    "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, on Linux 5.x CAP_PERFMON too (or root)";
 
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
