@@ -78,16 +78,16 @@ impl Fault {
         let ms = |span: Duration| span.as_secs_f64() * 1e3;
         let (hold, wait) = (timing.hold(timing.duration_s), timing.wait(timing.duration_s));
         match self {
-            Self::PlannedStop | Self::RollingRestart => ("slack", slack_ms()),
+            Self::PlannedStop | Self::RollingRestart => ("slack", SLACK_MS),
             // The kernel goes on answering until the fence: only the gap to the taker is dark.
             Self::Kill | Self::Freeze | Self::CgroupFrozen | Self::Throttled | Self::ApiCut => {
-                ("2·ρ·D + margin + slack", ms(wait) - ms(hold) + slack_ms())
+                ("2·ρ·D + margin + slack", ms(wait) - ms(hold) + SLACK_MS)
             }
-            Self::LinkDown | Self::Reboot => ("D·(1+ρ) + slack", ms(wait) + slack_ms()),
+            Self::LinkDown | Self::Reboot => ("D·(1+ρ) + slack", ms(wait) + SLACK_MS),
             // The fence covers the beginning; the owner writes again at once when it can.
             Self::ApiHangs | Self::ApiRefuses => (
                 "3·D - fence + 2 renewals + slack",
-                ms(outage(timing)) - ms(hold) + 2.0 * ms(timing.renew_every) + slack_ms(),
+                ms(outage(timing)) - ms(hold) + 2.0 * ms(timing.renew_every) + SLACK_MS,
             ),
         }
     }
@@ -98,12 +98,8 @@ impl Fault {
     }
 }
 
-/// Part of every bound, in milliseconds: one API commit, one announcement, and a machine busy with the whole lab. A guest
-/// with an emulated CPU sets another.
-#[expect(clippy::disallowed_methods, reason = "set by cargo xtask vm")]
-pub fn slack_ms() -> f64 {
-    std::env::var("XVIP_SLACK_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(500.0)
-}
+/// Part of every bound: one API commit, one announcement, and a machine busy with the whole lab.
+pub const SLACK_MS: f64 = 500.0;
 /// How long everything is watched before the fault.
 const BEFORE: Duration = Duration::from_millis(700);
 /// How long it is watched after the take-over must have happened.

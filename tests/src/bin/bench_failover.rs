@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use vip_tests::{
-    faults::{Fault, inject, slack_ms, watched},
+    faults::{Fault, SLACK_MS, inject, watched},
     judge::two_owner_ms,
     keepalived::Keepalived,
     lab::{Kube, Lab, Options, eventually},
@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
     let (page, plot) = (args.results.with_extension("md"), args.results.with_extension("svg"));
     let plot_name =
         plot.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    fs::write(&page, percentiles::page(&table, &plot_name, slack_ms()))?;
+    fs::write(&page, percentiles::page(&table, &plot_name, SLACK_MS))?;
     fs::write(&plot, percentiles::plot(&results.series()))?;
     println!("written: {} and {}", page.display(), plot.display());
     let double: f64 =
