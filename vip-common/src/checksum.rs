@@ -16,14 +16,6 @@ impl Sum {
         }
     }
 
-    /// Adds the four words of 16 bits that lie in one of 64.
-    #[inline(always)]
-    pub const fn add_wide(&mut self, word: u64) {
-        let low = (word & 0xffff) + (word >> 16 & 0xffff);
-        let high = (word >> 32 & 0xffff) + (word >> 48);
-        self.0 += (low + high) as u32;
-    }
-
     /// Adds a number in host byte order.
     #[inline(always)]
     pub fn add_number(&mut self, number: u16) {

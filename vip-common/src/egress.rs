@@ -10,6 +10,7 @@ use crate::{
         Arp, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, IP6_LEN, Ip6,
         NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour,
         OPTION_SLLAO, OPTION_TLLAO, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOURCE_AT,
+        is_extension,
     },
 };
 use bytemuck::Pod;
@@ -156,11 +157,6 @@ fn message<F: Frame>(frame: &F, l3: Layer3, icmp: usize) -> Result<Claimed, Clai
         _ => return Ok(Claimed::NOTHING),
     };
     from_source(frame, source, icmp + options)
-}
-
-#[inline(always)]
-const fn is_extension(next_header: u8) -> bool {
-    matches!(next_header, 0 | 43 | 60)
 }
 
 /// Finds the ICMPv6 header behind extension headers. `Err` is the outcome where there is none to

@@ -34,6 +34,13 @@ pub trait Frame {
     /// Writes a header at `offset`; `None` where that is not possible.
     fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()>;
 
+    /// The same at an offset that is a constant. XDP writes into the packet itself; at TC the helper is cheaper, for
+    /// before a program that writes there the kernel takes apart every packet that is cloned.
+    #[inline(always)]
+    fn set_fixed<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
+        self.set(offset, value)
+    }
+
     /// Grows or shrinks the frame to `len` bytes; says whether that was possible.
     fn resize(&mut self, len: usize) -> bool;
 

@@ -110,8 +110,8 @@ fn answer_arp<F: Frame>(frame: &mut F, l3: Layer3, request: &Arp, iface: &Iface)
         tpa: request.spa,
         ..*request
     };
-    frame.set(l3.offset, &reply)?;
-    frame.set(0, &Stations { dst: request.sha, src: iface.mac })
+    l3.set(frame, 0, &reply)?;
+    frame.set_fixed(0, &Stations { dst: request.sha, src: iface.mac })
 }
 
 #[inline(always)]

@@ -82,9 +82,8 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
     sum.add_number(payload as u16);
     sum.add_number(u16::from(NEXT_ICMPV6));
     sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(&ns));
-    let at = l3.offset + IP6_LEN + NEIGHBOUR_LEN;
     let source = SourceOption { is_given: false, number: 0 };
-    let mut options = Options { at, units, sum, next: 0, source };
+    let mut options = Options { l3, units, sum, next: 0, source };
     // Each unit has its place in the code: a processor that speculates may not leave a loop in time, and the verifier
     // of a process without CAP_PERFMON follows it there.
     options.look(frame, 0)?;
@@ -109,7 +108,7 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
 
 /// The options of a solicitation, looked at one unit after the other.
 struct Options {
-    at: usize,
+    l3: Layer3,
     units: usize,
     sum: Sum,
     /// The unit that the next option begins with.
@@ -125,12 +124,13 @@ impl Options {
         if unit >= self.units {
             return Some(());
         }
-        let word: u64 = frame.get(self.at + unit * OPTION_LEN)?;
-        self.sum.add_wide(word);
+        let words: [u16; OPTION_LEN / 2] =
+            self.l3.get(frame, IP6_LEN + NEIGHBOUR_LEN + unit * OPTION_LEN)?;
+        self.sum.add(&words);
         if unit != self.next {
             return Some(());
         }
-        let word = word.to_le();
+        let word = bytemuck::cast::<_, u64>(words).to_le();
         let (kind, length) = (word as u8, (word >> 8) as u8);
         if length == 0 {
             return None;
@@ -195,9 +195,8 @@ fn answer<F: Frame>(frame: &mut F, l3: Layer3, question: &Solicitation, mac: [u8
     sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(&option));
     na.checksum = (!sum.fold()).to_ne_bytes();
 
-    let icmp = l3.offset + IP6_LEN;
-    frame.set(0, &Stations { dst: dst_mac, src: mac })?;
-    frame.set(l3.offset, &ip6)?;
-    frame.set(icmp, &na)?;
-    frame.set(icmp + NEIGHBOUR_LEN, &option)
+    frame.set_fixed(0, &Stations { dst: dst_mac, src: mac })?;
+    l3.set(frame, 0, &ip6)?;
+    l3.set(frame, IP6_LEN, &na)?;
+    l3.set(frame, IP6_LEN + NEIGHBOUR_LEN, &option)
 }

@@ -4,9 +4,13 @@ use crate::{
     abi::{Iface, Vip},
     counter::Counter,
     env::{Env, Frame},
-    wire::{ETH_LEN, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Eth, VlanTag},
+    wire::{
+        ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Eth, Ip6, NEXT_ICMPV6,
+        VlanTag, is_extension,
+    },
 };
 use bytemuck::Pod;
+use core::mem::offset_of;
 
 /// This host's standing for one VIP on one interface at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,31 @@ impl Layer3 {
         } else {
             frame.get(self.offset + within)
         }
+    }
+
+    /// Writes there.
+    #[inline(always)]
+    pub fn set<T: Pod, F: Frame>(self, frame: &mut F, within: usize, value: &T) -> Option<()> {
+        if self.offset == ETH_LEN {
+            frame.set_fixed(ETH_LEN + within, value)
+        } else {
+            frame.set(self.offset + within, value)
+        }
+    }
+}
+
+/// Whether an untagged frame is neither ARP nor neighbour discovery, as most are: [`crate::egress`] passes it, and so does
+/// [`crate::ingress`] unless it drops traffic. The programs ask this first.
+#[inline(always)]
+pub fn is_traffic<F: Frame>(frame: &F) -> bool {
+    let Some(eth) = frame.fixed::<Eth>(0) else { return false };
+    match u16::from_be_bytes(eth.ethertype) {
+        ETHERTYPE_ARP | ETHERTYPE_VLAN | ETHERTYPE_QINQ => false,
+        ETHERTYPE_IPV6 => {
+            let next_header = frame.fixed::<[u8; 2]>(ETH_LEN + offset_of!(Ip6, next_header));
+            next_header.is_some_and(|[next, _]| next != NEXT_ICMPV6 && !is_extension(next))
+        }
+        _ => true,
     }
 }
 

@@ -9,21 +9,22 @@ mod frame;
 mod maps;
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{xdp_action, xdp_md},
     btf_maps::Array,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use frame::XdpFrame;
-use maps::Kernel;
-use vip_common::{env::Verdict, ingress::ingress};
+use maps::{Kernel, drops_on_loss};
+use vip_common::{env::Verdict, ingress::ingress, standing::is_traffic};
 
 /// The question, as 16-bit words: an ARP request (60 bytes) or an NS (86 bytes).
 #[btf_map]
 static QUESTION: Array<[u16; 43], 1> = Array::new();
 
-#[inline(always)]
-fn restore(frame: &mut XdpFrame) {
+#[inline(never)]
+fn restore(ctx: *mut xdp_md) {
+    let mut frame = XdpFrame { ctx };
     let Some(question) = QUESTION.get(0) else { return };
     if let Some(words) = frame.at::<[u16; 43]>(0) {
         *words = *question;
@@ -35,14 +36,14 @@ fn restore(frame: &mut XdpFrame) {
 /// Restores the question and nothing else.
 #[xdp(frags)]
 pub fn bench_restore(ctx: XdpContext) -> u32 {
-    restore(&mut XdpFrame { ctx: ctx.ctx });
+    restore(ctx.ctx);
     xdp_action::XDP_PASS
 }
 
 /// Restores the question and drops it: what restoring costs where frames are live.
 #[xdp(frags)]
 pub fn bench_restore_drop(ctx: XdpContext) -> u32 {
-    restore(&mut XdpFrame { ctx: ctx.ctx });
+    restore(ctx.ctx);
     xdp_action::XDP_DROP
 }
 
@@ -55,21 +56,27 @@ pub fn bench_drop(_ctx: XdpContext) -> u32 {
 /// Restores the question and decides about it.
 #[xdp(frags)]
 pub fn bench_answer(ctx: XdpContext) -> u32 {
-    restore(&mut XdpFrame { ctx: ctx.ctx });
-    decide(&ctx)
+    restore(ctx.ctx);
+    answer(&ctx)
 }
 
 /// Decides about a frame that stays as it is.
 #[xdp(frags)]
 pub fn bench_decide(ctx: XdpContext) -> u32 {
-    decide(&ctx)
+    answer(&ctx)
 }
 
 #[inline(always)]
-fn decide(ctx: &XdpContext) -> u32 {
+fn answer(ctx: &XdpContext) -> u32 {
+    let traffic = is_traffic(&XdpFrame { ctx: ctx.ctx });
+    if traffic && !drops_on_loss() { xdp_action::XDP_PASS } else { decide(ctx.ctx) }
+}
+
+#[inline(never)]
+fn decide(ctx: *mut xdp_md) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
-    let env = Kernel::<false> { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
-    match ingress(&mut XdpFrame { ctx: ctx.ctx }, &env) {
+    let env = Kernel::<false> { ifindex: unsafe { (*ctx).ingress_ifindex } };
+    match ingress(&mut XdpFrame { ctx }, &env) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Reply => xdp_action::XDP_TX,

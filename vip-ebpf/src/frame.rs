@@ -84,6 +84,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn set_fixed<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
+        self.at(offset).map(|place| *place = *value)
+    }
+
+    #[inline(always)]
     fn resize(&mut self, len: usize) -> bool {
         let delta = len as i64 - self.size() as i64;
         // SAFETY: the helper checks the new length.

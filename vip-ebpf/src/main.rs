@@ -10,16 +10,16 @@ mod skb;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md},
     helpers::{bpf_ktime_get_boot_ns, bpf_redirect},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
 use frame::XdpFrame;
-use maps::Kernel;
+use maps::{Kernel, drops_on_loss};
 use skb::SkbFrame;
-use vip_common::{egress::egress, env::Verdict, ingress::ingress};
+use vip_common::{egress::egress, env::Verdict, ingress::ingress, standing::is_traffic};
 
 /// Answers, drops or passes what arrives, in the driver (or in generic mode).
 #[xdp(frags)]
@@ -36,11 +36,24 @@ pub fn xvip_xdp_debug(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
+    let traffic = is_traffic(&XdpFrame { ctx: ctx.ctx });
+    if traffic && !drops_on_loss() { xdp_action::XDP_PASS } else { decide::<MESSAGES>(ctx.ctx) }
+}
+
+/// A function of its own, and so are those below: every word that is put on the stack costs a barrier where the kernel
+/// guards against speculative stores (without CAP_PERFMON). Traffic passes before any is.
+#[inline(never)]
+fn decide<const MESSAGES: bool>(ctx: *mut xdp_md) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.
-    let env = Kernel::<false> { ifindex: unsafe { (*ctx.ctx).ingress_ifindex } };
-    let verdict = ingress(&mut XdpFrame { ctx: ctx.ctx }, &env);
+    let env = Kernel::<false> { ifindex: unsafe { (*ctx).ingress_ifindex } };
+    let verdict = ingress(&mut XdpFrame { ctx }, &env);
     if MESSAGES && verdict != Verdict::Pass {
-        debug!(ctx, "xdp on {}: reply {}", env.ifindex, (verdict == Verdict::Reply) as u32);
+        debug!(
+            &XdpContext::new(ctx),
+            "xdp on {}: reply {}",
+            env.ifindex,
+            (verdict == Verdict::Reply) as u32
+        );
     }
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
@@ -53,7 +66,13 @@ fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
 /// egress guard of the same interface.
 #[classifier]
 pub fn xvip_ingress(ctx: TcContext) -> i32 {
-    let mut frame = SkbFrame::<false> { skb: ctx.as_ptr().cast() };
+    let frame = SkbFrame::<false> { skb: ctx.as_ptr().cast() };
+    if is_traffic(&frame) && !drops_on_loss() { TC_ACT_UNSPEC } else { decide_at_tc(frame.skb) }
+}
+
+#[inline(never)]
+fn decide_at_tc(skb: *mut __sk_buff) -> i32 {
+    let mut frame = SkbFrame::<false> { skb };
     let env = Kernel::<false> { ifindex: frame.ifindex() };
     match ingress(&mut frame, &env) {
         Verdict::Pass => TC_ACT_UNSPEC,
@@ -79,12 +98,18 @@ pub fn xvip_egress_debug(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn guard<const MESSAGES: bool>(ctx: &TcContext) -> i32 {
     let frame = SkbFrame::<true> { skb: ctx.as_ptr().cast() };
+    if is_traffic(&frame) { TC_ACT_UNSPEC } else { check::<MESSAGES>(frame.skb) }
+}
+
+#[inline(never)]
+fn check<const MESSAGES: bool>(skb: *mut __sk_buff) -> i32 {
+    let frame = SkbFrame::<true> { skb };
     let env = Kernel::<true> { ifindex: frame.ifindex() };
     if egress(&frame, &env) != Verdict::Drop {
         return TC_ACT_UNSPEC;
     }
     if MESSAGES {
-        debug!(ctx, "claim stopped on {}", env.ifindex);
+        debug!(&TcContext::new(skb), "claim stopped on {}", env.ifindex);
     }
     TC_ACT_SHOT
 }

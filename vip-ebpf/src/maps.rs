@@ -90,6 +90,12 @@ fn element<M, T>(array: *const M, index: u32) -> Option<*mut T> {
 #[unsafe(no_mangle)]
 static DROP_ON_LOSS: u8 = 0;
 
+#[inline(always)]
+pub(crate) fn drops_on_loss() -> bool {
+    // SAFETY: a plain read that the compiler must not fold: the loader changes the value.
+    unsafe { core::ptr::read_volatile(&raw const DROP_ON_LOSS) != 0 }
+}
+
 /// The kernel's maps and clock, as seen from one interface.
 pub(crate) struct Kernel<const GUARD: bool> {
     pub(crate) ifindex: u32,
@@ -155,8 +161,7 @@ impl<const GUARD: bool> Env for Kernel<GUARD> {
 
     #[inline(always)]
     fn drops_on_loss(&self) -> bool {
-        // SAFETY: a plain read that the compiler must not fold: the loader changes the value.
-        unsafe { core::ptr::read_volatile(&raw const DROP_ON_LOSS) != 0 }
+        drops_on_loss()
     }
 
     #[inline(always)]

@@ -66,7 +66,8 @@ pub struct World {
     rng: fastrand::Rng,
     knobs: Knobs,
     now: Ms,
-    queue: BTreeMap<(Ms, u64), Happening>,
+    /// Boxed, for a tree moves what lies in it about.
+    queue: BTreeMap<(Ms, u64), Box<Happening>>,
     order: u64,
     nodes: Vec<Node>,
     lease: Option<Record>,
@@ -147,7 +148,7 @@ impl World {
             }
             self.owned_ms += self.owned_between(self.now, at);
             self.now = at;
-            self.happen(happening);
+            self.happen(*happening);
         }
     }
 
@@ -556,7 +557,7 @@ impl World {
 
     fn push(&mut self, at: Ms, happening: Happening) {
         self.order += 1;
-        self.queue.insert((at, self.order), happening);
+        self.queue.insert((at, self.order), Box::new(happening));
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
