@@ -86,6 +86,9 @@ enum Command {
         /// Hours of simulated time; a million take some hours of real time.
         #[arg(long, default_value_t = 1_000_000)]
         hours: u64,
+        /// The hour to begin with, a multiple of 8: many hours can be played in parts.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
     },
     /// Make the OCI image `target/image/xvip.tar`: one static program, no registry.
     Image,
@@ -203,11 +206,11 @@ fn main() -> anyhow::Result<()> {
             setup::setup(setup::Extent::Tests)?;
             fuzz::fuzz(seconds, seed, &only, keep)
         }
-        Command::Simulate { hours } => {
+        Command::Simulate { hours, from } => {
+            let test = "test --locked --release -p vip-user --test simulation hours -- --nocapture";
             let mut cargo = std::process::Command::new("cargo");
-            cargo.args(["test", "--locked", "-p", "vip-user", "--test", "simulation", "hours"]);
-            cargo.args(["--", "--nocapture"]).env("XVIP_SIMULATED_HOURS", hours.to_string());
-            shell::run_command(&mut cargo)
+            cargo.args(test.split(' ')).env("XVIP_SIMULATED_HOURS", hours.to_string());
+            shell::run_command(cargo.env("XVIP_SIMULATED_FROM", from.to_string()))
         }
         Command::Image => {
             setup::setup(setup::Extent::Build)?;

@@ -443,6 +443,14 @@ const MUTATIONS: &[Mutation] = &[
         tests: &["-p", "vip-user", "--lib", "evidence_tests"],
     },
     Mutation {
+        rule: "a lost record is waited out",
+        name: "a deleted Lease is created and taken at once (model checker)",
+        file: "vip-user/src/model/waiting.rs",
+        from: "let due = if waiting.released {",
+        to: "let due = if waiting.released || waiting.seen.as_ref().is_some_and(Record::is_unheld) {",
+        tests: EXHAUSTIVE,
+    },
+    Mutation {
         rule: "only addresses that are free",
         name: "the host's own address is taken for a VIP",
         file: "vip-user/src/node/start.rs",
