@@ -15,13 +15,18 @@ use tokio::sync::{mpsc, watch};
 use vip_common::abi::{HostAddr, Ip, Port, Vip};
 use vip_tests::standin::StandIn;
 use vip_user::{
-    cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi},
+    cluster::{
+        endpoints::Endpoints,
+        events::Recorder,
+        lease::LeaseApi,
+        watch::{Sighting, follow},
+    },
     config::{ConflictPolicy, OnStop},
     controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
     model::{
         desired::{AddrSpec, Link, LinkRole, Links, Placement},
-        election::Identity,
+        election::{Identity, Source},
         plan::{Action, Actual},
         record::Tenure,
         time::BootNs,
@@ -214,6 +219,12 @@ struct Running {
     ended: tokio::task::JoinHandle<()>,
 }
 
+fn lease_api(address: std::net::SocketAddr) -> LeaseApi {
+    let url = format!("http://{address}");
+    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    LeaseApi::new(Endpoints::fixed(vec![(url, client)]), "ns", "lease", Duration::from_millis(1_750))
+}
+
 /// A controller on `node`; with an API of its own unless one is given.
 async fn run(
     node: &str,
@@ -228,14 +239,7 @@ async fn run(
         tokio::spawn(api.clone().serve_on(listener));
         (api, address)
     };
-    let url = format!("http://{address}");
-    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
-    let lease = LeaseApi::new(
-        Endpoints::fixed(vec![(url, client)]),
-        "ns",
-        "lease",
-        Duration::from_millis(1_750),
-    );
+    let lease = lease_api(address);
     let setup = Setup {
         leases: vec![LeaseSetup {
             api: lease,
@@ -446,4 +450,32 @@ async fn a_fence_that_finds_no_room_is_raised_later() {
     assert!(!running.host.answers());
     running.host.lock().exhausted = None;
     eventually("the fence", || running.host.answers()).await;
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_where_its_time_was_over_and_misses_nothing() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, api) = (listener.local_addr().unwrap(), StandIn::default());
+    tokio::spawn(api.clone().serve_on(listener));
+    let metadata = serde_json::json!({"namespace": "ns", "name": "lease"});
+    api.put("ns", "lease", serde_json::json!({"metadata": metadata, "spec": {"leaseTransitions": 0}}));
+    let (sender, mut sightings) = mpsc::channel(64);
+    tokio::spawn(follow(lease_api(address), 1, Arc::default(), sender));
+    // Some of these changes fall between one watch and the next.
+    let changes = api.clone();
+    tokio::spawn(async move {
+        for change in 1..=400 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            changes.edit("ns", "lease", |lease| lease["spec"]["leaseTransitions"] = change.into());
+        }
+    });
+    for expected in 0..=400 {
+        let sighting = tokio::time::timeout(Duration::from_secs(20), sightings.recv()).await;
+        let Ok(Some(Sighting::Seen(source, Some(seen)))) = sighting else {
+            panic!("{sighting:?} instead of change {expected}")
+        };
+        let wanted = if expected == 0 { Source::Quorum } else { Source::Watch };
+        assert_eq!((seen.transitions, source), (expected, wanted));
+    }
+    assert!(api.requests() >= 4, "the watch did not end: {} requests", api.requests());
 }

@@ -27,6 +27,7 @@ fn bounds<const N: usize>(duration_s: [u32; N], rate: [u64; N], mishap: Option<M
         // Both nodes write at once then: more than this has millions of states.
         messages: if mishap == Some(Delete) { 2 } else { usize::MAX },
         mishap,
+        handed_over: false,
     }
 }
 
@@ -90,6 +91,15 @@ fn one_owner_whatever_happens_to_the_lease() {
         for mishap in [Restore, Edit(1)] {
             assert!(!two_owners(bounds([2, 1], rate, Some(mishap))));
         }
+    }
+}
+
+/// Node 1 last saw the tenure of node 0. That was given up, node 2 holds the Lease, and somebody puts the release back.
+#[test]
+fn one_owner_when_an_old_release_is_put_back() {
+    for [taker, holder] in RATES {
+        let bounds = bounds([1, 1, 1], [100, taker, holder], Some(Restore));
+        assert!(!two_owners(Bounds { handed_over: true, ..bounds }));
     }
 }
 

@@ -43,7 +43,7 @@ pub struct LeaseApi {
     endpoints: Endpoints,
     namespace: String,
     name: String,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// The last objects read or written: a PUT carries on what others have put into its base.
     recent: Arc<Mutex<VecDeque<Lease>>>,
     metrics: Metrics,

@@ -129,7 +129,8 @@ impl<D: Dataplane> Controller<D> {
     fn follow_leases(&self) {
         for (slot, leased) in &self.leases {
             let (sender, mut receiver) = mpsc::channel(16);
-            tokio::spawn(watch::follow(leased.api.clone(), Arc::clone(&leased.again), sender));
+            let again = Arc::clone(&leased.again);
+            tokio::spawn(watch::follow(leased.api.clone(), watch::WATCH_S, again, sender));
             let (slot, events) = (*slot, self.events.clone());
             tokio::spawn(async move {
                 while let Some(sighting) = receiver.recv().await {

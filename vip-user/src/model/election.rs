@@ -401,7 +401,7 @@ impl Election {
             State::Unknown => self.first_observation(now, record, out),
             State::Waiting(waiting) => self.observed_waiting(now, waiting, source, record, out),
             State::Holding(holding) => self.observed_holding(now, holding, source, record, out),
-            State::Leaving(holding) => self.observed_leaving(now, holding, record, out),
+            State::Leaving(holding) => self.observed_leaving(now, holding, source, record, out),
             State::Left => self.state = State::Left,
         }
     }

@@ -72,7 +72,7 @@ pub(super) fn unheld() -> Record {
 }
 
 /// The release of that record.
-fn released(mut record: Record, version: u64) -> Record {
+pub(super) fn released(mut record: Record, version: u64) -> Record {
     record.version = Version(version.to_string());
     record.holder.clear();
     record.renew_us = Some(version as i64);

@@ -3,7 +3,9 @@
 
 use super::{
     election::{Input, State},
-    election_tests::{answered, at, fresh, held, holder, own_record, quorum, watched, writes},
+    election_tests::{
+        answered, at, fresh, held, holder, own_record, quorum, released, watched, writes,
+    },
     record::Version,
 };
 
@@ -48,4 +50,33 @@ fn a_take_over_that_a_read_shows_late_is_waited_for_like_any_other() {
         election.step(at(read_at), quorum(Some(own_record(&elsewhere, 11))));
         assert_eq!(matches!(election.state(), State::Holding(_)), is_taken, "read at {read_at}");
     }
+}
+
+#[test]
+fn a_release_counts_where_a_watch_shows_it_and_not_where_a_read_does() {
+    for (seen_by_watch, taken_at_once) in [(true, true), (false, false)] {
+        let mut election = fresh();
+        election.step(at(0), quorum(Some(held("other", 4, 10))));
+        // A read may have missed that the node took the Lease once more, and that the release was put back.
+        let release = released(held("other", 4, 10), 14);
+        let seen = if seen_by_watch { watched(release) } else { quorum(Some(release)) };
+        let effects = election.step(at(100), seen);
+        assert_eq!(!writes(&effects).is_empty(), taken_at_once, "by watch {seen_by_watch}");
+        let early = election.step(at(3_399), Input::Tick);
+        assert!(writes(&early).is_empty() || taken_at_once);
+        let late = election.step(at(3_400), Input::Tick);
+        assert!(!writes(&late).is_empty() || taken_at_once);
+    }
+}
+
+#[test]
+fn the_release_of_a_tenure_that_is_not_the_newest_counts_for_nothing() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 5, 10))));
+    // Somebody puts two older contents back, one after the other.
+    election.step(at(100), watched(held("other", 4, 11)));
+    let early = election.step(at(200), watched(released(held("other", 4, 11), 12)));
+    assert!(writes(&early).is_empty(), "taken at once");
+    assert!(writes(&election.step(at(3_499), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(3_500), Input::Tick)).len(), 1);
 }

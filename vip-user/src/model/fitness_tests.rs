@@ -3,7 +3,7 @@
 use super::{
     election::{Effect, Election, Input, Notice, State, Why, Written},
     election_tests::{
-        answered, at, deadline, fresh, held, holder, own_record, quorum, watched, writes,
+        answered, at, deadline, fresh, held, holder, own_record, quorum, released, watched, writes,
     },
     fitness::{Fitness, Offer},
     record::{Record, Version},
@@ -155,6 +155,23 @@ fn one_in_doubt_lets_the_able_begin() {
     election.step(at(0), quorum(Some(held("other", 4, 10))));
     assert!(writes(&election.step(at(3_899), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(3_900), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn a_release_of_its_own_counts_where_a_watch_shows_it_and_not_where_a_read_does() {
+    for seen_by_watch in [true, false] {
+        let mut election = unable_holder();
+        let mut seen = own_record(&election, 13);
+        let end = released(seen.clone(), 14);
+        seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
+        election.step(at(3_700), watched(seen));
+        let effects = election.step(at(3_710), Input::Silenced);
+        let release = writes(&effects)[0].clone();
+        election.step(at(3_720), Input::Written { id: release.id, outcome: Written::Failed });
+        election.step(at(3_730), if seen_by_watch { watched(end) } else { quorum(Some(end)) });
+        let counts = matches!(election.state(), State::Waiting(waiting) if waiting.released);
+        assert_eq!(counts, seen_by_watch);
+    }
 }
 
 #[test]

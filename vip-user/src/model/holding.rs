@@ -53,11 +53,11 @@ impl Election {
         out: &mut Vec<Effect>,
     ) {
         let Some(Slot { tenure, until, duration_s }) = self.backed.take() else {
-            return self.follow(now, None, record, out);
+            return self.follow(now, None, Source::Quorum, record, out);
         };
         if now.boot >= until {
             out.push(Effect::ClearFence(Why::NotAdopted));
-            return self.follow(now, None, record, out);
+            return self.follow(now, None, Source::Quorum, record, out);
         }
         let base = record.as_ref().map_or(Version(String::new()), |record| record.version.clone());
         let mut holding = Holding::new(tenure, base, duration_s, now.boot);
@@ -114,7 +114,7 @@ impl Election {
                 out.push(Effect::Notice(Notice::Lost(holder)));
                 self.last_tenure = Some(holding.tenure);
                 self.linger_until = now.boot.after(self.timing.linger);
-                self.follow(now, None, other, out);
+                self.follow(now, None, source, other, out);
             }
         }
     }

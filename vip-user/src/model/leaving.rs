@@ -1,7 +1,7 @@
 //! Giving a Lease up: silence first, then the release.
 
 use super::{
-    election::{Effect, Election, Holding, Notice, State, Why, Written},
+    election::{Effect, Election, Holding, Notice, Source, State, Why, Written},
     record::Record,
     time::Now,
 };
@@ -62,6 +62,7 @@ impl Election {
         &mut self,
         now: Now,
         mut holding: Holding,
+        source: Source,
         record: Option<Record>,
         out: &mut Vec<Effect>,
     ) {
@@ -75,7 +76,7 @@ impl Election {
                 self.state = State::Leaving(holding);
             }
             // Released by a write whose answer was lost, or taken away: nothing is left to give up.
-            record => self.left(now, Notice::Released, record, out),
+            record => self.left(now, Notice::Released, source, record, out),
         }
     }
 
@@ -90,7 +91,8 @@ impl Election {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
                 Written::Stored(record) if attempt.release => {
-                    return self.left(now, Notice::Released, Some(record), out);
+                    // As good as an event: it follows the version that the write was based on.
+                    return self.left(now, Notice::Released, Source::Watch, Some(record), out);
                 }
                 // A renewal that was on its way when the stop came raises no fence any more.
                 Written::Stored(record) => {
@@ -115,7 +117,7 @@ impl Election {
 
     pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Vec<Effect>) {
         if now.boot >= self.leave_until {
-            return self.left(now, Notice::ReleaseFailed, None, out);
+            return self.left(now, Notice::ReleaseFailed, Source::Quorum, None, out);
         }
         if holding.silent && now.boot >= holding.next_write {
             holding.next_write = now.boot.after(self.timing.renew_every);
@@ -132,12 +134,19 @@ impl Election {
     }
 
     /// The Lease is given up, as far as it could be. `record` is what stands in its place.
-    fn left(&mut self, now: Now, notice: Notice, record: Option<Record>, out: &mut Vec<Effect>) {
+    fn left(
+        &mut self,
+        now: Now,
+        notice: Notice,
+        source: Source,
+        record: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
         out.push(Effect::Notice(notice));
         if self.leaving {
             self.state = State::Left;
         } else if record.is_some() {
-            self.follow(now, None, record, out);
+            self.follow(now, None, source, record, out);
         } else {
             // Nothing is known for certain: as after a start, with nothing of ours in the slot.
             self.state = State::Unknown;

@@ -42,6 +42,13 @@ pub struct Tenure {
     pub note: TenureNote,
 }
 
+impl Tenure {
+    /// Whether it began before the other one, in the same Lease.
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.note.transitions < other.note.transitions
+    }
+}
+
 /// A Lease as it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {

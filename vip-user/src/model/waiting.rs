@@ -17,11 +17,14 @@ use std::{collections::BTreeMap, time::Duration};
 pub const PROBE_TIME: Duration = Duration::from_secs(4);
 
 impl Election {
-    /// Starts waiting for what was observed, knowing how long was waited before.
+    /// Starts waiting for what was observed, knowing how long was waited before. A release counts where a watch shows it
+    /// right behind the tenure that it ends, the newest that was ever seen: a read says nothing about what was
+    /// written in between, and an older content may have been put back.
     pub(super) fn follow(
         &mut self,
         now: Now,
         before: Option<&Waiting>,
+        source: Source,
         record: Option<Record>,
         out: &mut Vec<Effect>,
     ) {
@@ -30,11 +33,14 @@ impl Election {
             (Some(before), record) if !succeeds(before, record.as_ref()) => before.wait.max(own),
             _ => own,
         };
-        // The annotation must have come with the write that emptied the holder, not before it.
-        let seen = before.and_then(|before| before.seen.as_ref());
         let released = match (&record, &self.last_tenure) {
-            (Some(record), Some(tenure)) => {
-                record.releases(tenure) && seen.is_none_or(|seen| seen.released != record.released)
+            (Some(record), Some(tenure)) if source == Source::Watch => {
+                // The annotation must have come with the write that emptied the holder, not before it.
+                let ended = |seen: &Record| {
+                    seen.tenure().as_ref() == Some(tenure) && seen.released != record.released
+                };
+                let ended = before.is_none_or(|before| before.seen.as_ref().is_some_and(ended));
+                record.releases(tenure) && ended
             }
             _ => false,
         };
@@ -42,7 +48,9 @@ impl Election {
         if self.was_never_held(record.as_ref()) {
             out.push(Effect::ProbeAddresses);
         }
-        if let Some(tenure) = record.as_ref().and_then(Record::tenure) {
+        if let Some(tenure) = record.as_ref().and_then(Record::tenure)
+            && self.last_tenure.as_ref().is_none_or(|last| !tenure.is_before(last))
+        {
             self.last_tenure = Some(tenure);
         }
         let taking = before.and_then(|before| before.taking.clone());
@@ -96,7 +104,7 @@ impl Election {
             waiting.seen = record;
             self.state = State::Waiting(waiting);
         } else {
-            self.follow(now, Some(&waiting), record, out);
+            self.follow(now, Some(&waiting), source, record, out);
         }
     }
 

@@ -32,6 +32,9 @@ pub struct Bounds {
     pub messages: usize,
     /// What may happen once, at any moment.
     pub mishap: Option<Mishap>,
+    /// It begins when node 0 has given the Lease up and the last node has taken it. The others have missed both, and what
+    /// [`Mishap::Restore`] brings back is the release.
+    pub handed_over: bool,
 }
 
 /// What goes wrong.
@@ -136,10 +139,10 @@ impl Bounds {
             let node = &mut world.nodes[index];
             for effect in node.election.step(now, input) {
                 match effect {
-                    Effect::RaiseFence { tenure, deadline, duration_s, .. } => {
+                    Effect::RaiseFence { tenure, deadline, duration_s, new, .. } => {
                         node.fence = deadline;
                         node.tenure = Some((tenure, duration_s));
-                        world.moved |= index > 0;
+                        world.moved |= new && index > 0;
                     }
                     Effect::LowerFence(deadline) => node.fence = deadline,
                     Effect::ClearFence(_) => {
@@ -264,9 +267,7 @@ impl Bounds {
         self.step(&mut world, 0, seen);
         loop {
             self.step(&mut world, 0, Input::Tick);
-            while !world.nodes[0].messages.is_empty() {
-                self.arrive(&mut world, 0, 0);
-            }
+            self.deliver(&mut world, 0);
             if world.nodes[0].fence > BootNs(0) {
                 break;
             }
@@ -280,7 +281,30 @@ impl Bounds {
             node.open = true;
         }
         world.first.clone_from(&world.lease);
+        if self.handed_over {
+            self.hand_over(&mut world);
+        }
         world
+    }
+
+    fn hand_over(&self, world: &mut World) {
+        let taker = world.nodes.len() - 1;
+        world.nodes[..taker].iter_mut().for_each(|node| node.open = false);
+        self.step(world, 0, Input::Leave);
+        self.deliver(world, 0);
+        world.first.clone_from(&world.lease);
+        let release = world.nodes[taker].stream.remove(0);
+        self.step(world, taker, release);
+        self.deliver(world, taker);
+        assert!(world.moved && self.speaks(world, taker) && !self.speaks(world, 0));
+        world.moved = false;
+    }
+
+    /// All that is on its way to or from a node arrives.
+    fn deliver(&self, world: &mut World, index: usize) {
+        while !world.nodes[index].messages.is_empty() {
+            self.arrive(world, index, 0);
+        }
     }
 }
 
