@@ -154,7 +154,7 @@ impl Node {
         let mut command = self.ns.command("setpriv");
         command.args(rights());
         command.arg(binary);
-        command.env("XVIP_BOOT_ID", &self.boot_id).env("NO_COLOR", "1");
+        command.env("XVIP_BOOT_ID", &self.boot_id).env_remove("NO_COLOR");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
@@ -255,7 +255,7 @@ impl Node {
     /// If the binary is missing.
     pub fn probe_command(ns: &NetNs) -> anyhow::Result<Command> {
         let mut command = ns.command(&xvip()?.display().to_string());
-        command.env("NO_COLOR", "1").arg("probe");
+        command.arg("probe");
         Ok(command)
     }
 

@@ -102,6 +102,8 @@ fn an_unreachable_api_is_shown_and_retried() {
     lab.nodes[0].ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     assert!(lab.nodes[0].status().unwrap()["daemon"]["problems"]["API"].is_null());
+    let log = lab.nodes[0].log();
+    assert!(log.contains("xvip is running") && !log.contains('\x1b'), "colours in a file: {log}");
 }
 
 /// An address that somebody answers for is not taken; it is when that ends.

@@ -2,6 +2,7 @@
 
 use crate::{
     admin,
+    cli::table::has_colours,
     cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi, node as api_node},
     config::{Config, LanCheck, LogConfig, LogFormat, LogLevel},
     controller::{Controller, Event, LeaseSetup, Setup},
@@ -121,6 +122,7 @@ fn start_log(config: &LogConfig) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = log.with_ansi(has_colours(&io::stderr()));
     match config.format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -1,6 +1,6 @@
 //! Aligned tables.
 
-use std::io::{IsTerminal as _, stdout};
+use std::io::{IsTerminal, stdout};
 
 /// Prints rows under a header, columns as wide as their widest cell.
 pub fn print(header: &[&str], rows: &[Vec<String>]) {
@@ -36,6 +36,11 @@ pub fn red(text: &str) -> String {
     paint("31", text)
 }
 
+/// Whether a terminal is there to show colours, and nobody has asked for none (`NO_COLOR`).
+pub fn has_colours(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 fn paint(code: &str, text: &str) -> String {
-    if stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if has_colours(&stdout()) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
