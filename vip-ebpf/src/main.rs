@@ -7,19 +7,18 @@
 mod frame;
 mod maps;
 mod skb;
+mod tc;
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md},
-    helpers::{bpf_ktime_get_boot_ns, bpf_redirect},
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    bindings::{xdp_action, xdp_md},
+    helpers::bpf_ktime_get_boot_ns,
+    macros::xdp,
+    programs::XdpContext,
 };
 use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use maps::{Kernel, drops_on_loss};
-use skb::SkbFrame;
-use vip_common::{egress::egress, env::Verdict, ingress::ingress, standing::is_traffic};
+use vip_common::{env::Verdict, ingress::ingress, standing::is_traffic};
 
 /// Answers, drops or passes what arrives, in the driver (or in generic mode).
 #[xdp(frags)]
@@ -40,7 +39,7 @@ fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
     if traffic && !drops_on_loss() { xdp_action::XDP_PASS } else { decide::<MESSAGES>(ctx.ctx) }
 }
 
-/// A function of its own, and so are those below: every word that is put on the stack costs a barrier where the kernel
+/// A function of its own, and so are those in tc.rs: every word that is put on the stack costs a barrier where the kernel
 /// guards against speculative stores (without CAP_PERFMON). Traffic passes before any is.
 #[inline(never)]
 fn decide<const MESSAGES: bool>(ctx: *mut xdp_md) -> u32 {
@@ -60,58 +59,6 @@ fn decide<const MESSAGES: bool>(ctx: *mut xdp_md) -> u32 {
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Reply => xdp_action::XDP_TX,
     }
-}
-
-/// The same decision at TC ingress, for interfaces without native XDP. The answer leaves through the
-/// egress guard of the same interface.
-#[classifier]
-pub fn xvip_ingress(ctx: TcContext) -> i32 {
-    let frame = SkbFrame::<false> { skb: ctx.as_ptr().cast() };
-    if is_traffic(&frame) && !drops_on_loss() { TC_ACT_UNSPEC } else { decide_at_tc(frame.skb) }
-}
-
-#[inline(never)]
-fn decide_at_tc(skb: *mut __sk_buff) -> i32 {
-    let mut frame = SkbFrame::<false> { skb };
-    let env = Kernel::<false> { ifindex: frame.ifindex() };
-    match ingress(&mut frame, &env) {
-        Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop => TC_ACT_SHOT,
-        // SAFETY: the helper takes plain numbers.
-        Verdict::Reply => unsafe { bpf_redirect(env.ifindex, 0) as i32 },
-    }
-}
-
-/// Stops claims without a live fence. What it lets through is `TC_ACT_UNSPEC`, which equals
-/// `TCX_NEXT`: later programs on the interface still run.
-#[classifier]
-pub fn xvip_egress(ctx: TcContext) -> i32 {
-    guard::<false>(&ctx)
-}
-
-/// The same with messages.
-#[classifier]
-pub fn xvip_egress_debug(ctx: TcContext) -> i32 {
-    guard::<true>(&ctx)
-}
-
-#[inline(always)]
-fn guard<const MESSAGES: bool>(ctx: &TcContext) -> i32 {
-    let frame = SkbFrame::<true> { skb: ctx.as_ptr().cast() };
-    if is_traffic(&frame) { TC_ACT_UNSPEC } else { check::<MESSAGES>(frame.skb) }
-}
-
-#[inline(never)]
-fn check<const MESSAGES: bool>(skb: *mut __sk_buff) -> i32 {
-    let frame = SkbFrame::<true> { skb };
-    let env = Kernel::<true> { ifindex: frame.ifindex() };
-    if egress(&frame, &env) != Verdict::Drop {
-        return TC_ACT_UNSPEC;
-    }
-    if MESSAGES {
-        debug!(&TcContext::new(skb), "claim stopped on {}", env.ifindex);
-    }
-    TC_ACT_SHOT
 }
 
 /// Writes `bpf_ktime_get_boot_ns` over the first eight bytes of the frame. User space runs it once, by

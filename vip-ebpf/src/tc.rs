@@ -1,0 +1,67 @@
+//! The programs at TC: answers where there is no native XDP, and the guard.
+
+use crate::{
+    maps::{Kernel, drops_on_loss},
+    skb::SkbFrame,
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::bpf_redirect,
+    macros::classifier,
+    programs::TcContext,
+};
+use aya_log_ebpf::debug;
+use vip_common::{egress::egress, env::Verdict, ingress::ingress, standing::is_traffic};
+
+/// The same decision at TC ingress, for interfaces without native XDP. The answer leaves through the
+/// egress guard of the same interface.
+#[classifier]
+pub fn xvip_ingress(ctx: TcContext) -> i32 {
+    let frame = SkbFrame::<false> { skb: ctx.as_ptr().cast() };
+    if is_traffic(&frame) && !drops_on_loss() { TC_ACT_UNSPEC } else { decide_at_tc(frame.skb) }
+}
+
+#[inline(never)]
+fn decide_at_tc(skb: *mut __sk_buff) -> i32 {
+    let mut frame = SkbFrame::<false> { skb };
+    let env = Kernel::<false> { ifindex: frame.ifindex() };
+    match ingress(&mut frame, &env) {
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+        // SAFETY: the helper takes plain numbers.
+        Verdict::Reply => unsafe { bpf_redirect(env.ifindex, 0) as i32 },
+    }
+}
+
+/// Stops claims without a live fence. What it lets through is `TC_ACT_UNSPEC`, which equals
+/// `TCX_NEXT`: later programs on the interface still run.
+#[classifier]
+pub fn xvip_egress(ctx: TcContext) -> i32 {
+    guard::<false>(&ctx)
+}
+
+/// The same with messages.
+#[classifier]
+pub fn xvip_egress_debug(ctx: TcContext) -> i32 {
+    guard::<true>(&ctx)
+}
+
+#[inline(always)]
+fn guard<const MESSAGES: bool>(ctx: &TcContext) -> i32 {
+    let frame = SkbFrame::<true> { skb: ctx.as_ptr().cast() };
+    if is_traffic(&frame) { TC_ACT_UNSPEC } else { check::<MESSAGES>(frame.skb) }
+}
+
+#[inline(never)]
+fn check<const MESSAGES: bool>(skb: *mut __sk_buff) -> i32 {
+    let frame = SkbFrame::<true> { skb };
+    let env = Kernel::<true> { ifindex: frame.ifindex() };
+    if egress(&frame, &env) != Verdict::Drop {
+        return TC_ACT_UNSPEC;
+    }
+    if MESSAGES {
+        debug!(&TcContext::new(skb), "claim stopped on {}", env.ifindex);
+    }
+    TC_ACT_SHOT
+}
