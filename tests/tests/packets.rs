@@ -209,7 +209,12 @@ fn host_equals_kernel_on_mutated_frames() {
     let arriving = questions::cases().into_iter().chain(strict::cases()).collect();
     let strategy = (mutated(arriving), mutated(claims::cases()));
     let xdp = has_multi_buffer_xdp().unwrap();
+    let played = std::cell::Cell::new(0);
     holds(frames / 4, &strategy, |(question, claim)| {
+        played.set(played.get() + 4);
+        if played.get() % 10_000_000 == 0 {
+            println!("{} of {frames} frames", played.get());
+        }
         let kernel = &mut kernel.borrow_mut();
         let strict = &mut strict.borrow_mut();
         if xdp {

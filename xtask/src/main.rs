@@ -193,7 +193,10 @@ fn main() -> anyhow::Result<()> {
             setup::setup(setup::Extent::Build)?;
             let test = "test --locked --release -p vip-tests --test packets host_equals_kernel";
             let mut cargo = std::process::Command::new("cargo");
-            cargo.args(test.split(' ')).env("XVIP_FRAMES", frames.to_string());
+            cargo
+                .args(test.split(' '))
+                .args(["--", "--nocapture"])
+                .env("XVIP_FRAMES", frames.to_string());
             shell::run_command(&mut cargo)?;
             println!("{frames} frames: the programs and the host agree on every byte");
             Ok(())

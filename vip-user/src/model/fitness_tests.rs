@@ -175,6 +175,36 @@ fn a_release_of_its_own_counts_where_a_watch_shows_it_and_not_where_a_read_does(
 }
 
 #[test]
+fn after_a_release_whose_answer_is_lost_nothing_that_is_only_read_is_released() {
+    // Lost or refused, the version that is seen next, how it is seen, and whether it is released.
+    for (lost, version, watched_it, again) in [
+        (true, 14, false, false),
+        (true, 14, true, true),
+        (true, 13, false, true),
+        (false, 14, false, true),
+    ] {
+        let mut election = unable_holder();
+        let mut seen = own_record(&election, 13);
+        let mut back = seen.clone();
+        back.version = Version(version.to_string());
+        seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
+        election.step(at(3_700), watched(seen));
+        let effects = election.step(at(3_710), Input::Silenced);
+        let id = writes(&effects)[0].id;
+        let outcome = if lost { Written::Failed } else { Written::Conflict };
+        election.step(at(3_720), Input::Written { id, outcome });
+        if lost {
+            let id = writes(&election.step(at(3_900), Input::Tick))[0].id;
+            election.step(at(3_920), Input::Written { id, outcome: Written::Conflict });
+        }
+        let seen = if watched_it { watched(back) } else { quorum(Some(back)) };
+        let effects = election.step(at(3_930), seen);
+        let released = writes(&effects).iter().any(|write| write.release);
+        assert_eq!(released, again, "lost {lost}, version {version}, watched {watched_it}");
+    }
+}
+
+#[test]
 fn a_release_whose_answer_is_lost_ends_as_a_candidate_too() {
     let mut election = unable_holder();
     let mut seen = own_record(&election, 13);

@@ -28,6 +28,7 @@ impl Holding {
             lapsed: true,
             stale: false,
             silent: false,
+            release_lost: false,
             told: Fitness::Able,
         }
     }

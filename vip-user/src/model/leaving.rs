@@ -66,8 +66,15 @@ impl Election {
         record: Option<Record>,
         out: &mut Vec<Effect>,
     ) {
+        // What holds of a holder whose fence has run out holds here, and more: a release of which nothing was heard may
+        // have let another node take the Lease, and the older content have been put back since. To release that would
+        // invite a third.
+        let release_sent = holding.release_lost || holding.in_flight.values().any(|sent| sent.release);
+        let alone = now.boot < holding.until && !release_sent;
+        let known = record.as_ref().is_some_and(|record| record.version == holding.base);
+        let proven = alone || known || source == Source::Watch;
         match record {
-            Some(record) if record.tenure().as_ref() == Some(&holding.tenure) => {
+            Some(record) if proven && record.tenure().as_ref() == Some(&holding.tenure) => {
                 holding.base = record.version;
                 holding.stale = false;
                 if holding.silent {
@@ -106,6 +113,7 @@ impl Election {
                     self.read(out);
                 }
                 Written::Failed => {
+                    holding.release_lost |= attempt.release;
                     if holding.silent {
                         holding.next_write = now.boot.after(self.retry());
                     }

@@ -32,9 +32,17 @@ pub struct Bounds {
     pub messages: usize,
     /// What may happen once, at any moment.
     pub mishap: Option<Mishap>,
-    /// It begins when node 0 has given the Lease up and the last node has taken it. The others have missed both, and what
-    /// [`Mishap::Restore`] brings back is the release.
-    pub handed_over: bool,
+    /// It begins when node 0 has given the Lease up and the last node has taken it, while the others have missed both.
+    pub handed_over: Option<Answer>,
+}
+
+/// What came of the release with which a handed over world begins.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// It was answered, and is what [`Mishap::Restore`] brings back.
+    Came,
+    /// Its answer was lost, and what was before it is brought back.
+    Lost,
 }
 
 /// What goes wrong.
@@ -281,18 +289,28 @@ impl Bounds {
             node.open = true;
         }
         world.first.clone_from(&world.lease);
-        if self.handed_over {
-            self.hand_over(&mut world);
+        if let Some(answer) = self.handed_over {
+            self.hand_over(&mut world, answer);
         }
         world
     }
 
-    fn hand_over(&self, world: &mut World) {
+    fn hand_over(&self, world: &mut World, answer: Answer) {
         let taker = world.nodes.len() - 1;
         world.nodes[..taker].iter_mut().for_each(|node| node.open = false);
         self.step(world, 0, Input::Leave);
-        self.deliver(world, 0);
-        world.first.clone_from(&world.lease);
+        match answer {
+            Answer::Came => {
+                self.deliver(world, 0);
+                world.first.clone_from(&world.lease);
+            }
+            Answer::Lost => {
+                self.arrive(world, 0, 0);
+                assert!(self.befall(world, Mishap::Fail(0)).is_some());
+                self.arrive(world, 0, 0);
+                world.mishap_over = false;
+            }
+        }
         let release = world.nodes[taker].stream.remove(0);
         self.step(world, taker, release);
         self.deliver(world, taker);
