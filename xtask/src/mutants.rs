@@ -492,6 +492,14 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         rule: "a read proves nothing between",
+        name: "who may have released releases what it reads",
+        file: "vip-user/src/model/leaving.rs",
+        from: "let alone = now.boot < holding.until && !release_sent;",
+        to: "let alone = release_sent || !release_sent;",
+        tests: &["-p", "vip-user", "--test", "exhaustive", "old_release"],
+    },
+    Mutation {
+        rule: "a read proves nothing between",
         name: "the release of an older tenure counts",
         file: "vip-user/src/model/waiting.rs",
         from: ".is_none_or(|last| !tenure.is_before(last))",

@@ -315,7 +315,7 @@ impl Bounds {
         self.step(world, taker, release);
         self.deliver(world, taker);
         assert!(world.moved && self.speaks(world, taker) && !self.speaks(world, 0));
-        world.moved = false;
+        world.moved = matches!(answer, Answer::Lost);
     }
 
     /// All that is on its way to or from a node arrives.
