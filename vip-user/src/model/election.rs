@@ -240,8 +240,8 @@ pub struct Holding {
     pub stale: bool,
     /// The kernel has been silenced, so the Lease may be given up.
     pub silent: bool,
-    /// A release was sent and its answer did not come: it may have been stored, and somebody hold the Lease.
-    pub release_lost: bool,
+    /// The release whose answer did not come: it may have been stored, and somebody hold the Lease.
+    pub lost_release: Option<u64>,
     /// How well this node serves, as the last write says.
     pub told: Fitness,
 }

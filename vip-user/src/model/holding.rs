@@ -28,7 +28,7 @@ impl Holding {
             lapsed: true,
             stale: false,
             silent: false,
-            release_lost: false,
+            lost_release: None,
             told: Fitness::Able,
         }
     }

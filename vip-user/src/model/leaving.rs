@@ -69,7 +69,8 @@ impl Election {
         // What holds of a holder whose fence has run out holds here, and more: a release of which nothing was heard may
         // have let another node take the Lease, and the older content have been put back since. To release that would
         // invite a third.
-        let release_sent = holding.release_lost || holding.in_flight.values().any(|sent| sent.release);
+        let release_sent =
+            holding.lost_release.is_some() || holding.in_flight.values().any(|sent| sent.release);
         let alone = now.boot < holding.until && !release_sent;
         let known = record.as_ref().is_some_and(|record| record.version == holding.base);
         let proven = alone || known || source == Source::Watch;
@@ -113,7 +114,9 @@ impl Election {
                     self.read(out);
                 }
                 Written::Failed => {
-                    holding.release_lost |= attempt.release;
+                    if attempt.release {
+                        holding.lost_release = Some(id);
+                    }
                     if holding.silent {
                         holding.next_write = now.boot.after(self.retry());
                     }
