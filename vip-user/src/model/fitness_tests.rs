@@ -201,6 +201,7 @@ fn after_a_release_whose_answer_is_lost_nothing_that_is_only_read_is_released() 
         let effects = election.step(at(3_930), seen);
         let released = writes(&effects).iter().any(|write| write.release);
         assert_eq!(released, again, "lost {lost}, version {version}, watched {watched_it}");
+        assert_eq!(effects.contains(&Effect::Notice(Notice::ReleaseFailed)), !again);
     }
 }
 

@@ -83,6 +83,10 @@ impl Election {
                 }
                 self.state = State::Leaving(holding);
             }
+            // It is ours by its content, and perhaps not by right: it runs out by itself.
+            Some(record) if record.tenure().as_ref() == Some(&holding.tenure) => {
+                self.left(now, Notice::ReleaseFailed, source, Some(record), out);
+            }
             // Released by a write whose answer was lost, or taken away: nothing is left to give up.
             record => self.left(now, Notice::Released, source, record, out),
         }
