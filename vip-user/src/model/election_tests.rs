@@ -502,6 +502,17 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
 }
 
 #[test]
+fn a_shorter_lease_and_a_worse_clock_at_once_lower_the_fence_as_far() {
+    let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
+    let slot = Slot { tenure, until: at(0).boot.after(timing(10).hold(10)), duration_s: 10 };
+    let worse = Timing { clock_error_percent: 30, ..timing(3) };
+    let mut election = Election::new(me(), worse.clone(), 7, Some(slot));
+    let effects = election.step(at(500), quorum(Some(Record { duration_s: 10, ..held("me", 4, 10) })));
+    // Who sees the shorter D sees it after this write has left.
+    assert!(effects.contains(&Effect::LowerFence(worse.fence(at(500).boot, 3))), "{effects:?}");
+}
+
+#[test]
 fn a_lapsed_holder_that_nobody_replaced_goes_on() {
     let mut election = holder();
     let effects = election.step(at(6_050), Input::Tick);

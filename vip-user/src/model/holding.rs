@@ -63,7 +63,9 @@ impl Election {
         let base = record.as_ref().map_or(Version(String::new()), |record| record.version.clone());
         let mut holding = Holding::new(tenure, base, duration_s, now.boot);
         holding.until = until;
-        holding.sent = BootNs(until.0.saturating_sub(self.timing.hold(duration_s).as_nanos() as u64));
+        // The process before this one may have counted with a smaller ρ: what it sent it sent before now.
+        let sent = until.0.saturating_sub(self.timing.hold(duration_s).as_nanos() as u64);
+        holding.sent = BootNs(sent.min(now.boot.0));
         holding.renew_us = record.as_ref().and_then(|record| record.renew_us).unwrap_or(0);
         holding.lapsed = false;
         let ours = record.as_ref().and_then(Record::tenure).as_ref() == Some(&holding.tenure);
