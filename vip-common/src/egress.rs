@@ -5,12 +5,12 @@ use crate::{
     abi::Ip,
     counter::Counter,
     env::{Env, Frame, Verdict},
-    standing::{Layer3, Standing, layer3, standing},
+    standing::{Layer3, Standing, is_tag, layer3, standing, vid},
     wire::{
-        Arp, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, IP6_LEN, Ip6,
+        Arp, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, Ip6,
         NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour,
         OPTION_SLLAO, OPTION_TLLAO, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOURCE_AT,
-        is_extension,
+        VlanTag, is_extension,
     },
 };
 use bytemuck::Pod;
@@ -57,15 +57,24 @@ pub fn egress<F: Frame, E: Env>(frame: &F, env: &E) -> Verdict {
     };
     let claimed = match l3.ethertype {
         ETHERTYPE_ARP => arp(frame, l3),
-        ETHERTYPE_IPV6 => icmp6(frame, l3),
-        // Linux strips any number of priority tags, so a receiver would see through a third one.
-        ETHERTYPE_VLAN | ETHERTYPE_QINQ if l3.outer_vid == 0 => Claimed::HIDDEN,
+        ETHERTYPE_IPV6 => icmp6(frame, env, l3),
+        ethertype if is_tag(ethertype) => third_tag(frame, l3),
         _ => Claimed::NOTHING,
     };
     match claimed.what {
         What::Nothing => Verdict::Pass,
         What::Hidden => stop_hidden(env),
         What::Address => claim(env, l3, &claimed.ip),
+    }
+}
+
+/// Linux strips any number of priority tags, wherever they stand, so a receiver sees through three tags that name fewer
+/// VLANs. Three that do are another tenant's.
+#[inline(always)]
+fn third_tag<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
+    match frame.get::<VlanTag>(l3.offset) {
+        Some(tag) if l3.inner_vid != 0 && vid(tag) != 0 => Claimed::NOTHING,
+        _ => Claimed::HIDDEN,
     }
 }
 
@@ -125,7 +134,7 @@ fn missing<F: Frame>(frame: &F, end: usize) -> Claimed {
 }
 
 #[inline(always)]
-fn icmp6<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
+fn icmp6<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3) -> Claimed {
     let at = offset_of!(Ip6, next_header);
     let Some([next_header, _hop_limit]) = l3.get::<[u8; 2], _>(frame, at) else {
         return missing(frame, l3.offset + IP6_LEN);
@@ -134,29 +143,39 @@ fn icmp6<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
         return Claimed::NOTHING;
     }
     let claimed = behind_extensions(frame, l3.offset + IP6_LEN, next_header)
-        .and_then(|icmp| message(frame, l3, icmp));
+        .and_then(|icmp| message(frame, env, l3, icmp));
     claimed.unwrap_or_else(|outcome| outcome)
 }
 
 #[inline(always)]
-fn message<F: Frame>(frame: &F, l3: Layer3, icmp: usize) -> Result<Claimed, Claimed> {
+fn message<F: Frame, E: Env>(
+    frame: &F,
+    env: &E,
+    l3: Layer3,
+    icmp: usize,
+) -> Result<Claimed, Claimed> {
     let target_at = icmp + offset_of!(Neighbour, target);
     let source = Ip::v6(read(frame, l3.offset + SOURCE_AT)?);
     let [icmp_type, _code]: [u8; 2] = read(frame, icmp)?;
-    let options = match icmp_type {
+    let (named, options) = match icmp_type {
         NEIGHBOUR_ADVERTISEMENT => return Ok(Claimed::address(Ip::v6(read(frame, target_at)?))),
         // Duplicate address detection: it would make a holder that has the address tentative give
         // it up, and it precedes a claim.
         NEIGHBOUR_SOLICITATION if source == Ip::UNSPECIFIED => {
             return Ok(Claimed::address(Ip::v6(read(frame, target_at)?)));
         }
-        NEIGHBOUR_SOLICITATION => NEIGHBOUR_LEN,
-        ROUTER_SOLICITATION => 8,
-        ROUTER_ADVERTISEMENT => 16,
-        REDIRECT => 40,
+        NEIGHBOUR_SOLICITATION => (source, NEIGHBOUR_LEN),
+        ROUTER_SOLICITATION => (source, 8),
+        ROUTER_ADVERTISEMENT => (source, 16),
+        // A router names the link-layer address of the target (RFC 4861 section 4.5) as it remembers it, and hosts
+        // take it (section 8.3): that of an owner of long ago, perhaps.
+        REDIRECT => {
+            let target = Ip::v6(read(frame, target_at)?);
+            (if env.vip(&target).is_some() { target } else { source }, 40)
+        }
         _ => return Ok(Claimed::NOTHING),
     };
-    from_source(frame, source, icmp + options)
+    by_option(frame, named, icmp + options)
 }
 
 /// Finds the ICMPv6 header behind extension headers. `Err` is the outcome where there is none to
@@ -179,22 +198,22 @@ fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usi
     if next_header == NEXT_ICMPV6 { Ok(offset) } else { Err(Claimed::NOTHING) }
 }
 
-/// Such a message claims its source address if it carries a link-layer option. Where that cannot be
+/// Such a message claims an address, mostly its source, if it carries a link-layer option. Where that cannot be
 /// told within a few options it counts as carried.
 #[inline(always)]
-fn from_source<F: Frame>(frame: &F, source: Ip, options: usize) -> Result<Claimed, Claimed> {
+fn by_option<F: Frame>(frame: &F, named: Ip, options: usize) -> Result<Claimed, Claimed> {
     let mut offset = options;
     for _ in 0..MAX_OPTIONS {
         let header: [u8; 2] = read(frame, offset)?;
         // Whatever its length: receivers ought to discard a message with an option of length 0, but
         // the guard does not depend on it.
         if header[0] == OPTION_SLLAO || header[0] == OPTION_TLLAO {
-            return Ok(Claimed::address(source));
+            return Ok(Claimed::address(named));
         }
         if header[1] == 0 {
             return Ok(Claimed::NOTHING);
         }
         offset += header[1] as usize * 8;
     }
-    Ok(Claimed::address(source))
+    Ok(Claimed::address(named))
 }

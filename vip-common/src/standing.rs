@@ -110,11 +110,27 @@ pub struct Layer3 {
     pub offset: usize,
     /// VLAN id of the outer tag, 0 without one (or for a priority tag).
     pub outer_vid: u16,
-    /// VLAN id of the inner tag, 0 without one.
+    /// VLAN id of the inner tag, 0 without one, [`TOO_DEEP`] in a third VLAN.
     pub inner_vid: u16,
 }
 
+/// No VLAN has this number, so no interface is in it.
+const TOO_DEEP: u16 = 0xffff;
+
 impl Layer3 {
+    /// Goes behind a tag. A priority tag (VLAN id 0) names no VLAN, wherever it stands.
+    #[inline(always)]
+    fn enter(&mut self, tag: VlanTag) {
+        match (vid(tag), self.outer_vid, self.inner_vid) {
+            (0, ..) => {}
+            (vid, 0, _) => self.outer_vid = vid,
+            (vid, _, 0) => self.inner_vid = vid,
+            _ => self.inner_vid = TOO_DEEP,
+        }
+        self.ethertype = u16::from_be_bytes(tag.ethertype);
+        self.offset += size_of::<VlanTag>();
+    }
+
     /// What lies at a constant distance behind the start of the network header. Without a tag, as in most frames,
     /// its place in the frame is a constant too.
     #[inline(always)]
@@ -162,35 +178,19 @@ pub fn layer3<F: Frame>(frame: &F) -> Option<Layer3> {
     if !is_tag(ethertype) {
         return Some(l3);
     }
-    let first = frame.fixed::<VlanTag>(ETH_LEN)?;
-    if outer_vid == 0 {
-        l3.outer_vid = vid(first);
-    } else {
-        l3.inner_vid = vid(first);
+    l3.enter(frame.fixed::<VlanTag>(ETH_LEN)?);
+    if is_tag(l3.ethertype) {
+        l3.enter(frame.fixed::<VlanTag>(ETH_LEN + size_of::<VlanTag>())?);
     }
-    l3.ethertype = u16::from_be_bytes(first.ethertype);
-    l3.offset = ETH_LEN + size_of::<VlanTag>();
-    if !is_tag(l3.ethertype) {
-        return Some(l3);
-    }
-    let second = frame.fixed::<VlanTag>(ETH_LEN + size_of::<VlanTag>())?;
-    // A priority tag (VLAN id 0) names no VLAN, so the next tag takes its place.
-    if l3.outer_vid == 0 {
-        l3.outer_vid = vid(second);
-    } else {
-        l3.inner_vid = vid(second);
-    }
-    l3.ethertype = u16::from_be_bytes(second.ethertype);
-    l3.offset = ETH_LEN + 2 * size_of::<VlanTag>();
     Some(l3)
 }
 
 #[inline(always)]
-const fn is_tag(ethertype: u16) -> bool {
+pub(crate) const fn is_tag(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ
 }
 
 #[inline(always)]
-const fn vid(tag: VlanTag) -> u16 {
+pub(crate) const fn vid(tag: VlanTag) -> u16 {
     u16::from_be_bytes(tag.tci) & 0x0fff
 }
