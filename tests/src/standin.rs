@@ -234,6 +234,15 @@ impl StandIn {
 }
 
 impl Store {
+    fn create(&mut self, key: (String, String), mut lease: Value) -> (u64, Value) {
+        self.uids += 1;
+        lease["apiVersion"] = json!("coordination.k8s.io/v1");
+        lease["kind"] = json!("Lease");
+        lease["metadata"]["namespace"] = json!(key.0);
+        lease["metadata"]["uid"] = json!(format!("00000000-0000-0000-0000-{:012}", self.uids));
+        self.put(key, lease, "ADDED")
+    }
+
     fn put(&mut self, key: (String, String), mut lease: Value, kind: &str) -> (u64, Value) {
         self.version += 1;
         lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -266,7 +275,7 @@ async fn read(State(api): State<StandIn>, Path((namespace, name)): Path<(String,
 async fn create(
     State(api): State<StandIn>,
     Path(namespace): Path<String>,
-    Json(mut lease): Json<Value>,
+    Json(lease): Json<Value>,
 ) -> Response {
     api.arrive().await;
     let name = text(&lease, "name");
@@ -278,12 +287,7 @@ async fn create(
     if store.leases.contains_key(&key) {
         return refuse(StatusCode::CONFLICT, "AlreadyExists", &name);
     }
-    store.uids += 1;
-    lease["apiVersion"] = json!("coordination.k8s.io/v1");
-    lease["kind"] = json!("Lease");
-    lease["metadata"]["namespace"] = json!(namespace);
-    lease["metadata"]["uid"] = json!(format!("00000000-0000-0000-0000-{:012}", store.uids));
-    let event = store.put(key, lease, "ADDED");
+    let event = store.create(key, lease);
     api.tell(event.clone());
     (StatusCode::CREATED, Json(event.1["object"].clone())).into_response()
 }
@@ -331,14 +335,22 @@ async fn replace(
     api.arrive().await;
     let mut store = api.lock();
     let key = (namespace, name.clone());
+    let uid = text(&lease, "uid");
     let Some(current) = store.leases.get(&key).cloned() else {
-        return refuse(StatusCode::NOT_FOUND, "NotFound", &name);
+        if !uid.is_empty() {
+            return refuse(StatusCode::CONFLICT, "Conflict", &name);
+        }
+        // As the real one (AllowCreateOnUpdate), whatever version is named.
+        let event = store.create(key, lease);
+        api.tell(event.clone());
+        return (StatusCode::CREATED, Json(event.1["object"].clone())).into_response();
     };
     let base = text(&lease, "resourceVersion");
     if base.is_empty() || impossible(&lease).is_some() {
         return refuse(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", &name);
     }
-    if base != text(&current, "resourceVersion") {
+    let same = uid.is_empty() || uid == text(&current, "uid");
+    if !same || base != text(&current, "resourceVersion") {
         return refuse(StatusCode::CONFLICT, "Conflict", &name);
     }
     for kept in ["uid", "resourceVersion", "namespace", "creationTimestamp"] {

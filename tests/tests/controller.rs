@@ -26,9 +26,10 @@ use vip_user::{
     metrics::Metrics,
     model::{
         desired::{AddrSpec, Link, LinkRole, Links, Placement},
-        election::{Identity, Source},
+        election::{Identity, Source, Written},
+        fitness::Fitness,
         plan::{Action, Actual},
-        record::Tenure,
+        record::{LeaseWrite, Tenure, TenureNote},
         time::BootNs,
         timing::Timing,
     },
@@ -402,6 +403,34 @@ async fn labels_and_annotations_of_others_survive_our_writes() {
     assert_eq!(lease["metadata"]["labels"]["team"], "net");
     assert_eq!(lease["metadata"]["annotations"]["note"], "keep");
     assert!(running.host.answers());
+}
+
+/// The API server would make a Lease of the write (`contract::…::a_put_without_a_uid_creates_a_lease_that_is_gone`).
+#[tokio::test]
+async fn a_late_write_creates_no_lease_that_is_gone() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, api) = (listener.local_addr().unwrap(), StandIn::default());
+    tokio::spawn(api.clone().serve_on(listener));
+    let (knows, forgot) = (lease_api(address), lease_api(address));
+    let made = knows.create(3).await.unwrap().unwrap();
+    let note = TenureNote {
+        holder: "a".into(),
+        transitions: 1,
+        acquire_us: 1,
+        process: "p".into(),
+        boot_id: "b".into(),
+    };
+    let base = Some(made.version);
+    let (duration_s, macs) = (3, Vec::new());
+    let (fitness, release, in_flight) = (Fitness::Able, false, 0);
+    let write =
+        LeaseWrite { id: 1, base, note, duration_s, renew_us: 2, release, fitness, macs, in_flight };
+    api.delete("ns", "lease");
+    for lease in [knows, forgot] {
+        let (outcome, error) = lease.write(write.clone()).await;
+        assert_eq!((outcome, error.map(|error| error.to_string())), (Written::Conflict, None));
+        assert_eq!(api.lease("ns", "lease"), None);
+    }
 }
 
 /// A map that is full for one VIP harms no other one.

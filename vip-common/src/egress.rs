@@ -7,10 +7,9 @@ use crate::{
     env::{Env, Frame, Verdict},
     standing::{Layer3, Standing, is_tag, layer3, standing, vid},
     wire::{
-        Arp, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, Ip6,
-        NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour,
-        OPTION_SLLAO, OPTION_TLLAO, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOURCE_AT,
-        VlanTag, is_extension,
+        Arp, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, Ip6, NEIGHBOUR_ADVERTISEMENT,
+        NEIGHBOUR_LEN, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour, OPTION_SLLAO, OPTION_TLLAO,
+        REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOURCE_AT, VlanTag, is_extension,
     },
 };
 use bytemuck::Pod;
@@ -148,12 +147,7 @@ fn icmp6<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3) -> Claimed {
 }
 
 #[inline(always)]
-fn message<F: Frame, E: Env>(
-    frame: &F,
-    env: &E,
-    l3: Layer3,
-    icmp: usize,
-) -> Result<Claimed, Claimed> {
+fn message<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, icmp: usize) -> Result<Claimed, Claimed> {
     let target_at = icmp + offset_of!(Neighbour, target);
     let source = Ip::v6(read(frame, l3.offset + SOURCE_AT)?);
     let [icmp_type, _code]: [u8; 2] = read(frame, icmp)?;

@@ -4,7 +4,7 @@
 mod every;
 
 use Mishap::{Blank, Break, Delete, Edit, Fail, Leave, Restart, Restore};
-use every::{Answer, Bounds, Mishap};
+use every::{Beginning, Bounds, Mishap};
 use stateright::{Checker as _, Model as _};
 use std::time::Duration;
 use vip_user::model::timing::Timing;
@@ -27,7 +27,7 @@ fn bounds<const N: usize>(duration_s: [u32; N], rate: [u64; N], mishap: Option<M
         // Both nodes write at once then: more than this has millions of states.
         messages: if mishap == Some(Delete) { 2 } else { usize::MAX },
         mishap,
-        handed_over: None,
+        beginning: Beginning::Held,
     }
 }
 
@@ -100,11 +100,25 @@ fn one_owner_whatever_happens_to_the_lease() {
 fn one_owner_when_an_old_release_is_put_back() {
     for [taker, holder] in RATES {
         let bounds = bounds([1, 1, 1], [100, taker, holder], Some(Restore));
-        let came = Bounds { handed_over: Some(Answer::Came), messages: 1, ..bounds.clone() };
+        let came = Bounds { beginning: Beginning::Released, messages: 1, ..bounds.clone() };
         assert!(!two_owners(came));
         // Node 0 tries again soon. More time has many millions of states.
-        let lost = Bounds { handed_over: Some(Answer::Lost), messages: 1, horizon: 300_000, ..bounds };
-        assert!(!two_owners(lost));
+        let beginning = Beginning::ReleaseLost;
+        assert!(!two_owners(Bounds { beginning, messages: 1, horizon: 300_000, ..bounds }));
+    }
+}
+
+/// Node 0 was to create the Lease under a fence that lived then, and is late. Another node has taken one since, and somebody
+/// deletes that too.
+#[test]
+fn one_owner_when_a_lease_is_created_late() {
+    for [late, taker] in RATES {
+        let soon = |bounds: Bounds| Bounds { messages: 1, horizon: 300_000, ..bounds };
+        let two = soon(bounds([1, 1], [late, taker], Some(Delete)));
+        assert!(!two_owners(Bounds { beginning: Beginning::CreateLate, ..two }));
+        let three = soon(bounds([1, 1, 1], [late, 100, taker], Some(Delete)));
+        // All of it can happen in one instant.
+        assert!(!two_owners(Bounds { beginning: Beginning::CreateLateLeaving, horizon: 0, ..three }));
     }
 }
 

@@ -1,12 +1,13 @@
 //! The ladder of tests: the least powerful rung that can fail for the right reason comes first.
 
 use crate::vm::Kernel;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
 use std::{
     io::{BufRead as _, BufReader},
     ops::AddAssign,
     process::{Command, Stdio},
+    thread,
     time::Instant,
 };
 
@@ -101,63 +102,110 @@ impl AddAssign for Count {
     }
 }
 
+/// What came of a rung.
+struct Played {
+    rung: Rung,
+    count: Count,
+    /// It ran to its end, and what failed has been counted.
+    whole: bool,
+    seconds: u64,
+}
+
 /// Runs the rungs and prints the count; fails if a test did, or if none ran.
-#[expect(clippy::disallowed_methods, reason = "says how long a rung took")]
 pub fn test(only: Option<Rung>, filter: &str) -> anyhow::Result<()> {
     // The labs run this binary, and upgrade to and from one whose map layouts differ.
     let build = ["build", "--quiet", "--locked", "-p", "vip-user"];
     crate::shell::run("cargo", &[&build[..], &["--features", "abi-next"]].concat())?;
     std::fs::copy("target/debug/xvip", "target/debug/xvip-next").context("target/debug/xvip")?;
     crate::shell::run("cargo", &build)?;
-    let mut total = Count::default();
-    let mut broken = Vec::new();
+    let mut played = Vec::new();
+    let mut beside = None;
     let rungs = Rung::value_variants().iter().filter(|rung| only.is_none_or(|only| only == **rung));
-    for rung in rungs {
+    for &rung in rungs {
+        // It needs the processor and nothing else, and the labs mostly wait: it gets what they leave.
+        if rung == Rung::Simulation && only.is_none() {
+            println!("\n=== {rung:?}: runs beside the labs");
+            crate::shell::run_command(cargo_test(rung, &[]).arg("--no-run"))?;
+            let filter = filter.to_owned();
+            beside = Some(thread::spawn(move || {
+                let mut lines = Vec::new();
+                let idle = &["chrt", "--idle", "0"];
+                let played = timed(rung, || run_rung(rung, &filter, idle, |line| lines.push(line)));
+                (played, lines)
+            }));
+            continue;
+        }
         println!("\n=== {rung:?}");
-        let begun = Instant::now();
-        let outcome = match rung {
-            // The oldest of the kernels, whose verifier is the least patient and which has no tcx.
-            Rung::Kube => crate::kube::servers().and_then(|()| run_rung(*rung, filter)),
-            Rung::Cluster => crate::cluster::prepare().and_then(|()| run_rung(*rung, filter)),
-            Rung::Vm => crate::vm::vm(&[Kernel::Bookworm], filter).map(|count| (count, true)),
-            _ => run_rung(*rung, filter),
-        };
-        let (count, ok) = outcome.unwrap_or_else(|error| {
-            println!("{error:#}");
-            (Count::default(), false)
-        });
-        println!(
-            "{rung:?}: {} passed, {} failed, {} s",
-            count.passed,
-            count.failed,
-            begun.elapsed().as_secs()
-        );
-        total += count;
-        if !ok && count.failed == 0 {
-            broken.push(*rung);
+        played.push(timed(rung, || play(rung, filter)));
+        if rung == Rung::Lab
+            && let Some(beside) = beside.take()
+        {
+            let (simulated, lines) =
+                beside.join().map_err(|_| anyhow!("{:?} panicked", Rung::Simulation))?;
+            println!("\n=== {:?}, beside the labs\n{}", simulated.rung, lines.join("\n"));
+            played.push(simulated);
         }
     }
-    if !broken.is_empty() {
-        total.failed += broken.len() as u64;
-        println!("\nthese rungs did not run to their end: {broken:?}");
+    println!();
+    let mut total = Count::default();
+    for Played { rung, count, whole, seconds } in &played {
+        println!("{rung:?}: {} passed, {} failed, {seconds} s", count.passed, count.failed);
+        total += *count;
+        if !whole && count.failed == 0 {
+            println!("{rung:?} did not run to its end");
+            total.failed += 1;
+        }
     }
     total.verdict()
 }
 
-fn run_rung(rung: Rung, filter: &str) -> anyhow::Result<(Count, bool)> {
+fn play(rung: Rung, filter: &str) -> anyhow::Result<(Count, bool)> {
+    let run = || run_rung(rung, filter, &[], |line| println!("{line}"));
+    match rung {
+        Rung::Kube => crate::kube::servers().and_then(|()| run()),
+        Rung::Cluster => crate::cluster::prepare().and_then(|()| run()),
+        // The oldest of the kernels, whose verifier is the least patient and which has no tcx.
+        Rung::Vm => crate::vm::vm(&[Kernel::Bookworm], filter).map(|count| (count, true)),
+        _ => run(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "says how long a rung took")]
+fn timed(rung: Rung, run: impl FnOnce() -> anyhow::Result<(Count, bool)>) -> Played {
+    let begun = Instant::now();
+    let (count, whole) = run().unwrap_or_else(|error| {
+        println!("{rung:?}: {error:#}");
+        (Count::default(), false)
+    });
+    Played { rung, count, whole, seconds: begun.elapsed().as_secs() }
+}
+
+/// `cargo test` for a rung, started by the command `by` if there is one.
+fn cargo_test(rung: Rung, by: &[&str]) -> Command {
+    let mut words = by.iter().chain(&["cargo"]);
+    let mut command = Command::new(words.next().unwrap_or(&"cargo"));
+    command.args(words).args(["test", "--locked", "--no-fail-fast"]).args(rung.arguments());
+    command
+}
+
+fn run_rung(
+    rung: Rung,
+    filter: &str,
+    by: &[&str],
+    mut show: impl FnMut(String),
+) -> anyhow::Result<(Count, bool)> {
     let (mut count, mut ok) = (Count::default(), true);
     for arguments in rung.runs() {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--locked", "--no-fail-fast"]).args(rung.arguments());
+        let mut cargo = cargo_test(rung, by);
         cargo.arg("--").arg(filter).args(arguments).stdout(Stdio::piped());
-        let mut child = cargo.spawn().context("cannot run cargo test")?;
+        let mut child = cargo.spawn().with_context(|| format!("cannot run {cargo:?}"))?;
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines() {
                 let line = line?;
                 // The runner's own closing lines are summed up into one at the end.
                 match Count::parse(&line) {
                     Some(one) => count += one,
-                    None => println!("{line}"),
+                    None => show(line),
                 }
             }
         }

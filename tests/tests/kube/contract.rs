@@ -6,7 +6,7 @@ use crate::{
     trial,
 };
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
     api::{DeleteParams, PostParams, WatchEvent, WatchParams},
@@ -32,6 +32,7 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         a_put_that_changes_nothing_stores_nothing,
         versions_only_grow,
         a_deleted_lease_is_gone_and_its_successor_is_another,
+        a_put_without_a_uid_creates_a_lease_that_is_gone,
         a_watch_shows_what_happened_since_its_version_in_order,
         a_watch_of_one_name_shows_that_name_alone,
         a_watch_from_nothing_begins_with_what_exists,
@@ -172,9 +173,22 @@ async fn a_deleted_lease_is_gone_and_its_successor_is_another(leases: Api<Lease>
     assert_ne!(version(&gone), version(&made), "a deletion has a version of its own");
     assert!(leases.get_opt(&name).await.unwrap().is_none());
     let late = put(&leases, &renewed(&made, 1)).await.unwrap_err();
-    assert!(matches!(code(&late), 404 | 409), "{late}");
+    assert_eq!(code(&late), 409, "{late}");
     let successor = create(&leases, &held(&name)).await;
     assert_ne!(successor.metadata.uid, made.metadata.uid);
+}
+
+/// Whatever version it names: only the uid keeps a late PUT from taking a Lease that has gone.
+async fn a_put_without_a_uid_creates_a_lease_that_is_gone(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let mut late = renewed(&made, 1);
+    late.metadata.uid = None;
+    put(&leases, &late).await.unwrap();
+    leases.delete(&name, &DeleteParams::default()).await.unwrap();
+    let again = put(&leases, &late).await.unwrap();
+    assert_ne!(again.metadata.uid, made.metadata.uid);
+    let other = Lease { metadata: ObjectMeta { uid: made.metadata.uid, ..again.metadata }, ..again };
+    assert_eq!(code(&put(&leases, &renewed(&other, 2)).await.unwrap_err()), 409);
 }
 
 async fn a_watch_shows_what_happened_since_its_version_in_order(leases: Api<Lease>, name: String) {

@@ -123,8 +123,16 @@ impl LeaseApi {
     /// One attempt to write. Attempts that are on their way at the same time go to different
     /// endpoints, and always over different connections: HTTP/1.1 carries one request at a time. An
     /// endpoint that has failed is not the first to be tried any more.
+    ///
+    /// A base that is not remembered counts as overtaken. Its uid must be sent: API servers make a Lease of a PUT where there
+    /// is none (`AllowCreateOnUpdate`), whatever version that names.
     pub async fn write(&self, write: LeaseWrite) -> (Written, Option<LeaseError>) {
-        match self.put(write.in_flight, &self.object(&write)).await {
+        let current = match &write.base {
+            Some(base) => self.remembered(base).filter(|lease| lease.metadata.uid.is_some()),
+            None => Some(Lease::default()),
+        };
+        let Some(current) = current else { return (Written::Conflict, None) };
+        match self.put(write.in_flight, &self.object(&write, current)).await {
             Ok(Some(lease)) => {
                 let stored = record(&lease);
                 self.remember(Some(lease));
@@ -244,9 +252,7 @@ impl LeaseApi {
 
     /// The object to send: what is known of the present one, with our fields set. The version that
     /// must be current is always the one that the model has decided on.
-    fn object(&self, write: &LeaseWrite) -> Lease {
-        let current = write.base.as_ref().and_then(|base| self.remembered(base));
-        let mut lease = current.unwrap_or_default();
+    fn object(&self, write: &LeaseWrite, mut lease: Lease) -> Lease {
         lease.metadata = ObjectMeta {
             resource_version: write.base.as_ref().map(|version| version.0.clone()),
             managed_fields: None,
@@ -326,7 +332,7 @@ fn micro_time(us: i64) -> Option<MicroTime> {
     Timestamp::from_microsecond(us).ok().map(MicroTime)
 }
 
-/// 409: another version is current, or the Lease exists. 404 to a PUT: it is gone; to a POST: its namespace is not there.
+/// 409: another version or uid is current, or the Lease exists. 404 to a PUT: it is gone; to a POST: its namespace is not there.
 fn is_conflict(error: &kube::Error, replaces: bool) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 || (status.code == 404 && replaces))
 }

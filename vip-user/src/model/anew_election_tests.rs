@@ -1,7 +1,7 @@
 //! A Lease that is not there: it is created without a holder, and then waited for or taken back like any other.
 
 use super::{
-    election::{Effect, Input, Why, Written},
+    election::{Effect, Input, Notice, Why, Written},
     election_tests::{
         UID, at, deadline, fresh, held, holder, quorum, tenure_of, unheld, watched, writes,
     },
@@ -83,5 +83,42 @@ fn another_holder_of_a_lease_that_was_created_anew_silences_now() {
     let taken = Record { uid: "uid-2".into(), ..held("other", 1, 22) };
     let effects = election.step(at(3_600), watched(taken));
     assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    assert!(writes(&effects).is_empty());
+}
+
+/// The answer says nothing about what has come and gone before it was stored.
+#[test]
+fn a_lease_that_was_created_late_is_no_proof() {
+    let mut election = holder();
+    let effects = election.step(at(3_500), quorum(None));
+    let create = writes(&effects)[0].clone();
+    assert_eq!(create.base, None);
+    let stored = create.stored("uid-2".into(), 30);
+    let answer = Input::Written { id: create.id, outcome: Written::Stored(stored.clone()) };
+    let mut in_time = election.clone();
+    in_time.step(at(6_049), answer.clone());
+    assert_eq!(tenure_of(&in_time).uid, "uid-2");
+
+    let effects = election.step(at(6_050), answer.clone());
+    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    assert!(writes(&effects).is_empty());
+    assert!(writes(&election.step(at(9_349), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(9_350), Input::Tick)).len(), 1, "like anybody else");
+}
+
+#[test]
+fn a_lease_that_was_created_late_is_not_released() {
+    let mut election = holder();
+    let effects = election.step(at(3_500), quorum(None));
+    let create = writes(&effects)[0].clone();
+    election.step(at(3_600), Input::Leave);
+    election.step(at(3_610), Input::Silenced);
+    let stored = Written::Stored(create.stored("uid-2".into(), 30));
+    let answer = Input::Written { id: create.id, outcome: stored };
+    let mut in_time = election.clone();
+    let effects = in_time.step(at(6_049), answer.clone());
+    assert!(writes(&effects)[0].release);
+    let effects = election.step(at(6_050), answer);
+    assert!(effects.contains(&Effect::Notice(Notice::ReleaseFailed)));
     assert!(writes(&effects).is_empty());
 }

@@ -40,6 +40,14 @@ impl Holding {
     }
 }
 
+impl InFlight {
+    /// Where there is no Lease there is no version to compare: until this was stored another Lease may have come and
+    /// gone, whose holder still answers. Only while the own fence lives nobody else can have held one.
+    pub(super) fn is_blind(&self, now: Now, holding: &Holding) -> bool {
+        self.base.is_none() && now.boot >= holding.until
+    }
+}
+
 impl Election {
     /// Pause between attempts that fail at once.
     pub(super) fn retry(&self) -> Duration {
@@ -111,15 +119,25 @@ impl Election {
                 holding.anew = Some(record.uid);
                 self.reassert(now, holding, Some(record.version), out);
             }
-            other => {
-                out.push(Effect::ClearFence(Why::Deposed));
-                let holder = other.as_ref().map(|record| record.holder.clone()).unwrap_or_default();
-                out.push(Effect::Notice(Notice::Lost(holder)));
-                self.last_tenure = Some(holding.tenure);
-                self.linger_until = now.boot.after(self.timing.linger);
-                self.follow(now, None, source, other, out);
-            }
+            other => self.deposed(now, holding, source, other, out),
         }
+    }
+
+    /// Somebody else holds the Lease, or may do so.
+    fn deposed(
+        &mut self,
+        now: Now,
+        holding: Holding,
+        source: Source,
+        record: Option<Record>,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::ClearFence(Why::Deposed));
+        let holder = record.as_ref().map(|record| record.holder.clone()).unwrap_or_default();
+        out.push(Effect::Notice(Notice::Lost(holder)));
+        self.last_tenure = Some(holding.tenure);
+        self.linger_until = now.boot.after(self.timing.linger);
+        self.follow(now, None, source, record, out);
     }
 
     pub(super) fn written_holding(
@@ -132,6 +150,9 @@ impl Election {
     ) {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
+                Written::Stored(record) if attempt.is_blind(now, &holding) => {
+                    return self.deposed(now, holding, Source::Quorum, Some(record), out);
+                }
                 Written::Stored(record) => self.renewed(now, &mut holding, &attempt, &record, out),
                 Written::Conflict => {
                     if attempt.base.is_none() || attempt.base.as_ref() == Some(&holding.base) {

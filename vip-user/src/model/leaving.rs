@@ -106,6 +106,10 @@ impl Election {
                     // As good as an event: it follows the version that the write was based on.
                     return self.left(now, Notice::Released, Source::Watch, Some(record), out);
                 }
+                // To release what is ours by its content, and perhaps not by right, would invite a third.
+                Written::Stored(record) if attempt.is_blind(now, &holding) => {
+                    return self.left(now, Notice::ReleaseFailed, Source::Quorum, Some(record), out);
+                }
                 // A renewal that was on its way when the stop came raises no fence any more.
                 Written::Stored(record) => {
                     holding.base = record.version;

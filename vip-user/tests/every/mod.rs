@@ -2,7 +2,6 @@
 //! a model checker. What the simulation draws by lot, this tries in every order.
 
 use stateright::{Model, Property};
-use std::time::Duration;
 use vip_user::model::{
     election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
     record::{LeaseWrite, Record, Tenure, Version},
@@ -24,7 +23,7 @@ pub struct Bounds {
     pub rate: Vec<u64>,
     /// A frame that has passed the check may be queued for so long.
     pub queued: Us,
-    /// How far the world is looked at after node 0 has taken the Lease.
+    /// How far the world is looked at.
     pub horizon: Us,
     /// How far time goes in one step while nothing is due.
     pub step: Us,
@@ -32,17 +31,24 @@ pub struct Bounds {
     pub messages: usize,
     /// What may happen once, at any moment.
     pub mishap: Option<Mishap>,
-    /// It begins when node 0 has given the Lease up and the last node has taken it, while the others have missed both.
-    pub handed_over: Option<Answer>,
+    pub beginning: Beginning,
 }
 
-/// What came of the release with which a handed over world begins.
-#[derive(Clone, Copy, Debug)]
-pub enum Answer {
-    /// It was answered, and is what [`Mishap::Restore`] brings back.
-    Came,
-    /// Its answer was lost, and what was before it is brought back.
-    Lost,
+/// How the world begins. Node 0 has taken the Lease in all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// It holds the Lease, the others follow, and nothing is on its way.
+    Held,
+    /// It has given the Lease up and the last node has taken it, while the others have missed both. The release was
+    /// answered, and is what [`Mishap::Restore`] brings back.
+    Released,
+    /// The same, but its answer was lost, and what was before it is brought back.
+    ReleaseLost,
+    /// The Lease was deleted, and what node 0 sends to create it with its tenure is late. The last node has found none,
+    /// and holds it by now.
+    CreateLate,
+    /// The same, and node 0 is to stop.
+    CreateLateLeaving,
 }
 
 /// What goes wrong.
@@ -111,6 +117,7 @@ struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     now: Us,
+    began: Us,
     nodes: Vec<Node>,
     lease: Option<Record>,
     first: Option<Record>,
@@ -250,7 +257,6 @@ impl Bounds {
         due.min(world.now + self.step)
     }
 
-    /// Node 0 holds the Lease, the others follow, and nothing is on its way.
     fn beginning(&self) -> World {
         let node = |index: usize| Node {
             election: Election::new(identity(index, 0), self.timing[index].clone(), 0, None),
@@ -263,6 +269,7 @@ impl Bounds {
         };
         let mut world = World {
             now: 0,
+            began: 0,
             nodes: (0..self.timing.len()).map(node).collect(),
             lease: Some(Record::unheld("0".into(), 100, self.timing[0].duration_s)),
             first: None,
@@ -289,33 +296,56 @@ impl Bounds {
             node.open = true;
         }
         world.first.clone_from(&world.lease);
-        if let Some(answer) = self.handed_over {
-            self.hand_over(&mut world, answer);
+        match self.beginning {
+            Beginning::Held => {}
+            Beginning::Released | Beginning::ReleaseLost => self.hand_over(&mut world),
+            Beginning::CreateLate | Beginning::CreateLateLeaving => self.take_anew(&mut world),
         }
+        world.began = world.now;
         world
     }
 
-    fn hand_over(&self, world: &mut World, answer: Answer) {
+    fn hand_over(&self, world: &mut World) {
+        let lost = self.beginning == Beginning::ReleaseLost;
         let taker = world.nodes.len() - 1;
         world.nodes[..taker].iter_mut().for_each(|node| node.open = false);
         self.step(world, 0, Input::Leave);
-        match answer {
-            Answer::Came => {
-                self.deliver(world, 0);
-                world.first.clone_from(&world.lease);
-            }
-            Answer::Lost => {
-                self.arrive(world, 0, 0);
-                assert!(self.befall(world, Mishap::Fail(0)).is_some());
-                self.arrive(world, 0, 0);
-                world.mishap_over = false;
-            }
+        if lost {
+            self.arrive(world, 0, 0);
+            assert!(self.befall(world, Mishap::Fail(0)).is_some());
+            self.arrive(world, 0, 0);
+            world.mishap_over = false;
+        } else {
+            self.deliver(world, 0);
+            world.first.clone_from(&world.lease);
         }
         let release = world.nodes[taker].stream.remove(0);
         self.step(world, taker, release);
         self.deliver(world, taker);
         assert!(world.moved && self.speaks(world, taker) && !self.speaks(world, 0));
-        world.moved = matches!(answer, Answer::Lost);
+        world.moved = lost;
+    }
+
+    fn take_anew(&self, world: &mut World) {
+        let taker = world.nodes.len() - 1;
+        assert!(self.befall(world, Mishap::Delete).is_some());
+        world.mishap_over = false;
+        let nothing = Input::Observed(Source::Quorum, None);
+        self.step(world, 0, nothing.clone());
+        if self.beginning == Beginning::CreateLateLeaving {
+            self.step(world, 0, Input::Leave);
+        }
+        self.step(world, taker, nothing);
+        self.arrive(world, taker, 0);
+        let created = Input::Observed(Source::Quorum, world.lease.clone());
+        self.step(world, taker, created);
+        world.nodes[taker].open = true;
+        while !self.speaks(world, taker) {
+            world.now = self.next_instant(world);
+            self.step(world, taker, Input::Tick);
+            self.deliver(world, taker);
+        }
+        assert!(!self.speaks(world, 0), "its fence has run out");
     }
 
     /// All that is on its way to or from a node arrives.
@@ -431,14 +461,7 @@ impl Model for Bounds {
     }
 
     fn within_boundary(&self, world: &World) -> bool {
-        world.now <= self.beginning_ends() + self.horizon
-    }
-}
-
-impl Bounds {
-    /// An upper bound of when node 0 has taken the Lease.
-    fn beginning_ends(&self) -> Us {
-        self.real(0, BootNs(EPOCH).after(Duration::from_secs(4)))
+        world.now <= world.began + self.horizon
     }
 }
 
