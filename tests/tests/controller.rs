@@ -136,7 +136,7 @@ impl Dataplane for FakeHost {
         if let (Action::AddAddr(addr, _), Some(refused)) = (action, host.refuses)
             && addr.ip == Ip::from(refused)
         {
-            return Err(HostError::StillQueued(Duration::ZERO));
+            return Err(HostError::StillQueued);
         }
         host.did.push(Did::Applied(action));
         match action {
@@ -183,7 +183,7 @@ impl Dataplane for FakeHost {
         host.deadline = BootNs(0);
         host.holder_when_cleared = holder.and_then(|holder| holder.as_str().map(str::to_owned));
         host.did.push(Did::Cleared);
-        if host.stuck { Err(HostError::StillQueued(Duration::from_millis(500))) } else { Ok(()) }
+        if host.stuck { Err(HostError::StillQueued) } else { Ok(()) }
     }
 
     fn set_holder(&mut self, _: u32, _: &[[u8; 6]], _: BootNs) -> Result<(), HostError> {

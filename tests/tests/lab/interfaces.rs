@@ -15,13 +15,14 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Two nodes that reach the API over `eth0` and serve on `lan0`, with a lease that is long enough to tell
 /// a release from an expiry.
-fn two_links(extra: &str) -> (Lab, usize) {
+fn two_links(extra: &str, lease: &str) -> (Lab, usize) {
     let mut lab = Lab::new(&Options {
         nodes: 2,
         duration_s: 10,
         interfaces: Some("[lan0]".into()),
         lan: Some("lan0".into()),
         extra: extra.into(),
+        lease: lease.into(),
         ..Options::default()
     })
     .unwrap();
@@ -55,9 +56,33 @@ fn by(claims: &[Claim], node: usize) -> usize {
     claims.iter().filter(|claim| claim.node == node).count()
 }
 
+/// Answers at TC pass a queue, here one that takes a second. The API is reached over another interface, so the release would
+/// overtake them.
+#[test]
+fn the_lease_is_released_when_the_answers_before_have_left() {
+    let (mut lab, owner) = two_links("attach: tc\n", ", margin_ms: 2000");
+    let node = lab.nodes[owner].ns.name().to_owned();
+    sh(&format!("tc -n {node} qdisc replace dev lan0 root tbf rate 64kbit burst 1600 limit 6000"))
+        .unwrap();
+    let mut stopped_at = 0;
+    let recording = watched(&mut lab, |lab| {
+        sleep(Duration::from_secs(2));
+        stopped_at = vip_user::node::clock::boot().0;
+        lab.nodes[owner].signal(libc::SIGTERM);
+        sleep(Duration::from_secs(4));
+        Ok(())
+    })
+    .unwrap();
+    let last =
+        recording.claims.iter().filter(|claim| claim.node == owner).map(|claim| claim.at_ns).max();
+    assert!(last > Some(stopped_at + 300_000_000), "nothing was queued");
+    assert!(by(&recording.claims, 1 - owner) > 0, "{}", lab.nodes[1 - owner].log());
+    assert_eq!(two_owner_ms(&recording.claims), 0.0);
+}
+
 #[test]
 fn a_dead_link_moves_the_vip_while_the_api_is_reached_over_another() {
-    let (mut lab, owner) = two_links("");
+    let (mut lab, owner) = two_links("", "");
     let recording = watched(&mut lab, |lab| {
         set_link(lab, owner, false);
         anyhow::ensure!(eventually(LONG, || lab.nodes[1].owns()), "{}", lab.nodes[0].log());
@@ -78,7 +103,7 @@ fn a_dead_link_moves_the_vip_while_the_api_is_reached_over_another() {
 
 #[test]
 fn with_no_other_link_up_the_owner_stays_and_serves_when_it_is_back() {
-    let (lab, owner) = two_links("");
+    let (lab, owner) = two_links("", "");
     set_link(&lab, 1, false);
     sleep(Duration::from_millis(300));
     set_link(&lab, owner, false);
@@ -93,7 +118,7 @@ fn with_no_other_link_up_the_owner_stays_and_serves_when_it_is_back() {
 
 #[test]
 fn a_flapping_link_moves_the_vip_once() {
-    let (mut lab, owner) = two_links("");
+    let (mut lab, owner) = two_links("", "");
     let before = lab.api.lease("kube-system", "plndr-cp-lock").unwrap();
     let recording = watched(&mut lab, |lab| {
         for _ in 0..20 {
@@ -359,7 +384,7 @@ fn a_cordoned_node_gives_way_and_stays_where_there_is_none_better() {
 
 #[test]
 fn a_lan_that_is_away_moves_the_vip_only_to_a_node_that_sees_it() {
-    let (mut lab, owner) = two_links("lan_check: {peers: [192.0.2.200], every_ms: 300}\n");
+    let (mut lab, owner) = two_links("lan_check: {peers: [192.0.2.200], every_ms: 300}\n", "");
     // The link has no address of its own; the question is asked without one.
     sleep(Duration::from_secs(2));
     assert_eq!(fitness(&lab), "able", "{}", lab.nodes[0].log());

@@ -1,8 +1,6 @@
 //! The seam between the controller and the host: the kernel on one side, a fake in tests.
 
-use super::{
-    announce::Announcer, maps::MapsError, netlink::NetlinkError, pins::PinsError, programs::AttachError,
-};
+use super::{maps::MapsError, netlink::NetlinkError, pins::PinsError, programs::AttachError};
 use crate::model::{
     desired::Links,
     plan::{Action, Actual},
@@ -30,8 +28,8 @@ pub enum HostError {
     #[error("announcement failed")]
     Announce(#[source] io::Error),
     /// The host does not become silent.
-    #[error("announcements are still queued after {0:?}")]
-    StillQueued(std::time::Duration),
+    #[error("frames that were sent before are still queued")]
+    StillQueued,
 }
 
 /// What the controller does to the host.
@@ -79,19 +77,4 @@ pub trait Dataplane {
 
     /// Asks whether addresses are in use.
     fn probe(&mut self, vips: &[IpAddr]) -> impl Future<Output = Result<(), HostError>>;
-}
-
-/// Waits until nothing that was announced is queued any more.
-pub(crate) async fn drained(announcer: &Announcer) -> Result<(), HostError> {
-    const LIMIT: std::time::Duration = std::time::Duration::from_millis(500);
-    const STEP: std::time::Duration = std::time::Duration::from_millis(1);
-    let mut waited = std::time::Duration::ZERO;
-    while announcer.queued().map_err(HostError::Announce)? > 0 {
-        if waited >= LIMIT {
-            return Err(HostError::StillQueued(LIMIT));
-        }
-        tokio::time::sleep(STEP).await;
-        waited += STEP;
-    }
-    Ok(())
 }

@@ -2,14 +2,15 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
-    carry,
-    dataplane::{Dataplane, HostError, drained},
+    carry, clock,
+    dataplane::{Dataplane, HostError},
     ethtool::strips_tags,
     interfaces::{Attached, Bits, ports, untagged},
     maps::{Maps, SlotRecord},
     netlink::Netlink,
     pins::{LinkKind, Pins},
     programs::{AttachError, Programs},
+    queues::drained,
 };
 use crate::{
     config::{Config, Hook, Hooks},
@@ -24,6 +25,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
+    time::Duration,
 };
 use vip_common::abi::{Holder, MAX_STATIONS};
 
@@ -49,6 +51,10 @@ pub struct Kernel {
     retiring: Vec<Pins>,
     /// An interface that is there could not be guarded.
     unguarded: bool,
+    /// When the fence of a slot was cleared.
+    cleared: BTreeMap<u32, BootNs>,
+    /// The longest that a frame waits after it has passed the check.
+    margin: Duration,
 }
 
 impl Kernel {
@@ -75,6 +81,8 @@ impl Kernel {
             problems: BTreeMap::new(),
             retiring,
             unguarded: false,
+            cleared: BTreeMap::new(),
+            margin: config.timing().margin,
         })
     }
 
@@ -330,9 +338,15 @@ impl Dataplane for Kernel {
     }
 
     async fn clear_fence(&mut self, slot: u32) -> Result<(), HostError> {
+        if self.maps.fence(slot)?.deadline_ns != 0 {
+            self.cleared.insert(slot, clock::boot());
+        }
         self.maps.set_deadline(slot, BootNs(0))?;
         self.maps.wait_for_programs()?;
-        drained(&self.announcer).await
+        let speaking = self.links.links.iter().filter(|link| link.role != LinkRole::Guard);
+        let interfaces: Vec<u32> = speaking.map(|link| link.port.ifindex).collect();
+        let cleared = self.cleared.get(&slot).copied().unwrap_or_default();
+        drained(&self.announcer, &self.netlink, &interfaces, cleared.after(self.margin)).await
     }
 
     fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError> {

@@ -19,6 +19,7 @@ pub mod maps;
 pub mod netlink;
 pub mod pins;
 pub mod programs;
+pub mod queues;
 pub mod scrape;
 pub mod start;
 pub mod sysctl;

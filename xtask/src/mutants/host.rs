@@ -99,4 +99,12 @@ pub(super) const HOST: &[Mutation] = &[
         to: "state.preferred %= count;",
         tests: &["-p", "vip-user", "--lib", "endpoints"],
     },
+    Mutation {
+        rule: "silence before the release",
+        name: "a release overtakes answers that wait in a queue",
+        file: "vip-user/src/node/kernel.rs",
+        from: "cleared.after(self.margin)).await",
+        to: "BootNs(0)).await",
+        tests: &[LAB, "interfaces::the_lease_is_released"],
+    },
 ];
