@@ -102,7 +102,7 @@ impl Fault {
 /// Part of every bound: one API commit, one announcement, and a machine busy with the whole lab.
 pub const SLACK_MS: f64 = 500.0;
 
-/// The same, or more in a guest whose processor is emulated: there only the number of owners is exact.
+/// The same, or more in a guest whose processor is emulated; still less than another lease.
 #[expect(clippy::disallowed_methods, reason = "set by xtask/src/vm/init.sh")]
 fn slack_ms() -> f64 {
     let given = std::env::var("XVIP_SLACK_MS").ok();

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The first process of the guest: mounts, modules, the tests; the verdict goes to the second serial port,
 # because QEMU's exit status says nothing about a guest.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0 XVIP_BIN=/t/xvip TMPDIR=/tmp XVIP_FRAMES=8000 XVIP_SLACK_MS=5000
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0 XVIP_BIN=/t/xvip TMPDIR=/tmp XVIP_FRAMES=8000 XVIP_SLACK_MS=2000
 RIGHTS=-all,+bpf,+net_admin,+net_raw
 # docs/deploy.md: what older kernels need.
 case $(uname -r) in 5.*) RIGHTS=$RIGHTS,+perfmon ;; esac
