@@ -96,3 +96,27 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     }
     !(sum as u16)
 }
+
+/// Where the network header stands behind any VLAN tags, if it is of that EtherType.
+pub fn network_header(frame: &[u8], ethertype: u16) -> Option<usize> {
+    let found = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let mut at = 12;
+    while matches!(found(at)?, 0x8100 | 0x88a8) {
+        at += 4;
+    }
+    (found(at)? == ethertype).then_some(at + 2)
+}
+
+/// Gives an ICMPv6 message the checksum that belongs to it, as far as the frame goes.
+pub fn mend(frame: &mut [u8]) {
+    let Some(packet) = network_header(frame, 0x86dd).and_then(|at| frame.get_mut(at..)) else { return };
+    if packet.len() < 44 || packet[6] != 58 {
+        return;
+    }
+    let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+    let end = (40 + length).min(packet.len()).max(44);
+    packet[42..44].copy_from_slice(&[0, 0]);
+    let pseudo = [&packet[8..40], &(length as u32).to_be_bytes(), &[0, 0, 0, 58]].concat();
+    let sum = checksum(&[&pseudo, &packet[40..end]].concat());
+    packet[42..44].copy_from_slice(&sum.to_be_bytes());
+}
