@@ -124,11 +124,10 @@ impl LeaseApi {
     /// endpoints, and always over different connections: HTTP/1.1 carries one request at a time. An
     /// endpoint that has failed is not the first to be tried any more.
     ///
-    /// A base that is not remembered counts as overtaken. Its uid must be sent: API servers make a Lease of a PUT where there
-    /// is none (`AllowCreateOnUpdate`), whatever version that names.
+    /// A base that is not remembered counts as overtaken.
     pub async fn write(&self, write: LeaseWrite) -> (Written, Option<LeaseError>) {
         let current = match &write.base {
-            Some(base) => self.remembered(base).filter(|lease| lease.metadata.uid.is_some()),
+            Some(base) => self.remembered(base),
             None => Some(Lease::default()),
         };
         let Some(current) = current else { return (Written::Conflict, None) };
@@ -234,11 +233,12 @@ impl LeaseApi {
         }
     }
 
-    /// The object of this version, if it was read or written lately.
+    /// The object of this version, if it was read or written lately. It is the base of a PUT, which must name its uid: API
+    /// servers make a Lease of one that does not, where there is none (`AllowCreateOnUpdate`), whatever version it names.
     fn remembered(&self, version: &Version) -> Option<Lease> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let current = |lease: &&Lease| lease.metadata.resource_version.as_ref() == Some(&version.0);
-        recent.iter().rfind(current).cloned()
+        recent.iter().rfind(current).filter(|lease| lease.metadata.uid.is_some()).cloned()
     }
 
     fn named_metadata(&self, metadata: ObjectMeta) -> ObjectMeta {
