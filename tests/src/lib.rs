@@ -17,6 +17,7 @@ pub mod packet_socket;
 pub mod packets;
 pub mod percentiles;
 pub mod probes;
+pub mod stalls;
 pub mod standin;
 pub mod timeline;
 pub mod verdict;

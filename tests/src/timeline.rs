@@ -199,7 +199,7 @@ svg text,section p{fill:#9198a1;color:#9198a1}.base{stroke:#30363d}}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{judge::Claim, probes::Series};
+    use crate::{judge::Claim, probes::Series, stalls::Stalls};
     use std::net::IpAddr;
 
     #[test]
@@ -211,6 +211,7 @@ mod tests {
             claims: vec![claim(0, 0), claim(10, 0), claim(2_000, 1)],
             asked: Series::default(),
             echoes: Series::default(),
+            stalls: Stalls::default(),
         };
         let outcome = Outcome {
             fault: Fault::Kill,
@@ -221,6 +222,7 @@ mod tests {
             owners: ("node1".into(), "node2".into()),
             after_ms: 0.0,
             bound: ("x", 1.0),
+            stalled_ms: 0.0,
             claims: 3,
             span: (500_000_000, 3_000_000_000),
             healed: None,

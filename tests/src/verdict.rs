@@ -27,6 +27,7 @@ pub fn verdict(outcomes: &[Outcome]) -> bool {
         "took over",
         "after",
         "bound",
+        "machine stood",
     ];
     let rows: Vec<Vec<String>> = outcomes
         .iter()
@@ -44,6 +45,7 @@ pub fn verdict(outcomes: &[Outcome]) -> bool {
                     format!("{:.0} ms", outcome.after_ms)
                 },
                 format!("{} = {:.0} ms", outcome.bound.0, outcome.bound.1),
+                format!("{:.0} ms", outcome.stalled_ms),
             ]
         })
         .collect();

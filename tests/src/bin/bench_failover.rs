@@ -22,9 +22,9 @@ use vip_tests::{
 };
 use vip_user::{config::Config, model::timing::Timing, node::clock};
 
-/// The faults that every peer knows.
-const FAULTS: [Fault; 5] =
-    [Fault::PlannedStop, Fault::Kill, Fault::Freeze, Fault::LinkDown, Fault::ApiCut];
+/// The faults that are measured. A peer is spared those of the API, and the reboot.
+const FAULTS: [Fault; 6] =
+    [Fault::PlannedStop, Fault::Kill, Fault::Freeze, Fault::LinkDown, Fault::ApiCut, Fault::Reboot];
 /// The program under test.
 const XVIP: &str = "xvip 3/0.6";
 
@@ -117,7 +117,10 @@ fn measure_xvip(results: &Results, args: &Args) -> anyhow::Result<()> {
 fn measure_keepalived(results: &Results, args: &Args) -> anyhow::Result<()> {
     const NAME: &str = "keepalived 1";
     let twice = Duration::from_secs(2 * u64::from(Timing::of(3).duration_s));
-    let faults = FAULTS.into_iter().filter(|fault| *fault != Fault::ApiCut).collect::<Vec<_>>();
+    let faults = FAULTS
+        .into_iter()
+        .filter(|fault| !matches!(fault, Fault::ApiCut | Fault::Reboot))
+        .collect::<Vec<_>>();
     beside_each_other(args.jobs.into(), || {
         while let Some(fault) = results.next(NAME, &faults, args.runs) {
             let mut lab = Lab::new(&Options::default())?;

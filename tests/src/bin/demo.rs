@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 use vip_tests::{
-    faults::{Fault, Outcome, inject},
+    faults::{Fault, Outcome, inject, judged},
     lab::{Kube, Lab, Options},
     timeline::page,
     verdict::{settings, verdict},
@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Fault::ALL.into_iter().filter(|fault| fault.name().contains(&args.only)).collect();
     for (number, fault) in chosen.iter().enumerate() {
         println!("fault {} of {}: {} …", number + 1, chosen.len(), fault.name());
-        let (outcome, recording) = inject(&mut lab, &timing, *fault)?;
+        let (outcome, recording) = judged(|| inject(&mut lab, &timing, *fault))?;
         let (before, after) = &outcome.owners;
         let moved = if before == after {
             format!("{before} keeps the VIPs")

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use vip_tests::{
-    faults::{Fault, Recording, inject, watched},
+    faults::{Fault, Recording, inject, judged, watched},
     judge::{spans, two_owner_ms_between},
     kube::{objects, proxy::Way},
     lab::{Kube, Lab, Options, node::Node},
@@ -78,7 +78,7 @@ fn new_lab() -> Lab {
 #[track_caller]
 fn keeps(lab: &mut Lab, fault: Fault) {
     let timing = Config::load(&lab.dir().join("node1.yaml")).unwrap().timing();
-    let (outcome, _) = inject(lab, &timing, fault).unwrap();
+    let (outcome, _) = judged(|| inject(lab, &timing, fault)).unwrap();
     assert!(outcome.kept(), "{outcome:?}");
 }
 
@@ -114,7 +114,12 @@ pub fn is_unfelt(lab: &mut Lab, work: impl FnOnce(&mut Lab)) {
         to = clock::boot().0;
     });
     let dark = recording.asked.dark_ms(from, to);
-    assert!(dark < UNFELT_MS, "dark for {dark} ms:\n{}", lab.nodes[owner].log());
+    let stalled = recording.stalls.within_ms(from, to);
+    let log = lab.nodes[owner].log();
+    assert!(
+        dark < UNFELT_MS + stalled,
+        "dark for {dark} ms, the machine stood for {stalled} ms:\n{log}"
+    );
     assert!(recording.claims.iter().all(|claim| claim.node == owner), "the VIP moved");
 }
 

@@ -1,9 +1,12 @@
 //! The faults, each in a lab of its own: no instant with two owners, and no longer dark than
 //! the bound.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use vip_tests::{
-    faults::{Fault, Outcome, inject, watched},
+    faults::{Fault, Outcome, inject, judged, watched},
     judge::two_owner_ms,
     lab::{Lab, Options},
 };
@@ -12,12 +15,19 @@ use vip_user::{config::Config, node::clock};
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "plndr-cp-lock";
 
+/// What is measured does not run beside each other, however many threads the runner has.
+static MEASURED: Mutex<()> = Mutex::new(());
+
 #[track_caller]
 fn keeps_the_promise(fault: Fault, extra: &str) -> Outcome {
-    let mut lab = Lab::new(&Options { extra: extra.into(), ..Options::default() }).unwrap();
-    lab.start().unwrap();
-    let timing = Config::load(&lab.dir().join("node1.yaml")).unwrap().timing();
-    let (outcome, _) = inject(&mut lab, &timing, fault).unwrap();
+    let _alone = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcome = judged(|| {
+        let mut lab = Lab::new(&Options { extra: extra.into(), ..Options::default() })?;
+        lab.start()?;
+        let timing = Config::load(&lab.dir().join("node1.yaml"))?.timing();
+        inject(&mut lab, &timing, fault)
+    });
+    let (outcome, _) = outcome.unwrap();
     assert!(outcome.kept(), "{outcome:?}");
     outcome
 }

@@ -1,0 +1,121 @@
+//! How long the machine itself stood still: on each processor a thread that should wake every millisecond writes down when
+//! it did not. A verdict about time that does not know this is one about the machine.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use vip_user::node::clock;
+
+/// Between two wake-ups.
+const EVERY: Duration = Duration::from_millis(1);
+/// A wake-up that is late by less than this is the timer's own slack.
+const LATE_NS: u64 = 4_000_000;
+
+/// Threads that watch the processors.
+#[derive(Debug)]
+pub struct StallWatch {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Vec<Stall>>>,
+}
+
+/// A thread did not run between these instants, though it should have. `CLOCK_BOOTTIME` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// When it should have woken.
+    pub from_ns: u64,
+    /// When it woke.
+    pub to_ns: u64,
+}
+
+/// What was seen on each processor.
+#[derive(Clone, Debug, Default)]
+pub struct Stalls(pub Vec<Vec<Stall>>);
+
+impl StallWatch {
+    /// Begins to watch every processor that this process may run on.
+    pub fn begin() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let threads = (0..processors).map(|processor| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                pin_to(processor);
+                watch(&stop)
+            })
+        });
+        let threads = threads.collect();
+        Self { stop, threads }
+    }
+
+    /// Ends, and returns what was seen.
+    pub fn finish(self) -> Stalls {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.threads.into_iter().map(|thread| thread.join().unwrap_or_default());
+        Stalls(seen.collect())
+    }
+}
+
+fn watch(stop: &AtomicBool) -> Vec<Stall> {
+    let mut stalls = Vec::new();
+    let mut last = clock::boot().0;
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(EVERY);
+        let now = clock::boot().0;
+        let due = last + EVERY.as_nanos() as u64;
+        if now.saturating_sub(due) >= LATE_NS {
+            stalls.push(Stall { from_ns: due, to_ns: now });
+        }
+        last = now;
+    }
+    stalls
+}
+
+/// Where this is refused the thread watches whatever processor it is given.
+fn pin_to(processor: usize) {
+    // SAFETY: the set is a plain bit mask, valid when zeroed, and outlives the call.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}
+
+impl Stalls {
+    /// For how long the processor that stood still most did so within a span, milliseconds.
+    pub fn within_ms(&self, from_ns: u64, to_ns: u64) -> f64 {
+        let overlap = |stall: &Stall| stall.to_ns.min(to_ns).saturating_sub(stall.from_ns.max(from_ns));
+        let of_processor = |stalls: &Vec<Stall>| stalls.iter().map(overlap).sum::<u64>();
+        self.0.iter().map(of_processor).max().unwrap_or(0) as f64 / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_within_the_span_counts_and_the_worst_processor() {
+        let stall = |from: u64, to: u64| Stall { from_ns: from * 1_000_000, to_ns: to * 1_000_000 };
+        let stalls = Stalls(vec![vec![stall(0, 10), stall(90, 120)], vec![stall(50, 65)]]);
+        assert_eq!(stalls.within_ms(5_000_000, 100_000_000), 15.0);
+        assert_eq!(stalls.within_ms(0, 120_000_000), 40.0);
+        assert_eq!(Stalls::default().within_ms(0, 1), 0.0);
+    }
+
+    /// This very process keeps its processors busy for longer than any timer is late.
+    #[test]
+    fn a_stall_is_seen() {
+        let watch = StallWatch::begin();
+        let from = clock::boot().0;
+        thread::sleep(Duration::from_millis(20));
+        let stalls = watch.finish();
+        let span = clock::boot().0 - from;
+        assert!(stalls.within_ms(from, from + span) <= span as f64 / 1e6);
+        assert_eq!(stalls.0.len(), thread::available_parallelism().map_or(1, usize::from));
+    }
+}
