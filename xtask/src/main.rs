@@ -7,6 +7,7 @@ mod image;
 mod kube;
 mod lint;
 mod mutants;
+mod nightly;
 mod setup;
 mod shell;
 mod test;
@@ -44,10 +45,16 @@ enum Command {
         /// Only one rung of the ladder.
         #[arg(long, value_enum)]
         only: Option<test::Rung>,
+        /// The inner loop: unit, packets, controller and a handful of labs.
+        #[arg(long, conflicts_with_all = ["only", "filter"])]
+        quick: bool,
         /// Only tests whose name contains this.
         #[arg(default_value = "")]
         filter: String,
     },
+    /// What takes hours and finds something once in a long while: every kernel, long simulations, frames by the million,
+    /// and all planted bugs. Needs root.
+    Nightly,
     /// Measure. Needs root.
     Bench {
         #[command(subcommand)]
@@ -59,7 +66,7 @@ enum Command {
     Tidy,
     /// Feed frames, Leases and configurations that nobody would write, guided by coverage.
     Fuzz {
-        /// Seconds for each target.
+        /// Seconds for each target; 0 only builds them.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
         /// Where the mutations begin.
@@ -162,10 +169,11 @@ fn main() -> anyhow::Result<()> {
             let kube: &[&str] = if kube { &["--kube"] } else { &[] };
             shell::run("target/debug/xvip-demo", &[&["--only", &only], kube].concat())
         }
-        Command::Test { only, filter } => {
+        Command::Test { only, quick, filter } => {
             setup::setup(setup::Extent::Tests)?;
-            test::test(only, &filter)
+            test::test(&test::Choice::of(only, quick, filter)?)
         }
+        Command::Nightly => nightly::nightly(),
         Command::Bench { what } => {
             setup::setup(setup::Extent::Build)?;
             if let Bench::Failover { peer, .. } = &what {
@@ -189,18 +197,7 @@ fn main() -> anyhow::Result<()> {
                 }
             }
         }
-        Command::Soak { frames } => {
-            setup::setup(setup::Extent::Build)?;
-            let test = "test --locked --release -p vip-tests --test packets host_equals_kernel";
-            let mut cargo = std::process::Command::new("cargo");
-            cargo
-                .args(test.split(' '))
-                .args(["--", "--nocapture"])
-                .env("XVIP_FRAMES", frames.to_string());
-            shell::run_command(&mut cargo)?;
-            println!("{frames} frames: the programs and the host agree on every byte");
-            Ok(())
-        }
+        Command::Soak { frames } => nightly::soak(frames),
         Command::Lint => {
             setup::setup(setup::Extent::Lint)?;
             lint::lint()
@@ -209,12 +206,7 @@ fn main() -> anyhow::Result<()> {
             setup::setup(setup::Extent::Tests)?;
             fuzz::fuzz(seconds, seed, &only, keep)
         }
-        Command::Simulate { hours, from } => {
-            let test = "test --locked --release -p vip-user --test simulation hours -- --nocapture";
-            let mut cargo = std::process::Command::new("cargo");
-            cargo.args(test.split(' ')).env("XVIP_SIMULATED_HOURS", hours.to_string());
-            shell::run_command(cargo.env("XVIP_SIMULATED_FROM", from.to_string()))
-        }
+        Command::Simulate { hours, from } => nightly::simulate(hours, from),
         Command::Image => {
             setup::setup(setup::Extent::Build)?;
             image::image()

@@ -1,229 +1,181 @@
 //! The ladder of tests: the least powerful rung that can fail for the right reason comes first.
 
-use crate::vm::Kernel;
-use anyhow::{Context as _, anyhow, bail};
-use clap::ValueEnum;
-use std::{
-    io::{BufRead as _, BufReader},
-    ops::AddAssign,
-    process::{Command, Stdio},
-    thread,
-    time::Instant,
+mod count;
+mod rung;
+mod table;
+
+pub use count::Count;
+pub use rung::Rung;
+
+use crate::{
+    shell::{run, run_command},
+    vm::Kernel,
 };
+use anyhow::{Context as _, anyhow, bail};
+use rung::{Lane, Pass, Stage};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+use table::Played;
 
-/// One rung.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Rung {
-    /// Pure functions, beside their code.
-    Unit,
-    /// The election under a simulation of hundreds of hours, and under a model checker.
-    Simulation,
-    /// The packet rules on the host and through the loaded programs. Root.
-    Packets,
-    /// The controller with a fake dataplane and the stand-in API.
-    Controller,
-    /// The real binary in network namespaces. Root.
-    Lab,
-    /// The same against a real kube-apiserver and etcd. Root.
-    Kube,
-    /// The image and the manifests on a real cluster. Root.
-    Cluster,
-    /// The kinds of device that this kernel may lack, in a guest.
-    Vm,
+/// What runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Every rung.
+    All,
+    /// The inner loop: no API server, no guests, a handful of labs.
+    Quick,
+    /// One rung, and of it only tests whose name contains the filter.
+    Only(Rung, String),
 }
 
-impl Rung {
-    const fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Unit => &["-p", "vip-user", "-p", "xtask", "-p", "vip-tests", "--lib", "--bins"],
-            Self::Simulation => &["-p", "vip-user", "--test", "simulation", "--test", "exhaustive"],
-            Self::Packets => &["-p", "vip-tests", "--test", "packets"],
-            Self::Controller => &["-p", "vip-tests", "--test", "controller"],
-            Self::Lab => &["-p", "vip-tests", "--test", "lab"],
-            Self::Kube => &["-p", "vip-tests", "--test", "kube"],
-            Self::Cluster => &["-p", "vip-tests", "--test", "cluster"],
-            Self::Vm => &["-p", "vip-tests", "--test", "devices"],
+impl Choice {
+    /// From the command line. A filter without a rung looks through all of them, one after the other.
+    pub fn of(only: Option<Rung>, quick: bool, filter: String) -> anyhow::Result<Self> {
+        match only {
+            Some(rung) => Ok(Self::Only(rung, filter)),
+            None if quick => Ok(Self::Quick),
+            None if filter.is_empty() => Ok(Self::All),
+            None => bail!("a filter needs a rung: cargo xtask test --only RUNG {filter}"),
         }
     }
-
-    /// What each run of it hands to the test runner. Labs that measure time on the wire do not run beside each other.
-    fn runs(self) -> Vec<Vec<String>> {
-        let skip = |tests: &[&str]| tests.iter().map(|name| format!("--skip={name}")).collect();
-        match self {
-            Self::Lab => {
-                let mut measured: Vec<String> = skip(NOT_MEASURED);
-                measured.push("--test-threads=1".into());
-                vec![measured, skip(MEASURED)]
-            }
-            _ => vec![Vec::new()],
-        }
-    }
-}
-
-/// The labs that measure time, and those that do not.
-const MEASURED: &[&str] = &["faults::", "story::", "upgrade::"];
-const NOT_MEASURED: &[&str] =
-    &["guard::", "host::", "interfaces::", "leaving::", "probe::", "restart::", "seen::", "start::"];
-
-/// How many passed and failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    passed: u64,
-    failed: u64,
-}
-
-impl Count {
-    /// `test result: ok. 45 passed; 0 failed; …`
-    pub fn parse(line: &str) -> Option<Self> {
-        let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-        let number = |what: &str| {
-            rest.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse::<u64>().ok())
-        };
-        Some(Self { passed: number("passed")?, failed: number("failed")? })
-    }
-
-    /// Prints the count; an error if a test failed, or if none ran.
-    pub fn verdict(self) -> anyhow::Result<()> {
-        println!("\n{} passed, {} failed", self.passed, self.failed);
-        if self.failed > 0 {
-            bail!("{} tests failed", self.failed);
-        }
-        if self.passed == 0 {
-            bail!("no test ran");
-        }
-        Ok(())
-    }
-}
-
-impl AddAssign for Count {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-    }
-}
-
-/// What came of a rung.
-struct Played {
-    rung: Rung,
-    count: Count,
-    /// It ran to its end, and what failed has been counted.
-    whole: bool,
-    seconds: u64,
 }
 
 /// Runs the rungs and prints the count; fails if a test did, or if none ran.
-pub fn test(only: Option<Rung>, filter: &str) -> anyhow::Result<()> {
-    // The labs run this binary, and upgrade to and from one whose map layouts differ.
-    let build = ["build", "--quiet", "--locked", "-p", "vip-user"];
-    crate::shell::run("cargo", &[&build[..], &["--features", "abi-next"]].concat())?;
-    std::fs::copy("target/debug/xvip", "target/debug/xvip-next").context("target/debug/xvip")?;
-    crate::shell::run("cargo", &build)?;
-    let mut played = Vec::new();
-    let mut beside = None;
-    let rungs = Rung::value_variants().iter().filter(|rung| only.is_none_or(|only| only == **rung));
-    for &rung in rungs {
-        // It needs the processor and nothing else, and the labs mostly wait: it gets what they leave.
-        if rung == Rung::Simulation && only.is_none() {
-            println!("\n=== {rung:?}: runs beside the labs");
-            // Where this does not compile, neither does the run, and that is counted at the end.
-            let _built_before_the_labs =
-                crate::shell::run_command(cargo_test(rung, &[]).arg("--no-run"));
-            let filter = filter.to_owned();
-            beside = Some(thread::spawn(move || {
-                let mut lines = Vec::new();
-                let idle = &["chrt", "--idle", "0"];
-                let played = timed(rung, || run_rung(rung, &filter, idle, |line| lines.push(line)));
-                (played, lines)
-            }));
-            continue;
-        }
-        println!("\n=== {rung:?}");
-        played.push(timed(rung, || play(rung, filter)));
-        if rung == Rung::Lab
-            && let Some(beside) = beside.take()
-        {
-            let (simulated, lines) =
-                beside.join().map_err(|_| anyhow!("{:?} panicked", Rung::Simulation))?;
-            println!("\n=== {:?}, beside the labs\n{}", simulated.rung, lines.join("\n"));
-            played.push(simulated);
-        }
-    }
-    println!();
-    let mut total = Count::default();
-    for Played { rung, count, whole, seconds } in &played {
-        println!("{rung:?}: {} passed, {} failed, {seconds} s", count.passed, count.failed);
-        total += *count;
-        if !whole && count.failed == 0 {
-            println!("{rung:?} did not run to its end");
-            total.failed += 1;
-        }
-    }
-    total.verdict()
-}
-
-fn play(rung: Rung, filter: &str) -> anyhow::Result<(Count, bool)> {
-    let run = || run_rung(rung, filter, &[], |line| println!("{line}"));
-    match rung {
-        Rung::Kube => crate::kube::servers().and_then(|()| run()),
-        Rung::Cluster => crate::cluster::prepare().and_then(|()| run()),
-        // The oldest of the kernels, whose verifier is the least patient and which has no tcx.
-        Rung::Vm => crate::vm::vm(&[Kernel::Bookworm], filter).map(|count| (count, true)),
-        _ => run(),
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "says how long a rung took")]
-fn timed(rung: Rung, run: impl FnOnce() -> anyhow::Result<(Count, bool)>) -> Played {
-    let begun = Instant::now();
-    let (count, whole) = run().unwrap_or_else(|error| {
-        println!("{rung:?}: {error:#}");
-        (Count::default(), false)
+pub fn test(choice: &Choice) -> anyhow::Result<()> {
+    build(choice)?;
+    let (stages, background) = match choice {
+        Choice::All => (rung::stages(), rung::background()),
+        Choice::Quick => (vec![vec![rung::quick()]], Lane::new()),
+        Choice::Only(rung, filter) => (rung::only(*rung, filter), Lane::new()),
+    };
+    let servers = Servers::default();
+    let played = thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            if !background.is_empty() {
+                leave_the_processor_to_others();
+                // The stages that need them come last, and tell what failed.
+                let _told_by_the_stages = servers.cluster();
+            }
+            play_lane(&background, &servers)
+        });
+        let mut played = play_stages(&stages, &servers);
+        played.extend(beside.join().unwrap_or_default());
+        played
     });
-    Played { rung, count, whole, seconds: begun.elapsed().as_secs() }
+    table::print(&played).verdict()
 }
 
-/// `cargo test` for a rung, started by the command `by` if there is one.
-fn cargo_test(rung: Rung, by: &[&str]) -> Command {
-    let mut words = by.iter().chain(&["cargo"]);
-    let mut command = Command::new(words.next().unwrap_or(&"cargo"));
-    command.args(words).args(["test", "--locked", "--no-fail-fast"]).args(rung.arguments());
-    command
+/// Builds what the passes run. The labs run the binary, and upgrade to and from one whose map layouts differ.
+fn build(choice: &Choice) -> anyhow::Result<()> {
+    let build = ["build", "--quiet", "--locked", "-p", "vip-user"];
+    if *choice != Choice::Quick {
+        run("cargo", &[&build[..], &["--features", "abi-next"]].concat())?;
+        fs::copy("target/debug/xvip", "target/debug/xvip-next").context("target/debug/xvip")?;
+    }
+    run("cargo", &build)?;
+    if *choice == Choice::All {
+        // Where this does not compile, neither do the passes, and that is counted at the end.
+        let all = ["test", "--quiet", "--locked", "--no-run", "-p", "vip-user", "-p", "vip-tests"];
+        let _passes_tell = run_command(Command::new("cargo").args(all));
+    }
+    Ok(())
 }
 
-fn run_rung(
-    rung: Rung,
-    filter: &str,
-    by: &[&str],
-    mut show: impl FnMut(String),
-) -> anyhow::Result<(Count, bool)> {
-    let (mut count, mut ok) = (Count::default(), true);
-    for arguments in rung.runs() {
-        let mut cargo = cargo_test(rung, by);
-        cargo.arg("--").arg(filter).args(arguments).stdout(Stdio::piped());
-        let mut child = cargo.spawn().with_context(|| format!("cannot run {cargo:?}"))?;
-        if let Some(stdout) = child.stdout.take() {
-            for line in BufReader::new(stdout).lines() {
-                let line = line?;
-                // The runner's own closing lines are summed up into one at the end.
-                match Count::parse(&line) {
-                    Some(one) => count += one,
-                    None => show(line),
-                }
+/// The Kubernetes servers and the image, made once by whoever needs them first.
+#[derive(Default)]
+struct Servers {
+    kube: OnceLock<Result<(), String>>,
+    cluster: OnceLock<Result<(), String>>,
+}
+
+impl Servers {
+    fn kube(&self) -> Result<(), String> {
+        let made = self.kube.get_or_init(|| crate::kube::servers().map_err(|why| format!("{why:#}")));
+        made.clone()
+    }
+
+    fn cluster(&self) -> Result<(), String> {
+        self.kube()?;
+        let made =
+            self.cluster.get_or_init(|| crate::cluster::prepare().map_err(|why| format!("{why:#}")));
+        made.clone()
+    }
+}
+
+/// Commands that this thread starts from here on get the processor only while nobody else wants it. They inherit the
+/// scheduling class of the thread.
+fn leave_the_processor_to_others() {
+    let task = fs::read_link("/proc/thread-self").unwrap_or_default();
+    let Some(id) = task.file_name().and_then(|id| id.to_str()) else { return };
+    if let Err(error) = run("chrt", &["--idle", "--pid", "0", id]) {
+        println!("the background runs at normal priority: {error:#}");
+    }
+}
+
+fn play_stages(stages: &[Stage], servers: &Servers) -> Vec<Played> {
+    let mut played = Vec::new();
+    for stage in stages {
+        let lanes = thread::scope(|scope| {
+            let lanes: Vec<_> =
+                stage.iter().map(|lane| scope.spawn(|| play_lane(lane, servers))).collect();
+            lanes.into_iter().map(|lane| lane.join().unwrap_or_default()).collect::<Vec<_>>()
+        });
+        played.extend(lanes.into_iter().flatten());
+    }
+    played
+}
+
+#[expect(clippy::disallowed_methods, reason = "says how long a pass took")]
+fn play_lane(lane: &[Pass], servers: &Servers) -> Vec<Played> {
+    let mut played = Vec::new();
+    for pass in lane {
+        println!("\n=== {}", table::name(pass));
+        let begun = Instant::now();
+        let (count, whole) = play(pass, servers).unwrap_or_else(|error| {
+            println!("{}: {error:#}", table::name(pass));
+            (Count::default(), false)
+        });
+        let took: Duration = begun.elapsed();
+        played.push(Played { name: table::name(pass), count, whole, took });
+    }
+    played
+}
+
+/// The count, and whether the pass ran to its end.
+fn play(pass: &Pass, servers: &Servers) -> anyhow::Result<(Count, bool)> {
+    match pass.rung {
+        Rung::Kube => servers.kube().map_err(|why| anyhow!(why))?,
+        Rung::Cluster => servers.cluster().map_err(|why| anyhow!(why))?,
+        // The oldest of the kernels that CI boots: its verifier is the least patient, and it has no tcx.
+        Rung::Vm => {
+            let filter = pass.arguments.join(" ");
+            return crate::vm::vm(&[Kernel::Bookworm], &filter).map(|count| (count, true));
+        }
+        _ => {}
+    }
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--locked", "--no-fail-fast"]).args(pass.rung.arguments());
+    cargo.arg("--").args(&pass.arguments).stdout(Stdio::piped());
+    let mut child = cargo.spawn().with_context(|| format!("cannot run {cargo:?}"))?;
+    let mut count = Count::default();
+    let prefix = table::name(pass);
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            // The runner's own closing lines are summed up into one at the end.
+            match Count::parse(&line) {
+                Some(one) => count += one,
+                // Passes run beside each other: a line says whose it is.
+                None if !line.is_empty() => println!("{prefix:14} | {line}"),
+                None => {}
             }
         }
-        ok &= child.wait()?.success();
     }
-    Ok((count, ok))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn closing_lines_are_counted() {
-        let line = "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.68s";
-        assert_eq!(Count::parse(line), Some(Count { passed: 4, failed: 2 }));
-        assert_eq!(Count::parse("test result_of_something ... ok"), None);
-    }
+    Ok((count, child.wait()?.success()))
 }

@@ -1,0 +1,53 @@
+//! What is too long for every change: each part has found something that the short run of it had not.
+
+use crate::{mutants, setup, shell::run_command, vm};
+use clap::ValueEnum as _;
+use std::process::Command;
+
+/// Simulated hours of one night. Two faults of the election took 20 000 and 120 000 hours to turn up.
+const HOURS: u64 = 100_000;
+/// Frames of one night. The harness itself once failed after 54 s of frames.
+const FRAMES: u32 = 10_000_000;
+
+type Part = fn() -> anyhow::Result<()>;
+
+/// Runs all parts, whatever becomes of the others, and names those that failed.
+pub fn nightly() -> anyhow::Result<()> {
+    setup::setup(setup::Extent::Tests)?;
+    let parts: [(&str, Part); 4] = [
+        ("guests with every kernel", || vm::vm(vm::Kernel::value_variants(), "")?.verdict()),
+        ("simulation", || simulate(HOURS, 0)),
+        ("frames", || soak(FRAMES)),
+        ("planted bugs", || mutants::mutants("")),
+    ];
+    let mut failed = Vec::new();
+    for (name, part) in parts {
+        println!("\n=== nightly: {name}");
+        if let Err(error) = part() {
+            println!("{name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    println!("\n{} passed, {} failed", parts.len() - failed.len(), failed.len());
+    anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// Plays the election and the plan for so many hours, from that one on.
+pub fn simulate(hours: u64, from: u64) -> anyhow::Result<()> {
+    let test = "test --locked --release -p vip-user --test simulation hours -- --nocapture";
+    let mut cargo = Command::new("cargo");
+    cargo.args(test.split(' ')).env("XVIP_SIMULATED_HOURS", hours.to_string());
+    run_command(cargo.env("XVIP_SIMULATED_FROM", from.to_string()))
+}
+
+/// Sends that many mutated frames through the programs and through the same rules on the host.
+pub fn soak(frames: u32) -> anyhow::Result<()> {
+    setup::setup(setup::Extent::Build)?;
+    let test = "test --locked --release -p vip-tests --test packets host_equals_kernel";
+    let mut cargo = Command::new("cargo");
+    cargo.args(test.split(' ')).args(["--", "--nocapture"]).env("XVIP_FRAMES", frames.to_string());
+    run_command(&mut cargo)?;
+    println!("{frames} frames: the programs and the host agree on every byte");
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The rungs of the ladder, and the passes in which each of them runs.
+
+use clap::ValueEnum;
+
+/// One rung.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rung {
+    /// Pure functions, beside their code.
+    Unit,
+    /// The election under a simulation of hundreds of hours, and under a model checker.
+    Simulation,
+    /// The packet rules on the host and through the loaded programs. Root.
+    Packets,
+    /// The controller with a fake dataplane and the stand-in API.
+    Controller,
+    /// The real binary in network namespaces. Root.
+    Lab,
+    /// The same against a real kube-apiserver and etcd. Root.
+    Kube,
+    /// The image and the manifests on a real cluster. Root.
+    Cluster,
+    /// The kinds of device that this kernel may lack, in a guest.
+    Vm,
+}
+
+impl Rung {
+    /// What `cargo test` is told to build for it.
+    pub const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Unit => &["-p", "vip-user", "-p", "xtask", "-p", "vip-tests", "--lib", "--bins"],
+            Self::Simulation => &["-p", "vip-user", "--test", "simulation", "--test", "exhaustive"],
+            Self::Packets => &["-p", "vip-tests", "--test", "packets"],
+            Self::Controller => &["-p", "vip-tests", "--test", "controller"],
+            Self::Lab => &["-p", "vip-tests", "--test", "lab"],
+            Self::Kube => &["-p", "vip-tests", "--test", "kube"],
+            Self::Cluster => &["-p", "vip-tests", "--test", "cluster"],
+            Self::Vm => &["-p", "vip-tests", "--test", "devices"],
+        }
+    }
+}
+
+/// Labs that measure time on the wire. They run alone, every other lab beside its neighbours.
+const MEASURED_LABS: [&str; 3] = ["faults::", "story::", "upgrade::"];
+/// Labs that measure nothing mostly wait: this many share the two cores of a small machine.
+const WAITING_LABS: &str = "--test-threads=6";
+/// Labs of the inner loop: a crash, a stop, the guard, and what is left on the host.
+const QUICK_LABS: [&str; 4] =
+    ["faults::killed", "faults::a_planned_stop", "guard::nothing", "leaving::cleanup_after_a_crash"];
+/// The suites of the rung `kube` that have a lab or a control plane of their own.
+const KUBE_SUITES: [&str; 4] = ["contract::", "rights::", "hosts::", "three::"];
+
+/// What one process of the test runner is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    pub rung: Rung,
+    /// Its name within the rung; empty where the rung has one pass.
+    pub part: &'static str,
+    /// Arguments of the test runner.
+    pub arguments: Vec<String>,
+}
+
+impl Pass {
+    /// All of a rung, or what of it contains the filter.
+    pub fn whole(rung: Rung, filter: &str) -> Self {
+        let arguments = (!filter.is_empty()).then(|| filter.to_owned()).into_iter().collect();
+        Self { rung, part: "", arguments }
+    }
+
+    fn part(rung: Rung, part: &'static str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        Self { rung, part, arguments }
+    }
+}
+
+/// Passes that run one after the other.
+pub type Lane = Vec<Pass>;
+/// Lanes that run beside each other.
+pub type Stage = Vec<Lane>;
+
+/// Everything that needs the foreground, stage after stage.
+pub fn stages() -> Vec<Stage> {
+    let whole = |rung| Pass::whole(rung, "");
+    let skipped: Vec<String> = MEASURED_LABS.iter().map(|name| format!("--skip={name}")).collect();
+    let mut waiting: Vec<&str> = skipped.iter().map(String::as_str).collect();
+    waiting.push(WAITING_LABS);
+    let measured = [&MEASURED_LABS[..], &["--test-threads=1"]].concat();
+    let kube = KUBE_SUITES.map(|suite| Pass::part(Rung::Kube, suite, &[suite]));
+    vec![
+        vec![vec![whole(Rung::Unit), whole(Rung::Packets), whole(Rung::Controller)]],
+        vec![vec![Pass::part(Rung::Lab, "waiting", &waiting)]],
+        vec![vec![Pass::part(Rung::Lab, "measured", &measured)]],
+        vec![vec![Pass::part(Rung::Kube, "faults::", &["faults::"])], kube.to_vec()],
+        vec![vec![whole(Rung::Cluster)]],
+    ]
+}
+
+/// What needs the processor and nothing else: it gets what the stages leave.
+pub fn background() -> Lane {
+    vec![Pass::whole(Rung::Simulation, ""), Pass::whole(Rung::Vm, "")]
+}
+
+/// The inner loop.
+pub fn quick() -> Lane {
+    let mut passes: Lane =
+        [Rung::Unit, Rung::Packets, Rung::Controller].map(|rung| Pass::whole(rung, "")).to_vec();
+    passes.push(Pass::part(Rung::Lab, "quick", &QUICK_LABS));
+    passes
+}
+
+/// One rung by itself; a filter takes the place of its parts.
+pub fn only(rung: Rung, filter: &str) -> Vec<Stage> {
+    let chosen = |stage: Stage| -> Stage {
+        let of_rung = |lane: Lane| lane.into_iter().filter(|pass| pass.rung == rung).collect();
+        stage.into_iter().map(of_rung).filter(|lane: &Lane| !lane.is_empty()).collect()
+    };
+    let stages: Vec<Stage> =
+        stages().into_iter().map(chosen).filter(|stage| !stage.is_empty()).collect();
+    if stages.is_empty() || !filter.is_empty() {
+        return vec![vec![vec![Pass::whole(rung, filter)]]];
+    }
+    stages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rung_runs() {
+        let stages = stages();
+        for rung in Rung::value_variants() {
+            let passes =
+                stages.iter().flatten().flatten().chain(&background()).cloned().collect::<Vec<_>>();
+            assert!(passes.iter().any(|pass| pass.rung == *rung), "{rung:?}");
+            assert!(!only(*rung, "").is_empty(), "{rung:?}");
+        }
+    }
+
+    /// A suite that is named in no pass would not run.
+    #[test]
+    fn every_suite_of_the_kube_rung_runs() {
+        let main = include_str!("../../../tests/tests/kube.rs");
+        let suites = main
+            .lines()
+            .filter_map(|line| line.split_once("::trials(")?.0.split(['(', ' ']).next_back());
+        let passes = stages().concat().concat();
+        let mut found = 0;
+        for suite in suites {
+            found += 1;
+            let part = format!("{suite}::");
+            assert!(passes.iter().any(|pass| pass.rung == Rung::Kube && pass.part == part), "{suite}");
+        }
+        assert!(found >= 5, "{found} suites found");
+    }
+}

@@ -1,0 +1,38 @@
+//! What came of each pass, as a table.
+
+use super::{Count, rung::Pass};
+use std::time::Duration;
+
+/// What came of a pass.
+#[derive(Clone, Debug)]
+pub struct Played {
+    pub name: String,
+    pub count: Count,
+    /// It ran to its end, and what failed has been counted.
+    pub whole: bool,
+    pub took: Duration,
+}
+
+/// The name of a pass: its rung, and its part where there are several.
+pub fn name(pass: &Pass) -> String {
+    let rung = format!("{:?}", pass.rung).to_lowercase();
+    match pass.part.trim_end_matches("::") {
+        "" => rung,
+        part => format!("{rung} {part}"),
+    }
+}
+
+/// Prints the table and returns the sum. A pass that ended early without a failure counts as one.
+pub fn print(played: &[Played]) -> Count {
+    println!("\n{:16} {:>7} {:>7} {:>8}", "pass", "passed", "failed", "seconds");
+    let mut total = Count::default();
+    for Played { name, count, whole, took } in played {
+        println!("{name:16} {:>7} {:>7} {:>8}", count.passed, count.failed, took.as_secs());
+        total += *count;
+        if !whole && count.failed == 0 {
+            println!("{name} did not run to its end");
+            total.failed += 1;
+        }
+    }
+    total
+}
