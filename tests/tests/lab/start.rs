@@ -74,6 +74,12 @@ fn a_process_that_cannot_enforce_is_refused() {
     let shifted = ["unshare", "--time", "--boottime", "100000"];
     let said = node.refusal_under(&shifted, &config).unwrap();
     assert!(said.contains("must not run in a time namespace"), "{said}");
+    // The default seccomp profiles of CRI-O and podman, where all three capabilities are there.
+    let [bounding, inherited] = vip_tests::lab::node::rights();
+    let filtered = ["setpriv", &bounding, &inherited, env!("CARGO_BIN_EXE_xvip-without-bpf")];
+    let said = node.refusal_under(&filtered, &config).unwrap();
+    assert!(said.contains("bpf(2) is refused although the process has CAP_BPF"), "{said}");
+    assert!(said.contains("a seccomp filter is in force"), "{said}");
     assert_eq!(pinned(), before);
 }
 

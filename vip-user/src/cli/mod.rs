@@ -71,7 +71,7 @@ pub struct Place {
     #[arg(long, default_value = "default")]
     pub instance: String,
     /// Where its maps are pinned.
-    #[arg(long, default_value = "/sys/fs/bpf/xvip")]
+    #[arg(long, env = "XVIP_PIN_ROOT", default_value = "/sys/fs/bpf/xvip")]
     pub pin_root: PathBuf,
 }
 

@@ -339,8 +339,10 @@ fn default_linger_ms() -> u64 {
     2_000
 }
 
+/// The manifests set `XVIP_PIN_ROOT`, for every subcommand alike: a container has the bpffs outside
+/// /sys.
 fn default_pin_root() -> PathBuf {
-    "/sys/fs/bpf/xvip".into()
+    std::env::var_os("XVIP_PIN_ROOT").map_or_else(|| "/sys/fs/bpf/xvip".into(), PathBuf::from)
 }
 
 /// Field names, for the hint after an unknown one.

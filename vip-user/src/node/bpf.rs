@@ -1,6 +1,7 @@
 //! The few commands of bpf(2) that aya does not offer: maps whose value size is known only at run time
 //! (another version's), and looking at links without the right to open programs by id.
 
+use super::confined::Confinement;
 use aya::maps::MapInfo;
 use std::{
     ffi::CString,
@@ -21,6 +22,16 @@ const PROG_QUERY: libc::c_int = 16;
 const TCX_EGRESS: u32 = 47;
 /// Programs on one hook of one interface that are looked at.
 const MAX_QUERIED: usize = 64;
+
+/// Why the kernel refused a command of bpf(2), and what helps; `None` if it did not refuse it.
+pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    let refused = chain.find_map(|error| {
+        let error = error.downcast_ref::<io::Error>()?;
+        (error.kind() == io::ErrorKind::PermissionDenied).then_some(error)
+    })?;
+    Some(Confinement::of_this_process().why_bpf_is_refused(refused))
+}
 
 #[repr(C)]
 struct ElementAttr {

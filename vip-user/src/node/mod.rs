@@ -8,6 +8,7 @@ pub mod carry;
 pub mod cleanup;
 pub mod clock;
 pub mod clsact;
+pub mod confined;
 pub mod dataplane;
 pub mod ethtool;
 pub mod host;

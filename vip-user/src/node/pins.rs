@@ -1,6 +1,7 @@
 //! The pin directory: where maps and links survive the process, and the checks before they are
 //! used again. Layout: `<pin_root>/<instance>/v<ABI>/` with one file per map and per link.
 
+use super::{bpf, confined::Confinement};
 use aya::maps::{MapInfo, MapType};
 use std::{
     ffi::CString,
@@ -138,6 +139,23 @@ pub enum PinsError {
         /// The configured path.
         path: PathBuf,
     },
+    /// The kernel lets this process write nothing there.
+    #[error("configuration field `pin_root`: nothing can be written below {path}: {why}")]
+    Refused {
+        /// The directory that was tried.
+        path: PathBuf,
+        /// Who refuses it, and what helps.
+        why: String,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
+    /// bpf(2) is refused.
+    #[error("cannot use BPF: {why}")]
+    Bpf {
+        /// Who refuses it, and what helps.
+        why: String,
+    },
     /// A file operation failed.
     #[error("cannot {what} {path}")]
     Io {
@@ -239,6 +257,32 @@ impl Pins {
         if result == 0 && stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(not_bpffs()) }
     }
 
+    /// Whether this process may use bpf(2), and make and remove a directory where the pins will be. A
+    /// profile of seccomp, AppArmor or SELinux that denies it would else show at whichever step came
+    /// first. Leaves nothing behind.
+    pub fn check_allowed(&self) -> Result<(), PinsError> {
+        // There is no such pin: where bpf(2) is allowed, the kernel says that.
+        let refused = bpf::get(&self.dir.join("none")).err().and_then(|error| bpf::refusal(&error));
+        if let Some(why) = refused {
+            return Err(PinsError::Bpf { why });
+        }
+        let existing = self.dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let probe = existing.join(format!("xvip-writable-{}", std::process::id()));
+        let made = match fs::create_dir(&probe) {
+            // Another pid namespace has the same numbers.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        made.and_then(|()| fs::remove_dir(&probe)).or_else(|source| match source.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(PinsError::Refused {
+                path: existing.into(),
+                why: Confinement::of_this_process().why_pins_are_refused(),
+                source,
+            }),
+        })
+    }
+
     /// Compares every map that is pinned with this version's layout: the loader would use any map
     /// of the right name.
     pub fn check_geometry(&self) -> Result<(), PinsError> {
@@ -256,7 +300,10 @@ impl Pins {
                     info.value_size(),
                     info.max_entries()
                 ),
-                Err(error) => error.to_string(),
+                Err(error) => match bpf::refusal(&error) {
+                    Some(why) => return Err(PinsError::Bpf { why }),
+                    None => error.to_string(),
+                },
             };
             if found != expected {
                 return Err(PinsError::Geometry { path, found, expected });

@@ -139,6 +139,7 @@ pub fn start(
     node: &str,
     boot_id: &str,
 ) -> Result<Started, StartError> {
+    pins.check_allowed()?;
     let cookie = host::netns_cookie()
         .map_err(|source| StartError::Host { what: "identify the network namespace", source })?;
     let identity = Identity {
