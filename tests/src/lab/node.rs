@@ -31,6 +31,7 @@ pub struct Node {
     boot_id: String,
     binary: Option<PathBuf>,
     environment: Vec<(String, String)>,
+    through: Vec<String>,
 }
 
 impl Node {
@@ -91,6 +92,7 @@ impl Node {
             process: None,
             binary: None,
             environment: options.environment.clone(),
+            through: Vec::new(),
         })
     }
 
@@ -119,6 +121,7 @@ impl Node {
             boot_id: self.boot_id.clone(),
             binary: None,
             environment: self.environment.clone(),
+            through: self.through.clone(),
         })
     }
 
@@ -136,6 +139,7 @@ impl Node {
             boot_id: self.boot_id.clone(),
             binary: self.binary.clone(),
             environment: self.environment.clone(),
+            through: self.through.clone(),
             ..*self
         }
     }
@@ -145,15 +149,41 @@ impl Node {
         self.binary = Some(binary);
     }
 
+    /// The next starts and subcommands go through another program (`unshare …`), as root.
+    pub fn run_through(&mut self, through: &[&str]) {
+        self.through = through.iter().map(|word| (*word).into()).collect();
+    }
+
+    /// The next starts pin where `XVIP_PIN_ROOT` says, as in a pod.
+    ///
+    /// # Errors
+    /// If its configuration cannot be written.
+    pub fn pin_by_environment(&mut self, pin_root: &Path) -> anyhow::Result<()> {
+        fs::write(&self.config, self.config_without_pin_root()?)?;
+        self.pin_root = pin_root.into();
+        self.environment.push(("XVIP_PIN_ROOT".into(), pin_root.display().to_string()));
+        Ok(())
+    }
+
+    /// Its configuration with the default for `pin_root`.
+    ///
+    /// # Errors
+    /// If the file is gone.
+    pub fn config_without_pin_root(&self) -> anyhow::Result<String> {
+        let text = self.config_text()?;
+        let lines = text.lines().filter(|line| !line.starts_with("pin_root: "));
+        Ok(lines.map(|line| format!("{line}\n")).collect())
+    }
+
     /// `xvip` inside the node, with the rights that the manifests ask for and no others.
     fn xvip_command(&self) -> anyhow::Result<Command> {
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
             None => xvip()?,
         };
-        let mut command = self.ns.command("setpriv");
-        command.args(rights());
-        command.arg(binary);
+        let mut words = self.through.iter().map(String::as_str).chain(["setpriv"]);
+        let mut command = self.ns.command(words.next().unwrap_or("setpriv"));
+        command.args(words).args(rights()).arg(binary);
         command.env("XVIP_BOOT_ID", &self.boot_id).env_remove("NO_COLOR");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)

@@ -13,10 +13,10 @@ use vip_tests::{
 const USER: &str = "system:serviceaccount:kube-system:xvip";
 
 pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
-    let valid = manifests().into_iter().map(|path| {
+    let texts = manifests().into_iter().map(|path| (path.clone(), deployed(&path)));
+    let valid = texts.chain([("crio".into(), crio())]).map(|(name, text)| {
         let shared = Arc::clone(shared);
-        trial(format!("rights::the_server_accepts_{path}_strictly"), move || {
-            let text = deployed(&path);
+        trial(format!("rights::the_server_accepts_{name}_strictly"), move || {
             let sent = objects::apply(&shared.plane(), &text, Mode::DryRun).unwrap();
             assert!(sent > 0);
         })
@@ -41,6 +41,36 @@ fn manifests() -> Vec<String> {
     let listed = base[0]["resources"].as_array().unwrap().iter();
     let base = listed.map(|file| format!("base/{}", file.as_str().unwrap()));
     base.chain(["static-pod/xvip.yaml".to_owned()]).collect()
+}
+
+/// The DaemonSet of `deploy/crio`: the base's with the component's patch over it, as kustomize merges
+/// them.
+fn crio() -> String {
+    let read = |path: &str| objects::documents(&deployed(path)).unwrap().remove(0);
+    let kustomization = read("crio/kustomization.yaml");
+    assert_eq!(kustomization["resources"], serde_json::json!(["../base"]));
+    let component =
+        kustomization["components"][0].as_str().unwrap().trim_start_matches("../").to_owned();
+    let patch = read(&format!("{component}/kustomization.yaml"))["patches"][0]["path"].clone();
+    let patch = read(&format!("{component}/{}", patch.as_str().unwrap()));
+    let mut daemonset = read("base/daemonset.yaml");
+    merge(&mut daemonset, &patch);
+    let security = &daemonset["spec"]["template"]["spec"]["securityContext"];
+    assert_eq!(security["seccompProfile"], serde_json::json!({"type": "Unconfined"}));
+    daemonset.to_string()
+}
+
+/// The patch has no lists, about which kustomize and a plain merge differ.
+fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (_, Value::Array(_)) => panic!("a patch with a list: {patch}"),
+        (into, patch) => *into = patch.clone(),
+    }
 }
 
 fn deployed(path: &str) -> String {
