@@ -9,7 +9,7 @@ const MAX_LINES: usize = 600;
 /// Half of the source files are not longer.
 const MEDIAN_LINES: usize = 130;
 /// The crate that runs in the kernel stays this thin.
-const MAX_EBPF_LINES: usize = 550;
+const MAX_EBPF_LINES: usize = 580;
 /// Leftovers, split so that this file does not find itself.
 const FORBIDDEN: [&str; 4] = [
     concat!("todo", "!("),
