@@ -15,6 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, Client, api::PostParams};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +23,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The annotation that carries the tenure.
+/// The annotation that carries the tenure: a [`TenureText`].
 pub const TENURE: &str = "xvip.io/tenure";
 /// The annotation of a release.
 pub const RELEASED: &str = "xvip.io/released";
@@ -258,11 +259,11 @@ impl LeaseApi {
             managed_fields: None,
             ..self.named_metadata(lease.metadata)
         };
-        let note = serde_json::to_string(&write.note).unwrap_or_default();
+        let tenure = TenureText { note: write.note.clone(), renew_us: Some(write.renew_us) };
         let annotations = lease.metadata.annotations.get_or_insert_default();
-        annotations.insert(TENURE.into(), note.clone());
+        annotations.insert(TENURE.into(), serde_json::to_string(&tenure).unwrap_or_default());
         if write.release {
-            annotations.insert(RELEASED.into(), note);
+            annotations.insert(RELEASED.into(), serde_json::to_string(&write.note).unwrap_or_default());
         } else {
             annotations.remove(RELEASED);
         }
@@ -283,12 +284,24 @@ impl LeaseApi {
     }
 }
 
+/// The text of [`TENURE`]. Older versions of xvip write no `renewUs`, and read past it.
+#[derive(Serialize, Deserialize)]
+struct TenureText {
+    #[serde(flatten)]
+    note: TenureNote,
+    /// `spec.renewTime` of the write that the text came with: a client-go program under our node
+    /// name renews a tenure of ours, and leaves the text as it was.
+    #[serde(rename = "renewUs", default, skip_serializing_if = "Option::is_none")]
+    renew_us: Option<i64>,
+}
+
 /// What the model sees of a Lease. Missing, negative or unreadable parts become neutral values: a
 /// Lease full of garbage belongs to a stranger, and is waited out.
 pub fn record(lease: &Lease) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
     let annotation = |key: &str| lease.metadata.annotations.as_ref()?.get(key).map(String::as_str);
-    let note = |key: &str| -> Option<TenureNote> { serde_json::from_str(annotation(key)?).ok() };
+    let tenure: Option<TenureText> =
+        annotation(TENURE).and_then(|text| serde_json::from_str(text).ok());
     Record {
         uid: lease.metadata.uid.clone().unwrap_or_default(),
         version: Version(lease.metadata.resource_version.clone().unwrap_or_default()),
@@ -297,8 +310,9 @@ pub fn record(lease: &Lease) -> Record {
         transitions: spec.lease_transitions.map_or(0, i64::from).max(0),
         acquire_us: spec.acquire_time.map(|time| time.0.as_microsecond()),
         renew_us: spec.renew_time.map(|time| time.0.as_microsecond()),
-        note: note(TENURE),
-        released: note(RELEASED),
+        noted_renew_us: tenure.as_ref().and_then(|tenure| tenure.renew_us),
+        note: tenure.map(|tenure| tenure.note),
+        released: annotation(RELEASED).and_then(|text| serde_json::from_str(text).ok()),
         fitness: annotation(FITNESS)
             .and_then(|text| serde_json::from_value(text.into()).ok())
             .unwrap_or_default(),

@@ -15,9 +15,10 @@ impl Version {
     }
 }
 
-/// The annotation that turns a holder into a tenure. It repeats fields of the spec because other
-/// programs (client-go) write the spec and leave annotations standing: a note that does not match the
-/// spec belongs to nobody.
+/// What identifies a tenure beside its Lease, as the annotation says it. It repeats fields of the
+/// spec because other programs (client-go) write the spec and leave annotations as they are: a note
+/// that does not match the spec belongs to nobody. See [`Record::noted_renew_us`] for the field that
+/// changes with every renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenureNote {
@@ -68,6 +69,9 @@ pub struct Record {
     pub renew_us: Option<i64>,
     /// The annotation `xvip.io/tenure`, if it could be read.
     pub note: Option<TenureNote>,
+    /// `renewTime` as the annotation `xvip.io/tenure` repeats it; `None`: an older xvip wrote it,
+    /// and did not.
+    pub noted_renew_us: Option<i64>,
     /// The annotation `xvip.io/released`, if it could be read.
     pub released: Option<TenureNote>,
     /// The annotation `xvip.io/fitness`: how well the holder serves, by its own word.
@@ -80,10 +84,11 @@ pub struct Record {
 
 impl Record {
     /// The tenure, if the annotation and the spec agree. Otherwise the holder is a stranger, even
-    /// under our own node name.
+    /// under our own node name: a client-go program of that name renews a tenure of ours and changes
+    /// nothing but `renewTime` (and D).
     pub fn tenure(&self) -> Option<Tenure> {
         let note = self.note.as_ref()?;
-        let agrees = note.holder == self.holder && self.repeats(note);
+        let agrees = note.holder == self.holder && self.repeats(note) && self.was_renewed_by_us();
         agrees.then(|| Tenure { uid: self.uid.clone(), note: note.clone() })
     }
 
@@ -116,6 +121,10 @@ impl Record {
             && self.renew_us == other.renew_us
     }
 
+    fn was_renewed_by_us(&self) -> bool {
+        self.noted_renew_us.is_none_or(|noted| Some(noted) == self.renew_us)
+    }
+
     fn repeats(&self, note: &TenureNote) -> bool {
         note.transitions == self.transitions && Some(note.acquire_us) == self.acquire_us
     }
@@ -134,6 +143,7 @@ impl Record {
             acquire_us: None,
             renew_us: None,
             note: None,
+            noted_renew_us: None,
             released: None,
             fitness: Fitness::default(),
             offer: None,
@@ -179,6 +189,7 @@ impl LeaseWrite {
             acquire_us: Some(self.note.acquire_us),
             renew_us: Some(self.renew_us),
             note: Some(self.note.clone()),
+            noted_renew_us: Some(self.renew_us),
             released: self.release.then(|| self.note.clone()),
             fitness: self.fitness,
             offer: None,

@@ -151,7 +151,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "a note must match its spec",
         name: "an annotation that was left standing counts (table)",
         file: "vip-user/src/model/record.rs",
-        from: "let agrees = note.holder == self.holder && self.repeats(note);",
+        from: "let agrees = note.holder == self.holder && self.repeats(note) && self.was_renewed_by_us();",
         to: "let agrees = true;",
         tests: ELECTION,
     },
