@@ -336,7 +336,9 @@ async fn stopping_goes_silence_release_linger_removal() {
     let lease = running.api.lease("ns", "lease").unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "");
     let annotations = &lease["metadata"]["annotations"];
-    assert_eq!(annotations["xvip.io/released"], annotations["xvip.io/tenure"]);
+    let text = annotations["xvip.io/released"].as_str().unwrap();
+    let released: TenureNote = serde_json::from_str(text).unwrap();
+    assert_eq!(released, serde_json::from_value(tenure_text(&running.api)).unwrap());
 }
 
 #[tokio::test]
@@ -403,6 +405,52 @@ async fn labels_and_annotations_of_others_survive_our_writes() {
     assert_eq!(lease["metadata"]["labels"]["team"], "net");
     assert_eq!(lease["metadata"]["annotations"]["note"], "keep");
     assert!(running.host.answers());
+}
+
+/// What the annotation says of a tenure, and the `renewTime` beside it in microseconds.
+fn tenure_text(api: &StandIn) -> serde_json::Value {
+    let lease = api.lease("ns", "lease").unwrap();
+    let text = lease["metadata"]["annotations"]["xvip.io/tenure"].as_str().unwrap().to_owned();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
+    let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
+    let text = tenure_text(&running.api);
+    let fields: Vec<&str> = text.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["acquireUs", "bootId", "holder", "process", "renewUs", "transitions"]);
+    // An older xvip writes no `renewUs`: what it has written counts.
+    running.api.edit("ns", "lease", |lease| {
+        let mut text = text.clone();
+        text.as_object_mut().unwrap().remove("renewUs");
+        lease["metadata"]["annotations"]["xvip.io/tenure"] = text.to_string().into();
+    });
+    eventually("a renewal after it", || !tenure_text(&running.api)["renewUs"].is_null()).await;
+    assert!(running.host.answers());
+    assert!(!running.host.lock().did.contains(&Did::Cleared));
+    // kube-vip of this node has the address on an interface of its own.
+    let theirs = HostAddr { ip: Ip::from(vip()), ifindex: 2 };
+    running.host.lock().actual.addrs.insert(theirs, u32::MAX);
+    let passes = || !running.host.lock().actual.vips.contains_key(&Ip::from(vip()));
+    // The host is looked at every five seconds; on a busy machine one of three is quicker all the same.
+    let mut at_once = false;
+    for second in 1..4 {
+        running.api.edit("ns", "lease", |lease| {
+            lease["spec"]["holderIdentity"] = "a".into();
+            lease["spec"]["renewTime"] = format!("2026-01-01T00:00:0{second}.000001Z").into();
+        });
+        eventually("its frames pass", passes).await;
+        assert!(running.host.lock().actual.addrs.contains_key(&theirs));
+        // Another node takes the Lease: whatever still carries the address here is silent at once.
+        running.api.edit("ns", "lease", |lease| lease["spec"]["holderIdentity"] = "b".into());
+        let edited = clock::boot();
+        eventually("the guard is back", || !passes()).await;
+        at_once |= edited.until(clock::boot()) < Duration::from_secs(4);
+    }
+    assert!(at_once, "it waited for the next look at the host");
+    assert!(running.host.lock().did.contains(&Did::Cleared) && !running.host.answers());
 }
 
 /// The API server would make a Lease of the write (`contract::…::a_put_without_a_uid_creates_a_lease_that_is_gone`).

@@ -4,7 +4,7 @@
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use vip_tests::{
-    lab::{Lab, Options, eventually},
+    lab::{Lab, Options, eventually, node::Node},
     netns::sh,
 };
 
@@ -123,23 +123,39 @@ fn an_address_in_use_delays_the_first_creation() {
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
 }
 
-/// kube-vip on this node holds the Lease: its frames must pass until it is gone.
+/// kube-vip on this node holds the Lease, and has the VIP on its interface: its frames pass until it
+/// is gone. When it was killed its address stays; then the guard is back before anybody takes the
+/// Lease.
 #[test]
 fn a_foreign_holder_under_our_own_name_keeps_the_guard_detached() {
     let mut lab = one_node();
-    let lease = json!({
-        "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
-        "spec": {"holderIdentity": "node1", "leaseDurationSeconds": 5, "leaseTransitions": 3,
-                 "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:00:00.000000Z"},
-    });
-    lab.api.put("kube-system", "plndr-cp-lock", lease);
+    let lease = |holder: &str, transitions: u32| {
+        json!({
+            "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 5,
+                     "leaseTransitions": transitions,
+                     "acquireTime": "2026-01-01T00:00:00.000000Z",
+                     "renewTime": "2026-01-01T00:00:00.000000Z"},
+        })
+    };
+    lab.api.put("kube-system", "plndr-cp-lock", lease("elsewhere", 2));
     lab.start().unwrap();
+    let vips = |lab: &Lab| {
+        lab.nodes[0].status().ok().and_then(|status| status["vips"].as_array().map(Vec::len))
+    };
+    assert!(eventually(Duration::from_secs(10), || vips(&lab) > Some(0)), "{}", lab.nodes[0].log());
+    let answers = |lab: &Lab| Node::probe(&lab.asker, &["192.0.2.10", "--wait", "300"]).unwrap().1 == 0;
+    lab.nodes[0].ns.ip("addr add 192.0.2.10/32 dev eth0").unwrap();
+    assert!(!answers(&lab), "another node holds the Lease");
+    lab.api.put("kube-system", "plndr-cp-lock", lease("node1", 3));
     let detached = eventually(Duration::from_secs(10), || {
         lab.nodes[0].log().contains("another program on this node is the leader")
     });
     assert!(detached, "{}", lab.nodes[0].log());
-    assert_eq!(lab.nodes[0].status().unwrap()["vips"], json!([]));
-    // It is waited out: 2·5 + 10 s.
-    assert!(!eventually(Duration::from_secs(5), || lab.nodes[0].owns()));
+    assert!(eventually(Duration::from_secs(5), || answers(&lab)), "{}", lab.nodes[0].log());
+    assert_eq!(vips(&lab), Some(0));
+    // It renews no more, and is waited out: 2·5 + 10 s. The guard is back after 9/11 of that.
+    let silent = eventually(Duration::from_secs(25), || vips(&lab) > Some(0) && !lab.nodes[0].owns());
+    assert!(silent, "{}", lab.nodes[0].log());
     lab.wait_for_owner(Duration::from_secs(25)).unwrap();
 }

@@ -200,9 +200,11 @@ impl<D: Dataplane> Controller<D> {
         while let Some(input) = inputs.pop_front() {
             let Some(leased) = self.leases.get_mut(&slot) else { return };
             let before = leased.election.state().clone();
+            let passed = leased.election.held_by_other_program_here();
             let effects = leased.election.step(clock::now(), input);
             let after = leased.election.state();
-            let moved = std::mem::discriminant(&before) != std::mem::discriminant(after);
+            let moved = std::mem::discriminant(&before) != std::mem::discriminant(after)
+                || passed != leased.election.held_by_other_program_here();
             let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved);
             let mut lowered = true;
             for effect in effects {

@@ -120,6 +120,8 @@ pub struct Desired {
     pub vips: BTreeMap<Ip, Vip>,
     /// Addresses whose entries are nobody's business yet: nothing has been read from the API.
     pub untouched: BTreeSet<Ip>,
+    /// Addresses that another program of this host holds: its frames pass, wherever it has put them.
+    pub passing: BTreeSet<Ip>,
     /// Addresses and groups.
     pub addrs: BTreeMap<HostAddr, AddrSpec>,
     /// Entries of the interface map.
@@ -153,6 +155,10 @@ pub fn desired(
                 want.untouched.insert(ip);
                 want_groups(&mut want, vip.ip, links);
                 continue;
+            }
+            Presence::Passing => {
+                want.passing.insert(ip);
+                None
             }
             Presence::Absent => None,
             Presence::Silent => Some(0),
@@ -205,7 +211,10 @@ pub(super) const ADDRESS_SLACK_S: u32 = 20;
 enum Presence {
     /// Entries stay as they are: after a crash they are silent by their fence.
     Untouched,
-    /// Frames pass: another program may own the address here.
+    /// Another program on this host holds the Lease: its frames pass.
+    Passing,
+    /// Nothing of ours is here any more. Frames pass, but where an interface carries the address,
+    /// for the stack would answer there.
     Absent,
     /// Questions and claims are dropped.
     Silent,
@@ -217,7 +226,7 @@ fn presence(now: BootNs, election: &Election, timing: &Timing) -> (Presence, boo
     let lingering = now < election.linger_until();
     match election.state() {
         State::Unknown => (Presence::Untouched, false),
-        State::Waiting(_) if election.held_by_other_program_here() => (Presence::Absent, false),
+        State::Waiting(_) if election.held_by_other_program_here() => (Presence::Passing, false),
         State::Waiting(_) | State::Leaving(_) => (Presence::Silent, lingering),
         State::Holding(holding) => (Presence::Serving, now < holding.until.after(timing.linger)),
         // The entry outlives the address: without it the kernel would answer for what is carried.

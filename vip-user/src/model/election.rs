@@ -3,6 +3,7 @@
 use super::{
     fitness::{Fitness, Offer},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+    retry::Reading,
     time::{BootNs, Now},
     timing::{MAX_DURATION_S, Timing},
 };
@@ -194,8 +195,14 @@ pub struct Waiting {
     pub taking: Option<Taking>,
     /// No attempt before this.
     pub not_before: BootNs,
+    /// Take-overs of what was seen that failed.
+    pub failures: u32,
+    /// Requests to create the Lease, while there is none.
+    pub creations: u32,
     /// No offer before this.
     pub offer_at: BootNs,
+    /// Offers to the present tenure.
+    pub offers: u32,
 }
 
 /// A take-over that was sent. All attempts carry one note, so that whichever of them is stored, and
@@ -232,11 +239,13 @@ pub struct Holding {
     pub renew_us: i64,
     /// When to write next.
     pub next_write: BootNs,
+    /// Writes in a row that failed, each of them the last that was sent.
+    pub failures: u32,
     /// Writes on their way.
     pub in_flight: BTreeMap<u64, InFlight>,
     /// The fence has run out and [`Notice::Lapsed`] has been given.
     pub lapsed: bool,
-    /// `base` is known to be overtaken; it must be read again before the next write.
+    /// `base` is known to be overtaken: nothing is written before something was seen.
     pub stale: bool,
     /// The kernel has been silenced, so the Lease may be given up.
     pub silent: bool,
@@ -280,7 +289,8 @@ pub struct Election {
     pub(super) next_id: u64,
     pub(super) linger_until: BootNs,
     pub(super) leave_until: BootNs,
-    pub(super) read_pending: bool,
+    pub(super) reading: Reading,
+    pub(super) passes: bool,
 }
 
 impl Election {
@@ -300,7 +310,8 @@ impl Election {
             next_id: 0,
             linger_until: BootNs(0),
             leave_until: BootNs(0),
-            read_pending: false,
+            reading: Reading::default(),
+            passes: false,
         }
     }
 
@@ -309,21 +320,20 @@ impl Election {
         let mut out = Vec::new();
         match input {
             Input::Leave => self.leave(now, &mut out),
-            Input::ReadFailed => self.read_pending = false,
-            Input::Silenced => self.silenced(now, &mut out),
+            Input::ReadFailed => self.read_failed(now),
+            Input::Silenced => self.silenced(now),
             Input::AddressInUse => self.address_in_use(now, &mut out),
             Input::Written { id, outcome } => self.written(now, id, outcome, &mut out),
             Input::Observed(source, record) => {
-                if source != Source::Watch {
-                    self.read_pending = false;
-                }
                 if self.is_evidence(source, record.as_ref()) {
+                    self.reading = Reading::default();
                     self.observed(now, source, record, &mut out);
                 }
             }
             Input::Tick => {}
         }
         self.act(now, &mut out);
+        self.passes = self.passes_until().is_some_and(|until| now.boot < until);
         out
     }
 
@@ -347,13 +357,17 @@ impl Election {
             State::Waiting(waiting) => Some(self.waiting_wake(waiting)),
             State::Holding(holding) => {
                 let lapse = (!holding.lapsed).then_some(holding.until);
-                let write = self.next_write(holding);
-                Some(lapse.map_or(write, |at| at.min(write)))
+                let write = holding.may_write().then(|| self.next_write(holding));
+                lapse.into_iter().chain(write).min()
             }
-            State::Leaving(holding) => Some(holding.next_write.min(self.leave_until)),
+            State::Leaving(holding) if holding.may_release() => {
+                Some(holding.next_write.min(self.leave_until))
+            }
+            State::Leaving(_) => Some(self.leave_until),
         };
         let linger = (self.linger_until > now).then_some(self.linger_until);
-        wake.into_iter().chain(linger).min()
+        let passes = self.passes_until().filter(|_| self.passes);
+        wake.into_iter().chain(self.reading_wake()).chain(passes).chain(linger).min()
     }
 
     /// The present state.
@@ -371,12 +385,20 @@ impl Election {
         self.linger_until
     }
 
-    /// Whether another program on this very node holds the Lease: then the guard must not stand in
-    /// its way.
+    /// Whether another program on this very node holds the Lease, as the last step has found: then
+    /// the guard must not be in its way.
     pub fn held_by_other_program_here(&self) -> bool {
-        let State::Waiting(waiting) = &self.state else { return false };
-        let Some(record) = &waiting.seen else { return false };
-        record.holder == self.me.node && record.tenure().is_none()
+        self.passes
+    }
+
+    /// Until when a program on this node that holds the Lease may answer, unless it renews. It may
+    /// have been killed, and its address remain: the guard is back before another node may take the
+    /// Lease.
+    fn passes_until(&self) -> Option<BootNs> {
+        let State::Waiting(waiting) = &self.state else { return None };
+        let record = waiting.seen.as_ref()?;
+        let here = record.holder == self.me.node && record.tenure().is_none();
+        here.then(|| waiting.since.after(self.timing.foreign_pass(self.duration_of(record))))
     }
 
     /// Only a quorum read, or a watch event newer than everything known, is evidence. An older one
@@ -425,13 +447,7 @@ impl Election {
             State::Leaving(holding) => self.act_leaving(now, holding, out),
             other => self.state = other,
         }
-    }
-
-    pub(super) fn read(&mut self, out: &mut Vec<Effect>) {
-        if !self.read_pending {
-            self.read_pending = true;
-            out.push(Effect::Read);
-        }
+        self.act_reading(now, out);
     }
 
     pub(super) fn fresh_id(&mut self) -> u64 {

@@ -2,7 +2,7 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`fitness`], [`selection`], [`desired`], [`plan`].
+//! [`leaving`], [`retry`], [`fitness`], [`selection`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
 pub mod desired;
@@ -12,8 +12,8 @@ pub mod holding;
 pub mod leaving;
 pub mod plan;
 pub mod record;
+pub mod retry;
 pub mod selection;
-
 pub mod time;
 pub mod timing;
 pub mod waiting;
@@ -26,3 +26,7 @@ mod election_tests;
 mod evidence_tests;
 #[cfg(test)]
 mod fitness_tests;
+#[cfg(test)]
+mod foreign_tests;
+#[cfg(test)]
+mod retry_tests;

@@ -56,6 +56,9 @@ impl Election {
         let taking = before.and_then(|before| before.taking.clone());
         let not_before = before.map_or(BootNs(0), |before| before.not_before);
         let offer_at = before.map_or(BootNs(0), |before| before.offer_at);
+        let tenure = record.as_ref().and_then(Record::tenure);
+        let of_same = |before: &&Waiting| before.seen.as_ref().and_then(Record::tenure) == tenure;
+        let offers = before.filter(of_same).map_or(0, |before| before.offers);
         self.state = State::Waiting(Waiting {
             seen: record,
             since: now.boot,
@@ -63,7 +66,10 @@ impl Election {
             released,
             taking,
             not_before,
+            failures: 0,
+            creations: 0,
             offer_at,
+            offers,
         });
     }
 
@@ -126,10 +132,14 @@ impl Election {
                     return self.took(now, taking, &record, sent, out);
                 }
                 Written::Stored(_) | Written::Conflict => {
-                    waiting.not_before = now.boot.after(self.timing.renew_every);
-                    self.read(out);
+                    waiting.not_before = now.boot.after(self.spread(1, waiting.failures));
+                    self.read(now, out);
                 }
-                Written::Failed => waiting.not_before = now.boot.after(self.retry()),
+                Written::Failed if taking.in_flight.values().all(|other| *other <= sent) => {
+                    waiting.failures = waiting.failures.saturating_add(1);
+                    waiting.not_before = now.boot.after(self.pause(waiting.failures, 1));
+                }
+                Written::Failed => {}
             }
         }
         self.state = State::Waiting(waiting);
@@ -148,23 +158,30 @@ impl Election {
         if now.boot >= self.due(&waiting).max(waiting.not_before) {
             waiting.not_before = now.boot.after(self.timing.renew_every);
             let write = self.take(now, &mut waiting);
+            if write.is_none() {
+                waiting.creations = waiting.creations.saturating_add(1);
+                waiting.not_before = now.boot.after(self.unheard(waiting.creations));
+            }
             out.push(write.map_or(Effect::Create, Effect::Write));
         } else if now.boot >= waiting.offer_at
             && let Some(seen) = &waiting.seen
             && let Some(offer) = seen.invites(&self.me.node, self.fitness)
         {
-            waiting.offer_at = now.boot.after(self.timing.renew_every);
+            waiting.offers = waiting.offers.saturating_add(1);
+            waiting.offer_at = now.boot.after(self.unheard(waiting.offers));
             out.push(Effect::Offer(seen.version.clone(), offer));
         }
         self.state = State::Waiting(waiting);
     }
 
     pub(super) fn waiting_wake(&self, waiting: &Waiting) -> BootNs {
+        if self.leaving {
+            return self.leave_until;
+        }
         let due = self.due(waiting).max(waiting.not_before);
         let invited = |seen: &Record| seen.invites(&self.me.node, self.fitness).is_some();
         let offers = waiting.seen.as_ref().is_some_and(invited);
-        let wake = if offers { due.min(waiting.offer_at) } else { due };
-        if self.leaving { wake.min(self.leave_until) } else { wake }
+        if offers { due.min(waiting.offer_at) } else { due }
     }
 
     pub(super) fn address_in_use(&mut self, now: Now, out: &mut Vec<Effect>) {

@@ -111,7 +111,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "the shorter D counts",
         name: "a shorter D is written before the fence is lowered",
         file: "vip-user/src/model/holding.rs",
-        from: "                self.shorten(&mut holding, self.timing.duration_s, out);\n",
+        from: "            self.shorten(&mut holding, self.timing.duration_s, out);\n",
         to: "",
         tests: ELECTION,
     },
