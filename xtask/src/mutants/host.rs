@@ -7,8 +7,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "the entry outlives the address",
         name: "an entry goes while another interface carries the address",
         file: "vip-user/src/model/plan.rs",
-        from: "if !carried || want.passing.contains(ip) {",
-        to: "if !carried || !want.passing.contains(ip) {",
+        from: "!want.vips.contains_key(ip) && !want.untouched.contains(ip) && !carried",
+        to: "!want.vips.contains_key(ip) && !want.untouched.contains(ip)",
         tests: PLAN,
     },
     Mutation {
