@@ -24,6 +24,8 @@ struct Mutation {
 const ELECTION: &[&str] = &["-p", "vip-user", "--lib", "election_tests"];
 const SIMULATION: &[&str] = &["-p", "vip-user", "--test", "simulation"];
 const EXHAUSTIVE: &[&str] = &["-p", "vip-user", "--test", "exhaustive"];
+const RETRY: &[&str] = &["-p", "vip-user", "--lib", "retry_tests"];
+const FOREIGN: &[&str] = &["-p", "vip-user", "--lib", "foreign_tests"];
 const PACKETS: &[&str] = &["-p", "vip-tests", "--test", "packets"];
 const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
 /// The labs run the binary, which `cargo test` does not build.
