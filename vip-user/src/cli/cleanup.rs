@@ -12,7 +12,7 @@ pub async fn cleanup(place: &Place) -> anyhow::Result<ExitCode> {
         bail!("an xvip daemon (instance {}) is running; stop it first", place.instance);
     };
     let pins = Pins::new(&place.pin_root, &place.instance);
-    let (netlink, _changes) = Netlink::open(false)?;
+    let netlink = Netlink::open()?;
     let done = cleanup::cleanup(&pins, &netlink).await?;
     for line in &done {
         println!("removed {line}");

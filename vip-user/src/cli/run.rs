@@ -9,11 +9,12 @@ use crate::{
     metrics::Metrics,
     model::election::Identity,
     node::{
+        changes::Changes,
         clock, host,
         kernel::Kernel,
         lan,
         lock::Lock,
-        netlink::{Changes, Netlink, next_change},
+        netlink::Netlink,
         pins::Pins,
         scrape::FromMaps,
         start::{self, Started},
@@ -61,11 +62,13 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::default();
     let api = LeaseApi::new(endpoints, &config.lease.namespace, &config.lease.name, hold)
         .counted_by(metrics.clone());
-    let (netlink, changes) = Netlink::open(config.selection().needs_routes())?;
+    let netlink = Netlink::open()?;
     start::check(&config, &pins, &netlink).await?;
     let lock = take_lock(&config.instance).await?;
-    let started = start::start(&config, &pins, netlink.clone(), changes, &node, &boot_id)?;
-    let Started { mut kernel, changes, leases } = started;
+    // Not before: nobody reads what changes while the lock is waited for.
+    let changes = Changes::open(&netlink, config.selection().needs_routes())?;
+    let started = start::start(&config, &pins, netlink.clone(), &node, &boot_id)?;
+    let Started { mut kernel, leases } = started;
 
     let process = uuid::Uuid::new_v4().to_string();
     let me = Identity { node: node.clone(), process, boot_id };
@@ -86,7 +89,9 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let (events, inbox) = mpsc::channel(256);
     let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
     tokio::spawn(forward_signals(events.clone())?);
-    tokio::spawn(forward_changes(changes, events.clone()));
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(changes.tell(sender));
+    tokio::spawn(forward(receiver, events.clone(), |()| Event::HostChanged));
     tokio::spawn(forward_claims(&pins, events.clone())?);
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(api_node::follow(api.clone(), node.clone(), sender));
@@ -155,23 +160,6 @@ fn forward_signals(
         }
         let _ = events.send(Event::Stop).await;
     })
-}
-
-async fn forward_changes(mut changes: Changes, events: mpsc::Sender<Event>) {
-    while next_change(&mut changes).await {
-        if events.send(Event::HostChanged).await.is_err() {
-            return;
-        }
-        // A change seldom comes alone. One look serves the rest of a burst, and must come after it.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut more = false;
-        while changes.try_recv().is_ok() {
-            more = true;
-        }
-        if more && events.send(Event::HostChanged).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Hands on what a task brings.

@@ -32,6 +32,17 @@ pub enum HostError {
     StillQueued,
 }
 
+impl HostError {
+    /// Whether it says nothing about the host but that it could not be looked at.
+    pub fn is_blind(&self) -> bool {
+        matches!(
+            self,
+            Self::Attach(AttachError::Look { .. })
+                | Self::Netlink(NetlinkError::TimedOut { .. } | NetlinkError::Ended { .. })
+        )
+    }
+}
+
 /// What the controller does to the host.
 pub trait Dataplane {
     /// What the host looks like.

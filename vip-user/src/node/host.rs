@@ -2,7 +2,7 @@
 
 use super::clock::os_error;
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs, io,
     os::{
         fd::AsRawFd as _,
@@ -68,4 +68,12 @@ pub fn interface_name(ifindex: u32) -> String {
     let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };
     let text = CStr::from_bytes_until_nul(&name).ok().and_then(|name| name.to_str().ok());
     text.filter(|_| !found.is_null()).map_or_else(|| format!("interface {ifindex}"), str::to_owned)
+}
+
+/// The index of an interface, if there is one of that name.
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends in a zero.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
 }

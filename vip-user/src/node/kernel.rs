@@ -2,10 +2,12 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
-    carry, clock,
+    carry,
+    changes::Interfaces,
+    clock,
     dataplane::{Dataplane, HostError},
     ethtool::strips_tags,
-    interfaces::{Attached, Bits, ports, untagged},
+    interfaces::{Attached, Bits, Turns, fit, ports, untagged},
     maps::{Maps, SlotRecord},
     netlink::Netlink,
     pins::{LinkKind, Pins},
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     config::{Config, Hook, Hooks},
     model::{
-        desired::{GUARD_BIT, Link, LinkRole, Links},
+        desired::{GUARD_BIT, LOOPBACK, Link, LinkRole, Links},
         plan::{Action, Actual},
         record::Tenure,
         selection::{Device, Kind, Roles, Selection},
@@ -23,14 +25,18 @@ use crate::{
     },
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use vip_common::abi::{Holder, MAX_STATIONS};
+use vip_common::abi::{Holder, MAX_IFACES, MAX_STATIONS, Port};
 
 /// Neighbours that are asked from the VIP after a take-over, per interface.
 const MAX_ASKED: usize = 64;
+/// What is only guarded is attached or looked at for this long in one turn of the loop.
+const LOOK_LIMIT: Duration = Duration::from_millis(20);
+/// Interfaces that one problem names.
+const MAX_NAMED: usize = 8;
 
 /// The real host.
 pub struct Kernel {
@@ -51,6 +57,14 @@ pub struct Kernel {
     retiring: Vec<Pins>,
     /// An interface that is there could not be guarded.
     unguarded: bool,
+    /// Interfaces whose programs are to be looked at, or put back.
+    suspects: BTreeSet<u32>,
+    /// The last look had no time for all of them.
+    unfinished: bool,
+    /// Programs stay on an interface that has no role any more, until it carries no VIP of ours.
+    leaving: bool,
+    turns: Turns,
+    looked: bool,
     /// When the fence of a slot was cleared.
     cleared: BTreeMap<u32, BootNs>,
     /// The longest that a frame waits after it has passed the check.
@@ -81,6 +95,11 @@ impl Kernel {
             problems: BTreeMap::new(),
             retiring,
             unguarded: false,
+            suspects: BTreeSet::new(),
+            unfinished: false,
+            leaving: false,
+            turns: Turns::default(),
+            looked: false,
             cleared: BTreeMap::new(),
             margin: config.timing().margin,
         })
@@ -89,6 +108,15 @@ impl Kernel {
     /// The programs, for the ring buffer and debug logs.
     pub fn programs(&mut self) -> &mut Programs {
         &mut self.programs
+    }
+
+    /// Whether an interface has its programs already, as far as anything is known. That costs nothing.
+    fn is_settled(&self, device: &Device, answers: bool, touched: &Interfaces) -> bool {
+        let known = self.attached.get(&device.ifindex);
+        known.is_some_and(|(name, attached)| {
+            *name == device.name && attached.answers.is_some() == answers
+        }) && !self.suspects.contains(&device.ifindex)
+            && !touched.contains(device.ifindex)
     }
 
     /// Attaches the programs to one interface unless they are there. A failure leaves the interface
@@ -154,12 +182,18 @@ impl Kernel {
         Ok(kind)
     }
 
-    async fn is_intact(&self, name: &str, ifindex: u32, attached: Attached) -> Result<bool, HostError> {
+    async fn is_intact(
+        &mut self,
+        name: &str,
+        ifindex: u32,
+        attached: Attached,
+    ) -> Result<bool, HostError> {
         for kind in attached.kinds() {
             let there = if kind.is_clsact() {
                 self.netlink.has_filter(ifindex, kind.is_guard()).await?
             } else {
-                self.programs.is_intact(name, ifindex, kind)
+                let cannot_look = |source| AttachError::Look { interface: name.into(), source };
+                self.programs.is_intact(name, ifindex, kind).map_err(cannot_look)?
             };
             if !there {
                 return Ok(false);
@@ -183,34 +217,46 @@ impl Kernel {
         with_vips.filter(|(_, vips)| !vips.is_empty()).collect()
     }
 
-    /// Gives every interface its programs; returns those that have a role, as the programs see them.
-    async fn attach_all(&mut self, devices: &[Device], roles: &Roles) -> Result<Vec<Link>, HostError> {
-        let mut links = Vec::new();
+    /// Gives every interface its programs; returns those that have a role, as the programs see them. Those that were
+    /// told of, or are suspect, are looked at; for the others nothing is asked of the kernel. What is only guarded may
+    /// have to wait for the next look: renewals come between.
+    async fn attach_all(
+        &mut self,
+        devices: &[Device],
+        roles: &Roles,
+        touched: &Interfaces,
+    ) -> Result<Vec<Link>, HostError> {
+        let is_vlan = |device: &&Device| matches!(device.kind, Kind::Vlan(_));
+        let carry_vlans: BTreeSet<u32> =
+            devices.iter().filter(is_vlan).filter_map(|device| device.lower).collect();
+        let (mut links, mut spent) = (Vec::new(), Duration::ZERO);
         for device in devices {
             let (Some(role), Some(mac)) = (roles.roles.get(&device.ifindex), device.mac) else {
                 continue;
             };
             let answer = !role.answers.is_empty();
             let bit = if answer { self.bits.of(device.ifindex) } else { Some(GUARD_BIT) };
-            let vlans = devices.iter().any(|other| {
-                matches!(other.kind, Kind::Vlan(_)) && other.lower == Some(device.ifindex)
-            });
-            let problem = format!("interface {}", device.name);
             let mut guarded = true;
-            let result = self.ensure_attached(device, answer, vlans).await;
-            if let Err(error) = &result {
-                // Tried again at the next inspection; told once.
-                if self.problems.insert(problem, error.to_string()).is_none() {
-                    tracing::error!(interface = %device.name, %error, "interface is not guarded");
+            if self.is_settled(device, answer, touched) {
+                self.problems.remove(&problem_of(device));
+            } else if !answer && spent >= LOOK_LIMIT && self.looked {
+                self.unfinished = true;
+                if !self.attached.contains_key(&device.ifindex) {
+                    continue;
                 }
-                self.attached.remove(&device.ifindex);
-                self.unguarded = true;
-                guarded = false;
-            } else if bit.is_none() {
+                self.suspects.insert(device.ifindex);
+            } else {
+                let begun = Instant::now();
+                let vlans = carry_vlans.contains(&device.ifindex);
+                let result = self.ensure_attached(device, answer, vlans).await;
+                guarded = self.take_in(device, result);
+                spent += begun.elapsed();
+                // The first look has time, but other tasks run meanwhile.
+                tokio::task::yield_now().await;
+            }
+            if guarded && bit.is_none() {
                 let why = "63 other interfaces answer already; this one is guarded only";
-                self.problems.insert(problem, why.into());
-            } else if self.problems.remove(&problem).is_some() {
-                tracing::info!(interface = %device.name, "interface is guarded");
+                self.problems.insert(problem_of(device), why.into());
             }
             let role = if answer && bit.is_some() { LinkRole::Answer } else { LinkRole::Guard };
             let bit = bit.unwrap_or(GUARD_BIT);
@@ -218,6 +264,136 @@ impl Kernel {
             links.push(Link { port, bit, role, mac, up, guarded });
         }
         Ok(links)
+    }
+
+    /// Notes how attaching has ended; says whether the interface is guarded.
+    fn take_in(&mut self, device: &Device, result: Result<(), HostError>) -> bool {
+        self.suspects.remove(&device.ifindex);
+        let problem = problem_of(device);
+        match result {
+            Ok(()) => {
+                if self.problems.remove(&problem).is_some() {
+                    tracing::info!(interface = %device.name, "interface is guarded");
+                }
+                true
+            }
+            // What could not be looked at is not gone.
+            Err(error) if error.is_blind() && self.attached.contains_key(&device.ifindex) => {
+                self.suspects.insert(device.ifindex);
+                self.tell_blind(&device.name, &error);
+                true
+            }
+            Err(error) => {
+                // Tried again at the next inspection; told once.
+                if self.problems.insert(problem, error.to_string()).is_none() {
+                    tracing::error!(interface = %device.name, %error, "interface is not guarded");
+                }
+                self.attached.remove(&device.ifindex);
+                self.unguarded = true;
+                false
+            }
+        }
+    }
+
+    fn tell_blind(&mut self, interface: &str, error: &HostError) {
+        let subject = format!("interface {interface}");
+        if self.problems.insert(subject, error.to_string()).is_none() {
+            tracing::warn!(interface, %error, "whether the guard stands is not known");
+        }
+    }
+
+    /// Looks at the interfaces, and brings their programs where they belong.
+    async fn look(&mut self, touched: &Interfaces) -> Result<(), HostError> {
+        let devices = if self.selection.needs_routes() {
+            self.netlink.devices().await?
+        } else {
+            self.netlink.devices_without_routes().await?
+        };
+        self.programs.keep_pinned()?;
+        self.programs.begin_look();
+        self.bits.adopt(&self.maps.ifaces()?);
+        (self.unguarded, self.unfinished, self.links.attached) = (false, false, false);
+        let roles = self.selection.roles(&devices);
+        self.tell_refused(&roles.refused);
+        let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
+        self.attached.retain(|ifindex, _| there(ifindex));
+        self.suspects.retain(there);
+        let names: BTreeSet<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        self.problems.retain(|subject, _| match subject.split_once(' ') {
+            Some(("interface" | "attach", name)) => names.contains(name),
+            _ => true,
+        });
+        let primary = self.attach_all(&devices, &roles, touched).await?;
+        self.links.answer = BTreeMap::new();
+        for (index, (vip, _)) in self.selection.vips.iter().enumerate() {
+            let chosen = |link: &&Link| {
+                let role = roles.roles.get(&link.port.ifindex);
+                link.answers() && role.is_some_and(|role| role.answers.contains(&index))
+            };
+            let mask = primary.iter().filter(chosen).fold(0, |mask, link| mask | 1 << link.bit);
+            self.links.answer.insert(*vip, mask);
+        }
+        let (links, left_out) = fit(ports(&devices, &roles, primary), MAX_IFACES as usize);
+        self.links.links = links;
+        self.tell_left_out(&devices, &left_out);
+        self.detach_rest(&devices, &roles)?;
+        // Where a program could not be replaced, the other version's has no fence any more.
+        for old in std::mem::take(&mut self.retiring) {
+            if let Err(error) = carry::retire(&old) {
+                self.retiring.push(old);
+                return Err(error.into());
+            }
+        }
+        self.looked = true;
+        if self.unfinished {
+            self.netlink.touched.again();
+        }
+        Ok(())
+    }
+
+    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays until the address
+    /// is gone: without it the stack would answer for the VIP, whoever holds it.
+    fn detach_rest(&mut self, devices: &[Device], roles: &Roles) -> Result<(), HostError> {
+        let owned =
+            self.maps.owned_addrs()?.into_iter().filter(|addr| !IpAddr::from(addr.ip).is_multicast());
+        let carrying: BTreeSet<u32> = owned.map(|addr| addr.ifindex).collect();
+        let has_role = |device: &Device| roles.roles.contains_key(&device.ifindex);
+        let leaving = |device: &Device| {
+            device.ifindex != LOOPBACK && !has_role(device) && carrying.contains(&device.ifindex)
+        };
+        self.leaving = devices.iter().any(leaving);
+        let kept = devices.iter().filter(|device| has_role(device) || leaving(device));
+        let kept = kept.map(|device| (device.name.as_str(), device.ifindex)).collect();
+        Ok(self.programs.detach_all_but(&kept)?)
+    }
+
+    fn tell_left_out(&mut self, devices: &[Device], left_out: &[Port]) {
+        const SUBJECT: &str = "map of interfaces";
+        if left_out.is_empty() {
+            self.problems.remove(SUBJECT);
+            return;
+        }
+        let name = |port: &Port| {
+            let device = devices.iter().find(|device| device.ifindex == port.ifindex);
+            let name = device.map_or("?", |device| device.name.as_str());
+            match (port.outer_vid, port.inner_vid) {
+                (0, _) => name.to_owned(),
+                (vid, 0) => format!("VLAN {vid} on {name}"),
+                (outer, inner) => format!("VLAN {outer}.{inner} on {name}"),
+            }
+        };
+        let mut names: Vec<String> = left_out.iter().take(MAX_NAMED).map(name).collect();
+        if left_out.len() > MAX_NAMED {
+            names.push(format!("and {} more", left_out.len() - MAX_NAMED));
+        }
+        let why = format!(
+            "it has {MAX_IFACES} entries, and no room for {}: no claims of the VIPs leave those interfaces; tagged frames \
+             that a program writes to the interface below are not looked at. `exclude` leaves interfaces alone",
+            names.join(", ")
+        );
+        if self.problems.insert(SUBJECT.into(), why.clone()).is_none() {
+            tracing::warn!(%why, "the map of interfaces is full");
+        }
     }
 
     fn tell_refused(&mut self, refused: &BTreeMap<String, String>) {
@@ -245,57 +421,35 @@ impl Dataplane for Kernel {
     }
 
     async fn links(&mut self) -> Result<Links, HostError> {
-        let devices = self.netlink.devices().await?;
-        self.programs.keep_pinned()?;
-        self.bits.adopt(&self.maps.ifaces()?);
-        self.unguarded = false;
-        self.links.attached = false;
-        let roles = self.selection.roles(&devices);
-        self.tell_refused(&roles.refused);
-        let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
-        self.attached.retain(|ifindex, _| there(ifindex));
-        let known = |name: &str| devices.iter().any(|device| device.name == name);
-        self.problems.retain(|subject, _| match subject.split_once(' ') {
-            Some(("interface" | "attach", name)) => known(name),
-            _ => true,
-        });
-        let primary = self.attach_all(&devices, &roles).await?;
-        self.links.answer = BTreeMap::new();
-        for (index, (vip, _)) in self.selection.vips.iter().enumerate() {
-            let chosen = |link: &&Link| {
-                let role = roles.roles.get(&link.port.ifindex);
-                link.answers() && role.is_some_and(|role| role.answers.contains(&index))
-            };
-            let mask = primary.iter().filter(chosen).fold(0, |mask, link| mask | 1 << link.bit);
-            self.links.answer.insert(*vip, mask);
-        }
-        self.links.links = ports(&devices, &roles, primary);
-        let present: Vec<(&str, u32)> = devices
-            .iter()
-            .filter(|device| there(&device.ifindex))
-            .map(|device| (device.name.as_str(), device.ifindex))
-            .collect();
-        self.programs.detach_all_but(&present)?;
-        // Where a program could not be replaced, the other version's has no fence any more.
-        for old in std::mem::take(&mut self.retiring) {
-            if let Err(error) = carry::retire(&old) {
-                self.retiring.push(old);
-                return Err(error.into());
-            }
-        }
+        let touched = self.netlink.touched.clone();
+        let begun = touched.begin();
+        self.look(begun.interfaces()).await?;
+        begun.done();
         Ok(self.links.clone())
     }
 
     async fn is_guarded(&mut self) -> bool {
-        if self.unguarded || !self.programs.are_pinned() {
+        if self.unguarded || self.unfinished || self.leaving || !self.programs.are_pinned() {
             return false;
         }
-        for (ifindex, (name, attached)) in &self.attached {
-            if !self.is_intact(name, *ifindex, *attached).await.unwrap_or(false) {
-                return false;
+        self.programs.begin_look();
+        let begun = Instant::now();
+        for ifindex in self.turns.next(&self.attached) {
+            let Some((name, attached)) = self.attached.get(&ifindex).cloned() else { continue };
+            match self.is_intact(&name, ifindex, attached).await {
+                Ok(true) => {}
+                Ok(false) => drop(self.suspects.insert(ifindex)),
+                // What could not be looked at is not gone.
+                Err(error) => self.tell_blind(&name, &error),
+            }
+            if attached.answers.is_none() {
+                self.turns.passed(ifindex);
+                if begun.elapsed() >= LOOK_LIMIT {
+                    break;
+                }
             }
         }
-        true
+        self.suspects.is_empty()
     }
 
     async fn apply(&mut self, action: Action) -> Result<(), HostError> {
@@ -358,16 +512,22 @@ impl Dataplane for Kernel {
     }
 
     async fn announce(&mut self, vips: &[IpAddr], ask: bool) -> Result<(), HostError> {
-        for (link, vips) in self.answering(vips) {
-            let ifindex = link.port.ifindex;
+        let answering = self.answering(vips);
+        for (link, vips) in &answering {
             for frame in vips.iter().flat_map(|vip| announcement(*vip, link.mac)) {
-                self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
+                self.announcer.send(link.port.ifindex, &frame).map_err(HostError::Announce)?;
             }
-            if ask {
-                for neighbour in self.netlink.neighbours(ifindex, MAX_ASKED).await? {
-                    for frame in vips.iter().filter_map(|vip| question(*vip, link.mac, neighbour)) {
-                        self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
-                    }
+        }
+        if !ask || answering.is_empty() {
+            return Ok(());
+        }
+        let interfaces: Vec<u32> = answering.iter().map(|(link, _)| link.port.ifindex).collect();
+        let neighbours = self.netlink.neighbours(&interfaces, MAX_ASKED).await?;
+        for (link, vips) in &answering {
+            let ifindex = link.port.ifindex;
+            for neighbour in neighbours.get(&ifindex).into_iter().flatten() {
+                for frame in vips.iter().filter_map(|vip| question(*vip, link.mac, *neighbour)) {
+                    self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
                 }
             }
         }
@@ -375,7 +535,8 @@ impl Dataplane for Kernel {
     }
 
     fn problems(&self) -> BTreeMap<String, String> {
-        self.problems.clone()
+        let trouble = self.netlink.trouble().map(|why| ("netlink".to_owned(), why));
+        self.problems.clone().into_iter().chain(trouble).collect()
     }
 
     async fn probe(&mut self, vips: &[IpAddr]) -> Result<(), HostError> {
@@ -392,4 +553,8 @@ impl Dataplane for Kernel {
         }
         Ok(())
     }
+}
+
+fn problem_of(device: &Device) -> String {
+    format!("interface {}", device.name)
 }

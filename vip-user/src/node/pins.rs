@@ -285,15 +285,15 @@ impl Pins {
         links
     }
 
-    /// Pinned guards of every instance and version under the root.
-    pub fn everyones_guards(&self) -> Vec<PathBuf> {
+    /// Pinned guards of every instance and version under the root, each with the index of its interface.
+    pub fn everyones_guards(&self) -> Vec<(u32, PathBuf)> {
         let guards = sub_paths(&self.root).into_iter().flat_map(|instance| sub_paths(&instance));
         let guards = guards.flat_map(|version| sub_paths(&version));
-        let is_guard = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.and_then(parse_link).is_some_and(|pin| pin.kind == LinkKind::Guard)
+        let guard = |path: PathBuf| {
+            let pin = parse_link(path.file_name()?.to_str()?)?;
+            (pin.kind == LinkKind::Guard).then_some((pin.ifindex, path))
         };
-        guards.filter(is_guard).collect()
+        guards.filter_map(guard).collect()
     }
 
     /// Removes one pin; a link is detached by that. Nothing there is fine.

@@ -1,6 +1,7 @@
 //! Loading the programs, and the maps that they share with this process.
 
 use super::{
+    attach::KnownLinks,
     bpf, clock,
     pins::{Pins, PinsError},
 };
@@ -83,6 +84,14 @@ pub enum AttachError {
         /// Why, for each hook.
         why: String,
     },
+    /// Whether a program is still there could not be found out.
+    #[error("cannot look at the programs of interface {interface}: {source}")]
+    Look {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Another program runs before the guard and could send frames around it.
     #[error("the egress guard is not the first program on {interface}: the interface is unguarded")]
     NotFirst {
@@ -114,6 +123,7 @@ pub struct Programs {
     /// Ids of what is loaded.
     pub(super) ids: BTreeMap<&'static str, u32>,
     maps: Vec<(&'static str, OwnedFd)>,
+    pub(super) known: KnownLinks,
 }
 
 impl Programs {
@@ -137,8 +147,8 @@ impl Programs {
         };
         let maps = Pins::map_names().map(open).collect::<Result<_>>()?;
         let (pins, tcx) = (pins.clone(), super::host::tcx_allowed());
-        let debug = log_level > 0;
-        let mut programs = Self { ebpf, debug, pins, tcx, ids: BTreeMap::new(), maps };
+        let (debug, known) = (log_level > 0, KnownLinks::default());
+        let mut programs = Self { ebpf, debug, pins, tcx, ids: BTreeMap::new(), maps, known };
         for program in ["xvip_ingress", "xvip_egress"] {
             let classifier = programs.classifier(program)?;
             classifier.load().map_err(rejected(program))?;

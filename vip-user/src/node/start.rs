@@ -4,7 +4,7 @@ use super::{
     carry, host,
     kernel::Kernel,
     maps::{Maps, MapsError, SlotRecord, string, text},
-    netlink::{Changes, Netlink, NetlinkError},
+    netlink::{Netlink, NetlinkError},
     pins::{Pins, PinsError},
     programs::{AttachError, Programs},
     sysctl::{self, SYSCTLS},
@@ -75,8 +75,6 @@ pub enum StartError {
 pub struct Started {
     /// The host.
     pub kernel: Kernel,
-    /// Changes of links and addresses.
-    pub changes: Changes,
     /// What was found of each Lease, in the order of [`Config::groups`].
     pub leases: Vec<Found>,
 }
@@ -135,7 +133,6 @@ pub fn start(
     config: &Config,
     pins: &Pins,
     netlink: Netlink,
-    changes: Changes,
     node: &str,
     boot_id: &str,
 ) -> Result<Started, StartError> {
@@ -217,7 +214,7 @@ pub fn start(
         .collect();
     let kernel = Kernel::new(config, maps, programs, netlink, others, names)
         .map_err(|source| StartError::Host { what: "announce", source })?;
-    Ok(Started { kernel, changes, leases })
+    Ok(Started { kernel, leases })
 }
 
 /// What a slot's tenure is worth: one of this boot and node, whose fence was raised for it, goes on. Any
