@@ -25,7 +25,7 @@ use vip_user::{
     controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
     model::{
-        desired::{AddrSpec, Link, LinkRole, Links, Placement},
+        desired::{AddrSpec, GUARD_BIT, Link, LinkRole, Links, Placement},
         election::{Identity, Source, Written},
         fitness::Fitness,
         plan::{Action, Actual},
@@ -77,6 +77,8 @@ enum Call {
     Links,
     Actual,
     Raise,
+    /// The entry of an interface that is only guarded.
+    Guard,
 }
 
 #[derive(Clone)]
@@ -121,7 +123,12 @@ impl Dataplane for FakeHost {
         let (mac, up) = ([2, 0, 0, 0, 0, 1], self.lock().link_up);
         let link = Link { port, bit: 0, role: LinkRole::Answer, mac, up, guarded: true };
         let answer = BTreeMap::from([(vip(), 1), (other_vip(), 1)]);
-        Ok(Links { links: vec![link], answer, attached: false })
+        let mut links = vec![link];
+        if let Some((Call::Guard, _)) = self.lock().exhausted {
+            let port = Port { ifindex: 3, outer_vid: 0, inner_vid: 0 };
+            links.push(Link { port, bit: GUARD_BIT, role: LinkRole::Guard, mac, up, guarded: true });
+        }
+        Ok(Links { links, answer, attached: false })
     }
 
     async fn is_guarded(&mut self) -> bool {
@@ -131,6 +138,9 @@ impl Dataplane for FakeHost {
     async fn apply(&mut self, action: Action) -> Result<(), HostError> {
         if let Action::Publish(ip, _) = action {
             self.room_for(Call::Publish(IpAddr::from(ip)))?;
+        }
+        if matches!(action, Action::SetIface(_, iface) if iface.bit == GUARD_BIT) {
+            self.room_for(Call::Guard)?;
         }
         let mut host = self.lock();
         if let (Action::AddAddr(addr, _), Some(refused)) = (action, host.refuses)
@@ -446,6 +456,17 @@ async fn a_full_map_silences_one_vip_only() {
     assert_eq!(generation(other_vip()), 0);
     running.host.lock().exhausted = None;
     eventually("the other one follows", || generation(other_vip()) == 1).await;
+}
+
+/// More interfaces than the map takes: one that is only guarded is its own harm.
+#[tokio::test]
+async fn a_guard_that_finds_no_entry_holds_up_no_vip() {
+    let (running, _) = run("a", None).await;
+    running.host.lock().exhausted = Some((Call::Guard, libc::E2BIG));
+    eventually("take-over", || running.host.answers()).await;
+    let entered =
+        |ifindex| running.host.lock().actual.ifaces.keys().any(|port| port.ifindex == ifindex);
+    assert!(entered(2) && !entered(3));
 }
 
 /// Without entries there is no guard: such a host leaves the Lease to others.

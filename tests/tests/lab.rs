@@ -12,6 +12,8 @@ mod host;
 mod interfaces;
 #[path = "lab/leaving.rs"]
 mod leaving;
+#[path = "lab/netlink.rs"]
+mod netlink;
 #[path = "lab/probe.rs"]
 mod probe;
 #[path = "lab/restart.rs"]

@@ -298,6 +298,14 @@ impl Node {
         Ok(fs::read_to_string(&self.config)?)
     }
 
+    /// Another configuration for the next start.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn configure(&self, text: &str) -> anyhow::Result<()> {
+        Ok(fs::write(&self.config, text)?)
+    }
+
     /// Plays a reboot: the next start finds another boot id.
     pub fn reboot(&mut self) {
         self.boot_id.push('+');

@@ -3,7 +3,7 @@
 use super::Controller;
 use crate::{
     model::{
-        desired::{Links, desired},
+        desired::{GUARD_BIT, Links, desired},
         election::{Input, State},
         plan::{Action, plan},
         time::BootNs,
@@ -69,12 +69,16 @@ impl<D: Dataplane> Controller<D> {
         let actual = match self.dataplane.actual().await {
             Ok(actual) => actual,
             Err(error) => {
-                self.retry("host", &error);
+                // What could not be looked at is not known to be wrong.
+                let subject =
+                    if error.is_blind() && self.reconciled { "look at the host" } else { "host" };
+                self.retry(subject, &error);
                 drop(self.update_fitness());
                 return;
             }
         };
         self.problem("host", None);
+        self.problem("look at the host", None);
         let now = clock::boot();
         self.specify();
         let elections = self.leases.iter().map(|(slot, leased)| (*slot, &leased.election)).collect();
@@ -96,6 +100,8 @@ impl<D: Dataplane> Controller<D> {
                 match action {
                     Action::AddAddr(addr, _) => drop(without_address.insert(addr.ip)),
                     Action::DelAddr(_) => {}
+                    // The guard's program stops every claim where the interface has no entry.
+                    Action::SetIface(_, iface) if iface.bit == GUARD_BIT => {}
                     _ => entries_failed = true,
                 }
                 self.retry("change of the host", &error);

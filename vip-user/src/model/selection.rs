@@ -183,7 +183,9 @@ impl Selection {
     /// Gives every interface its role.
     pub fn roles(&self, devices: &[Device]) -> Roles {
         let mut found = Roles::default();
-        let find = |ifindex: Option<u32>| devices.iter().find(|other| Some(other.ifindex) == ifindex);
+        let by_index: BTreeMap<u32, &Device> =
+            devices.iter().map(|device| (device.ifindex, device)).collect();
+        let find = |ifindex: Option<u32>| by_index.get(&ifindex?).copied();
         let excluded = |device: &Device| self.exclude.iter().any(|rule| names(rule, device));
         let usable = devices.iter().filter(|device| {
             device.name != "lo" && !excluded(device) && unusable(device, find(device.master)).is_none()

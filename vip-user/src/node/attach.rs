@@ -31,6 +31,36 @@ pub struct KnownLinks {
     everyones: Option<Vec<(u32, PathBuf)>>,
 }
 
+/// What the kernel says of one link.
+#[derive(Debug)]
+pub enum Seen {
+    /// The pin or the interface is gone.
+    Nothing,
+    /// Links at TC egress with their programs, in order.
+    Egress(Vec<(u32, u32)>),
+    /// The link.
+    Link(bpf::LinkInfo),
+}
+
+/// Asks the kernel about a link. It may wait for RTNL, its lock of all interfaces, which others hold for seconds.
+pub fn see(pins: &Pins, pin: LinkPin) -> io::Result<Seen> {
+    let path = pins.link(&pin);
+    let seen = match pin.kind {
+        // Filters are asked for by netlink.
+        LinkKind::ClsactGuard | LinkKind::ClsactIngress => return Ok(Seen::Nothing),
+        // No descriptor is needed for that.
+        LinkKind::Guard if path.try_exists()? => bpf::egress_links(pin.ifindex).map(Seen::Egress),
+        LinkKind::Guard => return Ok(Seen::Nothing),
+        _ => bpf::link_info(&path).map(Seen::Link),
+    };
+    match seen {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {
+            Ok(Seen::Nothing)
+        }
+        seen => seen,
+    }
+}
+
 impl Programs {
     /// Begins a look at the interfaces: what is pinned is listed again where it matters.
     pub fn begin_look(&mut self) {
@@ -51,7 +81,7 @@ impl Programs {
             why: error.to_string(),
         };
         self.known.guards.insert(ifindex, bpf::link_info(&path).map_err(failed)?.id);
-        if self.guards_first(ifindex).map_err(failed)? {
+        if self.is_intact(interface, ifindex, kind).map_err(failed)? {
             Ok(kind)
         } else {
             Err(AttachError::NotFirst { interface: interface.into() })
@@ -68,25 +98,32 @@ impl Programs {
         if kind.is_clsact() {
             return Ok(true);
         }
-        let path = self.pins.link(&LinkPin { interface: interface.into(), ifindex, kind });
-        if kind == LinkKind::Guard {
-            return Ok(path.try_exists()? && self.guards_first(ifindex)?);
+        let seen = see(&self.pins, LinkPin { interface: interface.into(), ifindex, kind })?;
+        self.judge(ifindex, kind, &seen)
+    }
+
+    /// The same, of what was [seen](see).
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    pub fn judge(&mut self, ifindex: u32, kind: LinkKind, seen: &Seen) -> io::Result<bool> {
+        match seen {
+            Seen::Nothing => Ok(false),
+            Seen::Egress(links) => self.is_first(ifindex, links),
+            Seen::Link(info) => {
+                Ok(info.ifindex == ifindex && Some(&info.program) == self.ids.get(kind.program()))
+            }
         }
-        match bpf::link_info(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            info => info.map(|info| {
-                info.ifindex == ifindex && Some(&info.program) == self.ids.get(kind.program())
-            }),
-        }
+    }
+
+    /// Where things are pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// Only guards of xvip, of whichever instance, stand before ours: a guard never lets a frame
     /// around the ones behind it.
-    fn guards_first(&mut self, ifindex: u32) -> io::Result<bool> {
-        let links = match bpf::egress_links(ifindex) {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(false),
-            links => links?,
-        };
+    fn is_first(&mut self, ifindex: u32, links: &[(u32, u32)]) -> io::Result<bool> {
         let (ours, program) = (self.known.guards.get(&ifindex), self.ids.get("xvip_egress"));
         let Some(place) = links.iter().position(|(link, _)| Some(link) == ours) else {
             return Ok(false);

@@ -15,6 +15,15 @@ pub enum HostError {
     /// A map.
     #[error(transparent)]
     Maps(#[from] MapsError),
+    /// An entry of the map of interfaces.
+    #[error("interface {interface}")]
+    Interface {
+        /// The interface.
+        interface: String,
+        /// Why.
+        #[source]
+        source: MapsError,
+    },
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -38,7 +47,9 @@ impl HostError {
         matches!(
             self,
             Self::Attach(AttachError::Look { .. })
-                | Self::Netlink(NetlinkError::TimedOut { .. } | NetlinkError::Ended { .. })
+                | Self::Netlink(
+                    NetlinkError::TimedOut { .. } | NetlinkError::Ended { .. } | NetlinkError::Busy
+                )
         )
     }
 }

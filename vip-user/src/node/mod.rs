@@ -16,6 +16,7 @@ pub mod interfaces;
 pub mod kernel;
 pub mod lan;
 pub mod lock;
+mod look;
 pub mod maps;
 pub mod netlink;
 pub mod pins;

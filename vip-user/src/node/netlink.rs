@@ -39,7 +39,6 @@ pub type Neighbour = (IpAddr, [u8; 6]);
 #[derive(Clone, Debug)]
 pub struct Netlink {
     pub(super) requests: Requests,
-    /// What has changed since the last look.
     pub(super) touched: Touched,
 }
 
@@ -47,6 +46,11 @@ impl Netlink {
     /// Opens the connection for requests. [`Changes`](super::changes::Changes) are on another.
     pub fn open() -> Result<Self> {
         Ok(Self { requests: Requests::open()?, touched: Touched::default() })
+    }
+
+    /// What has changed since the last look.
+    pub const fn touched(&self) -> &Touched {
+        &self.touched
     }
 
     /// What happened to the connection lately, in words.

@@ -13,15 +13,20 @@ use rtnetlink::{
 };
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
 
 /// How long a request may take, from its sending to the last answer. A small part of the shortest fence (0.8 s).
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(250);
 /// A listing is asked for so often while changes keep interrupting it.
 const LISTINGS: usize = 4;
+/// Connections that were given up and still wait for the kernel; with more of them none is opened.
+const WAITING: usize = 4;
 /// A connection that had to be replaced is told of for this long.
 const TOLD_FOR: Duration = Duration::from_mins(1);
 
@@ -54,6 +59,9 @@ pub enum NetlinkError {
         /// The operation and its subject.
         what: String,
     },
+    /// Connections that were given up still wait for the kernel.
+    #[error("{WAITING} earlier requests still wait for the kernel")]
+    Busy,
     /// Changes interrupted every listing, which may lack what was there all the time.
     #[error("cannot {what}: changes interrupted each of {LISTINGS} attempts")]
     Interrupted {
@@ -64,8 +72,52 @@ pub enum NetlinkError {
 
 pub(super) type Result<T> = std::result::Result<T, NetlinkError>;
 
-/// A new connection and the task that drives it.
-type Opened = (Handle, JoinHandle<()>);
+/// A new connection, and what ends it.
+type Opened = (Handle, Arc<Alive>);
+type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
+
+/// Opens a connection on a thread of its own: the kernel works on a request while it is being sent, and waits there for
+/// its lock of all interfaces (RTNL), which others hold for seconds. A deadline on the sending thread would not be seen.
+fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result<Opened> {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let alive = Arc::new(Alive::default());
+    let until = alive.clone();
+    let drive = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _inside = runtime.enter();
+        let (mut connection, handle, _) = rtnetlink::new_connection()?;
+        // They tell a complete answer from one that was cut off.
+        connection.set_forward_done(true);
+        connection.set_forward_ack(true);
+        prepare(&mut connection);
+        let _ = tell.send(handle);
+        runtime.block_on(async {
+            tokio::select! {
+                () = connection => {}
+                () = until.given_up.notified() => {}
+            }
+            until.ended.store(true, Ordering::Release);
+        });
+        io::Result::Ok(())
+    };
+    let thread = std::thread::Builder::new().name("netlink".into()).spawn(drive)?;
+    match told.recv() {
+        Ok(handle) => Ok((handle, alive)),
+        // It ended before it had anything to tell.
+        Err(_) => Err(thread
+            .join()
+            .ok()
+            .and_then(std::result::Result::err)
+            .unwrap_or_else(|| io::Error::other("the thread of the connection has ended"))),
+    }
+}
+
+/// What is known of the thread of a connection.
+#[derive(Debug, Default)]
+struct Alive {
+    ended: AtomicBool,
+    given_up: Notify,
+}
 
 /// The connection for requests; its clones share it.
 #[derive(Clone)]
@@ -76,17 +128,19 @@ pub struct Requests {
 
 struct State {
     handle: Handle,
-    task: JoinHandle<()>,
+    alive: Arc<Alive>,
     /// Counts the connections. An answer that is missing on an old one says nothing about the present one.
     number: u64,
     broken: bool,
+    /// Earlier ones whose threads have not ended.
+    waiting: Vec<Arc<Alive>>,
     /// When and why the last connection was given up.
     replaced: Option<(BootNs, String)>,
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.task.abort();
+        self.alive.given_up.notify_one();
     }
 }
 
@@ -99,18 +153,13 @@ impl std::fmt::Debug for Requests {
 impl Requests {
     /// Opens a connection.
     pub fn open() -> Result<Self> {
-        Self::open_with(|| {
-            let (mut connection, handle, _) = rtnetlink::new_connection()?;
-            // They tell a complete answer from one that was cut off.
-            connection.set_forward_done(true);
-            connection.set_forward_ack(true);
-            Ok((handle, tokio::spawn(connection)))
-        })
+        Self::open_with(|| connect(|_| {}))
     }
 
     fn open_with(open: fn() -> io::Result<Opened>) -> Result<Self> {
-        let (handle, task) = open().map_err(NetlinkError::Socket)?;
-        let state = State { handle, task, number: 0, broken: false, replaced: None };
+        let (handle, alive) = open().map_err(NetlinkError::Socket)?;
+        let state =
+            State { handle, alive, number: 0, broken: false, waiting: Vec::new(), replaced: None };
         Ok(Self { open, state: Arc::new(Mutex::new(state)) })
     }
 
@@ -192,11 +241,15 @@ impl Requests {
     /// The connection with its number; a new one where the last has ended.
     fn handle(&self) -> Result<(Handle, u64)> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.broken && state.task.is_finished() {
+        if !state.broken && state.alive.ended.load(Ordering::Acquire) {
             state.give_up("the netlink connection has ended");
         }
         if state.broken {
-            (state.handle, state.task) = (self.open)().map_err(NetlinkError::Socket)?;
+            state.waiting.retain(|alive| !alive.ended.load(Ordering::Acquire));
+            if state.waiting.len() >= WAITING {
+                return Err(NetlinkError::Busy);
+            }
+            (state.handle, state.alive) = (self.open)().map_err(NetlinkError::Socket)?;
             state.broken = false;
             state.number += 1;
         }
@@ -214,7 +267,8 @@ impl Requests {
 
 impl State {
     fn give_up(&mut self, why: &str) {
-        self.task.abort();
+        self.alive.given_up.notify_one();
+        self.waiting.push(self.alive.clone());
         self.broken = true;
         let now = clock::boot();
         let known = self.replaced.replace((now, why.into()));
@@ -236,25 +290,28 @@ mod tests {
 
     /// The first connection hears nothing: a filter on its socket drops every answer, as an overrun does.
     fn deaf_at_first() -> io::Result<Opened> {
-        let (mut connection, handle, _) = rtnetlink::new_connection()?;
-        connection.set_forward_done(true);
-        connection.set_forward_ack(true);
-        if OPENED.replace(OPENED.get() + 1) == 0 {
-            let mut ret_0 = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
-            let filter = libc::sock_fprog { len: 1, filter: &raw mut ret_0 };
-            // SAFETY: the program and its length are right, and the kernel copies it.
-            let attached = unsafe {
-                libc::setsockopt(
-                    connection.socket_mut().socket_ref().as_raw_fd(),
-                    libc::SOL_SOCKET,
-                    libc::SO_ATTACH_FILTER,
-                    (&raw const filter).cast(),
-                    size_of::<libc::sock_fprog>() as u32,
-                )
-            };
-            assert_eq!(attached, 0);
-        }
-        Ok((handle, tokio::spawn(connection)))
+        let deaf = OPENED.replace(OPENED.get() + 1) == 0;
+        connect(move |connection| {
+            if deaf {
+                hear_nothing(connection.socket_mut().socket_ref().as_raw_fd());
+            }
+        })
+    }
+
+    fn hear_nothing(socket: i32) {
+        let mut ret_0 = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+        let filter = libc::sock_fprog { len: 1, filter: &raw mut ret_0 };
+        // SAFETY: the program and its length are right, and the kernel copies it.
+        let attached = unsafe {
+            libc::setsockopt(
+                socket,
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of::<libc::sock_fprog>() as u32,
+            )
+        };
+        assert_eq!(attached, 0);
     }
 
     async fn links(requests: &Requests) -> Result<usize> {
@@ -283,7 +340,7 @@ mod tests {
         let requests = Requests::open_with(deaf_at_first).unwrap();
         let ends = async {
             tokio::task::yield_now().await;
-            requests.state.lock().unwrap().task.abort();
+            requests.state.lock().unwrap().alive.given_up.notify_one();
         };
         let (listed, ()) = tokio::join!(links(&requests), ends);
         assert!(matches!(listed, Err(NetlinkError::Ended { .. })), "{listed:?}");
@@ -293,8 +350,11 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_has_ended_is_opened_again() {
         let requests = Requests::open().unwrap();
-        requests.state.lock().unwrap().task.abort();
-        tokio::task::yield_now().await;
+        let alive = requests.state.lock().unwrap().alive.clone();
+        alive.given_up.notify_one();
+        while !alive.ended.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
         assert!(links(&requests).await.unwrap() > 0);
         assert_eq!(requests.trouble().as_deref(), Some("the netlink connection has ended"));
     }
