@@ -42,15 +42,17 @@ pub enum Seen {
     Link(bpf::LinkInfo),
 }
 
+/// A link, and what was seen of it.
+pub type Inspected = (LinkPin, io::Result<Seen>);
+
 /// Asks the kernel about a link. It may wait for RTNL, its lock of all interfaces, which others hold for seconds.
 pub fn see(pins: &Pins, pin: LinkPin) -> io::Result<Seen> {
     let path = pins.link(&pin);
     let seen = match pin.kind {
-        // Filters are asked for by netlink.
-        LinkKind::ClsactGuard | LinkKind::ClsactIngress => return Ok(Seen::Nothing),
         // No descriptor is needed for that.
         LinkKind::Guard if path.try_exists()? => bpf::egress_links(pin.ifindex).map(Seen::Egress),
-        LinkKind::Guard => return Ok(Seen::Nothing),
+        // Filters of clsact are asked for by netlink.
+        kind if kind.is_guard() || kind.is_clsact() => return Ok(Seen::Nothing),
         _ => bpf::link_info(&path).map(Seen::Link),
     };
     match seen {

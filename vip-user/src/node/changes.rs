@@ -263,7 +263,9 @@ mod tests {
 
     fn taken(messages: &[Vec<u8>]) -> Interfaces {
         let mut found = Interfaces::default();
-        messages.iter().for_each(|message| found.take(message));
+        for message in messages {
+            found.take(message);
+        }
         found
     }
 

@@ -22,7 +22,7 @@ pub enum HostError {
         interface: String,
         /// Why.
         #[source]
-        source: MapsError,
+        source: Box<MapsError>,
     },
     /// Netlink.
     #[error(transparent)]

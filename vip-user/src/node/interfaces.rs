@@ -28,6 +28,17 @@ impl Attached {
     }
 }
 
+/// What a look at the interfaces left for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOver {
+    /// An interface that is there could not be guarded.
+    Unguarded,
+    /// There was no time for all of them.
+    Unfinished,
+    /// Programs stay on an interface that has no role any more, until it carries no VIP of ours.
+    Leaving,
+}
+
 /// Interfaces that are only guarded are looked at in turns of so many.
 pub const TURN: usize = 64;
 

@@ -2,14 +2,14 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
-    attach::Seen,
+    attach::Inspected,
     clock,
     dataplane::{Dataplane, HostError},
     host::interface_name,
-    interfaces::{Attached, Bits, Turns},
+    interfaces::{Attached, Bits, LeftOver, Turns},
     maps::{Maps, SlotRecord},
     netlink::Netlink,
-    pins::{LinkPin, Pins},
+    pins::Pins,
     programs::Programs,
     queues::drained,
 };
@@ -25,7 +25,6 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
@@ -52,17 +51,13 @@ pub struct Kernel {
     pub(super) problems: BTreeMap<String, String>,
     /// What another version has left: its programs are replaced by the first look at the interfaces.
     pub(super) retiring: Vec<Pins>,
-    /// An interface that is there could not be guarded.
-    pub(super) unguarded: bool,
+    /// What the last look left for the next one.
+    pub(super) left_over: BTreeSet<LeftOver>,
     /// Interfaces whose programs are to be looked at, or put back.
     pub(super) suspects: BTreeSet<u32>,
-    /// The last look had no time for all of them.
-    pub(super) unfinished: bool,
-    /// Programs stay on an interface that has no role any more, until it carries no VIP of ours.
-    pub(super) leaving: bool,
     pub(super) turns: Turns,
     /// What is being asked about links; it may wait for the kernel.
-    pub(super) inspecting: Option<JoinHandle<Vec<(LinkPin, io::Result<Seen>)>>>,
+    pub(super) inspecting: Option<JoinHandle<Vec<Inspected>>>,
     pub(super) looked: bool,
     /// Since then the interfaces could not be looked at.
     pub(super) blind_since: Option<BootNs>,
@@ -95,10 +90,8 @@ impl Kernel {
             leases,
             problems: BTreeMap::new(),
             retiring,
-            unguarded: false,
+            left_over: BTreeSet::new(),
             suspects: BTreeSet::new(),
-            unfinished: false,
-            leaving: false,
             turns: Turns::default(),
             inspecting: None,
             looked: false,
@@ -151,8 +144,10 @@ impl Dataplane for Kernel {
         match action {
             Action::SetIface(port, iface) => {
                 let stored = self.maps.set_iface(port, iface);
-                let interface = || interface_name(port.ifindex);
-                stored.map_err(|source| HostError::Interface { interface: interface(), source })?;
+                stored.map_err(|error| HostError::Interface {
+                    interface: interface_name(port.ifindex),
+                    source: Box::new(error),
+                })?;
             }
             Action::RemoveIface(port) => self.maps.remove_iface(port)?,
             Action::Publish(ip, vip) => self.maps.publish(ip, vip)?,

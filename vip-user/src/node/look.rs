@@ -8,7 +8,7 @@ use super::{
     clock,
     dataplane::HostError,
     ethtool::strips_tags,
-    interfaces::{Attached, fit, ports, untagged},
+    interfaces::{Attached, LeftOver, fit, ports, untagged},
     kernel::Kernel,
     pins::{LinkKind, LinkPin},
     programs::AttachError,
@@ -24,7 +24,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use vip_common::abi::{MAX_IFACES, Port};
 
@@ -52,7 +52,7 @@ impl Kernel {
             }
             // What could not be looked at is as it was, for a while: the next inspection looks again.
             Err(error) if error.is_blind() && self.looked && !self.is_blind_for_long() => {
-                self.unfinished = true;
+                self.left_over.insert(LeftOver::Unfinished);
                 if self.problems.insert(SUBJECT.into(), error.to_string()).is_none() {
                     tracing::warn!(%error, "the interfaces could not be looked at");
                 }
@@ -64,7 +64,7 @@ impl Kernel {
 
     /// Whether every program and pin is where it was put, of those whose turn it is.
     pub(super) async fn inspect(&mut self) -> bool {
-        if self.unguarded || self.unfinished || self.leaving || !self.programs.are_pinned() {
+        if !self.left_over.is_empty() || !self.programs.are_pinned() {
             return false;
         }
         let inspecting = self.inspecting.get_or_insert_with(|| {
@@ -237,17 +237,17 @@ impl Kernel {
             if self.is_settled(device, answer, touched) {
                 self.problems.remove(&problem_of(device));
             } else if !answer && spent >= LOOK_LIMIT && self.looked {
-                self.unfinished = true;
+                self.left_over.insert(LeftOver::Unfinished);
                 if !self.attached.contains_key(&device.ifindex) {
                     continue;
                 }
                 self.suspects.insert(device.ifindex);
             } else {
-                let begun = Instant::now();
+                let begun = clock::boot();
                 let vlans = carry_vlans.contains(&device.ifindex);
                 let result = self.ensure_attached(device, answer, vlans).await;
                 guarded = self.take_in(device, result);
-                spent += begun.elapsed();
+                spent += begun.until(clock::boot());
                 // The first look has time, but other tasks run meanwhile.
                 tokio::task::yield_now().await;
             }
@@ -286,7 +286,7 @@ impl Kernel {
                     tracing::error!(interface = %device.name, %error, "interface is not guarded");
                 }
                 self.attached.remove(&device.ifindex);
-                self.unguarded = true;
+                self.left_over.insert(LeftOver::Unguarded);
                 false
             }
         }
@@ -309,7 +309,8 @@ impl Kernel {
         self.programs.keep_pinned()?;
         self.programs.begin_look();
         self.bits.adopt(&self.maps.ifaces()?);
-        (self.unguarded, self.unfinished, self.links.attached) = (false, false, false);
+        self.left_over.clear();
+        self.links.attached = false;
         let roles = self.selection.roles(&devices);
         self.tell_refused(&roles.refused);
         let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
@@ -342,7 +343,7 @@ impl Kernel {
             }
         }
         self.looked = true;
-        if self.unfinished {
+        if self.left_over.contains(&LeftOver::Unfinished) {
             self.netlink.touched.again();
         }
         Ok(())
@@ -358,7 +359,9 @@ impl Kernel {
         let leaving = |device: &Device| {
             device.ifindex != LOOPBACK && !has_role(device) && carrying.contains(&device.ifindex)
         };
-        self.leaving = devices.iter().any(leaving);
+        if devices.iter().any(leaving) {
+            self.left_over.insert(LeftOver::Leaving);
+        }
         let kept = devices.iter().filter(|device| has_role(device) || leaving(device));
         let kept = kept.map(|device| (device.name.as_str(), device.ifindex)).collect();
         Ok(self.programs.detach_all_but(&kept)?)

@@ -92,9 +92,11 @@ fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result
         prepare(&mut connection);
         let _ = tell.send(handle);
         runtime.block_on(async {
+            // Answers that come too late are not read: the library tells of each.
             tokio::select! {
-                () = connection => {}
+                biased;
                 () = until.given_up.notified() => {}
+                () = connection => {}
             }
             until.ended.store(true, Ordering::Release);
         });
