@@ -9,7 +9,7 @@ use crate::{
     metrics::Metrics,
     model::election::Identity,
     node::{
-        clock, host,
+        checks, clock, host,
         kernel::Kernel,
         lan,
         lock::Lock,
@@ -62,7 +62,7 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let api = LeaseApi::new(endpoints, &config.lease.namespace, &config.lease.name, hold)
         .counted_by(metrics.clone());
     let (netlink, changes) = Netlink::open(config.selection().needs_routes())?;
-    start::check(&config, &pins, &netlink).await?;
+    checks::check(&config, &pins, &netlink).await?;
     let lock = take_lock(&config.instance).await?;
     let started = start::start(&config, &pins, netlink.clone(), changes, &node, &boot_id)?;
     let Started { mut kernel, changes, leases } = started;

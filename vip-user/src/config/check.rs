@@ -2,7 +2,7 @@
 
 use super::{Config, ConfigError, LeaseConfig, OnStop, VipConfig};
 use crate::model::{
-    selection::Rule,
+    rule::Rule,
     timing::{MAX_DURATION_S, Timing},
 };
 use std::{

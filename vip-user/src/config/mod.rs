@@ -10,7 +10,8 @@ mod vips;
 
 use crate::model::{
     desired::Placement,
-    selection::{self, Rule, Selection},
+    rule::{EXCLUDED, Rule},
+    selection::Selection,
     timing::Timing,
 };
 pub use hooks::{Hook, Hooks};
@@ -324,7 +325,7 @@ fn default_guard() -> Vec<String> {
 }
 
 fn default_exclude() -> Vec<String> {
-    selection::EXCLUDED.iter().map(|word| (*word).to_owned()).collect()
+    EXCLUDED.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn yes() -> bool {
@@ -416,7 +417,12 @@ impl Config {
             .vips
             .iter()
             .map(|vip| (vip.address, rules(vip.interfaces.as_deref().unwrap_or(&self.interfaces))));
-        Selection { exclude: rules(&self.exclude), guard: rules(&self.guard), vips: vips.collect() }
+        Selection {
+            exclude: rules(&self.exclude),
+            exclude_is_set: self.exclude != default_exclude(),
+            guard: rules(&self.guard),
+            vips: vips.collect(),
+        }
     }
 
     /// The timings of the Leases.

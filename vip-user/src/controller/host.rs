@@ -145,7 +145,7 @@ impl<D: Dataplane> Controller<D> {
     fn specify(&mut self) {
         for spec in &mut self.specs {
             spec.answer = self.links.answer.get(&spec.ip).copied().unwrap_or(0);
-            spec.yielded = self.conflicts.is_yielded(spec.ip);
+            spec.yielded = self.conflicts.is_yielded(spec.ip) || self.links.strays.contains(&spec.ip);
         }
     }
 

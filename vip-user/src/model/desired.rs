@@ -40,7 +40,8 @@ pub struct VipSpec {
     pub slot: u32,
     /// Bits of the interfaces that answer for it.
     pub answer: u64,
-    /// Silent by policy, though its Lease may be held: another station claims it.
+    /// Silent by policy, though its Lease may be held: another station claims it, or another program
+    /// has put it on this host.
     pub yielded: bool,
 }
 
@@ -89,6 +90,9 @@ pub struct Links {
     pub links: Vec<Link>,
     /// For each VIP, the bits of the interfaces that answer for it.
     pub answer: BTreeMap<IpAddr, u64>,
+    /// VIPs that another program has put on this host as an address of a subnet: the host never answers
+    /// for them.
+    pub strays: BTreeSet<IpAddr>,
     /// A native program has just been attached: some NICs lose their carrier by that.
     pub attached: bool,
 }
@@ -152,6 +156,11 @@ pub fn desired(
             Presence::Untouched => {
                 want.untouched.insert(ip);
                 want_groups(&mut want, vip.ip, links);
+                // The host's stack answers for an address that others have left, whatever the API will
+                // say.
+                if vip.yielded {
+                    want.vips.insert(ip, Vip::new(vip.slot, 0, vip.answer, u64::MAX));
+                }
                 continue;
             }
             Presence::Absent => None,

@@ -2,7 +2,7 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`fitness`], [`selection`], [`desired`], [`plan`].
+//! [`leaving`], [`fitness`], [`rule`], [`selection`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
 pub mod desired;
@@ -12,6 +12,7 @@ pub mod holding;
 pub mod leaving;
 pub mod plan;
 pub mod record;
+pub mod rule;
 pub mod selection;
 
 pub mod time;

@@ -15,6 +15,9 @@ pub struct Actual {
     pub addrs: BTreeMap<HostAddr, u32>,
     /// Addresses and groups that xvip has written down as its own.
     pub owned: BTreeSet<HostAddr>,
+    /// Addresses of ours that are there, and whose route in the local table is not: nothing is taken in
+    /// for them.
+    pub unrouted: BTreeSet<HostAddr>,
 }
 
 /// One change of the host.
@@ -53,7 +56,12 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
         }
     }
     for (addr, spec) in &want.addrs {
-        if needs_adding(*addr, *spec, have) {
+        let unrouted = have.unrouted.contains(addr);
+        if unrouted {
+            // The kernel makes the route only with the address.
+            actions.push(Action::DelAddr(*addr));
+        }
+        if unrouted || needs_adding(*addr, *spec, have) {
             actions.push(Action::AddAddr(*addr, *spec));
         }
     }
@@ -179,6 +187,15 @@ mod tests {
     #[test]
     fn a_reached_state_needs_nothing() {
         assert_eq!(plan(&wants(Some(7), true), &has(Some(7), Some(20))), []);
+    }
+
+    #[test]
+    fn an_address_without_its_route_is_put_back() {
+        let mut have = has(Some(7), Some(20));
+        have.unrouted.insert(ADDR);
+        let actions = plan(&wants(Some(7), true), &have);
+        assert_eq!(actions, [Action::DelAddr(ADDR), Action::AddAddr(ADDR, SPEC)]);
+        assert_eq!(plan(&wants(Some(0), false), &have)[1..], [Action::DelAddr(ADDR)]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
     pins::{LinkKind, Pins},
     programs::{AttachError, Programs},
     queues::drained,
+    routes::LocalRoutes,
 };
 use crate::{
     config::{Config, Hook, Hooks},
@@ -23,11 +24,11 @@ use crate::{
     },
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
-use vip_common::abi::{Holder, MAX_STATIONS};
+use vip_common::abi::{Holder, HostAddr, Ip, MAX_STATIONS};
 
 /// Neighbours that are asked from the VIP after a take-over, per interface.
 const MAX_ASKED: usize = 64;
@@ -55,6 +56,8 @@ pub struct Kernel {
     cleared: BTreeMap<u32, BootNs>,
     /// The longest that a frame waits after it has passed the check.
     margin: Duration,
+    /// Which of our addresses this host takes traffic in for.
+    local: LocalRoutes,
 }
 
 impl Kernel {
@@ -83,6 +86,7 @@ impl Kernel {
             unguarded: false,
             cleared: BTreeMap::new(),
             margin: config.timing().margin,
+            local: LocalRoutes::default(),
         })
     }
 
@@ -220,15 +224,14 @@ impl Kernel {
         Ok(links)
     }
 
-    fn tell_refused(&mut self, refused: &BTreeMap<String, String>) {
-        let subject = |name: &String| format!("selection {name}");
-        let gone = |known: &String| {
-            known.starts_with("selection ") && !refused.keys().any(|name| subject(name) == *known)
-        };
+    /// Notes the problems of one kind, whose subjects begin with `kind`; logs what has changed.
+    fn tell(&mut self, kind: &str, what: &str, found: &BTreeMap<String, String>) {
+        let gone =
+            |known: &String| known.strip_prefix(kind).is_some_and(|name| !found.contains_key(name));
         self.problems.retain(|known, _| !gone(known));
-        for (name, why) in refused {
-            if self.problems.insert(subject(name), why.clone()).as_ref() != Some(why) {
-                tracing::warn!(%name, %why, "not answering there");
+        for (name, why) in found {
+            if self.problems.insert(format!("{kind}{name}"), why.clone()).as_ref() != Some(why) {
+                tracing::warn!(%name, %why, "{what}");
             }
         }
     }
@@ -236,12 +239,11 @@ impl Kernel {
 
 impl Dataplane for Kernel {
     async fn actual(&mut self) -> Result<Actual, HostError> {
-        Ok(Actual {
-            vips: self.maps.vips()?,
-            ifaces: self.maps.ifaces()?,
-            addrs: self.netlink.addresses().await?,
-            owned: self.maps.owned_addrs()?.into_iter().collect(),
-        })
+        let addrs = self.netlink.addresses().await?;
+        let owned: BTreeSet<HostAddr> = self.maps.owned_addrs()?.into_iter().collect();
+        let unrouted = self.local.look(owned.iter().filter(|addr| addrs.contains_key(addr))).await;
+        let (vips, ifaces) = (self.maps.vips()?, self.maps.ifaces()?);
+        Ok(Actual { vips, ifaces, addrs, owned, unrouted })
     }
 
     async fn links(&mut self) -> Result<Links, HostError> {
@@ -251,7 +253,12 @@ impl Dataplane for Kernel {
         self.unguarded = false;
         self.links.attached = false;
         let roles = self.selection.roles(&devices);
-        self.tell_refused(&roles.refused);
+        self.tell("selection ", "not answering there", &roles.refused);
+        let owned: BTreeSet<HostAddr> = self.maps.owned_addrs()?.into_iter().collect();
+        let ours = |vip, ifindex| owned.contains(&HostAddr { ip: Ip::from(vip), ifindex });
+        let carried = self.selection.carried_by_others(&devices, &roles, ours);
+        let carried = carried.into_iter().map(|(vip, why)| (vip.to_string(), why)).collect();
+        self.tell("address ", "carried by another program", &carried);
         let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
         self.attached.retain(|ifindex, _| there(ifindex));
         let known = |name: &str| devices.iter().any(|device| device.name == name);
@@ -267,8 +274,10 @@ impl Dataplane for Kernel {
                 link.answers() && role.is_some_and(|role| role.answers.contains(&index))
             };
             let mask = primary.iter().filter(chosen).fold(0, |mask, link| mask | 1 << link.bit);
-            self.links.answer.insert(*vip, mask);
+            let stray = roles.strays.contains(vip);
+            self.links.answer.insert(*vip, if stray { 0 } else { mask });
         }
+        self.links.strays.clone_from(&roles.strays);
         self.links.links = ports(&devices, &roles, primary);
         let present: Vec<(&str, u32)> = devices
             .iter()

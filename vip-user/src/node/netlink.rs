@@ -15,15 +15,10 @@ use rtnetlink::{
             InfoBond, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
         },
         neighbour::{NeighbourAddress, NeighbourAttribute},
-        route::{RouteAddress, RouteAttribute, RouteHeader, RouteType},
     },
     sys::SocketAddr,
 };
-use std::{
-    collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::BTreeMap, io, net::IpAddr};
 use vip_common::{
     abi::{HostAddr, Ip},
     wire::{BROADCAST, solicited_node_mac},
@@ -99,7 +94,7 @@ impl Netlink {
             if let Some(device) = found {
                 let (v4, v6) = &mut device.default_route;
                 let known = if route.v4 { v4 } else { v6 };
-                *known = Some(known.map_or(route.metric, |known| known.min(route.metric)));
+                *known = Some(known.map_or(route.rank, |known| known.min(route.rank)));
             }
         }
         Ok(devices)
@@ -233,51 +228,6 @@ impl Netlink {
         neighbours.truncate(limit);
         Ok(neighbours)
     }
-
-    /// Default gateways on an interface.
-    pub async fn gateways(&self, ifindex: u32) -> Result<Vec<IpAddr>> {
-        let routes = self.default_routes().await?.into_iter();
-        let here = routes.filter(|route| route.ifindex == ifindex);
-        Ok(here.filter_map(|route| route.gateway).collect())
-    }
-
-    async fn default_routes(&self) -> Result<Vec<DefaultRoute>> {
-        let mut routes = Vec::new();
-        let v4 = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let v6 = rtnetlink::RouteMessageBuilder::<Ipv6Addr>::new().build();
-        for (message, v4) in [(v4, true), (v6, false)] {
-            let mut stream = self.handle.route().get(message).execute();
-            while let Some(route) = stream.try_next().await.map_err(request("list routes"))? {
-                // A "default" of the loopback interface says that there is none, and that of a VRF or of
-                // a policy's table is not the host's.
-                if route.header.destination_prefix_length != 0
-                    || route.header.kind != RouteType::Unicast
-                    || route.header.table != RouteHeader::RT_TABLE_MAIN
-                {
-                    continue;
-                }
-                let (mut gateway, mut oif, mut metric) = (None, None, 0);
-                for attribute in route.attributes {
-                    match attribute {
-                        RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(v4.into()),
-                        RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(v6.into()),
-                        RouteAttribute::Oif(index) => oif = Some(index),
-                        RouteAttribute::Priority(priority) => metric = priority,
-                        _ => {}
-                    }
-                }
-                routes.extend(oif.map(|ifindex| DefaultRoute { ifindex, gateway, v4, metric }));
-            }
-        }
-        Ok(routes)
-    }
-}
-
-struct DefaultRoute {
-    ifindex: u32,
-    gateway: Option<IpAddr>,
-    v4: bool,
-    metric: u32,
 }
 
 fn device(message: LinkMessage) -> Device {
