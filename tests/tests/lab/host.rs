@@ -309,3 +309,37 @@ fn placement_none_answers_and_adds_no_address() {
     let answered = arping.args(["-c", "2", "-w", "2", "-I", "eth0", &vip]).output().unwrap();
     assert!(answered.status.success(), "{answered:?}");
 }
+
+/// The address is still shown, and nothing that arrives for it is taken in.
+#[test]
+fn a_local_route_that_was_deleted_is_put_back() {
+    let lab = one("");
+    let node = &lab.nodes[0];
+    for (family, vip) in [("", "192.0.2.10"), ("-6 ", "2001:db8::10")] {
+        let there = || {
+            let routes = node.ns.ip(&format!("{family}route show table local")).unwrap();
+            routes.lines().any(|route| route.starts_with(&format!("local {vip} dev lo")))
+        };
+        assert!(eventually(Duration::from_secs(5), there), "{}", node.log());
+        node.ns.ip(&format!("{family}route del local {vip} table local")).unwrap();
+        assert!(!there());
+        assert!(eventually(Duration::from_secs(20), there), "{vip} is not taken in: {}", node.log());
+    }
+    assert!(node.owns(), "{}", node.log());
+}
+
+/// What docs/configuration.md says of source addresses, and what helps.
+#[test]
+fn a_node_without_an_ipv6_address_of_its_own_uses_the_vip_as_source() {
+    let lab = one("");
+    let node = &lab.nodes[0];
+    let source = || node.ns.ip("-6 route get 2001:db8::200").unwrap();
+    assert!(source().contains("src 2001:db8::11 "), "{}", source());
+    node.ns.ip("addr del 2001:db8::11/64 dev eth0").unwrap();
+    node.ns.ip("-6 route add 2001:db8::/64 dev eth0").unwrap();
+    assert!(source().contains("src 2001:db8::10 "), "{}", source());
+    let mut sysctl = node.ns.command("sysctl");
+    let only = "net.ipv6.conf.eth0.use_oif_addrs_only=1";
+    assert!(sysctl.args(["-qw", only]).status().unwrap().success());
+    assert!(source().contains("src fe80::"), "{}", source());
+}

@@ -236,7 +236,7 @@ impl Selection {
         let described = usable.map(|device| {
             let same = device.subnets.iter().filter(|(address, _)| address.is_ipv4() == vip.is_ipv4());
             let mut has: Vec<String> = same
-                .filter(|(address, _)| !is_link_local(*address))
+                .filter(|(address, _)| !address.is_multicast() && !is_link_local(*address))
                 .map(|(address, prefix)| format!("{address}/{prefix}"))
                 .collect();
             has.extend(device.routes(vip).map(|_| "the default route".into()));
@@ -486,8 +486,9 @@ mod tests {
     #[test]
     fn a_vip_without_an_interface_is_told_what_there_is() {
         let mut devices = [device("eth0", 2), device("eth1", 3), device("veth7", 4)];
-        devices[0].subnets =
-            vec![("198.51.100.4".parse().unwrap(), 24), ("fe80::1".parse().unwrap(), 64)];
+        devices[0].subnets = [("198.51.100.4", 24), ("fe80::1", 64), ("ff02::1:ff00:10", 128)]
+            .map(|(address, prefix)| (address.parse().unwrap(), prefix))
+            .into();
         devices[0].default_route = (Some(0), None);
         let refused = selection(&["auto"]).roles(&devices).refused;
         let v4 = "`interfaces` (auto); this host has eth0 with 198.51.100.4/24, the default route; \
