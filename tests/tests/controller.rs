@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "controller/nodes.rs"]
+mod nodes;
+
 use aya::sys::SyscallError;
 use std::{
     collections::BTreeMap,
@@ -217,6 +220,7 @@ struct Running {
     host: FakeHost,
     api: StandIn,
     events: mpsc::Sender<Event>,
+    state: watch::Receiver<DaemonState>,
     ended: tokio::task::JoinHandle<()>,
 }
 
@@ -231,6 +235,15 @@ async fn run(
     node: &str,
     api: Option<(StandIn, std::net::SocketAddr)>,
 ) -> (Running, std::net::SocketAddr) {
+    run_with(node, api, |_| ()).await
+}
+
+/// The same with another setup.
+async fn run_with(
+    node: &str,
+    api: Option<(StandIn, std::net::SocketAddr)>,
+    change: impl FnOnce(&mut Setup),
+) -> (Running, std::net::SocketAddr) {
     let (api, address) = if let Some(known) = api {
         known
     } else {
@@ -241,7 +254,7 @@ async fn run(
         (api, address)
     };
     let lease = lease_api(address);
-    let setup = Setup {
+    let mut setup = Setup {
         leases: vec![LeaseSetup {
             api: lease,
             slot: SLOT,
@@ -267,13 +280,14 @@ async fn run(
         recorder: Recorder::default(),
         me: Identity { node: node.into(), process: format!("p-{node}"), boot_id: "b".into() },
     };
+    change(&mut setup);
     let up = Host { link_up: true, ..Host::default() };
     let host = FakeHost { host: Arc::new(Mutex::new(up)), api: api.clone() };
     let (events, inbox) = mpsc::channel(64);
-    let (state, _) = watch::channel(DaemonState::default());
+    let (state, latest) = watch::channel(DaemonState::default());
     let controller = Controller::new(host.clone(), events.clone(), setup, state);
     let ended = tokio::spawn(async move { drop(controller.run(inbox).await) });
-    (Running { host, api, events, ended }, address)
+    (Running { host, api, events, state: latest, ended }, address)
 }
 
 /// Polls until a condition holds, for at most twenty seconds.

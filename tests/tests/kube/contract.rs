@@ -38,6 +38,7 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         a_watch_from_nothing_begins_with_what_exists,
         a_watch_ends_by_itself_and_says_how_far_it_came,
         a_watch_from_a_version_that_is_too_old_is_gone,
+        a_watch_from_nothing_goes_on_with_every_later_change,
         microseconds_and_foreign_annotations_are_kept,
         contents_that_cannot_be_are_refused,
         an_empty_holder_and_missing_fields_are_stored,
@@ -238,6 +239,18 @@ async fn a_watch_from_a_version_that_is_too_old_is_gone(leases: Api<Lease>, name
     };
     let first = Box::pin(stream).try_next().await.unwrap().unwrap();
     assert!(matches!(&first, WatchEvent::Error(status) if status.code == 410), "{first:?}");
+}
+
+/// Where a version is too old, what exists is not; every later change follows it.
+async fn a_watch_from_nothing_goes_on_with_every_later_change(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let mut events = watch(&leases, &name, "0", 20).await;
+    assert_eq!(next(&mut events).await, ("added", made.clone()));
+    let mut lease = made;
+    for second in 1..4 {
+        lease = put(&leases, &renewed(&lease, second)).await.unwrap();
+        assert_eq!(next(&mut events).await, ("modified", lease.clone()));
+    }
 }
 
 async fn microseconds_and_foreign_annotations_are_kept(leases: Api<Lease>, name: String) {

@@ -1,6 +1,6 @@
 //! Reading and writing the Lease, and the way between its JSON and the model.
 
-use super::endpoints::Endpoints;
+use super::{ask::retry_after, endpoints::Endpoints, words::words};
 use crate::{
     metrics::Metrics,
     model::{
@@ -40,34 +40,50 @@ const MANAGER: &str = "xvip";
 /// One Lease on all API servers. Cheap to clone.
 #[derive(Clone)]
 pub struct LeaseApi {
-    endpoints: Endpoints,
+    pub(super) endpoints: Endpoints,
     namespace: String,
     name: String,
     pub(super) timeout: Duration,
     /// The last objects read or written: a PUT carries on what others have put into its base.
     recent: Arc<Mutex<VecDeque<Lease>>>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// A request that failed, in words for log and status.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// No answer in time.
-    #[error("{endpoint} did not answer within {limit:?}")]
+    #[error("{endpoint}: {verb}: no answer within {limit:?}")]
     Timeout {
-        /// The server.
+        /// The server that was asked first.
         endpoint: String,
+        /// What was asked for.
+        verb: &'static str,
         /// How long was waited.
         limit: Duration,
     },
     /// The server or the way to it.
-    #[error("{endpoint}: {what}")]
+    #[error("{endpoint}: {verb}: {what}")]
     Request {
         /// The server.
         endpoint: String,
+        /// What was asked for.
+        verb: &'static str,
         /// Its words.
         what: String,
+        /// How long the server wants to be left alone.
+        wanted: Option<Duration>,
     },
+}
+
+impl LeaseError {
+    /// How long the server wants to be left alone.
+    pub(super) fn wanted(&self) -> Option<Duration> {
+        match self {
+            Self::Timeout { .. } => None,
+            Self::Request { wanted, .. } => *wanted,
+        }
+    }
 }
 
 impl LeaseApi {
@@ -95,29 +111,17 @@ impl LeaseApi {
         Self { metrics, ..self }
     }
 
-    /// A linearizable read: GET without `resourceVersion`.
-    pub async fn get(&self, attempt: usize) -> Result<Option<Record>, LeaseError> {
-        let (endpoint, api) = self.api(attempt);
-        let begun = Instant::now();
-        let answer = tokio::time::timeout(self.timeout, api.get_opt(&self.name)).await;
-        let outcome = match &answer {
-            Err(_) => "timeout",
-            Ok(Err(_)) => "error",
-            Ok(Ok(_)) => "ok",
+    /// A linearizable read: GET without `resourceVersion`. `first` is the place of the endpoint that is
+    /// asked first.
+    pub async fn get(&self, first: usize) -> Result<Option<Record>, LeaseError> {
+        let read = |client| {
+            let api = self.leases(client);
+            async move { api.get_opt(&self.name).await }
         };
-        self.metrics.request("get", outcome, begun.elapsed());
-        if outcome != "ok" {
-            self.endpoints.failed(&endpoint).await;
-        }
-        match answer {
-            Err(_) => Err(self.timed_out(&endpoint)),
-            Ok(Err(error)) => Err(failed(&endpoint, &error)),
-            Ok(Ok(lease)) => {
-                let record = lease.as_ref().map(record);
-                self.remember(lease);
-                Ok(record)
-            }
-        }
+        let (_, lease) = self.ask("get", first, read).await?;
+        let record = lease.as_ref().map(record);
+        self.remember(lease);
+        Ok(record)
     }
 
     /// One attempt to write. Attempts that are on their way at the same time go to different
@@ -153,14 +157,26 @@ impl LeaseApi {
             ..LeaseSpec::default()
         };
         let lease = Lease { metadata: self.named_metadata(ObjectMeta::default()), spec: Some(spec) };
-        let created = self.put(0, &lease).await?;
+        let params = parameters();
+        let create = |client| {
+            let (api, params, lease) = (self.leases(client), params.clone(), lease.clone());
+            async move {
+                match api.create(&params, &lease).await {
+                    Ok(created) => Ok(Some(created)),
+                    // Somebody else, or our own request to another server.
+                    Err(error) if is_conflict(&error, false) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let (_, created) = self.ask("put", 0, create).await?;
         let created_record = created.as_ref().map(record);
         self.remember(created);
         Ok(created_record)
     }
 
-    /// Writes an offer into this very version of the Lease and leaves all else as it is. Nothing depends
-    /// on it being stored: who offers sees by the watch whether it was.
+    /// Writes an offer into this very version of the Lease and leaves all else as it is. Nothing
+    /// depends on it being stored: who offers sees by the watch whether it was.
     pub async fn offer(&self, base: Version, offer: &Offer) -> Option<LeaseError> {
         let mut lease = self.remembered(&base)?;
         lease.metadata.managed_fields = None;
@@ -169,10 +185,10 @@ impl LeaseApi {
         self.put(0, &lease).await.err()
     }
 
-    /// PUT by version, or POST where there is none. `None`: another version is current, or the Lease exists.
+    /// PUT by version. `None`: another version is current.
     async fn put(&self, attempt: usize, lease: &Lease) -> Result<Option<Lease>, LeaseError> {
-        let (endpoint, api) = self.api(attempt);
-        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let (endpoint, client) = self.endpoints.get(attempt);
+        let (api, params) = (self.leases(client), parameters());
         let replaces = lease.metadata.resource_version.is_some();
         let request = async {
             if replaces {
@@ -184,14 +200,18 @@ impl LeaseApi {
         let begun = Instant::now();
         let answer = tokio::time::timeout(self.timeout, request).await;
         let (outcome, result) = match answer {
-            Err(_) => ("timeout", Err(self.timed_out(&endpoint))),
+            Err(_) => ("timeout", Err(self.timed_out("put", &endpoint))),
             Ok(Ok(lease)) => ("ok", Ok(Some(lease))),
             Ok(Err(error)) if is_conflict(&error, replaces) => ("conflict", Ok(None)),
-            Ok(Err(error)) => ("error", Err(failed(&endpoint, &error))),
+            Ok(Err(error)) => {
+                let (wanted, what) = (retry_after(&error), words(&error));
+                let endpoint = endpoint.clone();
+                ("error", Err(LeaseError::Request { endpoint, verb: "put", what, wanted }))
+            }
         };
         self.metrics.request("put", outcome, begun.elapsed());
         if result.is_err() {
-            self.endpoints.failed(&endpoint).await;
+            self.endpoints.failed(&endpoint);
         }
         result
     }
@@ -215,14 +235,8 @@ impl LeaseApi {
         (endpoint, client, &self.namespace)
     }
 
-    pub(super) fn api(&self, attempt: usize) -> (String, Api<Lease>) {
-        let (endpoint, client) = self.endpoints.get(attempt);
-        (endpoint, Api::namespaced(client, &self.namespace))
-    }
-
-    /// A request outside of this file has failed.
-    pub(super) async fn failed(&self, endpoint: &str) {
-        self.endpoints.failed(endpoint).await;
+    pub(super) fn leases(&self, client: Client) -> Api<Lease> {
+        Api::namespaced(client, &self.namespace)
     }
 
     pub(super) fn remember(&self, lease: Option<Lease>) {
@@ -233,8 +247,9 @@ impl LeaseApi {
         }
     }
 
-    /// The object of this version, if it was read or written lately. It is the base of a PUT, which must name its uid: API
-    /// servers make a Lease of one that does not, where there is none (`AllowCreateOnUpdate`), whatever version it names.
+    /// The object of this version, if it was read or written lately. It is the base of a PUT, which
+    /// must name its uid: API servers make a Lease of one that does not, where there is none
+    /// (`AllowCreateOnUpdate`), whatever version it names.
     fn remembered(&self, version: &Version) -> Option<Lease> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let current = |lease: &&Lease| lease.metadata.resource_version.as_ref() == Some(&version.0);
@@ -246,8 +261,8 @@ impl LeaseApi {
         ObjectMeta { namespace, name, ..metadata }
     }
 
-    fn timed_out(&self, endpoint: &str) -> LeaseError {
-        LeaseError::Timeout { endpoint: endpoint.into(), limit: self.timeout }
+    pub(super) fn timed_out(&self, verb: &'static str, endpoint: &str) -> LeaseError {
+        LeaseError::Timeout { endpoint: endpoint.into(), verb, limit: self.timeout }
     }
 
     /// The object to send: what is known of the present one, with our fields set. The version that
@@ -332,22 +347,14 @@ fn micro_time(us: i64) -> Option<MicroTime> {
     Timestamp::from_microsecond(us).ok().map(MicroTime)
 }
 
-/// 409: another version or uid is current, or the Lease exists. 404 to a PUT: it is gone; to a POST: its namespace is not there.
+/// 409: another version or uid is current, or the Lease exists. 404 to a PUT: it is gone; to a POST:
+/// its namespace is not there.
 fn is_conflict(error: &kube::Error, replaces: bool) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 || (status.code == 404 && replaces))
 }
 
-fn failed(endpoint: &str, error: &kube::Error) -> LeaseError {
-    let mut what = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let text = error.to_string();
-        if !what.contains(&text) {
-            what = format!("{what}: {text}");
-        }
-        source = error.source();
-    }
-    LeaseError::Request { endpoint: endpoint.into(), what }
+fn parameters() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }
 }
 
 #[cfg(test)]

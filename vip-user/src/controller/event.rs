@@ -1,7 +1,7 @@
 //! What happens to the loop, and what it needs to know to begin.
 
 use crate::{
-    cluster::{events::Recorder, lease::LeaseApi, node::NodeFacts, watch::Sighting},
+    cluster::{events::Recorder, lease::LeaseApi, node::Report, watch::Sighting},
     config::{Config, ConflictPolicy, OnStop},
     metrics::Metrics,
     model::{
@@ -33,8 +33,8 @@ pub enum Event {
     Created(Option<String>),
     /// Links or addresses have changed.
     HostChanged,
-    /// This node, as the API shows it.
-    Node(NodeFacts),
+    /// This node as the API shows it, or why it cannot be read.
+    Node(Report),
     /// Whether the LAN answers: the gateway or a named peer. In words if it does not.
     Lan(Option<String>),
     /// Somebody else claims a VIP.

@@ -27,9 +27,17 @@ impl<D: Dataplane> Controller<D> {
         let mut weak = BTreeMap::new();
         for setup in &self.setup.leases {
             let Some(leased) = self.leases.get_mut(&setup.slot) else { continue };
-            let lacks = setup.nodes.iter().find(|(key, value)| {
-                self.facts.as_ref().is_none_or(|facts| facts.labels.get(*key) != Some(value))
+            let lacks = self.facts.as_ref().and_then(|facts| {
+                setup.nodes.iter().find(|(key, value)| facts.labels.get(*key) != Some(value))
             });
+            // What is not known is not bad: a candidate leaves the Lease to those who know that they
+            // may hold it, and takes it if there are none. A holder goes on, also across a restart.
+            let unread = self.facts.is_none()
+                && !setup.nodes.is_empty()
+                && match leased.election.state() {
+                    State::Unknown => setup.backed.is_none(),
+                    state => matches!(state, State::Waiting(_)),
+                };
             let host = self.problems.contains_key("host") || self.problems.contains_key("no room");
             let holds = matches!(leased.election.state(), State::Holding(_));
             let links = leased.damper.fitness(now, holds);
@@ -45,6 +53,11 @@ impl<D: Dataplane> Controller<D> {
                 (Fitness::Doubtful, Some("some VIPs have no interface that is up".into()))
             } else if let Some(why) = &self.lan {
                 (Fitness::Doubtful, Some(why.clone()))
+            } else if unread {
+                (
+                    Fitness::Doubtful,
+                    Some("its Node has not been read, so its labels are not known".into()),
+                )
             } else if self.facts.as_ref().is_some_and(|facts| facts.cordoned) {
                 (Fitness::Doubtful, Some("this node is cordoned".into()))
             } else {

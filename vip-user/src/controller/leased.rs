@@ -1,6 +1,6 @@
 //! What the loop keeps for each Lease.
 
-use super::{event::LeaseSetup, host::Schedule};
+use super::{event::LeaseSetup, host::Schedule, namesake::Namesake};
 use crate::{
     cluster::lease::LeaseApi,
     model::{
@@ -33,6 +33,8 @@ pub(super) struct Leased {
     pub(super) macs: Vec<[u8; 6]>,
     /// Why this node does not serve as it should, in words.
     pub(super) weakness: Option<String>,
+    /// What another process that uses our node name has written.
+    pub(super) namesake: Namesake,
 }
 
 impl Leased {
@@ -51,6 +53,7 @@ impl Leased {
             reach: Fitness::Unable,
             macs: Vec::new(),
             weakness: None,
+            namesake: Namesake::default(),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod event;
 mod fitness;
 mod host;
 mod leased;
+mod namesake;
 mod report;
 
 pub use event::{Event, LeaseSetup, Setup};
@@ -154,10 +155,13 @@ impl<D: Dataplane> Controller<D> {
                 self.reconcile_at = Some(clock::boot());
                 return;
             }
-            Event::Node(facts) => {
+            Event::Node(Ok(facts)) => {
+                self.problem("Node", None);
                 self.facts = Some(facts);
                 return self.weigh().await;
             }
+            // What was known of it is still the best that is known.
+            Event::Node(Err(why)) => return self.problem("Node", Some(why)),
             Event::Lan(problem) => {
                 self.problem("LAN", problem.clone());
                 self.lan = problem;
@@ -171,6 +175,7 @@ impl<D: Dataplane> Controller<D> {
             }
             Event::Sighting(slot, Sighting::Seen(source, record)) => {
                 self.problem("API", None);
+                self.look_for_namesake(slot, record.as_ref());
                 self.conflicts.learn(record.as_ref());
                 let unheld = record.as_ref().is_some_and(Record::is_unheld);
                 self.judge_suspect(slot, source, unheld).await;
