@@ -120,13 +120,26 @@ fn start_log(config: &LogConfig) {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(log_filter(config.level, level)));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let log = log.with_ansi(has_colours(&io::stderr()));
     match config.format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
+}
+
+/// The client library logs each failed request at ERROR and names no server. Whoever asks for a request
+/// says what came of it, so these lines are left to those who look for faults. `RUST_LOG` replaces all
+/// of this.
+fn log_filter(level: LogLevel, word: &str) -> String {
+    if matches!(level, LogLevel::Debug | LogLevel::Trace) {
+        return word.to_owned();
+    }
+    let libraries =
+        ["h2", "hyper", "hyper_util", "kube", "kube_client", "rustls", "tower", "tower_http"];
+    libraries.iter().fold(word.to_owned(), |filter, library| format!("{filter},{library}=off"))
 }
 
 async fn take_lock(instance: &str) -> anyhow::Result<Lock> {
