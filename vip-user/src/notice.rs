@@ -45,7 +45,9 @@ pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
             lease, %holder, "another program on this node is the leader; the guard stays detached"
         ),
         Notice::Missing => tracing::info!(lease, "the Lease does not exist"),
-        Notice::InUse => tracing::warn!(lease, "an address is in use; the Lease is not created"),
+        Notice::InUse => {
+            tracing::warn!(lease, "an address is in use; the Lease stays without a holder");
+        }
         Notice::Reasserted => {
             tracing::warn!(lease, "the Lease was lost under a live fence; written again");
         }

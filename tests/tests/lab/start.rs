@@ -35,6 +35,16 @@ fn bad_input_is_refused_before_anything_has_changed() {
             "`vips`: 192.0.2.1 cannot be used: it is the default gateway on eth0",
         ),
         (
+            "192.0.2.10",
+            "192.0.2.255",
+            "`vips`: 192.0.2.255 cannot be used: it is the broadcast address of 192.0.2.0/24 on eth0",
+        ),
+        (
+            "192.0.2.10",
+            "192.0.2.0",
+            "`vips`: 192.0.2.0 cannot be used: it is the network's address of 192.0.2.0/24 on eth0",
+        ),
+        (
             pins.as_str(),
             "/tmp/xvip-no-bpffs",
             "`pin_root`: /tmp/xvip-no-bpffs is not on a BPF file system",
@@ -45,7 +55,11 @@ fn bad_input_is_refused_before_anything_has_changed() {
             "two attempts must fit into the fence of 2650 ms",
         ),
         ("kubeconfig: ", "kubeconfig: /nowhere", "`api.kubeconfig`: /nowhere"),
-        ("http://192.0.2.100:6443", "https://192.0.2.10:6443", "`api.endpoints`: all of them are VIPs"),
+        (
+            "http://192.0.2.100:6443",
+            "https://192.0.2.10:6443",
+            "`api.endpoints`: https://192.0.2.10:6443 cannot be used: all of them are VIPs",
+        ),
         ("interfaces", "interface", "did you mean `interfaces`?"),
     ] {
         assert!(good.contains(change), "{change}");

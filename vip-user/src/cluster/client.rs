@@ -1,7 +1,7 @@
 //! One client per API server. Credentials come from a kubeconfig or the pod's service account; the
 //! servers from the configuration, because admin.conf on kubeadm nodes points at the VIP itself.
 
-use crate::config::ApiConfig;
+use crate::config::{ApiConfig, host_address, server};
 use kube::{
     Client,
     config::{KubeConfigOptions, Kubeconfig},
@@ -59,12 +59,7 @@ pub(super) fn warn_of_vips(config: &ApiConfig, vips: &[IpAddr]) {
 }
 
 fn names(endpoint: &str, vip: IpAddr) -> bool {
-    let uri = endpoint.parse::<http::Uri>();
-    uri.is_ok_and(|uri| uri.host().and_then(address) == Some(vip))
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    server(endpoint).and_then(|uri| host_address(&uri)) == Some(vip)
 }
 
 /// Clients in the configured order, each with its endpoint.
@@ -77,11 +72,8 @@ pub async fn connect(
     let mut clients = Vec::new();
     for endpoint in &config.endpoints {
         let invalid = || ClientError::Endpoint { endpoint: endpoint.clone() };
-        let uri: http::Uri = endpoint.parse().map_err(|_| invalid())?;
-        let (Some(host), Some("http" | "https")) = (uri.host(), uri.scheme_str()) else {
-            return Err(invalid());
-        };
-        if address(host).is_some_and(|ip| vips.contains(&ip)) {
+        let uri = server(endpoint).ok_or_else(invalid)?;
+        if host_address(&uri).is_some_and(|ip| vips.contains(&ip)) {
             continue;
         }
         let mut config_of = base.clone();

@@ -2,10 +2,11 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`fitness`], [`selection`], [`desired`], [`plan`].
+//! [`leaving`], [`fitness`], [`selection`], [`edges`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
 pub mod desired;
+pub mod edges;
 pub mod election;
 pub mod fitness;
 pub mod holding;

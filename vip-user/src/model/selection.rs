@@ -52,7 +52,7 @@ pub enum Rule {
 /// A word that is no rule.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a name (at most 15 characters), a glob (eth*), a regular expression (/^en[sp]/), a subnet \
+    "a name (at most 15 characters, without blanks, / and :), a glob (eth*), a regular expression (/^en[sp]/), a subnet \
      (192.0.2.0/24), `auto` or `default-route`{0}"
 )]
 pub struct RuleError(String);
@@ -77,7 +77,9 @@ impl FromStr for Rule {
         if word.contains(['*', '?', '[']) {
             return glob::Pattern::new(word).map(Self::Glob).map_err(|error| because(&error));
         }
-        if word.is_empty() || word.len() > 15 || word.contains(char::is_whitespace) {
+        // What the kernel takes as a name (dev_valid_name).
+        let never = |c: char| c == ':' || c.is_whitespace() || c.is_control();
+        if word.is_empty() || word.len() > 15 || word.contains(never) || matches!(word, "." | "..") {
             return Err(RuleError(String::new()));
         }
         Ok(Self::Name(word.into()))

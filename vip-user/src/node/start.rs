@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     config::{Config, OnLoss},
-    model::{election::Slot, time::BootNs},
+    model::{
+        edges::{self, Edge},
+        election::Slot,
+        time::BootNs,
+    },
 };
 use bytemuck::Zeroable as _;
 use std::{
@@ -101,6 +105,9 @@ pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<()
         for gateway in netlink.gateways(link.ifindex).await? {
             refuse_vip(config, gateway, || format!("the default gateway on {}", link.name))?;
         }
+    }
+    if let Some(Edge { vip, what }) = edges::first(&config.selection(), &links) {
+        return Err(StartError::Vip { vip, what });
     }
     for (address, prefix, ifindex) in netlink.subnets().await? {
         // Host prefixes are how kube-vip, kube-proxy (IPVS) and xvip carry a VIP.
