@@ -22,5 +22,7 @@ mod seen;
 mod start;
 #[path = "lab/story.rs"]
 mod story;
+#[path = "lab/strangers.rs"]
+mod strangers;
 #[path = "lab/upgrade.rs"]
 mod upgrade;

@@ -146,7 +146,10 @@ impl Node {
     }
 
     /// `xvip` inside the node, with the rights that the manifests ask for and no others.
-    fn xvip_command(&self) -> anyhow::Result<Command> {
+    ///
+    /// # Errors
+    /// If the binary is missing.
+    pub fn command(&self) -> anyhow::Result<Command> {
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
             None => xvip()?,
@@ -170,7 +173,7 @@ impl Node {
     /// If the binary is missing.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = self.xvip_command()?;
+        let mut command = self.command()?;
         command.args(["run", "--config"]).arg(&self.config).stdout(log.try_clone()?).stderr(log);
         self.process = Some(command.spawn().context("cannot start xvip")?);
         Ok(())
@@ -218,7 +221,7 @@ impl Node {
     /// # Errors
     /// With what it printed, if it fails.
     pub fn xvip(&self, subcommand: &str, args: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.xvip_command()?;
+        let mut command = self.command()?;
         command.arg(subcommand).args(["--instance", &self.instance, "--pin-root"]).arg(&self.pin_root);
         let output = command.args(args).output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -288,6 +291,16 @@ impl Node {
             command.args(through).arg(xvip()?).args(["run", "--config"]).arg(&path).output()?;
         ensure!(output.status.code() == Some(1), "xvip did not refuse: {output:?}");
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Its configuration file.
+    pub fn config_path(&self) -> &Path {
+        &self.config
+    }
+
+    /// Where its maps are pinned.
+    pub fn pin_root(&self) -> &Path {
+        &self.pin_root
     }
 
     /// Its configuration text.

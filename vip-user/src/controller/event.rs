@@ -39,6 +39,8 @@ pub enum Event {
     Lan(Option<String>),
     /// Somebody else claims a VIP.
     Claim(Claim),
+    /// Something outside the loop has a problem, or it is over: the subject, and why.
+    Problem(&'static str, Option<String>),
     /// SIGTERM or SIGINT.
     Stop,
     /// A deadline of the loop has come.

@@ -165,6 +165,7 @@ impl<D: Dataplane> Controller<D> {
             }
             Event::Claim(claim) => return self.claimed(claim).await,
             Event::Created(problem) => return self.problem("write", problem),
+            Event::Problem(subject, problem) => return self.problem(subject, problem),
             Event::Sighting(slot, Sighting::Unreadable(why)) => {
                 self.problem("API", Some(why));
                 (slot, Input::ReadFailed)

@@ -21,5 +21,6 @@ pub mod pins;
 pub mod programs;
 pub mod queues;
 pub mod scrape;
+pub mod socket;
 pub mod start;
 pub mod sysctl;

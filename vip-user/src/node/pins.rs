@@ -3,7 +3,7 @@
 
 use aya::maps::{MapInfo, MapType};
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -221,9 +221,26 @@ impl Pins {
         GEOMETRY.iter().map(|(name, ..)| *name)
     }
 
+    /// The directory that is the lock of this instance in a network namespace (its cookie). It lies
+    /// beside the directories of the instances: what lies in such a directory is taken for a version.
+    pub fn lock(&self, netns: u64) -> PathBuf {
+        self.root.join(format!("lock:{}:{netns}", self.instance()))
+    }
+
+    /// The instance.
+    pub fn instance(&self) -> &str {
+        let name = self.dir.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+        name.unwrap_or_default()
+    }
+
     /// Whether anything is pinned for this instance.
     pub fn exist(&self) -> bool {
-        self.dir.join("IDENTITY").exists()
+        self.try_exist().unwrap_or(false)
+    }
+
+    /// The same, and an error where this process may not look.
+    pub fn try_exist(&self) -> io::Result<bool> {
+        self.dir.join("IDENTITY").try_exists()
     }
 
     /// Refuses a root that is not on a bpffs. Touches nothing.
@@ -309,6 +326,13 @@ impl Pins {
     /// Removes the maps of this version.
     pub fn remove_maps(&self) -> Result<(), PinsError> {
         Self::map_names().try_for_each(|name| self.remove(&self.map(name)))
+    }
+
+    /// Removes the directory of the lock, and the root if nothing else is in it. Whoever holds the lock
+    /// keeps it, and whoever takes the next one has another directory: for the end of a cleanup only.
+    pub fn remove_lock(&self, netns: u64) {
+        let _ = fs::remove_dir(self.lock(netns));
+        let _ = fs::remove_dir(&self.root);
     }
 
     /// Removes the directories of the instance, and the root if nothing else is in it.
