@@ -6,6 +6,8 @@
 mod faults;
 #[path = "lab/guard.rs"]
 mod guard;
+#[path = "lab/harm.rs"]
+mod harm;
 #[path = "lab/host.rs"]
 mod host;
 #[path = "lab/interfaces.rs"]

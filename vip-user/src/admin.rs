@@ -62,11 +62,12 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 /// Whether the process works. It does while the API is away: a restart would mend nothing.
 async fn healthz(State(admin): State<Admin>) -> Response {
     let stood = BootNs(admin.latest.borrow().turned_ns).until(clock::boot());
-    verdict(if stood > STUCK {
-        vec![format!("the loop has stood still for {stood:?}")]
-    } else {
-        vec![]
-    })
+    let mut reasons = Vec::new();
+    if stood > STUCK {
+        reasons.push(format!("the loop has stood still for {stood:?}"));
+        reasons.extend(admin.latest.borrow().problems.get("loop").cloned());
+    }
+    verdict(reasons)
 }
 
 /// Whether this node could take over if it had to.

@@ -62,8 +62,17 @@ impl Rung {
 
 /// The labs that measure time, and those that do not.
 const MEASURED: &[&str] = &["faults::", "story::", "upgrade::"];
-const NOT_MEASURED: &[&str] =
-    &["guard::", "host::", "interfaces::", "leaving::", "probe::", "restart::", "seen::", "start::"];
+const NOT_MEASURED: &[&str] = &[
+    "guard::",
+    "harm::",
+    "host::",
+    "interfaces::",
+    "leaving::",
+    "probe::",
+    "restart::",
+    "seen::",
+    "start::",
+];
 
 /// How many passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -54,7 +54,9 @@ fn the_admin_port_tells_the_truth() {
         node.log()
     );
     assert!(get(node, "/healthz").unwrap().0.contains("200"), "a restart would mend nothing");
-    let problem = |node: &Node| node.status().unwrap()["daemon"]["problems"]["API"].is_string();
+    let problem = |node: &Node| {
+        node.status().unwrap()["daemon"]["problems"]["API kube-system/plndr-cp-lock"].is_string()
+    };
     assert!(eventually(Duration::from_secs(10), || problem(node)), "{}", node.log());
     node.ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
@@ -84,7 +86,11 @@ fn the_admin_port_tells_the_truth() {
             .contains(&format!("xvip_api_request_seconds_count{{verb=\"get\",outcome=\"{outcome}\"}}"))
     };
     assert!(failed("timeout") || failed("error"), "{metrics}");
-    assert_eq!(value("xvip_problem{subject=\"API\"}"), 0.0, "it was there and is over");
+    assert_eq!(
+        value("xvip_problem{subject=\"API kube-system/plndr-cp-lock\"}"),
+        0.0,
+        "it was there and is over"
+    );
     assert!(metrics.ends_with("# EOF\n"), "OpenMetrics");
 }
 

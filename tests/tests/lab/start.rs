@@ -96,12 +96,16 @@ fn an_unreachable_api_is_shown_and_retried() {
     lab.nodes[0].ns.ip(nowhere).unwrap();
     lab.start().unwrap();
     let shown = eventually(Duration::from_secs(10), || {
-        lab.nodes[0].status().is_ok_and(|status| status["daemon"]["problems"]["API"].is_string())
+        lab.nodes[0].status().is_ok_and(|status| {
+            status["daemon"]["problems"]["API kube-system/plndr-cp-lock"].is_string()
+        })
     });
     assert!(shown, "{}", lab.nodes[0].log());
     lab.nodes[0].ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
-    assert!(lab.nodes[0].status().unwrap()["daemon"]["problems"]["API"].is_null());
+    assert!(
+        lab.nodes[0].status().unwrap()["daemon"]["problems"]["API kube-system/plndr-cp-lock"].is_null()
+    );
     let log = lab.nodes[0].log();
     assert!(log.contains("xvip is running") && !log.contains('\x1b'), "colours in a file: {log}");
 }
@@ -113,9 +117,9 @@ fn an_address_in_use_delays_the_first_creation() {
     lab.user.ip("addr add 192.0.2.10/24 dev eth0").unwrap();
     lab.start().unwrap();
     let shown = eventually(Duration::from_secs(10), || {
-        lab.nodes[0]
-            .status()
-            .is_ok_and(|status| status["daemon"]["problems"]["address in use"].is_string())
+        lab.nodes[0].status().is_ok_and(|status| {
+            status["daemon"]["problems"]["address in use kube-system/plndr-cp-lock"].is_string()
+        })
     });
     assert!(shown, "{}", lab.nodes[0].log());
     assert!(!lab.nodes[0].owns());

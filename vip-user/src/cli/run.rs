@@ -79,7 +79,6 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     });
     let mut setup = Setup::new(&config, me, leases.collect());
     setup.metrics = metrics.clone();
-    metrics.begin(&config.addresses());
     if config.events {
         setup.recorder = Recorder::start(api.clone(), node.clone());
     }
@@ -106,6 +105,7 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         log_from_kernel(&mut kernel);
     }
     let leases: Vec<String> = setup.leases.iter().map(|lease| lease.api.full_name()).collect();
+    metrics.begin(&config.addresses(), &leases);
     tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
     Controller::new(kernel, events, setup, state).run(inbox).await;
     tracing::info!(%node, "xvip has stopped");

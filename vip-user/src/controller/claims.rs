@@ -114,7 +114,7 @@ impl<D: Dataplane> Controller<D> {
         };
         let stations: Vec<[u8; 6]> = stations.into_iter().collect();
         let told = self.dataplane.set_holder(slot, &stations, until);
-        self.outcome("neighbour guard", told);
+        self.outcome("neighbour guard", slot, told);
     }
 
     /// A claim while still nobody has held the Lease is by somebody who is not a node of ours.
@@ -124,7 +124,7 @@ impl<D: Dataplane> Controller<D> {
             && let Some(claim) = leased.suspect.take()
             && unheld
         {
-            self.problem("address in use", Some(claim));
+            self.problem_of("address in use", slot, Some(claim));
             self.step(slot, Input::AddressInUse).await;
         }
     }
@@ -166,8 +166,10 @@ impl<D: Dataplane> Controller<D> {
                 let last = self.conflicts.defended.get(&vip);
                 if last.is_none_or(|last| last.after(DEFEND_EVERY) <= now) {
                     self.conflicts.defended.insert(vip, now);
-                    let announced = self.dataplane.announce(&[vip], false).await;
-                    self.outcome("announcement", announced);
+                    let slot = self.specs.iter().find(|spec| spec.ip == vip).map(|spec| spec.slot);
+                    if let Some(slot) = slot {
+                        self.announce(slot, &[vip], false).await;
+                    }
                 }
             }
             ConflictPolicy::Yield => {

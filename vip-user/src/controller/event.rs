@@ -29,8 +29,8 @@ pub enum Event {
         /// What went wrong, in words.
         problem: Option<String>,
     },
-    /// An attempt to create a Lease without a holder has ended; in words if it failed.
-    Created(Option<String>),
+    /// An attempt to create the Lease of a slot, without a holder, has ended; in words if it failed.
+    Created(u32, Option<String>),
     /// Links or addresses have changed.
     HostChanged,
     /// This node, as the API shows it.

@@ -3,19 +3,20 @@
 use super::{
     announce::{Announcer, announcement, probe, question},
     carry, clock,
-    dataplane::{Dataplane, HostError},
+    dataplane::{Dataplane, Failures, HostError},
     ethtool::strips_tags,
     interfaces::{Attached, Bits, ports, untagged},
     maps::{Maps, SlotRecord},
-    netlink::Netlink,
+    netlink::{Neighbour, Netlink},
     pins::{LinkKind, Pins},
     programs::{AttachError, Programs},
     queues::drained,
+    sysctl,
 };
 use crate::{
     config::{Config, Hook, Hooks},
     model::{
-        desired::{GUARD_BIT, Link, LinkRole, Links},
+        desired::{GUARD_BIT, Link, LinkRole, Links, Placement},
         plan::{Action, Actual},
         record::Tenure,
         selection::{Device, Kind, Roles, Selection},
@@ -24,6 +25,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
@@ -53,6 +55,8 @@ pub struct Kernel {
     unguarded: bool,
     /// When the fence of a slot was cleared.
     cleared: BTreeMap<u32, BootNs>,
+    /// Where held VIPs are put.
+    placement: Placement,
     /// The longest that a frame waits after it has passed the check.
     margin: Duration,
 }
@@ -83,6 +87,7 @@ impl Kernel {
             unguarded: false,
             cleared: BTreeMap::new(),
             margin: config.timing().margin,
+            placement: config.placement,
         })
     }
 
@@ -183,6 +188,21 @@ impl Kernel {
         with_vips.filter(|(_, vips)| !vips.is_empty()).collect()
     }
 
+    /// Sends frames for one VIP, all of them whatever becomes of each. The first error is kept.
+    fn send(
+        &self,
+        link: &Link,
+        vip: IpAddr,
+        frames: impl IntoIterator<Item = Vec<u8>>,
+        failures: &mut Failures,
+    ) {
+        for frame in frames {
+            if let Err(error) = self.announcer.send(link.port.ifindex, &frame) {
+                failures.entry(vip).or_insert(HostError::Announce(error));
+            }
+        }
+    }
+
     /// Gives every interface its programs; returns those that have a role, as the programs see them.
     async fn attach_all(&mut self, devices: &[Device], roles: &Roles) -> Result<Vec<Link>, HostError> {
         let mut links = Vec::new();
@@ -249,7 +269,6 @@ impl Dataplane for Kernel {
         self.programs.keep_pinned()?;
         self.bits.adopt(&self.maps.ifaces()?);
         self.unguarded = false;
-        self.links.attached = false;
         let roles = self.selection.roles(&devices);
         self.tell_refused(&roles.refused);
         let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
@@ -283,19 +302,37 @@ impl Dataplane for Kernel {
                 return Err(error.into());
             }
         }
-        Ok(self.links.clone())
+        let links = self.links.clone();
+        // A look that was cut off has told nobody.
+        self.links.attached = false;
+        Ok(links)
     }
 
-    async fn is_guarded(&mut self) -> bool {
+    async fn is_guarded(&mut self) -> Result<bool, HostError> {
         if self.unguarded || !self.programs.are_pinned() {
-            return false;
+            return Ok(false);
         }
         for (ifindex, (name, attached)) in &self.attached {
-            if !self.is_intact(name, *ifindex, *attached).await.unwrap_or(false) {
-                return false;
+            if !self.is_intact(name, *ifindex, *attached).await? {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
+    }
+
+    fn refused(&self) -> BTreeMap<IpAddr, String> {
+        let lo = (self.placement == Placement::Loopback).then_some("lo");
+        let vips = self.selection.vips.iter().map(|(vip, _)| *vip).filter(IpAddr::is_ipv6);
+        let mut known = BTreeMap::new();
+        let mut why = |vip: IpAddr| {
+            let answering = self.links.of(vip).filter(|link| link.up);
+            let names = answering.filter_map(|link| self.attached.get(&link.port.ifindex));
+            let mut names = lo.into_iter().chain(names.map(|(name, _)| name.as_str()));
+            names.find_map(|name| {
+                known.entry(name).or_insert_with(|| sysctl::without_ipv6(name)).clone()
+            })
+        };
+        vips.filter_map(|vip| why(vip).map(|why| (vip, why))).collect()
     }
 
     async fn apply(&mut self, action: Action) -> Result<(), HostError> {
@@ -357,39 +394,57 @@ impl Dataplane for Kernel {
         Ok(self.maps.set_holder(slot, holder)?)
     }
 
-    async fn announce(&mut self, vips: &[IpAddr], ask: bool) -> Result<(), HostError> {
+    async fn announce(&mut self, vips: &[IpAddr], ask: bool) -> Failures {
+        let mut failures = Failures::new();
         for (link, vips) in self.answering(vips) {
-            let ifindex = link.port.ifindex;
-            for frame in vips.iter().flat_map(|vip| announcement(*vip, link.mac)) {
-                self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
+            for vip in &vips {
+                self.send(&link, *vip, announcement(*vip, link.mac), &mut failures);
             }
-            if ask {
-                for neighbour in self.netlink.neighbours(ifindex, MAX_ASKED).await? {
-                    for frame in vips.iter().filter_map(|vip| question(*vip, link.mac, neighbour)) {
-                        self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
+            if !ask {
+                continue;
+            }
+            match self.netlink.neighbours(link.port.ifindex, MAX_ASKED).await {
+                Ok(neighbours) => {
+                    for vip in &vips {
+                        let ask = |neighbour: &Neighbour| question(*vip, link.mac, *neighbour);
+                        self.send(&link, *vip, neighbours.iter().filter_map(ask), &mut failures);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(ifindex = link.port.ifindex, %error, "no neighbour is asked");
+                    let refused = error.to_string();
+                    for vip in vips {
+                        let error = HostError::Announce(io::Error::other(refused.clone()));
+                        failures.entry(vip).or_insert(error);
                     }
                 }
             }
         }
-        Ok(())
+        failures
     }
 
     fn problems(&self) -> BTreeMap<String, String> {
         self.problems.clone()
     }
 
-    async fn probe(&mut self, vips: &[IpAddr]) -> Result<(), HostError> {
-        let addresses = self.netlink.addresses().await?;
+    async fn probe(&mut self, vips: &[IpAddr]) -> Failures {
+        let mut failures = Failures::new();
+        // IPv4 needs no source. Without the list an IPv6 probe is not sent, and is reported.
+        let addresses = self.netlink.addresses().await;
         for (link, vips) in self.answering(vips) {
-            let ifindex = link.port.ifindex;
-            let source = addresses.keys().find_map(|addr| {
+            let source = addresses.iter().flatten().find_map(|(addr, _)| {
                 let v6 = Ipv6Addr::from(addr.ip.octets);
-                (addr.ifindex == ifindex && v6.is_unicast_link_local()).then_some(addr.ip.octets)
+                let here = addr.ifindex == link.port.ifindex;
+                (here && v6.is_unicast_link_local()).then_some(addr.ip.octets)
             });
-            for frame in vips.iter().filter_map(|vip| probe(*vip, link.mac, source)) {
-                self.announcer.send(ifindex, &frame).map_err(HostError::Announce)?;
+            for vip in vips {
+                self.send(&link, vip, probe(vip, link.mac, source), &mut failures);
+                if let (IpAddr::V6(_), Err(error)) = (vip, &addresses) {
+                    let error = HostError::Announce(io::Error::other(error.to_string()));
+                    failures.entry(vip).or_insert(error);
+                }
             }
         }
-        Ok(())
+        failures
     }
 }
