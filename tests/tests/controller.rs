@@ -423,8 +423,18 @@ async fn a_late_write_creates_no_lease_that_is_gone() {
     let base = Some(made.version);
     let (duration_s, macs) = (3, Vec::new());
     let (fitness, release, in_flight) = (Fitness::Able, false, 0);
-    let write =
-        LeaseWrite { id: 1, base, note, duration_s, renew_us: 2, release, fitness, macs, in_flight };
+    let write = LeaseWrite {
+        id: 1,
+        base,
+        note,
+        duration_s,
+        renew_us: 2,
+        release,
+        fitness,
+        macs,
+        vips: None,
+        in_flight,
+    };
     api.delete("ns", "lease");
     for lease in [knows, forgot] {
         let (outcome, error) = lease.write(write.clone()).await;

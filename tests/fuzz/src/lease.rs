@@ -75,6 +75,7 @@ fn holder() -> Option<Election> {
                 fitness: Fitness::Able,
                 offer: None,
                 macs: Vec::new(),
+                guarded: None,
             };
             let outcome = Written::Stored(stored);
             let _ = election.step(now, Input::Written { id: write.id, outcome });

@@ -4,6 +4,7 @@ use super::endpoints::Endpoints;
 use crate::{
     metrics::Metrics,
     model::{
+        admission::{Guarded, Strike},
         election::Written,
         fitness::{Fitness, Offer},
         record::{LeaseWrite, Record, TenureNote, Version},
@@ -14,7 +15,10 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -32,6 +36,8 @@ pub const FITNESS: &str = "xvip.io/fitness";
 pub const OFFER: &str = "xvip.io/offer";
 /// The annotation with the MAC addresses that the holder answers with.
 pub const MACS: &str = "xvip.io/macs";
+/// The annotation that says which VIPs the holder guards.
+pub const VIPS: &str = "xvip.io/vips";
 /// Objects that are remembered: one for each write on its way, and what the watch brings meanwhile.
 const RECENT: usize = 8;
 /// Field manager of our writes.
@@ -169,6 +175,43 @@ impl LeaseApi {
         self.put(0, &lease).await.err()
     }
 
+    /// All Leases of the namespace with their names: a LIST without `resourceVersion`, which is linearizable.
+    ///
+    /// # Errors
+    /// If the request failed.
+    pub async fn list(&self, attempt: usize) -> Result<Vec<(String, Record)>, LeaseError> {
+        let (endpoint, api) = self.api(attempt);
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(self.timeout, api.list(&ListParams::default())).await;
+        let (outcome, result) = match answer {
+            Err(_) => ("timeout", Err(self.timed_out(&endpoint))),
+            Ok(Err(error)) => ("error", Err(failed(&endpoint, &error))),
+            Ok(Ok(leases)) => ("ok", Ok(leases.items)),
+        };
+        self.metrics.request("list", outcome, begun.elapsed());
+        if result.is_err() {
+            self.endpoints.failed(&endpoint).await;
+        }
+        let named = |lease: &Lease| (lease.metadata.name.clone().unwrap_or_default(), record(lease));
+        Ok(result?.iter().map(named).collect())
+    }
+
+    /// Strikes VIPs out of another Lease, if it is still at this version. Whoever asked for it sees by the next list
+    /// whether that was stored.
+    pub async fn strike(&self, strike: &Strike) -> Option<LeaseError> {
+        let other = self.named(&strike.lease);
+        match other.get(0).await {
+            Ok(Some(record)) if record.version == strike.base => {}
+            Ok(_) => return None,
+            Err(error) => return Some(error),
+        }
+        let mut lease = other.remembered(&strike.base)?;
+        lease.metadata.managed_fields = None;
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(VIPS.into(), serde_json::to_string(&strike.guarded).unwrap_or_default());
+        other.put(0, &lease).await.err()
+    }
+
     /// PUT by version, or POST where there is none. `None`: another version is current, or the Lease exists.
     async fn put(&self, attempt: usize, lease: &Lease) -> Result<Option<Lease>, LeaseError> {
         let (endpoint, api) = self.api(attempt);
@@ -201,7 +244,8 @@ impl LeaseApi {
         format!("{}/{}", self.namespace, self.name)
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// The Lease's name.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
@@ -270,6 +314,9 @@ impl LeaseApi {
         annotations.remove(OFFER);
         annotations.insert(FITNESS.into(), fitness_text(write.fitness));
         annotations.insert(MACS.into(), macs_text(&write.macs));
+        if let Some(guarded) = write.guarded() {
+            annotations.insert(VIPS.into(), serde_json::to_string(&guarded).unwrap_or_default());
+        }
         let holder = if write.release { "" } else { write.note.holder.as_str() };
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(holder.into()),
@@ -304,6 +351,7 @@ pub fn record(lease: &Lease) -> Record {
             .unwrap_or_default(),
         offer: annotation(OFFER).and_then(|text| serde_json::from_str(text).ok()),
         macs: annotation(MACS).map(macs).unwrap_or_default(),
+        guarded: annotation(VIPS).and_then(|text| serde_json::from_str::<Guarded>(text).ok()),
     }
 }
 

@@ -189,14 +189,15 @@ impl<D: Dataplane> Controller<D> {
             if leased.announce_at.0.is_empty() && !self.setup.refresh.is_zero() {
                 leased.announce_at.0.push_back(now.after(self.setup.refresh));
             }
-            let vips: Vec<IpAddr> =
-                leased.vips.iter().copied().filter(|vip| !self.conflicts.is_yielded(*vip)).collect();
+            let silent =
+                |vip: &IpAddr| self.conflicts.is_yielded(*vip) || !leased.election.admits(*vip);
+            let vips: Vec<IpAddr> = leased.vips.iter().copied().filter(|vip| !silent(vip)).collect();
             let announced = self.dataplane.announce(&vips, ask).await;
             self.outcome("announcement", announced);
         }
         let Some(leased) = self.leases.get_mut(&slot) else { return };
         if leased.probe_at.take_due(now) {
-            let vips = leased.vips.clone();
+            let vips = self.asked_vips(slot);
             let probed = self.dataplane.probe(&vips).await;
             self.outcome("address probe", probed);
         }

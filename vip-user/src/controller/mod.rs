@@ -1,6 +1,7 @@
 //! The loop: the next event, one step of the model, its effects. Fence effects are executed inline
 //! and first; writes are spawned and come back as events with the time that they left.
 
+mod admission;
 mod claims;
 pub mod event;
 mod fitness;
@@ -19,7 +20,7 @@ use crate::{
     model::{
         desired::{Links, VipSpec},
         election::{Effect, Input, Source, State, Written},
-        record::{LeaseWrite, Record},
+        record::LeaseWrite,
         time::BootNs,
     },
     node::{clock, dataplane::Dataplane},
@@ -163,6 +164,7 @@ impl<D: Dataplane> Controller<D> {
                 self.lan = problem;
                 return self.weigh().await;
             }
+            Event::Listed(slot, number, leases) => return self.listed(slot, number, leases).await,
             Event::Claim(claim) => return self.claimed(claim).await,
             Event::Created(problem) => return self.problem("write", problem),
             Event::Sighting(slot, Sighting::Unreadable(why)) => {
@@ -172,8 +174,6 @@ impl<D: Dataplane> Controller<D> {
             Event::Sighting(slot, Sighting::Seen(source, record)) => {
                 self.problem("API", None);
                 self.conflicts.learn(record.as_ref());
-                let unheld = record.as_ref().is_some_and(Record::is_unheld);
-                self.judge_suspect(slot, source, unheld).await;
                 self.step(slot, Input::Observed(source, record.clone())).await;
                 return self.guard_neighbours(slot, record.as_ref());
             }
@@ -200,10 +200,12 @@ impl<D: Dataplane> Controller<D> {
         while let Some(input) = inputs.pop_front() {
             let Some(leased) = self.leases.get_mut(&slot) else { return };
             let before = leased.election.state().clone();
+            let admissions = leased.election.admissions();
             let effects = leased.election.step(clock::now(), input);
             let after = leased.election.state();
             let moved = std::mem::discriminant(&before) != std::mem::discriminant(after);
-            let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved);
+            let admitted = admissions != leased.election.admissions();
+            let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved || admitted);
             let mut lowered = true;
             for effect in effects {
                 match effect {
@@ -260,6 +262,7 @@ impl<D: Dataplane> Controller<D> {
                 // The first round is due at once: the loop runs its timers after every step.
                 leased.announce_at = Schedule::of(&BURST);
             }
+            self.admit(slot, admitted);
             for write in writes {
                 // A write that shortens D leaves only after the fence was lowered, and none leaves
                 // before the entries have been reconciled once.

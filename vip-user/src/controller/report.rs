@@ -35,7 +35,6 @@ impl<D: Dataplane> Controller<D> {
                 }
                 let text = format!("node {node} answers for the VIPs: {}", reason(notice));
                 self.setup.recorder.tell(news("TookOver", false, text));
-                self.problem("address in use", None);
             }
             Notice::Regained => {
                 if let State::Holding(holding) = before {

@@ -148,6 +148,8 @@ pub fn desired(
         let links: Vec<&Link> = links.iter().filter(chosen).collect();
         let links = links.as_slice();
         let (presence, carried) = presence(now, election, timing);
+        // This host's own traffic must reach whoever else has an address that is not admitted.
+        let carried = carried && (!matches!(presence, Presence::Serving) || election.admits(vip.ip));
         let generation = match presence {
             Presence::Untouched => {
                 want.untouched.insert(ip);
@@ -156,7 +158,7 @@ pub fn desired(
             }
             Presence::Absent => None,
             Presence::Silent => Some(0),
-            Presence::Serving if vip.yielded => Some(0),
+            Presence::Serving if vip.yielded || !election.admits(vip.ip) => Some(0),
             Presence::Serving => Some(election.generation()),
         };
         if let Some(generation) = generation {

@@ -1,12 +1,13 @@
 //! The election for one Lease, as seen by one node: a state machine without I/O.
 
 use super::{
+    admission::{Admission, Obstacle, Request},
     fitness::{Fitness, Offer},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     time::{BootNs, Now},
     timing::{MAX_DURATION_S, Timing},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// Who this process is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,8 +58,6 @@ pub enum Input {
     /// After [`Effect::ClearFence`]: the kernel is silent, no program runs on the old value and no
     /// announcement is queued.
     Silenced,
-    /// Somebody else answers for one of the addresses.
-    AddressInUse,
     /// Give the Lease up.
     Leave,
     /// The time of [`Election::wake_at`] has come.
@@ -93,7 +92,7 @@ pub enum Effect {
     Create,
     /// Read the Lease from a quorum.
     Read,
-    /// Ask whether the addresses are in use (RFC 5227), before the Lease is first held.
+    /// Ask whether the addresses are in use (RFC 5227), while nobody has held the Lease yet.
     ProbeAddresses,
     /// Something worth a line in the log.
     Notice(Notice),
@@ -134,8 +133,6 @@ pub enum Notice {
     },
     /// The Lease does not exist.
     Missing,
-    /// An address is in use by somebody else; the first take-over is put off.
-    InUse,
     /// The Lease vanished or went back in time under a live fence and is written again.
     Reasserted,
     /// The fence ran out because no write was confirmed in time.
@@ -276,6 +273,8 @@ pub struct Election {
     pub(super) last_tenure: Option<Tenure>,
     pub(super) fitness: Fitness,
     pub(super) macs: Vec<[u8; 6]>,
+    /// `None`: all VIPs count as admitted, as where there is one Lease and nobody else.
+    pub(super) admission: Option<Admission>,
     pub(super) leaving: bool,
     pub(super) next_id: u64,
     pub(super) linger_until: BootNs,
@@ -296,6 +295,7 @@ impl Election {
             last_tenure: None,
             fitness: Fitness::Able,
             macs: Vec::new(),
+            admission: None,
             leaving: false,
             next_id: 0,
             linger_until: BootNs(0),
@@ -311,7 +311,6 @@ impl Election {
             Input::Leave => self.leave(now, &mut out),
             Input::ReadFailed => self.read_pending = false,
             Input::Silenced => self.silenced(now, &mut out),
-            Input::AddressInUse => self.address_in_use(now, &mut out),
             Input::Written { id, outcome } => self.written(now, id, outcome, &mut out),
             Input::Observed(source, record) => {
                 if source != Source::Watch {
@@ -335,6 +334,57 @@ impl Election {
         changed
     }
 
+    /// Publishes only those of these VIPs that have been admitted to the Lease `name`. The LAN is asked for so long.
+    pub fn admit_only(&mut self, name: &str, vips: &[IpAddr], probe_time: Duration) {
+        self.admission = Some(Admission::new(name, vips, probe_time));
+    }
+
+    /// Whether the VIP may be published while this node holds the Lease.
+    pub fn admits(&self, ip: IpAddr) -> bool {
+        self.admission.as_ref().is_none_or(|admission| admission.admits(ip))
+    }
+
+    /// Changes whenever another answer of [`admits`](Self::admits) does.
+    pub fn admissions(&self) -> u64 {
+        self.admission.as_ref().map_or(0, Admission::changes)
+    }
+
+    /// The VIPs that the LAN is to be asked for.
+    pub fn asking(&self) -> Vec<IpAddr> {
+        self.admission.as_ref().map(Admission::asking).unwrap_or_default()
+    }
+
+    /// What stands in the way of each VIP, if that has changed.
+    pub fn take_obstacles(&mut self) -> Option<Vec<(IpAddr, Option<Obstacle>)>> {
+        self.admission.as_mut()?.take_obstacles()
+    }
+
+    /// What the admission wants done; each is returned once.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        self.admission.as_mut().map(Admission::take_requests).unwrap_or_default()
+    }
+
+    /// The outcome of [`Request::List`]. The next step acts on it.
+    pub fn listed(&mut self, now: Now, list: u64, leases: Result<Vec<(String, Record)>, String>) {
+        if let Some(admission) = &mut self.admission {
+            admission.listed(now.boot, &self.timing, list, leases);
+        }
+    }
+
+    /// Another station answers for an address.
+    pub fn heard(&mut self, now: Now, ip: IpAddr, mac: [u8; 6]) {
+        if let Some(admission) = &mut self.admission {
+            admission.heard(now.boot, ip, mac);
+        }
+    }
+
+    /// No interface that answers for an address is up, so the LAN cannot be asked.
+    pub fn cannot_ask(&mut self, now: Now, ip: IpAddr) {
+        if let Some(admission) = &mut self.admission {
+            admission.cannot_ask(now.boot, ip);
+        }
+    }
+
     /// How well this node could serve.
     pub fn fitness(&self) -> Fitness {
         self.fitness
@@ -348,7 +398,10 @@ impl Election {
             State::Holding(holding) => {
                 let lapse = (!holding.lapsed).then_some(holding.until);
                 let write = self.next_write(holding);
-                Some(lapse.map_or(write, |at| at.min(write)))
+                let admission = (!holding.lapsed)
+                    .then(|| self.admission.as_ref().and_then(Admission::wake_at))
+                    .flatten();
+                [lapse, admission].into_iter().flatten().chain([write]).min()
             }
             State::Leaving(holding) => Some(holding.next_write.min(self.leave_until)),
         };

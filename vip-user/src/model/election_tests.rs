@@ -63,6 +63,7 @@ pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
         fitness: Fitness::Able,
         offer: None,
         macs: Vec::new(),
+        guarded: None,
     }
 }
 
@@ -141,6 +142,7 @@ pub(super) fn own_record(election: &Election, version: u64) -> Record {
         fitness: Fitness::Able,
         offer: None,
         macs: Vec::new(),
+        guarded: None,
     }
 }
 

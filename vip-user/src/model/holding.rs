@@ -1,6 +1,7 @@
 //! Holding a Lease: renewals raise the fence, definitive evidence of another holder drops it.
 
 use super::{
+    admission::Admission,
     election::{
         Effect, Election, Holding, InFlight, Notice, Slot, Source, State, Why, Written, next_renew_time,
     },
@@ -101,6 +102,7 @@ impl Election {
                 holding.tenure.uid.clone_from(&record.uid);
                 holding.base = record.version.clone();
                 holding.stale = false;
+                self.rests_on(&record, live);
                 holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
                 if record.duration_s < holding.duration_s {
                     // Somebody shortened D by hand: takers that start now see only the new value.
@@ -173,6 +175,9 @@ impl Election {
             holding.lapsed = true;
             out.push(Effect::Notice(Notice::Lapsed));
         }
+        if let (false, Some(admission)) = (holding.lapsed, &mut self.admission) {
+            admission.act(now.boot);
+        }
         if now.boot >= self.next_write(&holding) {
             holding.next_write = now.boot.after(self.timing.renew_every);
             if holding.stale {
@@ -192,7 +197,8 @@ impl Election {
     /// one can offer.
     pub(super) fn next_write(&self, holding: &Holding) -> BootNs {
         let may_write = !holding.stale && holding.in_flight.len() < MAX_IN_FLIGHT;
-        if self.fitness > holding.told && may_write {
+        let news = self.admission.as_ref().is_some_and(Admission::has_news);
+        if (self.fitness > holding.told || news) && may_write {
             holding.next_write.min(holding.sent.after(self.retry()))
         } else {
             holding.next_write
@@ -210,6 +216,7 @@ impl Election {
         let id = self.fresh_id();
         let release = holding.silent;
         holding.told = self.fitness;
+        let vips = self.admission.as_mut().map(|admission| admission.write(release));
         let in_flight = holding.in_flight.len();
         // `now` was read before the request leaves: the fence is counted from here.
         holding.in_flight.insert(id, InFlight { sent: now.boot, base: base.clone(), release });
@@ -223,6 +230,7 @@ impl Election {
             in_flight,
             fitness: self.fitness,
             macs: self.macs.clone(),
+            vips,
         }
     }
 
@@ -247,6 +255,7 @@ impl Election {
         if current || record.version.newer_than(&holding.base) {
             holding.base = record.version.clone();
             holding.stale = false;
+            self.rests_on(record, now.boot < holding.until);
         }
         holding.tenure.uid.clone_from(&record.uid);
         self.shorten(holding, record.duration_s, out);
@@ -269,6 +278,17 @@ impl Election {
             duration_s: holding.duration_s,
             new,
         });
+    }
+
+    /// The next write replaces this record. Where it no longer names a VIP and the fence has run out, somebody else may
+    /// have admitted that VIP: entries of before must not wake with the fence.
+    fn rests_on(&mut self, record: &Record, live: bool) {
+        if let Some(admission) = &mut self.admission
+            && admission.stored(record, live)
+            && !live
+        {
+            self.generation += 1;
+        }
     }
 
     /// A fence that was raised for a longer D is lowered to what takers may assume of the shorter.

@@ -2,9 +2,10 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`fitness`], [`selection`], [`desired`], [`plan`].
+//! [`leaving`], [`admission`], [`fitness`], [`selection`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod desired;
 pub mod election;
 pub mod fitness;
@@ -18,6 +19,8 @@ pub mod time;
 pub mod timing;
 pub mod waiting;
 
+#[cfg(test)]
+mod admission_tests;
 #[cfg(test)]
 mod anew_election_tests;
 #[cfg(test)]

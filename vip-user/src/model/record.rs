@@ -1,6 +1,9 @@
 //! What xvip sees of a Lease and what it writes.
 
-use super::fitness::{Fitness, Offer};
+use super::{
+    admission::{Guarded, Marks},
+    fitness::{Fitness, Offer},
+};
 use serde::{Deserialize, Serialize};
 
 /// `metadata.resourceVersion`. The API server's versions are decimal numbers that grow with every
@@ -76,6 +79,8 @@ pub struct Record {
     pub offer: Option<Offer>,
     /// The annotation `xvip.io/macs`: the MAC addresses that the holder answers with.
     pub macs: Vec<[u8; 6]>,
+    /// The annotation `xvip.io/vips`, if it could be read.
+    pub guarded: Option<Guarded>,
 }
 
 impl Record {
@@ -138,6 +143,7 @@ impl Record {
             fitness: Fitness::default(),
             offer: None,
             macs: Vec::new(),
+            guarded: None,
         }
     }
 }
@@ -162,11 +168,19 @@ pub struct LeaseWrite {
     pub fitness: Fitness,
     /// The MAC addresses that the holder answers with.
     pub macs: Vec<[u8; 6]>,
+    /// What is said of the VIPs; `None`: nothing.
+    pub vips: Option<Marks>,
     /// Attempts that are still on their way; this one must not wait behind them.
     pub in_flight: usize,
 }
 
 impl LeaseWrite {
+    /// The annotation `xvip.io/vips`.
+    pub fn guarded(&self) -> Option<Guarded> {
+        let vips = self.vips.as_ref()?;
+        Some(Guarded::of(self.note.transitions, self.note.acquire_us, vips))
+    }
+
     /// The record that an API server makes of this write, where models and tests play one. The real one is
     /// what `cluster/lease.rs` sends and reads back.
     pub fn stored(&self, uid: String, version: u64) -> Record {
@@ -183,6 +197,7 @@ impl LeaseWrite {
             fitness: self.fitness,
             offer: None,
             macs: self.macs.clone(),
+            guarded: self.guarded(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! about the time.
 
 use super::{
+    admission::PROBE_TIME,
     election::{
         Effect, Election, Holding, Notice, Source, State, TakeReason, Taking, Waiting, Why, Written,
         next_renew_time,
@@ -11,10 +12,6 @@ use super::{
     time::{BootNs, Now},
 };
 use std::{collections::BTreeMap, time::Duration};
-
-/// How long an address is asked for before its Lease is first held: three probes a second apart
-/// and the ANNOUNCE_WAIT of RFC 5227 section 1.1.
-pub const PROBE_TIME: Duration = Duration::from_secs(4);
 
 impl Election {
     /// Starts waiting for what was observed, knowing how long was waited before. A release counts where a watch shows it
@@ -45,8 +42,15 @@ impl Election {
             _ => false,
         };
         self.tell(before, record.as_ref(), out);
-        if self.was_never_held(record.as_ref()) {
+        let probes = self.was_never_held(record.as_ref());
+        if probes {
             out.push(Effect::ProbeAddresses);
+        }
+        if let Some(admission) = &mut self.admission {
+            admission.lost();
+            if probes {
+                admission.probing(now.boot);
+            }
         }
         if let Some(tenure) = record.as_ref().and_then(Record::tenure)
             && self.last_tenure.as_ref().is_none_or(|last| !tenure.is_before(last))
@@ -167,18 +171,6 @@ impl Election {
         if self.leaving { wake.min(self.leave_until) } else { wake }
     }
 
-    pub(super) fn address_in_use(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let State::Waiting(waiting) = &self.state else { return };
-        if waiting.taking.is_some() || !self.was_never_held(waiting.seen.as_ref()) {
-            return;
-        }
-        if let State::Waiting(waiting) = &mut self.state {
-            waiting.since = now.boot;
-            out.push(Effect::Notice(Notice::InUse));
-            out.push(Effect::ProbeAddresses);
-        }
-    }
-
     /// When the Lease may be taken. A node that serves badly is a late choice, not excluded: one that is
     /// in doubt lets others begin, one that cannot serve waits one more round.
     fn due(&self, waiting: &Waiting) -> BootNs {
@@ -260,6 +252,7 @@ impl Election {
                 in_flight: BTreeMap::new(),
             });
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
+        let vips = self.admission.as_mut().map(|admission| admission.take(seen));
         let write = LeaseWrite {
             id,
             base: Some(base),
@@ -270,6 +263,7 @@ impl Election {
             in_flight: taking.in_flight.len(),
             fitness: self.fitness,
             macs: self.macs.clone(),
+            vips,
         };
         taking.in_flight.insert(id, now.boot);
         waiting.taking = Some(taking);
@@ -285,6 +279,9 @@ impl Election {
         let mut holding = Holding::new(tenure.clone(), record.version.clone(), duration_s, now.boot);
         holding.renew_us = taking.renew_us.max(record.renew_us.unwrap_or(0));
         holding.told = record.fitness;
+        if let Some(admission) = &mut self.admission {
+            admission.took(record);
+        }
         let deadline = self.timing.fence(sent, duration_s);
         if self.leaving {
             out.push(Effect::ClearFence(Why::Leaving));
