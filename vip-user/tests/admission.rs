@@ -1,7 +1,7 @@
-//! Two Leases, one VIP, and nodes that are told different Leases for it: a rolling change of the file is under way.
-//! The real election and the real admission under a model checker: messages arrive in any order and as late as they
-//! like, timers are late, clocks run at 0.9 and 1.1, a process is restarted, a Lease is taken over. The LAN is no help:
-//! whoever asks it hears nobody.
+//! Two Leases, one VIP, and nodes that are told different Leases for it: a rolling change of the
+//! file is under way. The real election and the real admission under a model checker: messages
+//! arrive in any order and as late as they like, timers are late, clocks run at 0.9 and 1.1, a
+//! process is restarted, a Lease is taken over. The LAN is no help: whoever asks it hears nobody.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "admission/world.rs"]
@@ -59,7 +59,8 @@ fn never_dark_for_good() {
         for beginning in [Beginning::BothNew, Beginning::OneServes] {
             let bounds = Bounds::of(beginning, rate, None);
             for silent in [None, Some(0), Some(1)] {
-                // A holder that is switched off leaves its Lease behind. Its candidate has the other configuration too.
+                // A holder that is switched off leaves its Lease behind. Its candidate has the
+                // other configuration too.
                 let only_b = silent == Some(0);
                 let served = bounds.promptly(silent, only_b, 12_000_000);
                 assert!(served, "{beginning:?}, {rate:?}, without {silent:?}: dark");

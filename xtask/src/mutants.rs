@@ -1,6 +1,7 @@
 //! Mutations: the code is broken in the ways that would matter, one at a time, and a named test must
 //! fail. A test that stays green with the rule taken out proves nothing.
 
+mod admission;
 mod election;
 mod frames;
 mod host;
@@ -30,7 +31,7 @@ const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
 const LAB: &str = "lab";
 
 fn all() -> impl Iterator<Item = &'static Mutation> {
-    [frames::FRAMES, election::ELECTIONS, host::HOST].into_iter().flatten()
+    [frames::FRAMES, election::ELECTIONS, host::HOST, admission::ADMISSIONS].into_iter().flatten()
 }
 
 /// Plays every mutation; restores the file each time.

@@ -290,6 +290,24 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Changes the configuration; the next start reads it.
+    ///
+    /// # Errors
+    /// If the file is gone, or does not contain what is to be replaced.
+    pub fn reconfigure(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        let text = self.config_text()?;
+        ensure!(text.contains(from), "{from:?} is not in {text}");
+        Ok(fs::write(&self.config, text.replacen(from, to, 1))?)
+    }
+
+    /// Whether its kernel may answer for this VIP right now.
+    pub fn answers_for(&self, vip: IpAddr) -> bool {
+        self.status().is_ok_and(|status| {
+            let vips = status["vips"].as_array().cloned().unwrap_or_default();
+            vips.iter().any(|entry| entry["address"] == vip.to_string() && entry["answering"] == true)
+        })
+    }
+
     /// Its configuration text.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ fn an_address_in_use_delays_the_first_creation() {
     let shown = eventually(Duration::from_secs(10), || {
         lab.nodes[0]
             .status()
-            .is_ok_and(|status| status["daemon"]["problems"]["address in use"].is_string())
+            .is_ok_and(|status| status["daemon"]["problems"]["VIP 192.0.2.10"].is_string())
     });
     assert!(shown, "{}", lab.nodes[0].log());
     assert!(!lab.nodes[0].owns());

@@ -12,6 +12,9 @@ use std::{
 };
 use vip_common::abi::MAX_SLOTS;
 
+/// A Lease names its VIPs in an annotation; an API server takes 256 KiB of annotations (`TotalAnnotationSizeLimitB`).
+const MAX_NAMED: usize = 240_000;
+
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let name_ok = |name: &str| {
@@ -119,6 +122,18 @@ impl Config {
                     "vips.nodes",
                     format!("that of {}", vip.address),
                     format!("{} shares its Lease, and so must share its nodes", partner.address),
+                );
+            }
+        }
+        for group in self.groups() {
+            let text: usize = group.vips.iter().map(|vip| vip.to_string().len() + 3).sum();
+            if text > MAX_NAMED {
+                return refuse(
+                    "vips",
+                    format!("{} addresses under the Lease {}", group.vips.len(), group.lease),
+                    format!(
+                        "as many as can be written down in {MAX_NAMED} characters; give some another `lease`"
+                    ),
                 );
             }
         }

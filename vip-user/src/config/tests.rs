@@ -97,6 +97,18 @@ fn vips_with_settings_of_their_own_have_a_lease_of_their_own() {
     assert_eq!(config.interfaces, ["auto"]);
 }
 
+/// The Lease names its VIPs, and an API server refuses longer annotations: then nothing could be renewed.
+#[test]
+fn more_vips_than_a_lease_can_name_are_refused() {
+    let list = |count: u32| {
+        let address = |n: u32| format!("- 'fd00:1111:2222:3333:4444:5555:6666:{:x}'\n", 0x1000 + n);
+        format!("vips:\n{}", (0..count).map(address).collect::<String>())
+    };
+    assert!(parse(&list(5_900)).is_ok());
+    let error = parse(&list(5_901 + 200)).unwrap_err();
+    assert!(error.contains("`vips`: 6101 addresses under the Lease plndr-cp-lock"), "{error}");
+}
+
 #[test]
 fn hooks_are_written_as_one_word_or_in_order() {
     let hooks = |text: &str| parse(&format!("vips: [192.0.2.10]\n{text}")).unwrap().attach.0;

@@ -18,7 +18,8 @@ use std::net::IpAddr;
 use vip_common::abi::Claim;
 
 impl<D: Dataplane> Controller<D> {
-    /// Carries out what the admission of a Lease has asked for in the last step, in which others were `admitted` or not.
+    /// Carries out what the admission of a Lease has asked for in the last step, in which others
+    /// were `admitted` or not.
     pub(super) fn admit(&mut self, slot: u32, admitted: bool) {
         let Some(leased) = self.leases.get_mut(&slot) else { return };
         if admitted && leased.serves(clock::boot()) {
@@ -75,7 +76,8 @@ impl<D: Dataplane> Controller<D> {
         self.step(slot, Input::Tick).await;
     }
 
-    /// The VIPs that the LAN is to be asked for. Without an interface that is up nobody can hear the question.
+    /// The VIPs that the LAN is to be asked for. Without an interface that is up nobody can hear
+    /// the question.
     pub(super) fn asked_vips(&mut self, slot: u32) -> Vec<IpAddr> {
         let Some(leased) = self.leases.get_mut(&slot) else { return Vec::new() };
         let up = |vip: &IpAddr| self.links.of(*vip).any(|link| link.up);

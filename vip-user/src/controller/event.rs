@@ -30,8 +30,8 @@ pub enum Event {
         /// What went wrong, in words.
         problem: Option<String>,
     },
-    /// The Leases of the namespace, which the admission of a slot has asked for under this number; in words if they
-    /// could not be listed.
+    /// The Leases of the namespace, which the admission of a slot has asked for under this
+    /// number; in words if they could not be listed.
     Listed(u32, u64, Result<Vec<(String, Record)>, String>),
     /// An attempt to create a Lease without a holder has ended; in words if it failed.
     Created(Option<String>),

@@ -1,130 +1,43 @@
-//! Whether a VIP may be published under its Lease. The Lease says which node answers; this says for which addresses.
-//! Two Leases never guard one VIP, and an address that a living host uses is not taken. What was admitted once is
-//! remembered in the Lease, so a failover asks nobody.
+//! Whether a VIP may be published under its Lease. The Lease says which node answers; this says for
+//! which addresses. Two Leases never guard one VIP, and an address that a living host uses is not
+//! taken. What was admitted once is remembered in the Lease, so a failover asks nobody.
 //!
-//! A holder writes its claim into its own Lease. Only after that was confirmed it lists the Leases of the namespace.
-//! Each of two holders stores before it lists, so at least one of them sees the other. A claim that stands alone,
-//! and that no station of the LAN contradicts, is written as admitted; only the confirmed write publishes.
+//! A holder writes its claim into its own Lease. Only after that was confirmed it lists the Leases
+//! of the namespace. Each of two holders stores before it lists, so at least one of them sees the
+//! other. A claim that stands alone, and that no station of the LAN contradicts, is written as
+//! admitted; only the confirmed write publishes.
 //!
-//! A successor publishes what it finds admitted, at any later time. So a Lease that nobody renews goes on naming its
-//! VIPs until somebody strikes them out of it, by its version: either the successor's write comes first, or the strike.
+//! A successor publishes what it finds admitted, at any later time. So a Lease that nobody renews
+//! goes on naming its VIPs until somebody strikes them out of it, by its version: either the
+//! successor's write comes first, or the strike.
 
-use super::{
-    record::{Record, Version},
-    time::BootNs,
-    timing::{MAX_DURATION_S, Timing},
+pub use super::{
+    naming::{Guarded, Mark, Marks, Names},
+    rivals::{Obstacle, Strike},
 };
-use serde::{Deserialize, Serialize};
+use super::{
+    record::Record,
+    rivals::{Rank, Rivals},
+    time::BootNs,
+    timing::Timing,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
     time::Duration,
 };
 
-/// How long the LAN is asked: three probes a second apart and the ANNOUNCE_WAIT of RFC 5227 section 1.1.
+/// How long the LAN is asked: three probes a second apart and the ANNOUNCE_WAIT of RFC 5227 section
+/// 1.1.
 pub const PROBE_TIME: Duration = Duration::from_secs(4);
 /// Probes that began longer ago say nothing any more.
 const PROBE_HOLDS: Duration = Duration::from_secs(12);
 /// Pause before an address that is in use is asked for again.
 const IN_USE_PAUSE: Duration = Duration::from_secs(5);
-/// Pause between two lists of the Leases while something is in the way; doubled each time up to the limit.
+/// Pause between two lists of the Leases while something is in the way; doubled each time up to the
+/// limit.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_LIMIT: Duration = Duration::from_secs(8);
-
-/// What a Lease says of a VIP that it names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mark {
-    /// Its holder wants to guard it, and does not answer for it yet.
-    Claimed,
-    /// Whoever holds the Lease answers for it.
-    Admitted,
-}
-
-/// VIPs by address, with what a Lease says of them.
-pub type Marks = BTreeMap<IpAddr, Mark>;
-
-/// The annotation `xvip.io/vips`. It repeats fields of the spec: another program that takes the Lease leaves
-/// annotations as they are, and then this one says nothing about the VIPs any more.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Guarded {
-    /// `spec.leaseTransitions`.
-    pub transitions: i64,
-    /// `spec.acquireTime`, microseconds since 1970.
-    pub acquire_us: i64,
-    /// VIPs that are published by whoever holds the Lease.
-    #[serde(default)]
-    pub admitted: BTreeSet<IpAddr>,
-    /// VIPs that are asked for.
-    #[serde(default)]
-    pub claimed: BTreeSet<IpAddr>,
-}
-
-/// Which VIPs a Lease names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names<'a> {
-    /// None: no version of xvip has held it last.
-    Nothing,
-    /// These.
-    Listed(&'a Guarded),
-    /// Nobody knows: its last holder was a version of xvip that does not say.
-    Unknown,
-}
-
-/// Another Lease that names one of our VIPs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Other {
-    record: Record,
-    /// When this version was first seen.
-    since: BootNs,
-    /// How long a holder of it may have to be waited for.
-    wait: Duration,
-    /// It has disappeared. Its holder may still answer.
-    gone: bool,
-}
-
-/// Why a VIP is not published under a Lease that this node holds.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Obstacle {
-    /// Another Lease names it.
-    Lease {
-        /// Its name.
-        lease: String,
-        /// Who holds it.
-        holder: String,
-    },
-    /// A version of xvip that does not say what it guards holds another Lease.
-    Silent {
-        /// Its name.
-        lease: String,
-        /// Who holds it.
-        holder: String,
-    },
-    /// Another station answers for it.
-    InUse([u8; 6]),
-    /// The Leases could not be listed, in the words of the API.
-    Unlisted(String),
-}
-
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lease { lease, holder } => {
-                write!(f, "the Lease {lease:?}, last held by {holder:?}, guards it as well")
-            }
-            Self::Silent { lease, holder } => write!(
-                f,
-                "the Lease {lease:?} is held by a version of xvip, on {holder:?}, that does not say what it guards"
-            ),
-            Self::InUse(mac) => {
-                let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-                write!(f, "{mac} answers for it")
-            }
-            Self::Unlisted(why) => write!(f, "the Leases cannot be listed: {why}"),
-        }
-    }
-}
 
 /// How far the admission of one VIP has come. Counts only while this node holds the Lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -147,7 +60,8 @@ enum Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Vip {
     stage: Stage,
-    /// It was taken over from a holder that did not say what it guarded: no other Lease may have admitted it.
+    /// It was taken over from a holder that did not say what it guarded: no other Lease may have
+    /// admitted it.
     unverified: bool,
     /// Silent at once, though the Lease still says that it is admitted.
     revoked: bool,
@@ -158,23 +72,13 @@ struct Vip {
 /// What the admission wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// List the Leases of the namespace from a quorum, and bring them to [`Admission::listed`] under this number.
+    /// List the Leases of the namespace from a quorum, and bring them to [`Admission::listed`]
+    /// under this number.
     List(u64),
     /// Ask the LAN for [`Admission::asking`] (RFC 5227).
     Probe,
     /// Strike VIPs out of this version of another Lease, whose holder cannot answer any more.
     Strike(Strike),
-}
-
-/// A change of another Lease's annotation, by its version.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Strike {
-    /// The Lease.
-    pub lease: String,
-    /// The version that must still be current.
-    pub base: Version,
-    /// What the annotation says afterwards.
-    pub guarded: Guarded,
 }
 
 /// The VIPs of one Lease, and how far each has come.
@@ -187,7 +91,7 @@ pub struct Admission {
     base: Marks,
     /// What the last write says.
     written: Marks,
-    others: BTreeMap<String, Other>,
+    rivals: Rivals,
     lists: u64,
     list_pending: bool,
     list_at: BootNs,
@@ -202,43 +106,9 @@ pub struct Admission {
     requests: Vec<Request>,
 }
 
-impl Record {
-    /// Which VIPs it names.
-    pub fn names(&self) -> Names<'_> {
-        let repeats = |transitions, acquire_us| {
-            self.transitions == transitions && self.acquire_us == Some(acquire_us)
-        };
-        match (&self.guarded, &self.note) {
-            (Some(guarded), _) if repeats(guarded.transitions, guarded.acquire_us) => {
-                Names::Listed(guarded)
-            }
-            (_, Some(note)) if repeats(note.transitions, note.acquire_us) => Names::Unknown,
-            _ => Names::Nothing,
-        }
-    }
-}
-
-impl Guarded {
-    /// The annotation of a tenure.
-    pub fn of(transitions: i64, acquire_us: i64, marks: &Marks) -> Self {
-        let with = |wanted: Mark| {
-            marks.iter().filter(move |(_, mark)| **mark == wanted).map(|(ip, _)| *ip).collect()
-        };
-        let (admitted, claimed) = (with(Mark::Admitted), with(Mark::Claimed));
-        Self { transitions, acquire_us, admitted, claimed }
-    }
-
-    fn mark(&self, ip: IpAddr) -> Option<Mark> {
-        if self.admitted.contains(&ip) {
-            Some(Mark::Admitted)
-        } else {
-            self.claimed.contains(&ip).then_some(Mark::Claimed)
-        }
-    }
-}
-
 impl Admission {
-    /// For the VIPs of this Lease. An address counts as free when nobody has answered for `probe_time`.
+    /// For the VIPs of this Lease. An address counts as free when nobody has answered for
+    /// `probe_time`.
     pub fn new(lease: &str, vips: &[IpAddr], probe_time: Duration) -> Self {
         Self {
             lease: lease.into(),
@@ -246,7 +116,7 @@ impl Admission {
             vips: vips.iter().map(|ip| (*ip, Vip::default())).collect(),
             base: Marks::new(),
             written: Marks::new(),
-            others: BTreeMap::new(),
+            rivals: Rivals::default(),
             lists: 0,
             list_pending: false,
             list_at: BootNs(0),
@@ -306,7 +176,8 @@ impl Admission {
     /// The annotation of a take-over. What the holder before had admitted is published at once.
     pub(super) fn take(&mut self, seen: &Record) -> Marks {
         let names = seen.names();
-        // A holder that did not say what it guards guarded what is configured; so did one that is not xvip.
+        // A holder that did not say what it guards guarded what is configured; so did one that is
+        // not xvip.
         let inherits = match names {
             Names::Listed(_) => false,
             Names::Unknown => true,
@@ -336,7 +207,8 @@ impl Admission {
         self.stored(record, false);
     }
 
-    /// The next write replaces this record, which carries our tenure. Says whether a VIP has lost its admission.
+    /// The next write replaces this record, which carries our tenure. Says whether a VIP has lost
+    /// its admission.
     pub(super) fn stored(&mut self, record: &Record, live: bool) -> bool {
         let first = self.vips.values().all(|vip| vip.stage == Stage::Idle);
         let marks: Marks = match record.names() {
@@ -349,7 +221,8 @@ impl Admission {
                 self.vips.values_mut().for_each(|vip| vip.unverified = true);
                 self.vips.keys().map(|ip| (*ip, Mark::Admitted)).collect()
             }
-            // Somebody has removed the annotation. Nobody else can have struck anything out under a live fence.
+            // Somebody has removed the annotation. Nobody else can have struck anything out under a
+            // live fence.
             _ if live => return false,
             _ => Marks::new(),
         };
@@ -452,7 +325,8 @@ impl Admission {
         }
     }
 
-    /// When [`act`](Self::act) has something to do. A list that was asked for comes back, or its failure does.
+    /// When [`act`](Self::act) has something to do. A list that was asked for comes back, or its
+    /// failure does.
     pub(super) fn wake_at(&self) -> Option<BootNs> {
         if self.settled {
             return None;
@@ -466,7 +340,8 @@ impl Admission {
         self.vips.values().filter_map(asked).chain(list).min()
     }
 
-    /// Another station answers for an address. One that this node answers for by right is no concern of the admission.
+    /// Another station answers for an address. One that this node answers for by right is no
+    /// concern of the admission.
     pub(super) fn heard(&mut self, now: BootNs, ip: IpAddr, mac: [u8; 6]) {
         if self.admits(ip) {
             return;
@@ -505,7 +380,7 @@ impl Admission {
         self.list_at = now.after(self.pause);
         self.pause = (self.pause * 2).min(PAUSE_LIMIT);
         match leases {
-            Ok(leases) => self.learn(now, timing, leases),
+            Ok(leases) => self.rivals.learn(&self.lease, now, timing, leases),
             Err(why) => {
                 for vip in self.vips.values_mut().filter(|vip| vip.stage != Stage::Admitted) {
                     vip.obstacle = Some(Obstacle::Unlisted(why.clone()));
@@ -524,51 +399,14 @@ impl Admission {
         self.requests.extend(strikes.into_values().map(Request::Strike));
         self.settle();
         // A Lease that nobody renews is looked at again in the moment in which it is over.
-        let ends = self.others.values().map(|other| other.since.after(other.wait));
-        if let Some(end) = ends.filter(|end| *end > now).min() {
+        if let Some(end) = self.rivals.next_end(now) {
             self.list_at = self.list_at.min(end.max(now.after(PAUSE)));
         }
     }
 
-    fn learn(&mut self, now: BootNs, timing: &Timing, leases: Vec<(String, Record)>) {
-        let mut listed: BTreeMap<String, Record> = leases.into_iter().collect();
-        listed.remove(&self.lease);
-        listed.retain(|_, record| record.names() != Names::Nothing);
-        let mut others = BTreeMap::new();
-        for (name, old) in std::mem::take(&mut self.others) {
-            if let Some(record) = listed.remove(&name) {
-                let wait = old.wait.max(wait_for(&record, timing));
-                let unchanged = !old.gone && record.version == old.record.version;
-                let since = if unchanged { old.since } else { now };
-                others.insert(name, Other { record, since, wait, gone: false });
-            } else {
-                // Deleted by hand: who holds it may still answer, and write it again.
-                let since = if old.gone { old.since } else { now };
-                if now < since.after(old.wait) {
-                    others.insert(name, Other { since, gone: true, ..old });
-                }
-            }
-        }
-        for (name, record) in listed {
-            let wait = wait_for(&record, timing);
-            others.insert(name, Other { record, since: now, wait, gone: false });
-        }
-        self.others = others;
-    }
-
     /// What the other Leases mean for one VIP.
     fn judge(&mut self, now: BootNs, list: u64, ip: IpAddr, strikes: &mut BTreeMap<String, Strike>) {
-        let mut found: Option<(Rank, Obstacle)> = None;
-        let mut dead = false;
-        for (name, other) in &self.others {
-            let Some((rank, obstacle)) = other.stands_against(ip, name, &self.lease) else { continue };
-            if !other.gone && now >= other.since.after(other.wait) {
-                dead = true;
-                other.strike(ip, name, strikes);
-            } else if found.as_ref().is_none_or(|(highest, _)| rank > *highest) {
-                found = Some((rank, obstacle));
-            }
-        }
+        let (found, dead) = self.rivals.against(now, ip, &self.lease, strikes);
         let asking = self.begin_asking(now, ip);
         let Some(vip) = self.vips.get_mut(&ip) else { return };
         let highest = found.as_ref().map(|(rank, _)| *rank);
@@ -606,7 +444,8 @@ impl Admission {
         }
     }
 
-    /// The LAN is asked from now on. Probes while nobody had held the Lease yet save asking once more.
+    /// The LAN is asked from now on. Probes while nobody had held the Lease yet save asking once
+    /// more.
     fn begin_asking(&self, now: BootNs, ip: IpAddr) -> Stage {
         let heard = self.vips.get(&ip).and_then(|vip| vip.heard).map(|(at, _)| at);
         match self.probing_since {
@@ -618,64 +457,4 @@ impl Admission {
             _ => Stage::Asking { since: now, asked: false },
         }
     }
-}
-
-/// How strongly another Lease stands against one of our VIPs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    /// It claims it too, and its name comes later: it gives way.
-    LaterClaim,
-    /// It claims it too, and its name comes first.
-    EarlierClaim,
-    /// It does not say what it guards.
-    Unknown,
-    /// Its holder answers for it.
-    Admitted,
-}
-
-impl Other {
-    fn stands_against(&self, ip: IpAddr, name: &str, own: &str) -> Option<(Rank, Obstacle)> {
-        let lease = name.to_owned();
-        let note = self.record.note.as_ref().map(|note| note.holder.clone());
-        let holder = note.unwrap_or_else(|| self.record.holder.clone());
-        match self.record.names() {
-            Names::Nothing => None,
-            Names::Unknown => Some((Rank::Unknown, Obstacle::Silent { lease, holder })),
-            Names::Listed(guarded) => {
-                let rank = match guarded.mark(ip)? {
-                    Mark::Admitted => Rank::Admitted,
-                    Mark::Claimed if name < own => Rank::EarlierClaim,
-                    Mark::Claimed => Rank::LaterClaim,
-                };
-                Some((rank, Obstacle::Lease { lease, holder }))
-            }
-        }
-    }
-
-    /// Its holder, if there ever was one, cannot answer any more: the VIP is struck out of this version.
-    fn strike(&self, ip: IpAddr, name: &str, strikes: &mut BTreeMap<String, Strike>) {
-        let Record { version, transitions, acquire_us, .. } = &self.record;
-        let strike = strikes.entry(name.into()).or_insert_with(|| Strike {
-            lease: name.into(),
-            base: version.clone(),
-            guarded: match self.record.names() {
-                Names::Listed(guarded) => guarded.clone(),
-                _ => Guarded {
-                    transitions: *transitions,
-                    acquire_us: acquire_us.unwrap_or_default(),
-                    ..Guarded::default()
-                },
-            },
-        });
-        strike.guarded.admitted.remove(&ip);
-        strike.guarded.claimed.remove(&ip);
-    }
-}
-
-/// How long a version must stand before its holder is over. Candidates of that Lease go first: they wait half as long.
-fn wait_for(record: &Record, timing: &Timing) -> Duration {
-    let longest = MAX_DURATION_S.max(timing.duration_s);
-    let wait = timing.wait(record.duration_s.clamp(timing.duration_s, longest));
-    let released = record.holder.is_empty() && record.released.is_some();
-    if released { wait } else { wait * 2 }
 }

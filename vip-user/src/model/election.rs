@@ -334,7 +334,8 @@ impl Election {
         changed
     }
 
-    /// Publishes only those of these VIPs that have been admitted to the Lease `name`. The LAN is asked for so long.
+    /// Publishes only those of these VIPs that have been admitted to the Lease `name`, after the
+    /// LAN was asked for `probe_time`.
     pub fn admit_only(&mut self, name: &str, vips: &[IpAddr], probe_time: Duration) {
         self.admission = Some(Admission::new(name, vips, probe_time));
     }

@@ -2,7 +2,8 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`admission`], [`fitness`], [`selection`], [`desired`], [`plan`].
+//! [`leaving`], [`naming`], [`rivals`],
+//! [`admission`], [`fitness`], [`selection`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
 pub mod admission;
@@ -11,8 +12,10 @@ pub mod election;
 pub mod fitness;
 pub mod holding;
 pub mod leaving;
+pub mod naming;
 pub mod plan;
 pub mod record;
+pub mod rivals;
 pub mod selection;
 
 pub mod time;
