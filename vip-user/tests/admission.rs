@@ -39,7 +39,7 @@ fn two_owners(bounds: &Bounds) -> bool {
 fn one_owner_when_two_claim_at_once() {
     for rate in RATES {
         for restart in [None, Some(0), Some(1)] {
-            assert!(!two_owners(&Bounds::of(Beginning::BothNew, rate, restart)));
+            assert!(!two_owners(&Bounds::of(Beginning::BothNew, rate, 2, restart)));
         }
     }
 }
@@ -48,7 +48,10 @@ fn one_owner_when_two_claim_at_once() {
 #[test]
 fn one_owner_when_a_lease_is_left_behind() {
     for rate in RATES {
-        assert!(!two_owners(&Bounds::of(Beginning::OneServes, rate, None)));
+        // The holder stands still, and its candidate takes over; or it wakes up late, without a candidate.
+        for still in [0, 2] {
+            assert!(!two_owners(&Bounds::of(Beginning::OneServes, rate, still, None)));
+        }
     }
 }
 
@@ -57,7 +60,7 @@ fn one_owner_when_a_lease_is_left_behind() {
 fn never_dark_for_good() {
     for rate in RATES {
         for beginning in [Beginning::BothNew, Beginning::OneServes] {
-            let bounds = Bounds::of(beginning, rate, None);
+            let bounds = Bounds::of(beginning, rate, 2, None);
             for silent in [None, Some(0), Some(1)] {
                 // A holder that is switched off leaves its Lease behind. Its candidate has the
                 // other configuration too.
@@ -71,7 +74,7 @@ fn never_dark_for_good() {
 
 #[test]
 fn the_world_moves() {
-    let bounds = Bounds::of(Beginning::BothNew, RATES[0], None);
+    let bounds = Bounds::of(Beginning::BothNew, RATES[0], 2, None);
     let world: World = bounds.init_states().pop().unwrap();
     let mut turns: Vec<Turn> = Vec::new();
     bounds.actions(&world, &mut turns);

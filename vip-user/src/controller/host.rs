@@ -192,8 +192,10 @@ impl<D: Dataplane> Controller<D> {
             let silent =
                 |vip: &IpAddr| self.conflicts.is_yielded(*vip) || !leased.election.admits(*vip);
             let vips: Vec<IpAddr> = leased.vips.iter().copied().filter(|vip| !silent(vip)).collect();
-            let announced = self.dataplane.announce(&vips, ask).await;
-            self.outcome("announcement", announced);
+            if !vips.is_empty() {
+                let announced = self.dataplane.announce(&vips, ask).await;
+                self.outcome("announcement", announced);
+            }
         }
         let Some(leased) = self.leases.get_mut(&slot) else { return };
         if leased.probe_at.take_due(now) {

@@ -394,7 +394,7 @@ impl Admission {
             self.judge(now, list, ip, &mut strikes);
         }
         if !strikes.is_empty() {
-            self.list_at = now.after(PAUSE);
+            self.list_at = now.after(PAUSE / 5);
         }
         self.requests.extend(strikes.into_values().map(Request::Strike));
         self.settle();
@@ -434,6 +434,7 @@ impl Admission {
                 vip.obstacle = obstacle;
                 if !dead && highest.is_none_or(|rank| rank == Rank::LaterClaim) {
                     vip.stage = Stage::Claiming { from: None };
+                    (self.list_at, self.pause) = (now, PAUSE);
                 }
             }
             _ => {}

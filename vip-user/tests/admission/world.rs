@@ -13,9 +13,6 @@ use vip_user::model::{
 /// Real time in microseconds.
 type Us = u64;
 
-/// How far time goes in one step of the model checker.
-const STEP: Us = 450_000;
-
 /// Where the clocks of the hosts stand at the start, in nanoseconds.
 const EPOCH: u64 = 1_000_000_000_000;
 const LEASES: [&str; 2] = ["a", "b"];
@@ -27,11 +24,13 @@ const TOLD: [usize; 3] = [0, 1, 0];
 pub struct Bounds {
     rate: [u64; 3],
     horizon: Us,
+    /// How far time goes in one step of the model checker.
+    step: Us,
     beginning: Beginning,
     /// This process may die once, and another start on the same boot.
     restart: Option<usize>,
-    /// Whether the candidate takes part.
-    candidate: bool,
+    /// This node is still: nothing of it happens any more.
+    still: Option<usize>,
 }
 
 /// How the world begins.
@@ -82,6 +81,7 @@ struct Node {
     stream: Vec<Input>,
     /// The watch goes on. If not, a read comes before it is opened again.
     open: bool,
+    still: bool,
 }
 
 /// All of it at one instant.
@@ -116,12 +116,14 @@ fn election(node: usize, process: u8, generation: u64, backed: Option<Slot>) -> 
 }
 
 impl Bounds {
-    pub fn of(beginning: Beginning, rate: [u64; 3], restart: Option<usize>) -> Self {
-        let (horizon, candidate) = match beginning {
-            Beginning::BothNew => (2 * STEP, false),
-            Beginning::OneServes => (7 * STEP, true),
+    pub fn of(beginning: Beginning, rate: [u64; 3], still: usize, restart: Option<usize>) -> Self {
+        // With a restart more time has many millions of states.
+        let (step, steps) = match beginning {
+            Beginning::BothNew if restart.is_some() => (450_000, 1),
+            Beginning::BothNew => (450_000, 2),
+            Beginning::OneServes => (750_000, 5),
         };
-        Self { rate, horizon, beginning, restart, candidate }
+        Self { rate, horizon: steps * step, step, beginning, restart, still: Some(still) }
     }
 
     fn clock(&self, node: usize, now: Us) -> Now {
@@ -142,7 +144,7 @@ impl Bounds {
     }
 
     /// One step as `controller` makes it: the fence, the host, and then what leaves.
-    fn step(&self, world: &mut World, index: usize, input: Input) {
+    fn take_in(&self, world: &mut World, index: usize, input: Input) {
         let now = self.clock(index, world.now);
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
@@ -181,7 +183,7 @@ impl Bounds {
     fn arrive(&self, world: &mut World, index: usize, message: usize) {
         let lease = TOLD[index];
         match world.nodes[index].messages.remove(message) {
-            Message::Input(input) => self.step(world, index, input),
+            Message::Input(input) => self.take_in(world, index, input),
             Message::Read => {
                 let seen = Input::Observed(Source::Quorum, Some(world.leases[lease].clone()));
                 let node = &mut world.nodes[index];
@@ -202,7 +204,7 @@ impl Bounds {
                 let node = &mut world.nodes[index];
                 node.election.listed(now, number, Ok(leases));
                 node.reconcile();
-                self.step(world, index, Input::Tick);
+                self.take_in(world, index, Input::Tick);
             }
             Message::Strike(strike) => world.strike(&strike),
             Message::Write(write) => {
@@ -248,11 +250,12 @@ impl Bounds {
             messages: Vec::new(),
             stream: Vec::new(),
             open: true,
+            still: false,
         };
         let mut world = World {
             now: 0,
             began: 0,
-            nodes: (0..if self.candidate { 3 } else { 2 }).map(node).collect(),
+            nodes: (0..3).map(node).collect(),
             leases: [0, 1].map(|lease| Record::unheld(lease.to_string(), 100 + lease, 1)),
             version: 102,
             restarted: false,
@@ -281,21 +284,28 @@ impl Bounds {
             }
         }
         world.began = world.now;
+        for (index, node) in world.nodes.iter_mut().enumerate() {
+            node.still = self.still == Some(index);
+            if node.still {
+                node.stream.clear();
+                node.messages.clear();
+            }
+        }
         world
     }
 
     fn watch(&self, world: &mut World, index: usize) {
         let seen = Input::Observed(Source::Quorum, Some(world.leases[TOLD[index]].clone()));
-        self.step(world, index, seen);
+        self.take_in(world, index, seen);
     }
 
     /// All that is due for a node happens.
     fn prompt(&self, world: &mut World, index: usize) {
-        self.step(world, index, Input::Tick);
+        self.take_in(world, index, Input::Tick);
         for _ in 0..20 {
             if !world.nodes[index].stream.is_empty() {
                 let event = world.nodes[index].stream.remove(0);
-                self.step(world, index, event);
+                self.take_in(world, index, event);
             } else if !world.nodes[index].messages.is_empty() {
                 self.arrive(world, index, 0);
             }
@@ -315,7 +325,7 @@ impl Bounds {
         while world.now < end {
             world.now = self.next_instant(&world);
             for index in 0..world.nodes.len() {
-                if Some(index) != silent && !(only_b && TOLD[index] == 0) {
+                if Some(index) != silent && !world.nodes[index].still && !(only_b && TOLD[index] == 0) {
                     self.prompt(&mut world, index);
                 }
             }
@@ -366,7 +376,7 @@ impl World {
     /// behind by more than two events breaks off.
     fn tell(&mut self, lease: usize, but: Option<usize>) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
-            if but == Some(index) || TOLD[index] != lease || !node.open {
+            if but == Some(index) || TOLD[index] != lease || !node.open || node.still {
                 continue;
             }
             if node.stream.len() < 2 {
@@ -391,6 +401,9 @@ impl Model for Bounds {
     fn actions(&self, world: &World, turns: &mut Vec<Turn>) {
         turns.push(Turn::Time);
         for (index, node) in world.nodes.iter().enumerate() {
+            if self.still == Some(index) {
+                continue;
+            }
             turns.extend((0..node.messages.len()).map(|message| Turn::Arrive(index, message)));
             if !node.stream.is_empty() {
                 turns.push(Turn::Event(index));
@@ -408,13 +421,13 @@ impl Model for Bounds {
         let mut next = world.clone();
         match turn {
             // The arithmetic of the fence is for `exhaustive`: here what counts is the order.
-            Turn::Time => next.now += STEP,
+            Turn::Time => next.now += self.step,
             Turn::Arrive(index, message) => self.arrive(&mut next, index, message),
             Turn::Event(index) => {
                 let event = next.nodes[index].stream.remove(0);
-                self.step(&mut next, index, event);
+                self.take_in(&mut next, index, event);
             }
-            Turn::Tick(index) => self.step(&mut next, index, Input::Tick),
+            Turn::Tick(index) => self.take_in(&mut next, index, Input::Tick),
             Turn::Restart(index) => self.restart(&mut next, index),
         }
         Some(next)
