@@ -39,8 +39,8 @@ fn build(out: &Path) -> Result<PathBuf, String> {
     } else if debian_has_bpf_core() {
         let mut cargo = Command::new("/usr/bin/cargo");
         cargo.arg("build").env("RUSTC", "/usr/bin/rustc");
-        // aya-ebpf asks for one unstable feature; its crate name opens just that.
-        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf");
+        // They ask for one unstable feature; the crates' names open it for them alone.
+        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf,vip_ebpf,vip_ebpf_bench");
         cargo
     } else {
         return Err(missing());

@@ -4,7 +4,7 @@ use crate::netns::NetNs;
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{Array, HashMap, Map, MapData, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, TestRunOptions, Xdp, XdpMode, tc::TcAttachOptions,
     },
@@ -246,6 +246,26 @@ impl KernelRun {
         Counter::ALL.iter().map(sum).collect()
     }
 
+    /// What every CPU's scratch holds, and last how many programs use it.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn scratch(&self) -> anyhow::Result<Vec<[u64; 9]>> {
+        let map: PerCpuArray<&MapData, [u64; 9]> =
+            self.ebpf.map("SCRATCH").context("SCRATCH")?.try_into()?;
+        Ok(map.get(&0, 0)?.to_vec())
+    }
+
+    /// Writes every CPU's.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn set_scratch(&mut self, words: [u64; 9]) -> anyhow::Result<()> {
+        let mut map: PerCpuArray<&mut MapData, [u64; 9]> =
+            self.ebpf.map_mut("SCRATCH").context("SCRATCH")?.try_into()?;
+        Ok(map.set(0, PerCpuValues::try_from(vec![words; self.cpus])?, 0)?)
+    }
+
     /// What has been counted since this was last asked.
     ///
     /// # Errors
@@ -274,6 +294,14 @@ impl KernelRun {
         let result = xdp.test_run(options)?;
         out.truncate(result.data_size_out as usize);
         Ok(Ran { action: result.return_value, frame: out, duration: result.duration })
+    }
+
+    /// The program that answers at XDP, to be run by several threads.
+    ///
+    /// # Errors
+    /// If this kernel has none.
+    pub fn answering_xdp(&self) -> anyhow::Result<&Xdp> {
+        Ok(self.ebpf.program("xvip_xdp").context("xvip_xdp")?.try_into()?)
     }
 
     /// Runs a TC program on a frame of `lo`.

@@ -1,7 +1,8 @@
 //! A stand-in for the Kubernetes API: create, get, put with compare-and-swap, delete and watch on
-//! Leases, just enough for the real `kube` client. It keeps the rules that ownership depends on:
-//! every stored write gets a new resourceVersion, a PUT on another version is refused with 409, and
-//! a PUT that changes nothing is answered with 200 and stores nothing.
+//! Leases, just enough for the real `kube` client. It keeps the rules that ownership depends on: every
+//! stored write gets a new resourceVersion, a PUT on another version is refused with 409, and a PUT
+//! that changes nothing is answered with 200 and stores nothing. What it does where the real one is of
+//! two minds (410 for a watch from a version that is forgotten) is a setting.
 
 use axum::{
     Json, Router,
@@ -24,7 +25,7 @@ use std::{
 };
 use tokio::sync::{broadcast, watch};
 
-/// What was before is forgotten: a watch from there is told so.
+/// Of the first object.
 const FIRST_VERSION: u64 = 100;
 
 /// What keeps the API from answering.
@@ -39,9 +40,30 @@ pub enum Outage {
     Refuses,
 }
 
+/// How a watch from a version that is forgotten is refused; the real one does either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gone {
+    /// 200, and an ERROR as the first event.
+    #[default]
+    Event,
+    /// HTTP 410.
+    Status,
+}
+
+/// What is done to requests, beside carrying them out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Behaviour {
+    /// Every request is refused with this status.
+    refuses: Option<u16>,
+    /// Every watch ends as soon as it has begun.
+    cuts_watches: bool,
+    gone: Gone,
+}
+
 /// The store; cheap to clone.
 #[derive(Clone)]
 pub struct StandIn {
+    behaviour: Arc<Mutex<Behaviour>>,
     store: Arc<Mutex<Store>>,
     changes: broadcast::Sender<(u64, Value)>,
     latency_ms: Arc<AtomicU64>,
@@ -54,6 +76,8 @@ pub struct StandIn {
 #[derive(Default)]
 struct Store {
     version: u64,
+    /// What was before is forgotten: a watch from there is told so.
+    oldest: u64,
     uids: u64,
     leases: BTreeMap<(String, String), Value>,
     history: Vec<(u64, Value)>,
@@ -72,7 +96,12 @@ struct ListParams {
 impl Default for StandIn {
     fn default() -> Self {
         Self {
-            store: Arc::new(Mutex::new(Store { version: FIRST_VERSION, ..Store::default() })),
+            behaviour: Arc::default(),
+            store: Arc::new(Mutex::new(Store {
+                version: FIRST_VERSION,
+                oldest: FIRST_VERSION,
+                ..Store::default()
+            })),
             changes: broadcast::channel(1024).0,
             latency_ms: Arc::default(),
             outage: Arc::new(watch::channel(Outage::None).0),
@@ -137,6 +166,7 @@ impl StandIn {
             .route(&format!("{base}/{{name}}"), get(read).put(replace).delete(remove))
             .route("/api/v1/nodes", get(list_nodes))
             .route("/api/v1/nodes/{name}", get(read_node))
+            .layer(axum::middleware::from_fn_with_state(self.clone(), refuse_or_go_on))
             .with_state(self);
         axum::serve(listener, router).await
     }
@@ -144,8 +174,8 @@ impl StandIn {
     /// Gives a Node these labels.
     pub fn set_labels(&self, node: &str, labels: &[(&str, &str)]) {
         let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
+        let version = self.next_version();
         self.nodes.send_modify(|nodes| {
-            let version = nodes.len() + 1;
             let node_value = json!({
                 "apiVersion": "v1", "kind": "Node",
                 "metadata": {"name": node, "resourceVersion": version.to_string(), "labels": labels},
@@ -156,13 +186,46 @@ impl StandIn {
 
     /// Cordons a Node, or ends that.
     pub fn cordon(&self, node: &str, cordoned: bool) {
+        let version = self.next_version();
         self.nodes.send_modify(|nodes| {
-            let version = nodes.len() + 1;
             let metadata = json!({"name": node, "resourceVersion": version.to_string()});
             let spec = json!({"unschedulable": cordoned});
             let value = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec});
             nodes.insert(node.into(), value);
         });
+    }
+
+    fn next_version(&self) -> u64 {
+        let mut store = self.lock();
+        store.version += 1;
+        store.version
+    }
+
+    /// Forgets all versions up to now, as an API server does that has restarted while other objects
+    /// were written. Only a watch from now on is possible.
+    pub fn forget(&self, gone: Gone) {
+        self.behave(|behaviour| behaviour.gone = gone);
+        let mut store = self.lock();
+        store.version += 1;
+        store.oldest = store.version;
+    }
+
+    /// Refuses every request with this status, or none any more.
+    pub fn refuse_all(&self, status: Option<u16>) {
+        self.behave(|behaviour| behaviour.refuses = status);
+    }
+
+    /// Ends every watch as soon as it has begun.
+    pub fn cut_watches(&self, cut: bool) {
+        self.behave(|behaviour| behaviour.cuts_watches = cut);
+    }
+
+    fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.behaviour.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Delays every answer.
@@ -301,12 +364,30 @@ async fn read_node(State(api): State<StandIn>, Path(name): Path<String>) -> Resp
     )
 }
 
-/// WATCH of one Node: every later state of it.
+/// Refuses what is to be refused, before anything else.
+async fn refuse_or_go_on(
+    State(api): State<StandIn>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let Some(code) = api.behaviour().refuses.and_then(|code| StatusCode::from_u16(code).ok()) else {
+        return next.run(request).await;
+    };
+    api.requests.fetch_add(1, Ordering::Relaxed);
+    // Priority and fairness answers in plain text.
+    (code, [("retry-after", "1")], "refused by order\n").into_response()
+}
+
+/// WATCH of one Node: every later state of it, with version 0 also the present one.
 async fn list_nodes(State(api): State<StandIn>, Query(params): Query<ListParams>) -> Response {
     api.arrive().await;
     let name = params.field_selector.unwrap_or_default().replace("metadata.name=", "");
     let mut changes = api.nodes.subscribe();
-    changes.mark_unchanged();
+    if params.resource_version.as_deref() == Some("0") {
+        changes.mark_changed();
+    } else {
+        changes.mark_unchanged();
+    }
     let events = futures::stream::unfold((changes, name), |(mut changes, name)| async move {
         loop {
             changes.changed().await.ok()?;
@@ -402,13 +483,13 @@ async fn list(
         .into_response();
     }
     let from: u64 = params.resource_version.and_then(|version| version.parse().ok()).unwrap_or(0);
-    if (1..FIRST_VERSION).contains(&from) {
-        // As the real one: 200, and 410 as the first event.
-        let gone = json!({"type": "ERROR", "object": {
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": "too old resource version", "reason": "Expired", "code": 410,
-        }});
-        return format!("{gone}\n").into_response();
+    let behaviour = api.behaviour();
+    let oldest = api.lock().oldest;
+    if (1..oldest).contains(&from) {
+        return gone(behaviour.gone, from, oldest);
+    }
+    if behaviour.cuts_watches {
+        return Body::empty().into_response();
     }
     let (past, changes) = {
         let store = api.lock();
@@ -450,6 +531,18 @@ async fn list(
         }
     });
     ([("content-type", "application/json")], Body::from_stream(stream)).into_response()
+}
+
+/// A watch from a version that is forgotten.
+fn gone(gone: Gone, from: u64, oldest: u64) -> Response {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("too old resource version: {from} ({oldest})"), "reason": "Expired", "code": 410,
+    });
+    match gone {
+        Gone::Event => format!("{}\n", json!({"type": "ERROR", "object": status})).into_response(),
+        Gone::Status => (StatusCode::GONE, Json(status)).into_response(),
+    }
 }
 
 /// How far a watch has come, told before it ends.

@@ -4,288 +4,29 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use aya::sys::SyscallError;
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-use tokio::sync::{mpsc, watch};
-use vip_common::abi::{HostAddr, Ip, Port, Vip};
+#[path = "controller/bounds.rs"]
+mod bounds;
+#[path = "controller/fake.rs"]
+mod fake;
+#[path = "controller/nodes.rs"]
+mod nodes;
+
+use fake::{Call, Did, Running, eventually, lease_api, other_vip, run, vip};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+use vip_common::abi::{HostAddr, Ip, Vip};
 use vip_tests::standin::StandIn;
 use vip_user::{
-    cluster::{
-        endpoints::Endpoints,
-        events::Recorder,
-        lease::LeaseApi,
-        watch::{Sighting, follow},
-    },
-    config::{ConflictPolicy, OnStop},
-    controller::{Controller, Event, LeaseSetup, Setup},
-    metrics::Metrics,
+    cluster::watch::{Sighting, follow},
+    controller::Event,
     model::{
-        desired::{AddrSpec, Link, LinkRole, Links, Placement},
-        election::{Identity, Source, Written},
+        election::{Source, Written},
         fitness::Fitness,
-        plan::{Action, Actual},
-        record::{LeaseWrite, Tenure, TenureNote},
-        time::BootNs,
-        timing::Timing,
+        plan::Action,
+        record::{LeaseWrite, TenureNote},
     },
-    node::{
-        clock,
-        dataplane::{Dataplane, HostError},
-        maps::MapsError,
-    },
-    state::DaemonState,
+    node::clock,
 };
-
-const SLOT: u32 = 0;
-
-/// Everything that the controller did, in order.
-#[derive(Clone, Debug, PartialEq)]
-enum Did {
-    Raised(u64),
-    Cleared,
-    Applied(Action),
-    Announced,
-    Probed,
-}
-
-#[derive(Default)]
-struct Host {
-    did: Vec<Did>,
-    deadline: BootNs,
-    actual: Actual,
-    link_up: bool,
-    /// Announcements that are still queued: clearing the fence does not end in silence.
-    stuck: bool,
-    /// The host refuses to add this address.
-    refuses: Option<IpAddr>,
-    /// The kernel has no room: calls of this sort fail with this error.
-    exhausted: Option<(Call, i32)>,
-    /// The released Lease as the API shows it when the fence is cleared.
-    holder_when_cleared: Option<String>,
-}
-
-/// A sort of call that can fail.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Call {
-    Publish(IpAddr),
-    PublishAny,
-    Links,
-    Actual,
-    Raise,
-}
-
-#[derive(Clone)]
-struct FakeHost {
-    host: Arc<Mutex<Host>>,
-    api: StandIn,
-}
-
-impl FakeHost {
-    fn lock(&self) -> MutexGuard<'_, Host> {
-        self.host.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the kernel says to a map or link call when it has no room.
-    fn room_for(&self, call: Call) -> Result<(), HostError> {
-        let Some((exhausted, errno)) = self.lock().exhausted else { return Ok(()) };
-        let any = matches!((call, exhausted), (Call::Publish(_), Call::PublishAny));
-        if exhausted != call && !any {
-            return Ok(());
-        }
-        let io_error = std::io::Error::from_raw_os_error(errno);
-        let source = SyscallError { call: "bpf_map_update_elem", io_error }.into();
-        Err(MapsError::Access { what: "write", name: "VIPS", source }.into())
-    }
-
-    fn answers(&self) -> bool {
-        let host = self.lock();
-        let published = host.actual.vips.values().any(|vip| vip.generation != 0);
-        published && clock::boot() < host.deadline
-    }
-}
-
-impl Dataplane for FakeHost {
-    async fn actual(&mut self) -> Result<Actual, HostError> {
-        self.room_for(Call::Actual)?;
-        Ok(self.lock().actual.clone())
-    }
-
-    async fn links(&mut self) -> Result<Links, HostError> {
-        self.room_for(Call::Links)?;
-        let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
-        let (mac, up) = ([2, 0, 0, 0, 0, 1], self.lock().link_up);
-        let link = Link { port, bit: 0, role: LinkRole::Answer, mac, up, guarded: true };
-        let answer = BTreeMap::from([(vip(), 1), (other_vip(), 1)]);
-        Ok(Links { links: vec![link], answer, attached: false })
-    }
-
-    async fn is_guarded(&mut self) -> bool {
-        true
-    }
-
-    async fn apply(&mut self, action: Action) -> Result<(), HostError> {
-        if let Action::Publish(ip, _) = action {
-            self.room_for(Call::Publish(IpAddr::from(ip)))?;
-        }
-        let mut host = self.lock();
-        if let (Action::AddAddr(addr, _), Some(refused)) = (action, host.refuses)
-            && addr.ip == Ip::from(refused)
-        {
-            return Err(HostError::StillQueued);
-        }
-        host.did.push(Did::Applied(action));
-        match action {
-            Action::SetIface(port, iface) => drop(host.actual.ifaces.insert(port, iface)),
-            Action::RemoveIface(port) => drop(host.actual.ifaces.remove(&port)),
-            Action::Publish(ip, vip) => drop(host.actual.vips.insert(ip, vip)),
-            Action::Withdraw(ip) => drop(host.actual.vips.remove(&ip)),
-            Action::AddAddr(addr, spec) => {
-                let left = if let AddrSpec::Vip { valid_s } = spec { valid_s } else { u32::MAX };
-                host.actual.addrs.insert(addr, left);
-                host.actual.owned.insert(addr);
-            }
-            Action::DelAddr(addr) => {
-                host.actual.addrs.remove(&addr);
-                host.actual.owned.remove(&addr);
-            }
-        }
-        Ok(())
-    }
-
-    fn raise_fence(
-        &mut self,
-        _slot: u32,
-        _tenure: &Tenure,
-        _duration_s: u32,
-        generation: u64,
-        deadline: BootNs,
-    ) -> Result<(), HostError> {
-        self.room_for(Call::Raise)?;
-        let mut host = self.lock();
-        host.did.push(Did::Raised(generation));
-        host.deadline = deadline;
-        Ok(())
-    }
-
-    fn lower_fence(&mut self, _slot: u32, deadline: BootNs) -> Result<(), HostError> {
-        self.lock().deadline = deadline;
-        Ok(())
-    }
-
-    async fn clear_fence(&mut self, _slot: u32) -> Result<(), HostError> {
-        let holder = self.api.lease("ns", "lease").map(|lease| lease["spec"]["holderIdentity"].clone());
-        let mut host = self.lock();
-        host.deadline = BootNs(0);
-        host.holder_when_cleared = holder.and_then(|holder| holder.as_str().map(str::to_owned));
-        host.did.push(Did::Cleared);
-        if host.stuck { Err(HostError::StillQueued) } else { Ok(()) }
-    }
-
-    fn set_holder(&mut self, _: u32, _: &[[u8; 6]], _: BootNs) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    async fn announce(&mut self, _vips: &[IpAddr], _ask: bool) -> Result<(), HostError> {
-        self.lock().did.push(Did::Announced);
-        Ok(())
-    }
-
-    fn problems(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
-    async fn probe(&mut self, _vips: &[IpAddr]) -> Result<(), HostError> {
-        self.lock().did.push(Did::Probed);
-        Ok(())
-    }
-}
-
-fn other_vip() -> IpAddr {
-    IpAddr::from([192, 0, 2, 20])
-}
-
-fn vip() -> IpAddr {
-    IpAddr::from([192, 0, 2, 10])
-}
-
-struct Running {
-    host: FakeHost,
-    api: StandIn,
-    events: mpsc::Sender<Event>,
-    ended: tokio::task::JoinHandle<()>,
-}
-
-fn lease_api(address: std::net::SocketAddr) -> LeaseApi {
-    let url = format!("http://{address}");
-    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
-    LeaseApi::new(Endpoints::fixed(vec![(url, client)]), "ns", "lease", Duration::from_millis(1_750))
-}
-
-/// A controller on `node`; with an API of its own unless one is given.
-async fn run(
-    node: &str,
-    api: Option<(StandIn, std::net::SocketAddr)>,
-) -> (Running, std::net::SocketAddr) {
-    let (api, address) = if let Some(known) = api {
-        known
-    } else {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let api = StandIn::default();
-        tokio::spawn(api.clone().serve_on(listener));
-        (api, address)
-    };
-    let lease = lease_api(address);
-    let setup = Setup {
-        leases: vec![LeaseSetup {
-            api: lease,
-            slot: SLOT,
-            generation: 0,
-            backed: None,
-            vips: vec![vip(), other_vip()],
-            nodes: BTreeMap::new(),
-        }],
-        conflict: ConflictPolicy::Report,
-        guard_neighbours: false,
-        timing: Timing {
-            duration_s: 2,
-            renew_every: Duration::from_millis(400),
-            margin: Duration::from_millis(50),
-            clock_error_percent: 10,
-            foreign_grace: None,
-            linger: Duration::from_millis(200),
-        },
-        on_stop: OnStop::Handover,
-        refresh: Duration::ZERO,
-        placement: Placement::Loopback,
-        metrics: Metrics::default(),
-        recorder: Recorder::default(),
-        me: Identity { node: node.into(), process: format!("p-{node}"), boot_id: "b".into() },
-    };
-    let up = Host { link_up: true, ..Host::default() };
-    let host = FakeHost { host: Arc::new(Mutex::new(up)), api: api.clone() };
-    let (events, inbox) = mpsc::channel(64);
-    let (state, _) = watch::channel(DaemonState::default());
-    let controller = Controller::new(host.clone(), events.clone(), setup, state);
-    let ended = tokio::spawn(async move { drop(controller.run(inbox).await) });
-    (Running { host, api, events, ended }, address)
-}
-
-/// Polls until a condition holds, for at most twenty seconds.
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..2_000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what}: not within twenty seconds");
-}
 
 fn position(did: &[Did], wanted: impl Fn(&Did) -> bool) -> usize {
     did.iter().position(wanted).unwrap()
@@ -295,7 +36,7 @@ fn position(did: &[Did], wanted: impl Fn(&Did) -> bool) -> usize {
 async fn taking_goes_fence_address_entry_announcement() {
     let (running, _) = run("a", None).await;
     eventually("take-over", || running.host.answers()).await;
-    eventually("announcement", || running.host.lock().did.contains(&Did::Announced)).await;
+    eventually("announcement", || running.host.lock().has_announced(vip())).await;
     let did = running.host.lock().did.clone();
     let probed = position(&did, |did| *did == Did::Probed);
     let raised = position(&did, |did| *did == Did::Raised(1));
@@ -305,7 +46,7 @@ async fn taking_goes_fence_address_entry_announcement() {
     let published = position(&did, |did| {
         matches!(did, Did::Applied(Action::Publish(_, Vip { generation: 1, .. })))
     });
-    let announced = position(&did, |did| *did == Did::Announced);
+    let announced = position(&did, |did| matches!(did, Did::Announced(_)));
     assert!(probed < raised && raised < added && added < published && published < announced, "{did:?}");
 }
 
@@ -313,13 +54,13 @@ async fn taking_goes_fence_address_entry_announcement() {
 #[tokio::test]
 async fn an_address_that_cannot_be_added_is_not_answered_for() {
     let (running, _) = run("a", None).await;
-    running.host.lock().refuses = Some(other_vip());
+    running.host.lock().fails = Some((Call::Add(other_vip()), libc::EACCES));
     eventually("take-over", || running.host.answers()).await;
     let generation =
         |ip: IpAddr| running.host.lock().actual.vips.get(&Ip::from(ip)).map_or(0, |vip| vip.generation);
     eventually("the good VIP serves", || generation(vip()) == 1).await;
     assert_eq!(generation(other_vip()), 0);
-    running.host.lock().refuses = None;
+    running.host.lock().fails = None;
     eventually("the other one follows", || generation(other_vip()) == 1).await;
 }
 
@@ -328,7 +69,7 @@ async fn stopping_goes_silence_release_linger_removal() {
     let (running, _) = run("a", None).await;
     eventually("take-over", || running.host.answers()).await;
     running.events.send(Event::Stop).await.unwrap();
-    running.ended.await.unwrap();
+    eventually("the end", || running.ended.is_finished()).await;
     let host = running.host.lock();
     assert_eq!(host.holder_when_cleared.as_deref(), Some("a"), "released before the fence was cleared");
     assert!(host.actual.vips.is_empty() && host.actual.addrs.is_empty(), "{:?}", host.actual);
@@ -336,7 +77,9 @@ async fn stopping_goes_silence_release_linger_removal() {
     let lease = running.api.lease("ns", "lease").unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "");
     let annotations = &lease["metadata"]["annotations"];
-    assert_eq!(annotations["xvip.io/released"], annotations["xvip.io/tenure"]);
+    let text = annotations["xvip.io/released"].as_str().unwrap();
+    let released: TenureNote = serde_json::from_str(text).unwrap();
+    assert_eq!(released, serde_json::from_value(tenure_text(&running.api)).unwrap());
 }
 
 #[tokio::test]
@@ -379,7 +122,7 @@ async fn a_slow_api_does_not_end_the_tenure() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(dark, 0, "dark in {dark} of 400 looks");
-    assert_eq!(running.host.lock().did.iter().filter(|did| **did == Did::Cleared).count(), 0);
+    assert_eq!(running.host.lock().cleared(), 0);
 }
 
 #[tokio::test]
@@ -405,6 +148,52 @@ async fn labels_and_annotations_of_others_survive_our_writes() {
     assert!(running.host.answers());
 }
 
+/// What the annotation says of a tenure, and the `renewTime` beside it in microseconds.
+fn tenure_text(api: &StandIn) -> serde_json::Value {
+    let lease = api.lease("ns", "lease").unwrap();
+    let text = lease["metadata"]["annotations"]["xvip.io/tenure"].as_str().unwrap().to_owned();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
+    let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
+    let text = tenure_text(&running.api);
+    let fields: Vec<&str> = text.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["acquireUs", "bootId", "holder", "process", "renewUs", "transitions"]);
+    // An older xvip writes no `renewUs`: what it has written counts.
+    running.api.edit("ns", "lease", |lease| {
+        let mut text = text.clone();
+        text.as_object_mut().unwrap().remove("renewUs");
+        lease["metadata"]["annotations"]["xvip.io/tenure"] = text.to_string().into();
+    });
+    eventually("a renewal after it", || !tenure_text(&running.api)["renewUs"].is_null()).await;
+    assert!(running.host.answers());
+    assert!(!running.host.lock().did.contains(&Did::Cleared));
+    // kube-vip of this node has the address on an interface of its own.
+    let theirs = HostAddr { ip: Ip::from(vip()), ifindex: 2 };
+    running.host.lock().actual.addrs.insert(theirs, u32::MAX);
+    let passes = || !running.host.lock().actual.vips.contains_key(&Ip::from(vip()));
+    // The host is looked at every five seconds; on a busy machine one of three is quicker all the same.
+    let mut at_once = false;
+    for second in 1..4 {
+        running.api.edit("ns", "lease", |lease| {
+            lease["spec"]["holderIdentity"] = "a".into();
+            lease["spec"]["renewTime"] = format!("2026-01-01T00:00:0{second}.000001Z").into();
+        });
+        eventually("its frames pass", passes).await;
+        assert!(running.host.lock().actual.addrs.contains_key(&theirs));
+        // Another node takes the Lease: whatever still carries the address here is silent at once.
+        running.api.edit("ns", "lease", |lease| lease["spec"]["holderIdentity"] = "b".into());
+        let edited = clock::boot();
+        eventually("the guard is back", || !passes()).await;
+        at_once |= edited.until(clock::boot()) < Duration::from_secs(4);
+    }
+    assert!(at_once, "it waited for the next look at the host");
+    assert!(running.host.lock().did.contains(&Did::Cleared) && !running.host.answers());
+}
+
 /// The API server would make a Lease of the write (`contract::…::a_put_without_a_uid_creates_a_lease_that_is_gone`).
 #[tokio::test]
 async fn a_late_write_creates_no_lease_that_is_gone() {
@@ -423,8 +212,18 @@ async fn a_late_write_creates_no_lease_that_is_gone() {
     let base = Some(made.version);
     let (duration_s, macs) = (3, Vec::new());
     let (fitness, release, in_flight) = (Fitness::Able, false, 0);
-    let write =
-        LeaseWrite { id: 1, base, note, duration_s, renew_us: 2, release, fitness, macs, in_flight };
+    let write = LeaseWrite {
+        id: 1,
+        base,
+        note,
+        duration_s,
+        renew_us: 2,
+        release,
+        fitness,
+        macs,
+        vips: None,
+        in_flight,
+    };
     api.delete("ns", "lease");
     for lease in [knows, forgot] {
         let (outcome, error) = lease.write(write.clone()).await;
@@ -438,14 +237,25 @@ async fn a_late_write_creates_no_lease_that_is_gone() {
 async fn a_full_map_silences_one_vip_only() {
     let (running, _) = run("a", None).await;
     eventually("first look", || !running.host.lock().actual.ifaces.is_empty()).await;
-    running.host.lock().exhausted = Some((Call::Publish(other_vip()), libc::ENOSPC));
+    running.host.lock().fails = Some((Call::Publish(other_vip()), libc::ENOSPC));
     eventually("take-over", || running.host.answers()).await;
     let generation =
         |ip: IpAddr| running.host.lock().actual.vips.get(&Ip::from(ip)).map_or(0, |vip| vip.generation);
     eventually("the good VIP serves", || generation(vip()) == 1).await;
     assert_eq!(generation(other_vip()), 0);
-    running.host.lock().exhausted = None;
+    running.host.lock().fails = None;
     eventually("the other one follows", || generation(other_vip()) == 1).await;
+}
+
+/// More interfaces than the map takes: one that is only guarded is its own harm.
+#[tokio::test]
+async fn a_guard_that_finds_no_entry_holds_up_no_vip() {
+    let (running, _) = run("a", None).await;
+    running.host.lock().fails = Some((Call::GuardEntry, libc::E2BIG));
+    eventually("take-over", || running.host.answers()).await;
+    let entered =
+        |ifindex| running.host.lock().actual.ifaces.keys().any(|port| port.ifindex == ifindex);
+    assert!(entered(2) && !entered(3));
 }
 
 /// Without entries there is no guard: such a host leaves the Lease to others.
@@ -453,31 +263,30 @@ async fn a_full_map_silences_one_vip_only() {
 async fn a_host_without_room_for_its_entries_is_the_last_candidate() {
     for call in [Call::PublishAny, Call::Actual, Call::Links] {
         let (running, _) = run("a", None).await;
-        running.host.lock().exhausted = Some((call, libc::ENOMEM));
+        running.host.lock().fails = Some((call, libc::ENOMEM));
         // A candidate takes the Lease after D·(1+ρ) = 2.2 s and address probes; whoever cannot serve is the
         // last choice, and waits as long again.
         tokio::time::sleep(Duration::from_millis(5_400)).await;
         assert!(!is_held(&running), "{call:?}: it wrote");
         assert!(!running.host.answers(), "{call:?}");
-        running.host.lock().exhausted = None;
+        running.host.lock().fails = None;
         eventually("recovery", || running.host.answers()).await;
     }
 }
 
 fn is_held(running: &Running) -> bool {
-    let lease = running.api.lease("ns", "lease").unwrap_or_default();
-    !lease["spec"]["holderIdentity"].as_str().unwrap_or_default().is_empty()
+    !running.holder().is_empty()
 }
 
 /// A fence that cannot be stored is not up; it is tried again with every renewal.
 #[tokio::test]
 async fn a_fence_that_finds_no_room_is_raised_later() {
     let (running, _) = run("a", None).await;
-    running.host.lock().exhausted = Some((Call::Raise, libc::ENOMEM));
+    running.host.lock().fails = Some((Call::Raise(0), libc::ENOMEM));
     eventually("the Lease", || is_held(&running)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!running.host.answers());
-    running.host.lock().exhausted = None;
+    running.host.lock().fails = None;
     eventually("the fence", || running.host.answers()).await;
 }
 

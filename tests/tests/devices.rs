@@ -4,6 +4,8 @@
 
 #[path = "devices/clock.rs"]
 mod clock;
+#[path = "devices/confined.rs"]
+mod confined;
 
 use serde_json::Value;
 use std::time::Duration;

@@ -8,6 +8,8 @@ mod contract;
 mod faults;
 #[path = "kube/hosts.rs"]
 mod hosts;
+#[path = "kube/quiet.rs"]
+mod quiet;
 #[path = "kube/rights.rs"]
 mod rights;
 #[path = "kube/shared.rs"]
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let shared = Arc::new(shared::Shared::new());
     let mut trials = contract::trials(&shared);
     trials.extend(rights::trials(&shared));
+    trials.extend(quiet::trials());
     trials.extend(faults::trials());
     trials.extend(hosts::trials());
     trials.extend(three::trials());

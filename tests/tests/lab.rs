@@ -2,16 +2,22 @@
 //! Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "lab/admission.rs"]
+mod admission;
 #[path = "lab/faults.rs"]
 mod faults;
 #[path = "lab/guard.rs"]
 mod guard;
+#[path = "lab/harm.rs"]
+mod harm;
 #[path = "lab/host.rs"]
 mod host;
 #[path = "lab/interfaces.rs"]
 mod interfaces;
 #[path = "lab/leaving.rs"]
 mod leaving;
+#[path = "lab/netlink.rs"]
+mod netlink;
 #[path = "lab/probe.rs"]
 mod probe;
 #[path = "lab/restart.rs"]
@@ -22,5 +28,7 @@ mod seen;
 mod start;
 #[path = "lab/story.rs"]
 mod story;
+#[path = "lab/strangers.rs"]
+mod strangers;
 #[path = "lab/upgrade.rs"]
 mod upgrade;

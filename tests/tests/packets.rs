@@ -2,6 +2,8 @@
 //! counters. The kernel half needs root.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
+#[path = "packets/interrupted.rs"]
+mod interrupted;
 #[path = "packets/mutations.rs"]
 mod mutations;
 

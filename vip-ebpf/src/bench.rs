@@ -3,6 +3,7 @@
 //! restored before each; the cost of that is measured alone and taken off.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(missing_docs, reason = "the program macros do not carry the doc comments on")]
 
 mod frame;
@@ -15,7 +16,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use frame::XdpFrame;
-use maps::{Kernel, drops_on_loss};
+use maps::{Kernel, alone, drops_on_loss};
 use vip_common::{env::Verdict, ingress::ingress, standing::is_traffic};
 
 /// The question, as 16-bit words: an ARP request (60 bytes) or an NS (86 bytes).
@@ -69,7 +70,10 @@ pub fn bench_decide(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn answer(ctx: &XdpContext) -> u32 {
     let traffic = is_traffic(&XdpFrame { ctx: ctx.ctx });
-    if traffic && !drops_on_loss() { xdp_action::XDP_PASS } else { decide(ctx.ctx) }
+    if traffic && !drops_on_loss() {
+        return xdp_action::XDP_PASS;
+    }
+    alone(xdp_action::XDP_PASS, || decide(ctx.ctx))
 }
 
 #[inline(never)]

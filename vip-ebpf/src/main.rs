@@ -2,6 +2,7 @@
 //! by `vip-common`.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(missing_docs, reason = "the program macros do not carry the doc comments on")]
 
 mod frame;
@@ -17,7 +18,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use frame::XdpFrame;
-use maps::{Kernel, drops_on_loss};
+use maps::{Kernel, alone, drops_on_loss};
 use vip_common::{env::Verdict, ingress::ingress, standing::is_traffic};
 
 /// Answers, drops or passes what arrives, in the driver (or in generic mode).
@@ -36,7 +37,11 @@ pub fn xvip_xdp_debug(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
     let traffic = is_traffic(&XdpFrame { ctx: ctx.ctx });
-    if traffic && !drops_on_loss() { xdp_action::XDP_PASS } else { decide::<MESSAGES>(ctx.ctx) }
+    if traffic && !drops_on_loss() {
+        return xdp_action::XDP_PASS;
+    }
+    // What passes is answered by the stack, if at all, and that answer meets the guard.
+    alone(xdp_action::XDP_PASS, || decide::<MESSAGES>(ctx.ctx))
 }
 
 /// A function of its own, and so are those in tc.rs: every word that is put on the stack costs a barrier where the kernel

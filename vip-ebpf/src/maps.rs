@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use bytemuck::Pod;
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 use vip_common::{
     abi::{
         CLAIM_INTERVAL_NS, CLAIM_RING_BYTES, Claim, Claimant, FAST_IFINDEX, Fence, Holder, HostAddr,
@@ -51,16 +51,43 @@ static ADDRS: HashMap<HostAddr, u32, { MAX_ADDRS as usize }, NO_PREALLOC> = Hash
 #[btf_map]
 static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
-/// 64 bytes of each CPU in which what answers meets the helpers. Not the stack: before Linux 6.8 the verifier of a process
-/// without CAP_PERFMON refuses to store less than eight bytes where a register was kept (mended by commit ab125ed3ec1c).
-/// The guard does without: on a kernel with PREEMPT_RT another program may come in between.
+/// Per-CPU words that the answering programs pass to helpers, and behind them how many programs are in
+/// [`alone`]. Not the stack: before Linux 6.8 (commit ab125ed3ec1c) the verifier of a process without
+/// CAP_PERFMON refuses to store less than eight bytes where a register was kept.
 #[btf_map]
-static SCRATCH: PerCpuArray<[u64; 8], 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS + 1], 1> = PerCpuArray::new();
+const SCRATCH_WORDS: usize = 8;
 
-/// Room for one value, until the next one.
+/// Does `work`, which uses [`SCRATCH`], unless another program of this CPU is at it: then it is `busy`.
+/// With PREEMPT_RT one program may interrupt another: disabling BH is no lock since Linux 6.18, without
+/// PREEMPT_RT_NEEDS_BH_LOCK. It would replace a key, or an answer, that the other is about to use.
+/// Who counts itself while another is counted sees 2 at least.
+#[inline(always)]
+pub(crate) fn alone<R>(busy: R, work: impl FnOnce() -> R) -> R {
+    let Some(words) = element::<_, [u64; SCRATCH_WORDS + 1]>(&raw const SCRATCH, 0) else {
+        return busy;
+    };
+    // SAFETY: the pointer is into the element.
+    let users = unsafe { &raw mut (*words)[SCRATCH_WORDS] };
+    add(users, 1);
+    // SAFETY: the word lives as long as the map; others change it, so the read is volatile.
+    let outcome = if unsafe { core::ptr::read_volatile(users) } == 1 { work() } else { busy };
+    add(users, 1_u64.wrapping_neg());
+    outcome
+}
+
+/// One instruction: nothing on this CPU comes in between, and the compiler moves no memory access over
+/// it. It returns nothing, as before Linux 5.12. `core` has no atomics for this target.
+#[inline(always)]
+fn add(place: *mut u64, number: u64) {
+    // SAFETY: callers have a pointer to an aligned word of a map.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) place, in(reg) number, options(nostack)) }
+}
+
+/// Room for one value, until the next one; only inside [`alone`].
 #[inline(always)]
 pub(crate) fn scratch<T: Pod>() -> Option<*mut T> {
-    const { assert!(size_of::<T>() <= size_of::<[u64; 8]>()) };
+    const { assert!(size_of::<T>() <= size_of::<[u64; SCRATCH_WORDS]>()) };
     element(&raw const SCRATCH, 0)
 }
 

@@ -1,7 +1,7 @@
 //! The programs at TC: answers where there is no native XDP, and the guard.
 
 use crate::{
-    maps::{Kernel, drops_on_loss},
+    maps::{Kernel, alone, drops_on_loss},
     skb::SkbFrame,
 };
 use aya_ebpf::{
@@ -18,8 +18,12 @@ use vip_common::{egress::egress, env::Verdict, ingress::ingress, standing::is_tr
 /// egress guard of the same interface.
 #[classifier]
 pub fn xvip_ingress(ctx: TcContext) -> i32 {
-    let frame = SkbFrame::<false> { skb: ctx.as_ptr().cast() };
-    if is_traffic(&frame) && !drops_on_loss() { TC_ACT_UNSPEC } else { decide_at_tc(frame.skb) }
+    // On the stack, as in the guard: the scratch is not this program's yet.
+    let frame = SkbFrame::<true> { skb: ctx.as_ptr().cast() };
+    if is_traffic(&frame) && !drops_on_loss() {
+        return TC_ACT_UNSPEC;
+    }
+    alone(TC_ACT_UNSPEC, || decide_at_tc(frame.skb))
 }
 
 #[inline(never)]

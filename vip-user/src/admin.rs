@@ -1,87 +1,165 @@
 //! The admin port: metrics, health and state over HTTP. It decides nothing and changes nothing.
 
-use crate::{model::time::BootNs, node::clock, state::DaemonState};
+use crate::{
+    controller::Event,
+    escape,
+    node::clock,
+    observers::{Guests, tell},
+    state::DaemonState,
+};
 use axum::{
-    Json, Router,
+    Router,
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::watch};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
 
-/// The loop turns several times a second; one that has stood for this long is stuck.
-const STUCK: Duration = Duration::from_secs(10);
 /// A port that is in use is tried again after this: an upgrade waits for the old process to end.
 const RETRY: Duration = Duration::from_secs(2);
+/// Connections that are served at a time, one request on each.
+const CONNECTIONS: usize = 16;
+/// How long a request may take to come, and the whole connection.
+const HEADER_LIMIT: Duration = Duration::from_secs(2);
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// The longest head of a request.
+const HEADER_BYTES: usize = 16 << 10;
+/// Reading every map takes a while: askers within this time get the same text.
+const SCRAPE_EVERY: Duration = Duration::from_millis(250);
+/// The subject of the problem.
+const SUBJECT: &str = "admin port";
 
+/// The admin port, not open yet.
 #[derive(Clone)]
-struct Admin {
+pub struct Admin {
+    address: SocketAddr,
     registry: Arc<Registry>,
     latest: watch::Receiver<DaemonState>,
+    scraped: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
-/// Serves for ever. A port that cannot be had is no reason to give up a VIP: it is tried again.
-pub async fn serve(address: SocketAddr, registry: Registry, latest: watch::Receiver<DaemonState>) {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/state", get(state))
-        .with_state(Admin { registry: Arc::new(registry), latest });
-    let mut told = false;
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => {
-                tracing::info!(%address, "admin port is open");
-                told = false;
-                let served = axum::serve(listener, router.clone()).await;
-                tracing::warn!(?served, "admin port was closed");
+impl fmt::Debug for Admin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Admin").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// For this address.
+    pub fn new(address: SocketAddr, registry: Registry, latest: watch::Receiver<DaemonState>) -> Self {
+        Self { address, registry: Arc::new(registry), latest, scraped: Arc::default() }
+    }
+
+    /// Serves for ever. A port that cannot be had is no reason to give up a VIP: it is tried again.
+    pub(crate) async fn serve(self, events: &mpsc::Sender<Event>) {
+        let address = self.address;
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/state", get(state))
+            .with_state(self);
+        loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => {
+                    tracing::info!(%address, "admin port is open");
+                    tell(events, SUBJECT, None).await;
+                    return accept(listener, router).await;
+                }
+                Err(error) => {
+                    tell(events, SUBJECT, Some(format!("{address} cannot be opened: {error}"))).await;
+                }
             }
-            Err(error) if !told => {
-                tracing::warn!(%address, %error, "admin port cannot be opened; trying again");
-                told = true;
-            }
-            Err(_) => {}
+            sleep(RETRY).await;
         }
-        tokio::time::sleep(RETRY).await;
+    }
+
+    /// What is scraped, computed at most once in [`SCRAPE_EVERY`].
+    fn scrape(&self) -> Result<String, fmt::Error> {
+        let mut scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = scraped.as_ref().filter(|(at, _)| at.elapsed() < SCRAPE_EVERY);
+        if let Some((_, text)) = fresh {
+            return Ok(text.clone());
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        let text = escape::metrics(&text);
+        *scraped = Some((Instant::now(), text.clone()));
+        Ok(text)
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    let mut guests = Guests::new(CONNECTIONS);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => guests.admit(timeout(CONNECTION_LIMIT, answer(stream, router.clone()))),
+            // Out of descriptors, or of memory: later there may be some.
+            Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
+/// One request, then the connection is closed.
+async fn answer(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_LIMIT)
+        .keep_alive(false)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a request to the admin port has failed");
     }
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    let mut text = String::new();
-    if let Err(error) = encode(&mut text, &admin.registry) {
-        return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+    match admin.scrape() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// Whether the process works. It does while the API is away: a restart would mend nothing.
 async fn healthz(State(admin): State<Admin>) -> Response {
-    let stood = BootNs(admin.latest.borrow().turned_ns).until(clock::boot());
-    verdict(if stood > STUCK {
-        vec![format!("the loop has stood still for {stood:?}")]
-    } else {
-        vec![]
-    })
+    verdict(admin.latest.borrow().stuck(clock::boot()).into_iter().collect())
 }
 
 /// Whether this node could take over if it had to.
 async fn readyz(State(admin): State<Admin>) -> Response {
-    verdict(admin.latest.borrow().not_ready.clone())
+    verdict(admin.latest.borrow().lacks(clock::boot()))
 }
 
-async fn state(State(admin): State<Admin>) -> Json<DaemonState> {
-    Json(admin.latest.borrow().clone())
+async fn state(State(admin): State<Admin>) -> Response {
+    let state = admin.latest.borrow().clone();
+    let text = escape::json(&serde_json::to_string(&state).unwrap_or_default());
+    ([(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 fn verdict(reasons: Vec<String>) -> Response {
     if reasons.is_empty() {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
+        return "ok\n".into_response();
     }
+    let lines = reasons.iter().map(|reason| escape::printable(reason) + "\n");
+    (StatusCode::SERVICE_UNAVAILABLE, lines.collect::<String>()).into_response()
 }

@@ -2,7 +2,10 @@
 
 use clap::Parser as _;
 use std::process::ExitCode;
-use vip_user::cli::{Cli, dispatch};
+use vip_user::{
+    cli::{Cli, Command, dispatch},
+    escape::printable,
+};
 
 /// `EX_USAGE` of sysexits.h. clap's own 2 is an answer of `xvip probe`.
 const USAGE: u8 = 64;
@@ -16,11 +19,22 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    // `xvip status | head` is no failure. The daemon goes on, whoever reads its log has gone.
+    if !matches!(cli.command, Command::Run { .. }) {
+        end_with_the_reader();
+    }
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("xvip: {error:#}");
+            eprintln!("xvip: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Lets a write to a closed pipe end this process, as programs of a shell do. Rust ignores the signal
+/// before `main`, and `println!` panics then.
+fn end_with_the_reader() {
+    // SAFETY: no other thread runs yet, and the default action is no handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }

@@ -27,6 +27,8 @@ pub struct Metrics {
     handover: Histograms,
     dark: Histograms,
     api: Histograms,
+    steps: Histograms,
+    overruns: Family<Labels, Counter>,
 }
 
 impl Default for Metrics {
@@ -40,6 +42,8 @@ impl Default for Metrics {
             handover: histograms(),
             dark: histograms(),
             api: histograms(),
+            steps: histograms(),
+            overruns: Family::default(),
         }
     }
 }
@@ -86,16 +90,30 @@ impl Metrics {
             Unit::Seconds,
             self.api.clone(),
         );
+        registry.register_with_unit(
+            "loop_step",
+            "How long the loop was in one step on the host, by step",
+            Unit::Seconds,
+            self.steps.clone(),
+        );
+        registry.register(
+            "loop_overruns",
+            "Steps of the loop that took longer than their bound, by step",
+            self.overruns.clone(),
+        );
         registry.register_collector(kernel);
         registry
     }
 
     /// Lets what may never happen begin at zero: an alert on a series that does not exist is silent.
-    pub fn begin(&self, vips: &[IpAddr]) {
+    pub fn begin(&self, vips: &[IpAddr], leases: &[String]) {
         for vip in vips {
             drop(self.conflicts.get_or_create(&vec![("vip", vip.to_string())]));
         }
-        self.problem("API", false);
+        for lease in leases {
+            self.problem(&format!("API {lease}"), false);
+        }
+        self.problem("loop", false);
     }
 
     /// A change of leadership.
@@ -126,6 +144,13 @@ impl Metrics {
     pub fn fitness(&self, lease: &str, fitness: Fitness) {
         let labels = vec![("lease", lease.to_owned())];
         self.fitness.get_or_create(&labels).set(fitness as i64);
+    }
+
+    /// A step of the loop is over; `late` if it took longer than its bound.
+    pub fn step(&self, step: &'static str, took: Duration, late: bool) {
+        let labels = vec![("step", step.to_owned())];
+        self.steps.get_or_create(&labels).observe(took.as_secs_f64());
+        self.overruns.get_or_create(&labels).inc_by(u64::from(late));
     }
 
     /// A problem has appeared or is over.

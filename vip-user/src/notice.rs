@@ -14,7 +14,6 @@ pub const fn reason(notice: &Notice) -> &'static str {
         Notice::Following(_) => "following",
         Notice::Foreign { .. } => "foreign",
         Notice::Missing => "missing",
-        Notice::InUse => "in_use",
         Notice::Reasserted => "reasserted",
         Notice::Lapsed => "lapsed",
         Notice::Yields { .. } => "yields",
@@ -45,7 +44,6 @@ pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
             lease, %holder, "another program on this node is the leader; the guard stays detached"
         ),
         Notice::Missing => tracing::info!(lease, "the Lease does not exist"),
-        Notice::InUse => tracing::warn!(lease, "an address is in use; the Lease is not created"),
         Notice::Reasserted => {
             tracing::warn!(lease, "the Lease was lost under a live fence; written again");
         }

@@ -1,4 +1,4 @@
-//! What a running daemon tells about itself over its lock socket.
+//! What a running daemon tells about itself over its local socket.
 
 use crate::model::{
     election::{Election, State},
@@ -6,7 +6,7 @@ use crate::model::{
     time::BootNs,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The daemon's own view; `xvip status` shows it beside what the maps say. During an upgrade the two
 /// may be of different versions, so a field that is missing is no error.
@@ -45,7 +45,21 @@ pub struct LeaseState {
     pub takeover_in_ms: Option<u64>,
 }
 
+/// The loop turns several times a second; one that has stood for this long is stuck.
+const STUCK: Duration = Duration::from_secs(10);
+
 impl DaemonState {
+    /// Whether the loop has stood still, in words.
+    pub fn stuck(&self, now: BootNs) -> Option<String> {
+        let stood = BootNs(self.turned_ns).until(now);
+        (stood > STUCK).then(|| format!("the loop has stood still for {stood:?}"))
+    }
+
+    /// What this node lacks before it could take over.
+    pub fn lacks(&self, now: BootNs) -> Vec<String> {
+        self.not_ready.iter().cloned().chain(self.stuck(now)).collect()
+    }
+
     /// The state before the loop's first turn.
     pub fn starting(now: BootNs) -> Self {
         Self {

@@ -3,7 +3,7 @@
 
 mod every;
 
-use Mishap::{Blank, Break, Delete, Edit, Fail, Leave, Restart, Restore};
+use Mishap::{Blank, Break, Delete, Edit, Fail, FailRead, Leave, Restart, Restore, RollBack};
 use every::{Beginning, Bounds, Mishap};
 use stateright::{Checker as _, Model as _};
 use std::time::Duration;
@@ -34,20 +34,27 @@ fn bounds<const N: usize>(duration_s: [u32; N], rate: [u64; N], mishap: Option<M
 /// What is looked at breadth first, which finds the shortest way to two owners.
 const NEARBY_STATES: usize = 20_000;
 
-/// Looks at every state; whether two owners were found. Breadth first only at the beginning: for all of it that takes
-/// 35 times the memory, but depth first can walk for minutes past two owners that are nine steps away.
+/// What must hold in every state.
+const RULES: [&str; 3] = ["one owner", "nobody is lost", "no timer spins"];
+
+/// Looks at every state; whether one was found that must not be. Breadth first only at the
+/// beginning: for all of it that takes 35 times the memory, but depth first can walk for minutes
+/// past two owners that are nine steps away.
 fn two_owners(bounds: Bounds) -> bool {
     let durations: Vec<u32> = bounds.timing.iter().map(|timing| timing.duration_s).collect();
     let name = format!("D {durations:?}, clocks {:?}, {:?}", bounds.rate, bounds.mishap);
     let nearby = bounds.clone().checker().threads(2).target_state_count(NEARBY_STATES);
-    if let Some(path) = nearby.spawn_bfs().join().discovery("one owner") {
-        println!("{name}: two owners after {:?}", path.into_actions());
+    let nearby = nearby.spawn_bfs().join();
+    let broken = RULES.into_iter().find_map(|rule| Some((rule, nearby.discovery(rule)?)));
+    if let Some((rule, path)) = broken {
+        println!("{name}: not {rule:?} after {:?}", path.into_actions());
         return true;
     }
     let checker = bounds.checker().threads(2).spawn_dfs().join();
     println!("{name}: {} states", checker.unique_state_count());
-    if let Some(path) = checker.discovery("one owner") {
-        println!("two owners after {:?}", path.into_actions());
+    let broken = RULES.into_iter().find_map(|rule| Some((rule, checker.discovery(rule)?)));
+    if let Some((rule, path)) = broken {
+        println!("not {rule:?} after {:?}", path.into_actions());
         return true;
     }
     // A model in which nothing can happen proves nothing.
@@ -130,6 +137,30 @@ fn one_owner_whatever_happens_to_a_node() {
         }
     }
     assert!(!two_owners(bounds([1, 1], RATES[0], Some(Leave(0)))));
+}
+
+/// A holder that gives way and cannot write that: the others have taken over by then, and it must
+/// find out.
+#[test]
+fn nobody_is_lost_when_a_read_fails() {
+    for rate in RATES {
+        for mishap in [None, Some(FailRead(0)), Some(Break(0))] {
+            let bounds = Bounds { messages: 1, horizon: 300_000, ..bounds([1, 1], rate, mishap) };
+            assert!(!two_owners(Bounds { beginning: Beginning::GivingWay, ..bounds }));
+        }
+    }
+}
+
+/// client-go goes on longer than D·(1+ρ), and no longer than its grace.
+#[test]
+fn one_owner_when_a_client_go_program_renews_a_tenure_of_ours() {
+    for rate in RATES {
+        let mut bounds = Bounds { horizon: 1_900_000, ..bounds([1, 1], rate, Some(RollBack)) };
+        for timing in &mut bounds.timing {
+            timing.foreign_grace = Some(Duration::from_millis(1_500));
+        }
+        assert!(!two_owners(bounds));
+    }
 }
 
 #[test]

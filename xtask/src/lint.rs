@@ -33,7 +33,7 @@ fn clippy_bpf() -> anyhow::Result<()> {
         .args(["--target", "bpfel-unknown-none", "--target-dir", "target/bpf-clippy"])
         .env("RUSTC", "/usr/bin/rustc")
         .env("RUSTC_WORKSPACE_WRAPPER", "/usr/bin/clippy-driver")
-        .env("RUSTC_BOOTSTRAP", "aya_ebpf")
+        .env("RUSTC_BOOTSTRAP", "aya_ebpf,vip_ebpf,vip_ebpf_bench")
         .env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__")
         .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"")
         .env_remove("RUSTUP_TOOLCHAIN")

@@ -1,6 +1,7 @@
 //! Mutations: the code is broken in the ways that would matter, one at a time, and a named test must
 //! fail. A test that stays green with the rule taken out proves nothing.
 
+mod admission;
 mod election;
 mod frames;
 mod host;
@@ -24,13 +25,15 @@ struct Mutation {
 const ELECTION: &[&str] = &["-p", "vip-user", "--lib", "election_tests"];
 const SIMULATION: &[&str] = &["-p", "vip-user", "--test", "simulation"];
 const EXHAUSTIVE: &[&str] = &["-p", "vip-user", "--test", "exhaustive"];
+const RETRY: &[&str] = &["-p", "vip-user", "--lib", "retry_tests"];
+const FOREIGN: &[&str] = &["-p", "vip-user", "--lib", "foreign_tests"];
 const PACKETS: &[&str] = &["-p", "vip-tests", "--test", "packets"];
 const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
 /// The labs run the binary, which `cargo test` does not build.
 const LAB: &str = "lab";
 
 fn all() -> impl Iterator<Item = &'static Mutation> {
-    [frames::FRAMES, election::ELECTIONS, host::HOST].into_iter().flatten()
+    [frames::FRAMES, election::ELECTIONS, host::HOST, admission::ADMISSIONS].into_iter().flatten()
 }
 
 /// Plays every mutation; restores the file each time.

@@ -63,6 +63,7 @@ pub fn setup(extent: Extent) -> anyhow::Result<()> {
         packages.push(("qemu-system-x86", "guests with other kernels: VLANs, bonds, no tcx"));
         packages.push(("ca-certificates", "the guests' API client wants some"));
         packages.push(("busybox-static", "the guests' shell"));
+        packages.push(("apparmor", "the guests run a node under a container's profile"));
         packages.push(("cpio", "packs the guests' file system"));
         packages.push(("kmod", "finds and loads the modules of the guests' kernels"));
     }

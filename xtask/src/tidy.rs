@@ -9,7 +9,7 @@ const MAX_LINES: usize = 600;
 /// Half of the source files are not longer.
 const MEDIAN_LINES: usize = 130;
 /// The crate that runs in the kernel stays this thin.
-const MAX_EBPF_LINES: usize = 550;
+const MAX_EBPF_LINES: usize = 580;
 /// Leftovers, split so that this file does not find itself.
 const FORBIDDEN: [&str; 4] = [
     concat!("todo", "!("),
@@ -48,6 +48,9 @@ pub fn tidy() -> anyhow::Result<()> {
         if path.ends_with(".md") {
             problems.extend(dead_links(path, &text));
         }
+        if path.starts_with("deploy/") && path.ends_with(".yaml") {
+            problems.extend(unfit_mounts(path, &text));
+        }
     }
     sizes.sort_unstable();
     let median = sizes.get(sizes.len() / 2).copied().unwrap_or(0);
@@ -67,6 +70,21 @@ pub fn tidy() -> anyhow::Result<()> {
     bail!("tidy:\n  {}", problems.join("\n  "))
 }
 
+/// Mounts that work until the day they matter. A container keeps the inode of a single file for good,
+/// so a token or a configuration that is renamed into its place never arrives; and AppArmor's default
+/// profiles refuse writes in /sys.
+fn unfit_mounts(path: &str, text: &str) -> Vec<String> {
+    const UNFIT: [(&str, &str); 3] = [
+        ("type: File", "mounts a single file: mount its directory"),
+        ("subPath", "mounts a part of a volume, which is never renewed: mount its directory"),
+        ("mountPath: /sys", "mounts below /sys, where AppArmor's default profiles refuse writes"),
+    ];
+    let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default());
+    let lines = lines.filter(|line| !line.trim_start().starts_with('#'));
+    let found = |line: &str| UNFIT.into_iter().find(|(word, _)| line.contains(word));
+    lines.filter_map(|line| Some(format!("{path}: `{}` {}", line.trim(), found(line)?.1))).collect()
+}
+
 /// Links from a document to files that do not exist.
 fn dead_links(path: &str, text: &str) -> Vec<String> {
     let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
@@ -77,4 +95,24 @@ fn dead_links(path: &str, text: &str) -> Vec<String> {
         .filter(|target| !fs::exists(format!("./{dir}/{target}")).unwrap_or(false))
         .map(|target| format!("{path}: link to {target}, which does not exist"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_of_a_single_file_is_found() {
+        for (line, found) in [
+            ("      hostPath: {path: /etc/kubernetes/xvip.conf, type: File}", true),
+            ("      hostPath: {path: /etc/kubernetes/xvip.conf, type: FileOrCreate}", true),
+            ("        - {name: config, mountPath: /etc/xvip/xvip.yaml, subPath: xvip.yaml}", true),
+            ("        - {name: bpf, mountPath: /sys/fs/bpf}", true),
+            ("      hostPath: {path: /etc/xvip, type: Directory} # no type: File", false),
+            ("# of a single file (type: File) a container keeps the old one", false),
+            ("        - {name: bpf, mountPath: /run/xvip/bpf}", false),
+        ] {
+            assert_eq!(unfit_mounts("deploy/x.yaml", line).len(), usize::from(found), "{line}");
+        }
+    }
 }

@@ -9,7 +9,6 @@ use vip_user::{
     model::{
         election::{Effect, Election, Identity, Input, Source, State, Written},
         fitness::Fitness,
-        record::Record,
         time::{BootNs, Now},
         timing::Timing,
     },
@@ -62,20 +61,7 @@ fn holder() -> Option<Election> {
             _ => None,
         });
         if let Some(write) = write {
-            let stored = Record {
-                uid: "u".into(),
-                version: vip_user::model::record::Version("1000".into()),
-                holder: write.note.holder.clone(),
-                duration_s: write.duration_s,
-                transitions: write.note.transitions,
-                acquire_us: Some(write.note.acquire_us),
-                renew_us: Some(write.renew_us),
-                note: Some(write.note),
-                released: None,
-                fitness: Fitness::Able,
-                offer: None,
-                macs: Vec::new(),
-            };
+            let stored = write.stored("u".into(), 1_000);
             let outcome = Written::Stored(stored);
             let _ = election.step(now, Input::Written { id: write.id, outcome });
             return matches!(election.state(), State::Holding(_)).then_some(election);

@@ -30,8 +30,8 @@ pub const STATIC_POD: &str = include_str!("../../../deploy/static-pod/xvip.yaml"
 /// The configuration of a static pod, for `/etc/xvip/xvip.yaml`.
 pub fn static_config(node: &str) -> String {
     format!(
-        "node: {node}\nvips: [{}]\nlease: {{duration_s: 3}}\nadmin: {{port: 2112}}\n\
-         api: {{kubeconfig: /etc/kubernetes/xvip.conf, endpoints: ['https://{API}']}}\n",
+        "node: {node}\nvips: [{}]\nlease: {{duration_s: 3}}\nadmin: {{port: 21112}}\n\
+         api: {{kubeconfig: /etc/xvip/kubeconfig, endpoints: ['https://{API}']}}\n",
         vips()
     )
 }

@@ -31,6 +31,7 @@ pub struct Node {
     boot_id: String,
     binary: Option<PathBuf>,
     environment: Vec<(String, String)>,
+    through: Vec<String>,
 }
 
 impl Node {
@@ -91,6 +92,7 @@ impl Node {
             process: None,
             binary: None,
             environment: options.environment.clone(),
+            through: Vec::new(),
         })
     }
 
@@ -119,6 +121,7 @@ impl Node {
             boot_id: self.boot_id.clone(),
             binary: None,
             environment: self.environment.clone(),
+            through: self.through.clone(),
         })
     }
 
@@ -136,6 +139,7 @@ impl Node {
             boot_id: self.boot_id.clone(),
             binary: self.binary.clone(),
             environment: self.environment.clone(),
+            through: self.through.clone(),
             ..*self
         }
     }
@@ -145,15 +149,44 @@ impl Node {
         self.binary = Some(binary);
     }
 
+    /// The next starts and subcommands go through another program (`unshare …`), as root.
+    pub fn run_through(&mut self, through: &[&str]) {
+        self.through = through.iter().map(|word| (*word).into()).collect();
+    }
+
+    /// The next starts pin where `XVIP_PIN_ROOT` says, as in a pod.
+    ///
+    /// # Errors
+    /// If its configuration cannot be written.
+    pub fn pin_by_environment(&mut self, pin_root: &Path) -> anyhow::Result<()> {
+        fs::write(&self.config, self.config_without_pin_root()?)?;
+        self.pin_root = pin_root.into();
+        self.environment.push(("XVIP_PIN_ROOT".into(), pin_root.display().to_string()));
+        Ok(())
+    }
+
+    /// Its configuration with the default for `pin_root`.
+    ///
+    /// # Errors
+    /// If the file is gone.
+    pub fn config_without_pin_root(&self) -> anyhow::Result<String> {
+        let text = self.config_text()?;
+        let lines = text.split_inclusive('\n').filter(|line| !line.starts_with("pin_root: "));
+        Ok(lines.collect())
+    }
+
     /// `xvip` inside the node, with the rights that the manifests ask for and no others.
-    fn xvip_command(&self) -> anyhow::Result<Command> {
+    ///
+    /// # Errors
+    /// If the binary is missing.
+    pub fn command(&self) -> anyhow::Result<Command> {
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
             None => xvip()?,
         };
-        let mut command = self.ns.command("setpriv");
-        command.args(rights());
-        command.arg(binary);
+        let mut words = self.through.iter().map(String::as_str).chain(["setpriv"]);
+        let mut command = self.ns.command(words.next().unwrap_or("setpriv"));
+        command.args(words).args(rights()).arg(binary);
         command.env("XVIP_BOOT_ID", &self.boot_id).env_remove("NO_COLOR");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
@@ -170,7 +203,7 @@ impl Node {
     /// If the binary is missing.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = self.xvip_command()?;
+        let mut command = self.command()?;
         command.args(["run", "--config"]).arg(&self.config).stdout(log.try_clone()?).stderr(log);
         self.process = Some(command.spawn().context("cannot start xvip")?);
         Ok(())
@@ -218,7 +251,7 @@ impl Node {
     /// # Errors
     /// With what it printed, if it fails.
     pub fn xvip(&self, subcommand: &str, args: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.xvip_command()?;
+        let mut command = self.command()?;
         command.arg(subcommand).args(["--instance", &self.instance, "--pin-root"]).arg(&self.pin_root);
         let output = command.args(args).output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -290,12 +323,48 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Its configuration file.
+    pub fn config_path(&self) -> &Path {
+        &self.config
+    }
+
+    /// Where its maps are pinned.
+    pub fn pin_root(&self) -> &Path {
+        &self.pin_root
+    }
+
+    /// Changes the configuration; the next start reads it.
+    ///
+    /// # Errors
+    /// If the file is gone, or does not contain what is to be replaced.
+    pub fn reconfigure(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        let text = self.config_text()?;
+        ensure!(text.contains(from), "{from:?} is not in {text}");
+        Ok(fs::write(&self.config, text.replacen(from, to, 1))?)
+    }
+
+    /// Whether its kernel may answer for this VIP right now.
+    pub fn answers_for(&self, vip: IpAddr) -> bool {
+        self.status().is_ok_and(|status| {
+            let vips = status["vips"].as_array().cloned().unwrap_or_default();
+            vips.iter().any(|entry| entry["address"] == vip.to_string() && entry["answering"] == true)
+        })
+    }
+
     /// Its configuration text.
     ///
     /// # Errors
     /// If the file is gone.
     pub fn config_text(&self) -> anyhow::Result<String> {
         Ok(fs::read_to_string(&self.config)?)
+    }
+
+    /// Another configuration for the next start.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn configure(&self, text: &str) -> anyhow::Result<()> {
+        Ok(fs::write(&self.config, text)?)
     }
 
     /// Plays a reboot: the next start finds another boot id.

@@ -10,8 +10,9 @@ use vip_tests::{
 };
 use vip_user::node::clock;
 
-pub const TESTS: [Test; 3] = [
+pub const TESTS: [Test; 4] = [
     ("static_pod::it_gets_ready_and_one_node_answers", gets_ready),
+    ("static_pod::a_kubeconfig_that_is_replaced_is_read", kubeconfig_replaced),
     ("static_pod::a_container_starts_again_while_the_api_hangs", while_the_api_hangs),
     ("static_pod::a_node_is_powered_on_while_the_api_hangs", powered_on_while_the_api_hangs),
 ];
@@ -21,9 +22,27 @@ fn deploy(cluster: &Cluster) {
         return;
     }
     cluster.apply(manifests::daemonset().first().unwrap()).unwrap();
+    exchange_kubeconfigs(cluster, FIRST);
+    for node in &cluster.nodes {
+        fs::write(node.etc().join("xvip/xvip.yaml"), manifests::static_config(&node.name)).unwrap();
+        fs::write(node.manifests().join("xvip.yaml"), manifests::STATIC_POD).unwrap();
+    }
+    cluster.wait_for_pods("xvip-static", 3).unwrap();
+}
+
+/// Secrets that a token is bound to: it is valid while its Secret exists.
+const FIRST: &str = "static-token-1";
+const SECOND: &str = "static-token-2";
+/// A token of a service account is valid for up to ten seconds more in the cache of the API server.
+const TOKEN_CACHE: Duration = Duration::from_secs(11);
+
+/// Renames a kubeconfig with a new token into its place on every node, as tools that rotate tokens do.
+fn exchange_kubeconfigs(cluster: &Cluster, secret: &str) {
+    let metadata = format!("metadata: {{name: {secret}, namespace: kube-system}}");
+    cluster.apply(&format!("apiVersion: v1\nkind: Secret\n{metadata}\n")).unwrap();
     let plane = &cluster.lab.api.real().unwrap().plane;
-    let token = cluster.lab.dir().join("static-token");
-    objects::write_token(plane, "xvip", &token).unwrap();
+    let token = cluster.lab.dir().join(secret);
+    objects::write_bound_token(plane, "xvip", secret, &token).unwrap();
     let ca = sh(&format!("base64 -w0 {}", plane.pki.ca().display())).unwrap();
     let token = fs::read_to_string(token).unwrap();
     let kubeconfig = format!(
@@ -33,11 +52,26 @@ fn deploy(cluster: &Cluster) {
          contexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}]\n"
     );
     for node in &cluster.nodes {
-        fs::write(node.etc().join("kubernetes/xvip.conf"), &kubeconfig).unwrap();
-        fs::write(node.etc().join("xvip/xvip.yaml"), manifests::static_config(&node.name)).unwrap();
-        fs::write(node.manifests().join("xvip.yaml"), manifests::STATIC_POD).unwrap();
+        let path = node.etc().join("xvip/kubeconfig");
+        fs::write(path.with_extension("new"), &kubeconfig).unwrap();
+        fs::rename(path.with_extension("new"), path).unwrap();
     }
-    cluster.wait_for_pods("xvip-static", 3).unwrap();
+}
+
+/// A container that has the single file mounted keeps the old one, and its token.
+fn kubeconfig_replaced(cluster: &mut Cluster) {
+    deploy(cluster);
+    let owner = cluster.wait_for_owner().unwrap();
+    exchange_kubeconfigs(cluster, SECOND);
+    objects::delete_secret(&cluster.lab.api.real().unwrap().plane, FIRST).unwrap();
+    sleep(TOKEN_CACHE);
+    // Several times the Lease, in which only a valid token renews.
+    let (recording, from, to) = judged(cluster, |_, _| sleep(Duration::from_secs(10)));
+    let logs = || cluster.nodes[owner].pod_logs();
+    assert_eq!(cluster.owners(), [owner], "it renews with the new token: {}", logs());
+    assert!(recording.claims.iter().all(|claim| claim.node == owner), "it has not moved");
+    let (lost, sent) = recording.echoes.unanswered(from, to);
+    assert!(lost == 0 && sent > 0, "{lost} of {sent} echoes lost: {}", logs());
 }
 
 fn gets_ready(cluster: &mut Cluster) {

@@ -14,6 +14,7 @@ use kube::{
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use std::{pin::Pin, sync::Arc, time::Duration};
+use vip_user::cluster::lease::{TENURE, record};
 
 type Check = fn(Api<Lease>, String) -> Pin<Box<dyn Future<Output = ()>>>;
 
@@ -38,7 +39,9 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         a_watch_from_nothing_begins_with_what_exists,
         a_watch_ends_by_itself_and_says_how_far_it_came,
         a_watch_from_a_version_that_is_too_old_is_gone,
+        a_watch_from_nothing_goes_on_with_every_later_change,
         microseconds_and_foreign_annotations_are_kept,
+        a_renewal_by_another_program_is_told_from_ours,
         contents_that_cannot_be_are_refused,
         an_empty_holder_and_missing_fields_are_stored,
     ];
@@ -240,6 +243,18 @@ async fn a_watch_from_a_version_that_is_too_old_is_gone(leases: Api<Lease>, name
     assert!(matches!(&first, WatchEvent::Error(status) if status.code == 410), "{first:?}");
 }
 
+/// Where a version is too old, what exists is not; every later change follows it.
+async fn a_watch_from_nothing_goes_on_with_every_later_change(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let mut events = watch(&leases, &name, "0", 20).await;
+    assert_eq!(next(&mut events).await, ("added", made.clone()));
+    let mut lease = made;
+    for second in 1..4 {
+        lease = put(&leases, &renewed(&lease, second)).await.unwrap();
+        assert_eq!(next(&mut events).await, ("modified", lease.clone()));
+    }
+}
+
 async fn microseconds_and_foreign_annotations_are_kept(leases: Api<Lease>, name: String) {
     let mut wanted = held(&name);
     wanted.metadata.annotations = Some([("example.org/x".to_owned(), "y".to_owned())].into());
@@ -248,6 +263,33 @@ async fn microseconds_and_foreign_annotations_are_kept(leases: Api<Lease>, name:
     let value = serde_json::to_value(&stored).unwrap();
     assert_eq!(value["spec"]["renewTime"], "2026-01-01T00:00:07.000001Z");
     assert_eq!(value["metadata"]["annotations"]["example.org/x"], "y");
+}
+
+/// client-go writes the spec alone, and takes a Lease under its own name for its own: `renewTime` is
+/// all that changes.
+async fn a_renewal_by_another_program_is_told_from_ours(leases: Api<Lease>, name: String) {
+    // 2026-01-01T00:00:05.000001Z.
+    let renew_us = 1_767_225_605_000_001_i64;
+    for repeats in [true, false] {
+        let mut tenure = json!({
+            "holder": "a", "transitions": 0, "acquireUs": 1_767_225_600_000_001_i64,
+            "process": "p", "bootId": "b",
+        });
+        if repeats {
+            tenure["renewUs"] = json!(renew_us);
+        }
+        let name = format!("{name}-{repeats}");
+        let mut wanted = held(&name);
+        wanted.metadata.annotations = Some([(TENURE.to_owned(), tenure.to_string())].into());
+        let mut value = serde_json::to_value(renewed(&wanted, 5)).unwrap();
+        value["spec"]["acquireTime"] = json!("2026-01-01T00:00:00.000001Z");
+        let ours = create(&leases, &serde_json::from_value(value).unwrap()).await;
+        assert!(record(&ours).tenure().is_some(), "{ours:?}");
+        let theirs = put(&leases, &renewed(&ours, 7)).await.unwrap();
+        assert_eq!(theirs.metadata.annotations, ours.metadata.annotations, "they are as they were");
+        // An older xvip repeats nothing, and its renewals count as ever.
+        assert_eq!(record(&theirs).tenure().is_some(), !repeats, "{theirs:?}");
+    }
 }
 
 async fn contents_that_cannot_be_are_refused(leases: Api<Lease>, name: String) {

@@ -5,7 +5,9 @@ use crate::trial;
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::sleep,
     time::Duration,
@@ -273,10 +275,22 @@ fn flapping(lab: &mut Lab, moves: &mut Vec<u64>) {
     });
 }
 
-/// A pod's token is exchanged by the kubelet before it runs out. Here the old one is revoked at once.
+/// A pod's token is renamed into its place by the kubelet before it runs out; the pod has the directory
+/// mounted. Here the old one is revoked at once.
 fn exchanged_token() {
     let mut lab = Lab::new(&Options { kube: Kube::One, nodes: 1, ..Options::default() }).unwrap();
-    let file = lab.dir().join("token");
+    let (outside, inside) = (lab.dir().join("credentials"), lab.dir().join("mounted"));
+    for dir in [&outside, &inside] {
+        fs::create_dir(dir).unwrap();
+    }
+    let file = outside.join("token");
+    let kubeconfig = lab.dir().join("kubeconfig");
+    let text = fs::read_to_string(&kubeconfig).unwrap();
+    let token = |dir: &Path| format!("tokenFile: {}", dir.join("token").display());
+    assert!(text.contains(&token(lab.dir())));
+    fs::write(&kubeconfig, text.replace(&token(lab.dir()), &token(&inside))).unwrap();
+    let mount = format!("mount --bind {} {} && exec \"$@\"", outside.display(), inside.display());
+    lab.nodes[0].run_through(&["unshare", "--mount", "sh", "-c", &mount, "sh"]);
     let secret = r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "old", "namespace": "kube-system"}}"#;
     let plane = &lab.api.real().unwrap().plane;
     objects::apply(plane, secret, objects::Mode::Store).unwrap();
@@ -285,7 +299,8 @@ fn exchanged_token() {
     lab.wait_for_owner(SETTLE).unwrap();
     is_unfelt(&mut lab, |lab| {
         let plane = &lab.api.real().unwrap().plane;
-        objects::write_token(plane, "xvip", &file).unwrap();
+        objects::write_token(plane, "xvip", &outside.join("new")).unwrap();
+        fs::rename(outside.join("new"), &file).unwrap();
         objects::delete_secret(plane, "old").unwrap();
         // The API server remembers a good token for ten seconds.
         sleep(Duration::from_secs(20));

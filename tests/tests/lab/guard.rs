@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 use vip_tests::{
     faults::watched,
     frames,
-    lab::{ASKER_MAC, Lab, Options, VIP4, VIP6, eventually},
+    lab::{API, ASKER_MAC, Lab, Options, VIP4, VIP6, eventually},
     netns::sh,
     packet_socket::PacketSocket,
 };
@@ -115,4 +115,52 @@ fn bpftool_shows_named_fields() {
     let map = node.xvip("map", &[]).unwrap();
     let vips = Lab::vips();
     assert!(vips.iter().map(IpAddr::to_string).all(|vip| map.contains(&vip)), "{map}");
+}
+
+/// An interface that is excluded from now on may carry the VIP still. While nothing is known of the Lease the address is
+/// left alone, and the guard is what keeps the kernel from answering: the other order once made two owners.
+#[test]
+fn the_guard_stays_on_an_interface_for_as_long_as_it_carries_the_vip() {
+    let options = Options {
+        nodes: 2,
+        lan: Some("lan".into()),
+        extra: "placement: interface\n".into(),
+        ..Options::default()
+    };
+    let mut lab = Lab::new(&options).unwrap();
+    lab.start().unwrap();
+    let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
+    lab.nodes[owner].kill();
+    let before = lab.nodes[owner].config_text().unwrap();
+    let excluded = before.replace("interfaces: [eth0]", "interfaces: [lan]\nexclude: [eth0]");
+    let alone = excluded.replace(API, "192.0.2.250:1");
+    assert!(before != excluded && excluded != alone, "{alone}");
+    lab.nodes[owner].configure(&alone).unwrap();
+    let pinned = |lab: &Lab| {
+        let dir = lab.dir().join("bpf").join(&lab.nodes[owner].instance);
+        !sh(&format!("find {} -name 'link:guard:*:eth0'", dir.display())).unwrap().is_empty()
+    };
+    let carries = |lab: &Lab| {
+        let addresses = lab.nodes[owner].ns.ip("addr show dev eth0").unwrap();
+        addresses.contains("192.0.2.10/32") || addresses.contains("2001:db8::10/128")
+    };
+    let recording = watched(&mut lab, |lab| {
+        lab.nodes[owner].start()?;
+        let moved = eventually(Duration::from_secs(20), || lab.nodes[1 - owner].owns());
+        anyhow::ensure!(moved, "nobody took over: {}", lab.nodes[1 - owner].log());
+        std::thread::sleep(Duration::from_secs(1));
+        anyhow::ensure!(carries(lab) && pinned(lab), "{}", lab.nodes[owner].log());
+        Ok(())
+    })
+    .unwrap();
+    let taken = recording.claims.iter().find(|claim| claim.node != owner).unwrap().at_ns;
+    let both =
+        recording.claims.iter().filter(|claim| claim.node == owner && claim.at_ns > taken).count();
+    assert_eq!(both, 0, "the kernel answered for the VIP after another node had taken it");
+    // Once the Lease is read the address goes, and then the guard.
+    lab.nodes[owner].kill();
+    lab.nodes[owner].configure(&excluded).unwrap();
+    lab.nodes[owner].start().unwrap();
+    let gone = eventually(Duration::from_secs(20), || !carries(&lab) && !pinned(&lab));
+    assert!(gone, "{}", lab.nodes[owner].log());
 }

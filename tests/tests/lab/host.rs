@@ -193,13 +193,14 @@ fn carrier_lost_for_a_moment_moves_nothing() {
     assert!(lab.nodes[owner].owns());
 }
 
-/// Somebody mounts a fresh BPF file system over the pins: all of them are gone at once.
+/// Somebody replaces the BPF file system: all pins are gone at once. The lock is an open directory there, so it can only
+/// be taken off lazily.
 #[test]
 fn a_remounted_bpffs_is_pinned_again() {
     let (mut lab, owner) = lab_of(&Options::default());
     let pins = lab.dir().join("bpf").display().to_string();
     let recording = watched(&mut lab, |lab| {
-        sh(&format!("umount {pins} && mount -t bpf bpf {pins}"))?;
+        sh(&format!("umount -l {pins} && mount -t bpf bpf {pins}"))?;
         let again = eventually(Duration::from_secs(5), || lab.nodes[owner].owns());
         anyhow::ensure!(again, "{}", lab.nodes[owner].log());
         sleep(Duration::from_secs(1));
@@ -310,4 +311,38 @@ fn placement_none_answers_and_adds_no_address() {
     let mut arping = lab.asker.command("arping");
     let answered = arping.args(["-c", "2", "-w", "2", "-I", "eth0", &vip]).output().unwrap();
     assert!(answered.status.success(), "{answered:?}");
+}
+
+/// The address is still shown, and nothing that arrives for it is taken in.
+#[test]
+fn a_local_route_that_was_deleted_is_put_back() {
+    let lab = one("");
+    let node = &lab.nodes[0];
+    for (family, vip) in [("", "192.0.2.10"), ("-6 ", "2001:db8::10")] {
+        let there = || {
+            let routes = node.ns.ip(&format!("{family}route show table local")).unwrap();
+            routes.lines().any(|route| route.starts_with(&format!("local {vip} dev lo")))
+        };
+        assert!(eventually(Duration::from_secs(5), there), "{}", node.log());
+        node.ns.ip(&format!("{family}route del local {vip} table local")).unwrap();
+        assert!(!there());
+        assert!(eventually(Duration::from_secs(20), there), "{vip} is not taken in: {}", node.log());
+    }
+    assert!(node.owns(), "{}", node.log());
+}
+
+/// What docs/configuration.md says of source addresses, and what helps.
+#[test]
+fn a_node_without_an_ipv6_address_of_its_own_uses_the_vip_as_source() {
+    let lab = one("");
+    let node = &lab.nodes[0];
+    let source = || node.ns.ip("-6 route get 2001:db8::200").unwrap();
+    assert!(source().contains("src 2001:db8::11 "), "{}", source());
+    node.ns.ip("addr del 2001:db8::11/64 dev eth0").unwrap();
+    node.ns.ip("-6 route add 2001:db8::/64 dev eth0").unwrap();
+    assert!(source().contains("src 2001:db8::10 "), "{}", source());
+    let mut sysctl = node.ns.command("sysctl");
+    let only = "net.ipv6.conf.eth0.use_oif_addrs_only=1";
+    assert!(sysctl.args(["-qw", only]).status().unwrap().success());
+    assert!(source().contains("src fe80::"), "{}", source());
 }

@@ -407,3 +407,126 @@ fn a_lan_that_is_away_moves_the_vip_only_to_a_node_that_sees_it() {
     .unwrap();
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
 }
+
+/// How many VIPs have no interface.
+fn unserved(node: &Node) -> usize {
+    let status = node.status().unwrap_or_default();
+    let problems = status["daemon"]["problems"].as_object().cloned().unwrap_or_default();
+    problems.keys().filter(|subject| subject.starts_with("selection ")).count()
+}
+
+/// Several ways, next-hop objects, an IPv6 gateway of IPv4, another table: each is a default route.
+#[test]
+fn a_default_route_is_known_in_every_form() {
+    let mut lab = Lab::new(&Options {
+        nodes: 1,
+        interfaces: Some("[default-route]".into()),
+        ..Options::default()
+    })
+    .unwrap();
+    for id in ["1 via 192.0.2.200", "2 via 192.0.2.201", "4 via 2001:db8::200", "5 via 2001:db8::201"] {
+        lab.nodes[0].ns.ip(&format!("nexthop add id {id} dev eth0")).unwrap();
+    }
+    lab.nodes[0].ns.ip("nexthop add id 3 group 1/2").unwrap();
+    lab.nodes[0].ns.ip("nexthop add id 6 group 4/5").unwrap();
+    lab.nodes[0].ns.ip("rule add pref 1000 lookup 1000").unwrap();
+    lab.nodes[0].ns.ip("-6 rule add pref 1000 lookup 1000").unwrap();
+    lab.start().unwrap();
+    let v6 = "via 2001:db8::200 dev eth0";
+    for (v4, v6, compatible) in [
+        (
+            "nexthop via 192.0.2.200 dev eth0 nexthop via 192.0.2.201 dev eth0",
+            "nexthop via 2001:db8::200 dev eth0 nexthop via 2001:db8::201 dev eth0",
+            "1",
+        ),
+        ("nhid 1", "nhid 4", "1"),
+        ("nhid 1", "nhid 4", "0"),
+        ("nhid 3", "nhid 6", "1"),
+        ("nhid 3", "nhid 6", "0"),
+        ("via inet6 2001:db8::200 dev eth0", v6, "1"),
+        ("via 192.0.2.200 dev eth0 table 1000", "via 2001:db8::200 dev eth0 table 1000", "1"),
+    ] {
+        let node = &lab.nodes[0];
+        let mut sysctl = node.ns.command("sysctl");
+        let form = format!("net.ipv4.nexthop_compat_mode={compatible}");
+        assert!(sysctl.args(["-qw", &form]).status().unwrap().success());
+        node.ns.ip(&format!("-4 route add default {v4}")).unwrap();
+        node.ns.ip(&format!("-6 route add default {v6}")).unwrap();
+        let served = || lab.nodes[0].owns() && unserved(&lab.nodes[0]) == 0;
+        assert!(eventually(LONG, served), "{v4}, {v6}: {}", lab.nodes[0].log());
+        let table = if v4.contains("table") { "table 1000" } else { "" };
+        node.ns.ip(&format!("route del default {table}")).unwrap();
+        // One command removes one of several next hops of IPv6.
+        while node.ns.ip(&format!("-6 route del default {table}")).is_ok() {}
+        let lost = || unserved(&lab.nodes[0]) == 2;
+        assert!(eventually(LONG, lost), "{v4}: {}", lab.nodes[0].log());
+    }
+}
+
+/// With two gateways the LAN is there as long as one of them answers.
+#[test]
+fn the_lan_check_asks_every_gateway() {
+    let extra = "lan_check: {gateway: true, every_ms: 300}\n";
+    let mut lab = Lab::new(&Options { nodes: 1, extra: extra.into(), ..Options::default() }).unwrap();
+    let two = "route add default nexthop via 192.0.2.200 dev eth0 nexthop via 192.0.2.201 dev eth0";
+    lab.nodes[0].ns.ip(two).unwrap();
+    lab.start().unwrap();
+    lab.wait_for_owner(LONG).unwrap();
+    let told = || {
+        let status = lab.nodes[0].status().unwrap();
+        status["daemon"]["problems"]["LAN"].is_string()
+    };
+    lab.asker.ip("link set eth0 down").unwrap();
+    assert!(!eventually(Duration::from_secs(4), told), "{}", lab.nodes[0].log());
+    lab.user.ip("link set eth0 down").unwrap();
+    assert!(eventually(LONG, told), "{}", lab.nodes[0].log());
+    lab.asker.ip("link set eth0 up").unwrap();
+    assert!(eventually(LONG, || !told()), "{}", lab.nodes[0].log());
+}
+
+/// A CNI puts the uplink under a bridge of its own, whose name is left alone by default.
+#[test]
+fn an_uplink_that_moves_under_a_bridge_is_followed() {
+    for (exclude, served) in [("", true), ("exclude: ['br-*']\n", false)] {
+        let mut lab = Lab::new(&Options {
+            nodes: 1,
+            interfaces: None,
+            extra: exclude.into(),
+            ..Options::default()
+        })
+        .unwrap();
+        lab.start().unwrap();
+        lab.wait_for_owner(LONG).unwrap();
+        let node = &lab.nodes[0];
+        for command in [
+            "link add br-ex type bridge forward_delay 0",
+            "link set eth0 master br-ex",
+            "link set br-ex up",
+            "addr flush dev eth0",
+            "addr add 192.0.2.11/24 dev br-ex",
+            "addr add 2001:db8::11/64 dev br-ex nodad",
+        ] {
+            node.ns.ip(command).unwrap();
+        }
+        let problem = |subject: &str| {
+            let status = node.status().unwrap();
+            status["daemon"]["problems"][subject].as_str().unwrap_or_default().to_owned()
+        };
+        if served {
+            let followed = || {
+                let status = node.status().unwrap();
+                let shown = status["interfaces"].as_array().cloned().unwrap_or_default();
+                let bridge = shown.iter().any(|one| one["name"] == "br-ex" && one["guarded"] == true);
+                bridge && node.owns()
+            };
+            assert!(eventually(LONG, followed), "{}", node.log());
+            let mut arping = lab.asker.command("arping");
+            let arping = arping.args(["-c", "3", "-w", "3", "-I", "eth0", "192.0.2.10"]);
+            assert!(arping.output().unwrap().status.success(), "{}", node.log());
+        } else {
+            let told = || problem("selection br-ex").contains("`exclude` (br-*) leaves it alone");
+            assert!(eventually(LONG, told), "{}", node.log());
+            assert!(problem("selection 192.0.2.10").contains("no interface"), "{}", node.log());
+        }
+    }
+}

@@ -41,6 +41,10 @@ fn a_probe_says_plainly_who_answers() {
         let text = node.xvip("probe", &["192.0.2.10", "2001:db8::10"]).unwrap();
         let wanted = format!("one owner: {mac} (node node{}) on eth0", owner + 1);
         assert_eq!(text.matches(&wanted).count(), 2, "{text}\n{}", node.log());
+        // A question on the owner itself crosses no LAN, and is not sold as if it had.
+        let own = node.name == lab.nodes[owner].name;
+        assert_eq!(text.contains("which is this host"), own, "{text}");
+        assert!(text.contains("asked from ") && text.contains(" on eth0"), "{text}");
     }
     for (args, code, says) in [
         (

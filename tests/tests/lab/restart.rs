@@ -1,10 +1,10 @@
 //! Restarts on the same boot: what is pinned goes on, and only what is still ours is adopted.
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 use vip_tests::{
     faults::{Recording, watched},
     judge::two_owner_ms,
-    lab::{Lab, Options, eventually},
+    lab::{API, Lab, Options, eventually},
 };
 
 fn one_lab(options: &Options) -> (Lab, usize) {
@@ -94,4 +94,58 @@ fn a_second_daemon_waits_for_the_first() {
     second.wait().unwrap();
     assert!(waits);
     assert!(lab.nodes[0].owns());
+}
+
+/// Puts an API endpoint that takes connections and never answers before the others of a node.
+fn with_an_endpoint_that_hangs(lab: &Lab, node: usize) -> TcpListener {
+    let bound = lab.nodes[node].ns.run(|| TcpListener::bind("127.0.0.1:7000")).unwrap().unwrap();
+    let node = &lab.nodes[node];
+    let good = format!("'http://{API}'");
+    let text = node.config_text().unwrap();
+    let hangs = text.replacen(&good, &format!("'http://127.0.0.1:7000', {good}"), 1);
+    assert_ne!(text, hangs);
+    std::fs::write(lab.dir().join(format!("{}.yaml", node.name)), hangs).unwrap();
+    bound
+}
+
+/// An owner that is killed while its first endpoint hangs adopts its tenure from the second one.
+#[test]
+fn a_killed_owner_keeps_its_tenure_though_its_first_endpoint_hangs() {
+    let (mut lab, owner) = one_lab(&Options { duration_s: 6, ..Options::default() });
+    let before = generation(&lab, owner);
+    let _hangs = with_an_endpoint_that_hangs(&lab, owner);
+    let recording = watched(&mut lab, |lab| {
+        std::thread::sleep(Duration::from_millis(500));
+        lab.nodes[owner].kill();
+        lab.nodes[owner].start()?;
+        std::thread::sleep(Duration::from_secs(9));
+        Ok(())
+    })
+    .unwrap();
+    nothing_moved(&recording, owner);
+    assert_eq!(generation(&lab, owner), before);
+    assert!(lab.nodes[owner].log().contains("leadership preserved"), "{}", lab.nodes[owner].log());
+    assert!(lab.nodes[owner].owns());
+}
+
+/// Labels are read although the first endpoint hangs; until then nobody is barred.
+#[test]
+fn a_node_is_read_though_its_first_endpoint_hangs() {
+    let options = Options { nodes: 1, extra: "nodes: {role: edge}\n".into(), ..Options::default() };
+    let mut lab = Lab::new(&options).unwrap();
+    let _hangs = with_an_endpoint_that_hangs(&lab, 0);
+    lab.api.set_labels("node1", &[("role", "core")]);
+    lab.start().unwrap();
+    let fitness = |lab: &Lab| {
+        let status = lab.nodes[0].status().unwrap_or_default();
+        status["daemon"]["leases"][0]["fitness"].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(
+        eventually(Duration::from_secs(20), || fitness(&lab) == "barred"),
+        "{}",
+        lab.nodes[0].log()
+    );
+    lab.api.set_labels("node1", &[("role", "edge")]);
+    assert!(eventually(Duration::from_secs(20), || fitness(&lab) == "able"), "{}", lab.nodes[0].log());
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
 }

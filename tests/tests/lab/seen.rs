@@ -19,7 +19,7 @@ use vip_tests::{
 fn get(node: &Node, path: &str) -> Option<(String, String)> {
     node.ns
         .run(|| {
-            let mut stream = TcpStream::connect("127.0.0.1:2112").ok()?;
+            let mut stream = TcpStream::connect("127.0.0.1:21112").ok()?;
             stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
             let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).ok()?;
@@ -32,7 +32,7 @@ fn get(node: &Node, path: &str) -> Option<(String, String)> {
 }
 
 fn options() -> Options {
-    Options { extra: "admin: {port: 2112}\nlog: {format: json}\n".into(), ..Options::default() }
+    Options { extra: "admin: {port: 21112}\nlog: {format: json}\n".into(), ..Options::default() }
 }
 
 #[test]
@@ -54,7 +54,9 @@ fn the_admin_port_tells_the_truth() {
         node.log()
     );
     assert!(get(node, "/healthz").unwrap().0.contains("200"), "a restart would mend nothing");
-    let problem = |node: &Node| node.status().unwrap()["daemon"]["problems"]["API"].is_string();
+    let problem = |node: &Node| {
+        node.status().unwrap()["daemon"]["problems"]["API kube-system/plndr-cp-lock"].is_string()
+    };
     assert!(eventually(Duration::from_secs(10), || problem(node)), "{}", node.log());
     node.ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
@@ -84,7 +86,11 @@ fn the_admin_port_tells_the_truth() {
             .contains(&format!("xvip_api_request_seconds_count{{verb=\"get\",outcome=\"{outcome}\"}}"))
     };
     assert!(failed("timeout") || failed("error"), "{metrics}");
-    assert_eq!(value("xvip_problem{subject=\"API\"}"), 0.0, "it was there and is over");
+    assert_eq!(
+        value("xvip_problem{subject=\"API kube-system/plndr-cp-lock\"}"),
+        0.0,
+        "it was there and is over"
+    );
     assert!(metrics.ends_with("# EOF\n"), "OpenMetrics");
 }
 
@@ -179,6 +185,16 @@ fn config_check_and_show() {
     assert_eq!(of("lease.duration_s")["value"], 3);
     assert_eq!(of("lease.duration_s")["source"], "file");
     assert_eq!(of("attach")["source"], "default");
+    // Where the maps are pinned: the flag, then the variable, then the file.
+    let pin_root = |before: &str, after: &str| {
+        let line = format!("{before} {} config show {file} -o json {after}", xvip.display());
+        let shown: Value = serde_json::from_str(&sh(&line).unwrap()).unwrap();
+        let of = |setting: &&Value| setting["field"] == "pin_root";
+        shown.as_array().unwrap().iter().find(of).unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(pin_root("XVIP_PIN_ROOT=/a", "--pin-root /b"), "/b");
+    assert_eq!(pin_root("XVIP_PIN_ROOT=/a", ""), "/a");
+    assert_eq!(pin_root("", ""), lab.dir().join("bpf").display().to_string());
     std::fs::write(lab.dir().join("bad.yaml"), "vips: [10.0.0.300]\ninterfaces: [eth0]\n").unwrap();
     let refused =
         run(&format!("check {}", lab.dir().join("bad.yaml").display())).unwrap_err().to_string();

@@ -4,7 +4,7 @@
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use vip_tests::{
-    lab::{Lab, Options, eventually},
+    lab::{Lab, Options, eventually, node::Node},
     netns::sh,
 };
 
@@ -35,6 +35,16 @@ fn bad_input_is_refused_before_anything_has_changed() {
             "`vips`: 192.0.2.1 cannot be used: it is the default gateway on eth0",
         ),
         (
+            "192.0.2.10",
+            "192.0.2.255",
+            "`vips`: 192.0.2.255 cannot be used: it is the broadcast address of 192.0.2.0/24 on eth0",
+        ),
+        (
+            "192.0.2.10",
+            "192.0.2.0",
+            "`vips`: 192.0.2.0 cannot be used: it is the network's address of 192.0.2.0/24 on eth0",
+        ),
+        (
             pins.as_str(),
             "/tmp/xvip-no-bpffs",
             "`pin_root`: /tmp/xvip-no-bpffs is not on a BPF file system",
@@ -45,7 +55,11 @@ fn bad_input_is_refused_before_anything_has_changed() {
             "two attempts must fit into the fence of 2650 ms",
         ),
         ("kubeconfig: ", "kubeconfig: /nowhere", "`api.kubeconfig`: /nowhere"),
-        ("http://192.0.2.100:6443", "https://192.0.2.10:6443", "`api.endpoints`: all of them are VIPs"),
+        (
+            "http://192.0.2.100:6443",
+            "https://192.0.2.10:6443",
+            "`api.endpoints`: https://192.0.2.10:6443 cannot be used: all of them are VIPs",
+        ),
         ("interfaces", "interface", "did you mean `interfaces`?"),
     ] {
         assert!(good.contains(change), "{change}");
@@ -74,6 +88,12 @@ fn a_process_that_cannot_enforce_is_refused() {
     let shifted = ["unshare", "--time", "--boottime", "100000"];
     let said = node.refusal_under(&shifted, &config).unwrap();
     assert!(said.contains("must not run in a time namespace"), "{said}");
+    // The default seccomp profiles of CRI-O and podman, where all three capabilities are there.
+    let [bounding, inherited] = vip_tests::lab::node::rights();
+    let filtered = ["setpriv", &bounding, &inherited, env!("CARGO_BIN_EXE_xvip-without-bpf")];
+    let said = node.refusal_under(&filtered, &config).unwrap();
+    assert!(said.contains("bpf(2) is refused although the process has CAP_BPF"), "{said}");
+    assert!(said.contains("a seccomp filter is in force"), "{said}");
     assert_eq!(pinned(), before);
 }
 
@@ -96,12 +116,16 @@ fn an_unreachable_api_is_shown_and_retried() {
     lab.nodes[0].ns.ip(nowhere).unwrap();
     lab.start().unwrap();
     let shown = eventually(Duration::from_secs(10), || {
-        lab.nodes[0].status().is_ok_and(|status| status["daemon"]["problems"]["API"].is_string())
+        lab.nodes[0].status().is_ok_and(|status| {
+            status["daemon"]["problems"]["API kube-system/plndr-cp-lock"].is_string()
+        })
     });
     assert!(shown, "{}", lab.nodes[0].log());
     lab.nodes[0].ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
-    assert!(lab.nodes[0].status().unwrap()["daemon"]["problems"]["API"].is_null());
+    assert!(
+        lab.nodes[0].status().unwrap()["daemon"]["problems"]["API kube-system/plndr-cp-lock"].is_null()
+    );
     let log = lab.nodes[0].log();
     assert!(log.contains("xvip is running") && !log.contains('\x1b'), "colours in a file: {log}");
 }
@@ -115,7 +139,7 @@ fn an_address_in_use_delays_the_first_creation() {
     let shown = eventually(Duration::from_secs(10), || {
         lab.nodes[0]
             .status()
-            .is_ok_and(|status| status["daemon"]["problems"]["address in use"].is_string())
+            .is_ok_and(|status| status["daemon"]["problems"]["VIP 192.0.2.10"].is_string())
     });
     assert!(shown, "{}", lab.nodes[0].log());
     assert!(!lab.nodes[0].owns());
@@ -123,23 +147,139 @@ fn an_address_in_use_delays_the_first_creation() {
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
 }
 
-/// kube-vip on this node holds the Lease: its frames must pass until it is gone.
+/// kube-vip on this node holds the Lease, and has the VIP on its interface: its frames pass until it
+/// is gone. When it was killed its address stays; then the guard is back before anybody takes the
+/// Lease.
 #[test]
 fn a_foreign_holder_under_our_own_name_keeps_the_guard_detached() {
     let mut lab = one_node();
-    let lease = json!({
-        "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
-        "spec": {"holderIdentity": "node1", "leaseDurationSeconds": 5, "leaseTransitions": 3,
-                 "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:00:00.000000Z"},
-    });
-    lab.api.put("kube-system", "plndr-cp-lock", lease);
+    let lease = |holder: &str, transitions: u32| {
+        json!({
+            "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 5,
+                     "leaseTransitions": transitions,
+                     "acquireTime": "2026-01-01T00:00:00.000000Z",
+                     "renewTime": "2026-01-01T00:00:00.000000Z"},
+        })
+    };
+    lab.api.put("kube-system", "plndr-cp-lock", lease("elsewhere", 2));
     lab.start().unwrap();
+    let vips = |lab: &Lab| {
+        lab.nodes[0].status().ok().and_then(|status| status["vips"].as_array().map(Vec::len))
+    };
+    assert!(eventually(Duration::from_secs(10), || vips(&lab) > Some(0)), "{}", lab.nodes[0].log());
+    let answers = |lab: &Lab| Node::probe(&lab.asker, &["192.0.2.10", "--wait", "300"]).unwrap().1 == 0;
+    lab.nodes[0].ns.ip("addr add 192.0.2.10/32 dev eth0").unwrap();
+    assert!(!answers(&lab), "another node holds the Lease");
+    lab.api.put("kube-system", "plndr-cp-lock", lease("node1", 3));
     let detached = eventually(Duration::from_secs(10), || {
         lab.nodes[0].log().contains("another program on this node is the leader")
     });
     assert!(detached, "{}", lab.nodes[0].log());
-    assert_eq!(lab.nodes[0].status().unwrap()["vips"], json!([]));
-    // It is waited out: 2·5 + 10 s.
-    assert!(!eventually(Duration::from_secs(5), || lab.nodes[0].owns()));
+    assert!(eventually(Duration::from_secs(5), || answers(&lab)), "{}", lab.nodes[0].log());
+    assert_eq!(vips(&lab), Some(0));
+    // It renews no more, and is waited out: 2·5 + 10 s. The guard is back after 9/11 of that.
+    let silent = eventually(Duration::from_secs(25), || vips(&lab) > Some(0) && !lab.nodes[0].owns());
+    assert!(silent, "{}", lab.nodes[0].log());
     lab.wait_for_owner(Duration::from_secs(25)).unwrap();
+}
+
+/// Whatever form the route to a router has, and whatever table it is in.
+#[test]
+fn a_vip_that_is_a_gateway_of_any_route_is_refused() {
+    let lab = one_node();
+    let node = &lab.nodes[0];
+    for command in [
+        "route add default nexthop via 192.0.2.1 dev eth0 nexthop via 192.0.2.2 dev eth0",
+        "-6 route add default nexthop via 2001:db8::1 dev eth0 nexthop via 2001:db8::2 dev eth0",
+        "-4 route add default via inet6 2001:db8::3 dev eth0 metric 9",
+        "route add default via 192.0.2.4 dev eth0 table 1000",
+        "route add 198.51.100.0/24 via 192.0.2.5 dev eth0",
+        "nexthop add id 6 via 192.0.2.6 dev eth0",
+        "nexthop add id 7 via 192.0.2.7 dev eth0",
+        "nexthop add id 8 group 6/7",
+        "route add 203.0.113.0/24 nhid 8",
+    ] {
+        node.ns.ip(command).unwrap();
+    }
+    let good = node.config_text().unwrap();
+    for objects in ["1", "0"] {
+        // Without the compatible form a route shows nothing but the number of its object.
+        let mut sysctl = node.ns.command("sysctl");
+        let form = format!("net.ipv4.nexthop_compat_mode={objects}");
+        assert!(sysctl.args(["-qw", &form]).status().unwrap().success());
+        for (vip, expected) in [
+            ("192.0.2.1", "the default gateway on eth0"),
+            ("192.0.2.2", "the default gateway on eth0"),
+            ("2001:db8::2", "the default gateway on eth0"),
+            ("2001:db8::3", "the default gateway on eth0"),
+            ("192.0.2.4", "the default gateway on eth0 (routing table 1000)"),
+            ("192.0.2.5", "a gateway on eth0"),
+            ("192.0.2.7", "a gateway on eth0"),
+        ] {
+            let said = node.refusal(&good.replacen("192.0.2.10", vip, 1)).unwrap();
+            let expected = format!("{vip} cannot be used: it is {expected}");
+            assert!(said.contains(&expected), "{expected}: {said}");
+        }
+    }
+}
+
+fn problem(lab: &Lab, node: usize, subject: &str) -> String {
+    let status = lab.nodes[node].status().unwrap_or_default();
+    status["daemon"]["problems"][subject].as_str().unwrap_or_default().to_owned()
+}
+
+fn is_answered(lab: &Lab, vip: &str) -> bool {
+    let mut arping = lab.asker.command("arping");
+    arping.args(["-c", "2", "-w", "2", "-I", "eth0", vip]).output().unwrap().status.success()
+}
+
+/// keepalived was killed and has left its address. It is silenced before the Lease is read, and served
+/// as soon as somebody has removed it.
+#[test]
+fn a_vip_that_was_left_on_a_nic_is_silenced_and_told() {
+    let mut lab = one_node();
+    let nowhere = "neigh replace 192.0.2.100 lladdr 02:00:00:00:00:99 dev eth0 nud permanent";
+    lab.nodes[0].ns.ip(nowhere).unwrap();
+    lab.nodes[0].ns.ip("addr add 192.0.2.10/24 dev eth0").unwrap();
+    assert!(is_answered(&lab, "192.0.2.10"), "the kernel answers for what is left");
+    lab.start().unwrap();
+    let remedy = "ip addr del 192.0.2.10/24 dev eth0";
+    let told = |lab: &Lab| problem(lab, 0, "selection 192.0.2.10").ends_with(remedy);
+    assert!(eventually(Duration::from_secs(10), || told(&lab)), "{}", lab.nodes[0].log());
+    let unread = &lab.nodes[0].status().unwrap()["daemon"]["leases"][0]["state"];
+    assert_eq!(unread, "unknown", "{}", lab.nodes[0].log());
+    assert!(!is_answered(&lab, "192.0.2.10"), "{}", lab.nodes[0].log());
+    lab.nodes[0].ns.ip("neigh del 192.0.2.100 dev eth0").unwrap();
+    let other = || {
+        lab.nodes[0].status().is_ok_and(|status| {
+            let vips = status["vips"].as_array().cloned().unwrap_or_default();
+            vips.iter().any(|vip| vip["address"] == "2001:db8::10" && vip["answering"] == true)
+        })
+    };
+    assert!(eventually(Duration::from_mins(1), other), "its own harm: {}", lab.nodes[0].log());
+    assert!(told(&lab) && !is_answered(&lab, "192.0.2.10"), "{}", lab.nodes[0].log());
+    assert!(problem(&lab, 0, "fitness kube-system/plndr-cp-lock").starts_with("doubtful"));
+    lab.nodes[0].ns.ip("addr del 192.0.2.10/24 dev eth0").unwrap();
+    assert!(eventually(Duration::from_secs(10), || lab.nodes[0].owns()), "{}", lab.nodes[0].log());
+    assert!(!told(&lab) && is_answered(&lab, "192.0.2.10"));
+    // It comes back while the node serves.
+    lab.nodes[0].ns.ip("addr add 192.0.2.10/24 dev eth0").unwrap();
+    assert!(eventually(Duration::from_secs(10), || told(&lab)), "{}", lab.nodes[0].log());
+    assert!(!is_answered(&lab, "192.0.2.10"), "{}", lab.nodes[0].log());
+}
+
+/// kube-vip carries its VIPs so, and leaves them when it is killed: served, and told.
+#[test]
+fn a_vip_that_others_carry_is_told_and_served() {
+    let mut lab = one_node();
+    lab.nodes[0].ns.ip("addr add 192.0.2.10/32 dev eth0").unwrap();
+    lab.start().unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
+    let why = problem(&lab, 0, "address 192.0.2.10");
+    assert!(why.ends_with("ip addr del 192.0.2.10/32 dev eth0"), "{why}");
+    lab.nodes[0].ns.ip("addr del 192.0.2.10/32 dev eth0").unwrap();
+    let over = || problem(&lab, 0, "address 192.0.2.10").is_empty();
+    assert!(eventually(Duration::from_secs(5), over), "{}", lab.nodes[0].log());
+    assert!(lab.nodes[0].owns(), "{}", lab.nodes[0].log());
 }

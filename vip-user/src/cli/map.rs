@@ -1,9 +1,12 @@
 //! `xvip map`: the VIP map as the programs see it, each entry with its fence.
 
-use super::{Output, View, table};
+use super::{
+    Output, View, pins_of, print_json,
+    table::{self, Cell},
+};
 use crate::{
     model::time::BootNs,
-    node::{clock, maps::Maps, pins::Pins},
+    node::{clock, maps::Maps},
 };
 use anyhow::Context as _;
 use serde::Serialize;
@@ -26,9 +29,8 @@ struct Entry {
 
 /// Prints the map.
 pub fn map(view: &View) -> anyhow::Result<ExitCode> {
-    let pins = Pins::new(&view.place.pin_root, &view.place.instance);
     let mut entries = Vec::new();
-    if pins.exist() {
+    if let Some(pins) = pins_of(&view.place)? {
         let maps = Maps::open(&pins).context("cannot read the pinned maps (root is needed)")?;
         let ports = maps.ifaces()?;
         let now = clock::boot();
@@ -51,9 +53,9 @@ pub fn map(view: &View) -> anyhow::Result<ExitCode> {
         }
     }
     match view.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&entries)?),
+        Output::Json => print_json(&entries)?,
         Output::Table => {
-            let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+            let rows: Vec<Vec<Cell>> = entries.iter().map(row).collect();
             let header = [
                 "VIP",
                 "SLOT",
@@ -69,9 +71,9 @@ pub fn map(view: &View) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(entry: &Entry) -> Vec<String> {
+fn row(entry: &Entry) -> Vec<Cell> {
     let list = |indexes: &[u32]| indexes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    vec![
+    let cells = [
         entry.address.to_string(),
         entry.slot.to_string(),
         entry.generation.to_string(),
@@ -79,5 +81,6 @@ fn row(entry: &Entry) -> Vec<String> {
         format!("{} ms", entry.fence_left_ms),
         list(&entry.answer),
         list(&entry.guard),
-    ]
+    ];
+    cells.map(Cell::from).into()
 }

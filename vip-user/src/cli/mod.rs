@@ -2,15 +2,21 @@
 
 pub mod cleanup;
 pub mod config;
+pub mod health;
 pub mod map;
 pub mod probe;
 pub mod run;
 pub mod status;
 pub mod table;
 
+use crate::{config::DEFAULT_PIN_ROOT, escape, node::pins::Pins};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode};
+
+/// The variable that replaces the default of every `--pin-root`, and `pin_root` of the file.
+const PIN_ROOT: &str = "XVIP_PIN_ROOT";
 
 /// Virtual IPs for bare-metal Kubernetes whose ownership the Linux kernel enforces.
 #[derive(Debug, Parser)]
@@ -29,6 +35,9 @@ pub enum Command {
         /// The configuration file (YAML).
         #[arg(long)]
         config: PathBuf,
+        /// Where the maps are pinned, whatever the file says.
+        #[arg(long, env = PIN_ROOT)]
+        pin_root: Option<PathBuf>,
     },
     /// Who owns the VIPs, for how long, on which interfaces; works while no daemon runs.
     Status(View),
@@ -36,6 +45,8 @@ pub enum Command {
     Map(View),
     /// Ask the LAN who answers for VIPs: 0 one owner, 1 nobody, 2 two owners.
     Probe(probe::Probe),
+    /// Whether the daemon works: 0 yes, 1 no. For probes: it asks no port, which others may have.
+    Health(health::Health),
     /// Check a configuration file, or show what is in force; touches nothing.
     Config {
         /// What to do with it.
@@ -58,6 +69,9 @@ pub enum ConfigCommand {
     Show {
         /// The file (YAML).
         file: PathBuf,
+        /// Where the maps are pinned, whatever the file says.
+        #[arg(long, env = PIN_ROOT)]
+        pin_root: Option<PathBuf>,
         /// How to print.
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -71,7 +85,7 @@ pub struct Place {
     #[arg(long, default_value = "default")]
     pub instance: String,
     /// Where its maps are pinned.
-    #[arg(long, default_value = "/sys/fs/bpf/xvip")]
+    #[arg(long, env = PIN_ROOT, default_value = DEFAULT_PIN_ROOT)]
     pub pin_root: PathBuf,
 }
 
@@ -96,15 +110,33 @@ pub enum Output {
     Json,
 }
 
+/// Prints for scripts. What comes from outside is escaped here too: people look at it.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", escape::json(&serde_json::to_string_pretty(value)?));
+    Ok(())
+}
+
+/// The pins of an instance, or `None` where it has none. What may not be looked at is not gone.
+fn pins_of(place: &Place) -> anyhow::Result<Option<Pins>> {
+    let pins = Pins::new(&place.pin_root, &place.instance);
+    let looked = pins.try_exist();
+    let there = looked
+        .with_context(|| format!("cannot look into {} (root is needed)", pins.dir().display()))?;
+    Ok(there.then_some(pins))
+}
+
 /// Runs a command.
 pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run { config } => async_runtime()?.block_on(run::run(&config)),
-        Command::Status(view) => status::status(&view),
+        Command::Run { config, pin_root } => async_runtime()?.block_on(run::run(&config, pin_root)),
+        Command::Status(view) => async_runtime()?.block_on(status::status(&view)),
+        Command::Health(args) => async_runtime()?.block_on(health::health(&args)),
         Command::Map(view) => map::map(&view),
         Command::Probe(args) => async_runtime()?.block_on(probe::probe(&args)),
         Command::Config { what: ConfigCommand::Check { file } } => config::check(&file),
-        Command::Config { what: ConfigCommand::Show { file, output } } => config::show(&file, output),
+        Command::Config { what: ConfigCommand::Show { file, pin_root, output } } => {
+            config::show(&file, pin_root, output)
+        }
         Command::Cleanup(place) => async_runtime()?.block_on(cleanup::cleanup(&place)),
     }
 }

@@ -1,17 +1,18 @@
 //! `xvip probe`: asks the LAN who answers for VIPs, once or on and on.
 
 use super::{
-    Output, Place,
+    Output, Place, pins_of, print_json,
     table::{bold, green, red},
 };
 use crate::{
+    escape::printable,
     model::{selection::Device, time::BootNs},
     node::{
         ask::Asker,
-        clock, lock,
+        clock, host,
         maps::{Maps, string},
         netlink::Netlink,
-        pins::Pins,
+        socket,
     },
     probe::{
         report,
@@ -19,7 +20,6 @@ use crate::{
         user::Wish,
         verdict::{Owners, Station, Verdict},
     },
-    state::DaemonState,
 };
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -80,7 +80,7 @@ const NOT_ASKED: u8 = 3;
 pub async fn probe(args: &Probe) -> anyhow::Result<ExitCode> {
     // 1 and 2 are answers, so a failure must be neither.
     Ok(ask(args).await.unwrap_or_else(|error| {
-        eprintln!("xvip: {error:#}");
+        eprintln!("xvip: {}", printable(&format!("{error:#}")));
         ExitCode::from(NOT_ASKED)
     }))
 }
@@ -92,12 +92,12 @@ async fn ask(args: &Probe) -> anyhow::Result<ExitCode> {
     if !args.watch && (args.duration.is_some() || args.report.is_some()) {
         bail!("--for and --report need --watch");
     }
-    let (netlink, _changes) = Netlink::open(false)?;
+    let netlink = Netlink::open()?;
     let devices = chosen(netlink.devices().await?, &args.interface)?;
     let lan = Lan {
         asker: Asker::open()?,
         devices,
-        nodes: nodes(&args.place.instance),
+        nodes: nodes(&args.place.instance).await,
         vips: args.vips.clone(),
         maps: own_maps(&args.place),
         wish: wish(args),
@@ -140,7 +140,7 @@ impl Lan {
                     let device = self.devices.iter().find(|d| d.ifindex == answer.ifindex)?;
                     let mac = answer.mac.map(|byte| format!("{byte:02x}")).join(":");
                     let node = self.nodes.get(&mac).cloned();
-                    Some(Station { mac, interface: device.name.clone(), node })
+                    Some(Station { mac, interface: device.name.clone(), node, own: false })
                 })
                 .collect();
             // A host never hears its own answers.
@@ -152,6 +152,14 @@ impl Lan {
 }
 
 impl Lan {
+    /// Where the questions begin: an answer holds for that place only.
+    fn place(&self) -> String {
+        let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+        let host = host::host_name().unwrap_or_else(|_| "this host".into());
+        let inside = if host::in_own_netns() { " (in a network namespace of its own)" } else { "" };
+        format!("{host}{inside} on {}", names.join(", "))
+    }
+
     /// This host, where its kernel answers for the VIP.
     fn own(&self, maps: &Maps, vip: IpAddr) -> Option<Station> {
         let entry = *maps.vips().ok()?.get(&Ip::from(vip))?;
@@ -165,13 +173,14 @@ impl Lan {
             mac: iface.mac.map(|byte| format!("{byte:02x}")).join(":"),
             interface: device.name.clone(),
             node: Some(string(&maps.identity().ok()?.node)),
+            own: true,
         })
     }
 }
 
 fn own_maps(place: &Place) -> Option<Maps> {
-    let pins = Pins::new(&place.pin_root, &place.instance);
-    pins.exist().then(|| Maps::open(&pins).ok()).flatten()
+    // Whoever may not look asks as any host of the LAN does.
+    pins_of(place).ok().flatten().and_then(|pins| Maps::open(&pins).ok())
 }
 
 fn wish(args: &Probe) -> Option<Wish> {
@@ -199,9 +208,8 @@ fn chosen(devices: Vec<Device>, names: &[String]) -> anyhow::Result<Vec<Device>>
 }
 
 /// The nodes by MAC address, as a daemon on this host has learned them from the Leases.
-fn nodes(instance: &str) -> BTreeMap<String, String> {
-    let state = lock::ask(instance).and_then(|text| serde_json::from_str::<DaemonState>(&text).ok());
-    state.map(|state| state.nodes).unwrap_or_default()
+async fn nodes(instance: &str) -> BTreeMap<String, String> {
+    socket::ask(instance).await.map(|state| state.nodes).unwrap_or_default()
 }
 
 async fn once(args: &Probe, lan: &Lan) -> anyhow::Result<ExitCode> {
@@ -211,9 +219,10 @@ async fn once(args: &Probe, lan: &Lan) -> anyhow::Result<ExitCode> {
         let asked = lan.wish.is_some();
         let value = serde_json::json!({
             "vips": round.verdicts,
+            "asked_from": lan.place(),
             "served": asked.then(|| served.iter().map(|(vip, served)| (vip.to_string(), **served)).collect::<BTreeMap<_, _>>()),
         });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        print_json(&value)?;
     } else {
         for (verdict, served) in round.verdicts.iter().zip(&round.served) {
             let words = coloured(verdict);
@@ -224,6 +233,7 @@ async fn once(args: &Probe, lan: &Lan) -> anyhow::Result<ExitCode> {
             };
             println!("{}  {words}{served}", bold(&verdict.vip.to_string()));
         }
+        println!("asked from {}", printable(&lan.place()));
     }
     Ok(exit(&round.verdicts))
 }
@@ -266,13 +276,14 @@ async fn watch(args: &Probe, lan: &Lan) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("--report: cannot write {}", path.display()))?;
     }
     if args.output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&timelines)?);
+        print_json(&timelines)?;
     } else {
         for timeline in &timelines {
             println!("{}", timeline.words());
+            println!("  asked from {}", printable(&lan.place()));
             println!("  |{}|", timeline.bar(76));
             for (name, letter) in timeline.letters() {
-                println!("  {letter} {name}");
+                println!("  {letter} {}", printable(&name));
             }
         }
     }
@@ -293,7 +304,8 @@ impl Live {
             let before = last.and_then(|last| last.verdicts.get(index));
             if before != Some(verdict) {
                 let at = round.at.as_secs_f64();
-                eprintln!("{}{at:8.2} s  {}  {}", self.clear(), verdict.vip, verdict.words());
+                let words = printable(&verdict.words());
+                eprintln!("{}{at:8.2} s  {}  {words}", self.clear(), verdict.vip);
             }
             let Some(dark) = self.dark_since.get_mut(index) else { continue };
             if verdict.owners == Owners::Nobody {

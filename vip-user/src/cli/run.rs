@@ -1,23 +1,26 @@
 //! `xvip run`: check everything, take the lock, start, loop, leave.
 
 use crate::{
-    admin,
+    admin::Admin,
     cli::table::has_colours,
     cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi, node as api_node},
     config::{Config, LanCheck, LogConfig, LogFormat, LogLevel},
     controller::{Controller, Event, LeaseSetup, Setup},
+    escape,
     metrics::Metrics,
     model::election::Identity,
     node::{
-        clock, host,
+        changes::Changes,
+        checks, clock, host,
         kernel::Kernel,
         lan,
-        lock::Lock,
-        netlink::{Changes, Netlink, next_change},
+        lock::{Attempt, Lock},
+        netlink::Netlink,
         pins::Pins,
         scrape::FromMaps,
         start::{self, Started},
     },
+    observers::Observers,
     state::DaemonState,
 };
 use anyhow::Context as _;
@@ -25,18 +28,21 @@ use aya::maps::{Map, MapData, RingBuf};
 use std::{
     io,
     net::SocketAddr,
-    os::{fd::AsRawFd, unix::net::UnixListener},
-    path::Path,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 use tokio::{
-    io::{AsyncWriteExt as _, unix::AsyncFd},
+    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format::debug_fn};
 use vip_common::abi::Claim;
+
+/// What has failed where the local socket cannot be used.
+const SOCKET: &str = "cannot listen on the local socket";
 
 /// How often a busy lock is tried.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -46,9 +52,15 @@ const CLAIMS_AT_ONCE: usize = 16;
 const CLAIMS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = Config::load(path)?;
+pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let mut config = Config::load(path)?;
+    if let Some(pin_root) = pin_root {
+        config.pin_root = pin_root;
+    }
     start_log(&config.log);
+    if let Err(error) = host::raise_file_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let node = match &config.node {
         Some(node) => node.clone(),
         None => host::node_name().context("cannot read the host name")?,
@@ -61,11 +73,17 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::default();
     let api = LeaseApi::new(endpoints, &config.lease.namespace, &config.lease.name, hold)
         .counted_by(metrics.clone());
-    let (netlink, changes) = Netlink::open(config.selection().needs_routes())?;
-    start::check(&config, &pins, &netlink).await?;
-    let lock = take_lock(&config.instance).await?;
-    let started = start::start(&config, &pins, netlink.clone(), changes, &node, &boot_id)?;
-    let Started { mut kernel, changes, leases } = started;
+    let netlink = Netlink::open()?;
+    checks::check(&config, &pins, &netlink).await?;
+    let lock = take_lock(&pins).await?;
+    // Not before: nobody reads what changes while the lock is waited for.
+    let changes = Changes::open(&netlink, config.selection().needs_routes())?;
+    let started = start::start(&config, &pins, netlink.clone(), &node, &boot_id);
+    if started.is_err() && !pins.exist() {
+        // A start that is refused leaves nothing behind.
+        pins.remove_lock(host::netns_cookie()?);
+    }
+    let Started { mut kernel, leases } = started?;
 
     let process = uuid::Uuid::new_v4().to_string();
     let me = Identity { node: node.clone(), process, boot_id };
@@ -79,14 +97,15 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     });
     let mut setup = Setup::new(&config, me, leases.collect());
     setup.metrics = metrics.clone();
-    metrics.begin(&config.addresses());
     if config.events {
         setup.recorder = Recorder::start(api.clone(), node.clone());
     }
     let (events, inbox) = mpsc::channel(256);
     let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
     tokio::spawn(forward_signals(events.clone())?);
-    tokio::spawn(forward_changes(changes, events.clone()));
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(changes.tell(sender));
+    tokio::spawn(forward(receiver, events.clone(), |()| Event::HostChanged));
     tokio::spawn(forward_claims(&pins, events.clone())?);
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(api_node::follow(api.clone(), node.clone(), sender));
@@ -96,16 +115,18 @@ pub async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));
         tokio::spawn(forward(receiver, events.clone(), Event::Lan));
     }
-    if let Some(port) = config.admin.port {
+    let mut observers =
+        Observers::new(&lock, &config.instance, latest.clone(), events.clone()).context(SOCKET)?;
+    observers.admin = config.admin.port.map(|port| {
         let address = SocketAddr::new(config.admin.address, port);
-        let registry = metrics.registry(Box::new(FromMaps(pins.clone())));
-        tokio::spawn(admin::serve(address, registry, latest.clone()));
-    }
-    tokio::spawn(serve_state(lock.listener()?, latest)?);
+        Admin::new(address, metrics.registry(Box::new(FromMaps(pins.clone()))), latest)
+    });
+    observers.start()?;
     if config.kernel_log_level > 0 {
         log_from_kernel(&mut kernel);
     }
     let leases: Vec<String> = setup.leases.iter().map(|lease| lease.api.full_name()).collect();
+    metrics.begin(&config.addresses(), &leases);
     tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
     Controller::new(kernel, events, setup, state).run(inbox).await;
     tracing::info!(%node, "xvip has stopped");
@@ -120,24 +141,57 @@ fn start_log(config: &LogConfig) {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(log_filter(config.level, level)));
+    // A log that nobody takes is no reason to end: a line about that would go to the same place.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_writer(io::stderr);
     let log = log.with_ansi(has_colours(&io::stderr()));
+    // What a field holds may come from outside: a Lease, the API, the name of an interface.
     match config.format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let fields = debug_fn(escape::log_field).delimited(" ");
+            log.fmt_fields(fields).with_target(false).init();
+        }
+        LogFormat::Json => {
+            log.json().flatten_event(true).with_writer(escape::JsonLog).init();
+        }
     }
 }
 
-async fn take_lock(instance: &str) -> anyhow::Result<Lock> {
-    let mut told = false;
+/// The client library logs each failed request at ERROR and names no server. Whoever asks for a request
+/// says what came of it, so these lines are left to those who look for faults. `RUST_LOG` replaces all
+/// of this.
+fn log_filter(level: LogLevel, word: &str) -> String {
+    if matches!(level, LogLevel::Debug | LogLevel::Trace) {
+        return word.to_owned();
+    }
+    let libraries =
+        ["h2", "hyper", "hyper_util", "kube", "kube_client", "rustls", "tower", "tower_http"];
+    libraries.iter().fold(word.to_owned(), |filter, library| format!("{filter},{library}=off"))
+}
+
+async fn take_lock(pins: &Pins) -> anyhow::Result<Lock> {
+    let instance = pins.instance();
+    let mut told = None;
     loop {
-        if let Some(lock) = Lock::try_take(instance).context("cannot take the lock")? {
-            return Ok(lock);
-        }
-        if !told {
-            tracing::warn!(instance, "another xvip runs here; waiting for it to end");
-            told = true;
+        match Lock::try_take(pins).await.context("cannot take the lock")? {
+            Attempt::Taken(lock) => {
+                if let Some(stranger) = lock.stranger() {
+                    tracing::warn!(
+                        instance,
+                        stranger,
+                        "the name of the local socket is taken; xvip runs on"
+                    );
+                }
+                return Ok(lock);
+            }
+            Attempt::Busy(holder) => {
+                if told.as_ref() != Some(&holder) {
+                    tracing::warn!(instance, %holder, "another xvip runs here; waiting for it to end");
+                    told = Some(holder);
+                }
+            }
         }
         tokio::time::sleep(LOCK_POLL).await;
     }
@@ -155,23 +209,6 @@ fn forward_signals(
         }
         let _ = events.send(Event::Stop).await;
     })
-}
-
-async fn forward_changes(mut changes: Changes, events: mpsc::Sender<Event>) {
-    while next_change(&mut changes).await {
-        if events.send(Event::HostChanged).await.is_err() {
-            return;
-        }
-        // A change seldom comes alone. One look serves the rest of a burst, and must come after it.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut more = false;
-        while changes.try_recv().is_ok() {
-            more = true;
-        }
-        if more && events.send(Event::HostChanged).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Hands on what a task brings.
@@ -219,21 +256,6 @@ fn forward_claims(
             }
             // A flood of claims must not crowd out renewals; what does not fit is counted as lost.
             tokio::time::sleep(CLAIMS_PAUSE).await;
-        }
-    })
-}
-
-/// Answers everyone who connects to the lock with the daemon's state, as JSON.
-fn serve_state(
-    listener: UnixListener,
-    latest: watch::Receiver<DaemonState>,
-) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let listener = tokio::net::UnixListener::from_std(listener).context("cannot listen on the lock")?;
-    Ok(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let state = serde_json::to_vec(&*latest.borrow()).unwrap_or_default();
-            // A reader that has gone away does not matter.
-            let _ = stream.write_all(&state).await;
         }
     })
 }

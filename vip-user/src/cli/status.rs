@@ -1,15 +1,17 @@
 //! `xvip status`: what the maps say, and what a running daemon adds.
 
 use super::{
-    Output, View,
-    table::{self, bold, green, red},
+    Output, View, pins_of, print_json,
+    table::{self, Cell, bold, red},
 };
 use crate::{
+    escape::printable,
     model::time::BootNs,
     node::{
-        clock, lock,
+        clock,
         maps::{Maps, string},
         pins::Pins,
+        socket,
     },
     state::DaemonState,
 };
@@ -78,9 +80,9 @@ pub struct InterfaceStatus {
 }
 
 /// Prints the status. Exit code 0 also where this node owns nothing.
-pub fn status(view: &View) -> anyhow::Result<ExitCode> {
-    let pins = Pins::new(&view.place.pin_root, &view.place.instance);
-    if !pins.exist() {
+pub async fn status(view: &View) -> anyhow::Result<ExitCode> {
+    let Some(pins) = pins_of(&view.place)? else {
+        let pins = Pins::new(&view.place.pin_root, &view.place.instance);
         if let Some(other) = pins.other_versions().first() {
             let version = other.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
             println!(
@@ -91,16 +93,20 @@ pub fn status(view: &View) -> anyhow::Result<ExitCode> {
         }
         println!("xvip has put nothing on this host (no pins in {})", pins.dir().display());
         return Ok(ExitCode::SUCCESS);
-    }
-    let status = read(&pins, &view.place.instance)?;
+    };
+    let (daemon, why) = match socket::ask(&view.place.instance).await {
+        Ok(state) => (Some(state), String::new()),
+        Err(error) => (None, error.to_string()),
+    };
+    let status = read(&pins, &view.place.instance, daemon)?;
     match view.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Output::Table => print(&status),
+        Output::Json => print_json(&status)?,
+        Output::Table => print(&status, &why),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(pins: &Pins, instance: &str) -> anyhow::Result<Status> {
+fn read(pins: &Pins, instance: &str, daemon: Option<DaemonState>) -> anyhow::Result<Status> {
     let maps = Maps::open(pins).context("cannot read the pinned maps (root is needed)")?;
     let now = clock::boot();
     let mut leases = Vec::new();
@@ -149,51 +155,53 @@ fn read(pins: &Pins, instance: &str) -> anyhow::Result<Status> {
         leases,
         interfaces: interfaces.into_values().collect(),
         counters: counters.filter(|(_, n)| *n > 0).map(|(counter, n)| (counter.name(), n)).collect(),
-        daemon: lock::ask(instance).and_then(|text| serde_json::from_str(&text).ok()),
+        daemon,
     })
 }
 
-fn print(status: &Status) {
-    println!("{} {}   instance {}", bold("node"), status.node, status.instance);
-    match &status.daemon {
-        Some(daemon) => {
-            println!("{} running, pid {}", bold("daemon"), daemon.pid);
-            for lease in &daemon.leases {
-                let holder = lease.holder.as_deref().filter(|holder| !holder.is_empty());
-                let (holder, fitness) = (holder.unwrap_or("nobody"), lease.fitness);
-                println!("  {}: {}, {fitness}, holder {holder}", lease.lease, lease.state);
-            }
-            for (subject, why) in &daemon.problems {
-                println!("  {} {subject}: {why}", red("problem"));
-            }
+fn print(status: &Status, why: &str) {
+    println!("{} {}   instance {}", bold("node"), printable(&status.node), status.instance);
+    if let Some(daemon) = &status.daemon {
+        println!("{} running, pid {}", bold("daemon"), daemon.pid);
+        for lease in &daemon.leases {
+            let holder = lease.holder.as_deref().filter(|holder| !holder.is_empty());
+            let (holder, fitness) = (holder.unwrap_or("nobody"), lease.fitness);
+            let (name, state) = (printable(&lease.lease), printable(&lease.state));
+            println!("  {name}: {state}, {fitness}, holder {}", printable(holder));
         }
-        None => println!("{} {}", bold("daemon"), red("not running; the kernel goes silent by itself")),
+        for (subject, why) in &daemon.problems {
+            println!("  {} {}: {}", red("problem"), printable(subject), printable(why));
+        }
+    } else {
+        let words = format!("{why}; the kernel goes silent when the fence runs out");
+        println!("{} {}", bold("daemon"), red(&words));
     }
     println!();
     let rows = status.leases.iter().map(|lease| {
-        let owner = if lease.owner { green("yes") } else { "no".into() };
-        let left = format!("{} ms", lease.fence_left_ms);
-        vec![lease.lease.clone(), owner, left, lease.generation.to_string(), lease.slot.to_string()]
+        let owner = if lease.owner { Cell::green("yes") } else { "no".into() };
+        let left = format!("{} ms", lease.fence_left_ms).into();
+        let (generation, slot) = (lease.generation.to_string(), lease.slot.to_string());
+        vec![lease.lease.as_str().into(), owner, left, generation.into(), slot.into()]
     });
     table::print(&["LEASE", "OWNER", "FENCE LEFT", "GENERATION", "SLOT"], &rows.collect::<Vec<_>>());
     println!();
     let rows = status.vips.iter().map(|vip| {
-        let answering = if vip.answering { green("yes") } else { "no".into() };
-        vec![vip.address.to_string(), answering, vip.slot.to_string()]
+        let answering = if vip.answering { Cell::green("yes") } else { "no".into() };
+        vec![vip.address.to_string().into(), answering, vip.slot.to_string().into()]
     });
     table::print(&["VIP", "ANSWERING", "SLOT"], &rows.collect::<Vec<_>>());
     println!();
     let rows = status.interfaces.iter().map(|interface| {
         vec![
-            interface.name.clone(),
-            if interface.up { "up".into() } else { red("down") },
+            interface.name.as_str().into(),
+            if interface.up { "up".into() } else { Cell::red("down") },
             if interface.answers_by.is_some() { "answers" } else { "guards" }.into(),
             interface.answers_by.unwrap_or("-").into(),
-            if interface.guarded { "yes".into() } else { red("no") },
+            if interface.guarded { "yes".into() } else { Cell::red("no") },
         ]
     });
     table::print(&["INTERFACE", "STATE", "ROLE", "HOOK", "GUARDED"], &rows.collect::<Vec<_>>());
     println!();
-    let rows = status.counters.iter().map(|(name, n)| vec![(*name).to_owned(), n.to_string()]);
+    let rows = status.counters.iter().map(|(name, n)| vec![Cell::from(*name), n.to_string().into()]);
     table::print(&["COUNTER", "FRAMES"], &rows.collect::<Vec<_>>());
 }

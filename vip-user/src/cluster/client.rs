@@ -1,24 +1,38 @@
 //! One client per API server. Credentials come from a kubeconfig or the pod's service account; the
 //! servers from the configuration, because admin.conf on kubeadm nodes points at the VIP itself.
 
-use crate::config::ApiConfig;
-use kube::{
-    Client,
-    config::{KubeConfigOptions, Kubeconfig},
+use super::{
+    kubeconfig::{self, Credentials},
+    proxy::proxy_for,
+    words::words,
 };
+use crate::config::{ApiConfig, host_address, server};
+use kube::Client;
 use std::{net::IpAddr, time::Duration};
+
+/// How long reading the credentials once more may take.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+/// How long a name may take to be resolved.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The kubeconfig cannot be used.
-    #[error("configuration field `api.kubeconfig`: {path} cannot be used")]
-    Kubeconfig {
+    #[error("configuration field `api.kubeconfig`: {path} cannot be used: {why}")]
+    Unusable {
         /// The file.
         path: String,
-        /// Why.
-        #[source]
-        source: kube::config::KubeconfigError,
+        /// Why, in words.
+        why: String,
+    },
+    /// The proxy for an endpoint cannot be used.
+    #[error("{endpoint}: {why}")]
+    Proxy {
+        /// The server.
+        endpoint: String,
+        /// Why, in words.
+        why: String,
     },
     /// There is no kubeconfig and no service account.
     #[error(
@@ -39,14 +53,16 @@ pub enum ClientError {
     )]
     OnlyVips,
     /// The client cannot be built.
-    #[error("cannot make a client for {endpoint}")]
+    #[error("cannot make a client for {endpoint}: {why}")]
     Build {
         /// The server.
         endpoint: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
+        /// Why, in words.
+        why: String,
     },
+    /// Reading the credentials has no end.
+    #[error("the credentials could not be read within {0:?}")]
+    Timeout(Duration),
 }
 
 /// Says which endpoints are left out because they are VIPs.
@@ -59,12 +75,7 @@ pub(super) fn warn_of_vips(config: &ApiConfig, vips: &[IpAddr]) {
 }
 
 fn names(endpoint: &str, vip: IpAddr) -> bool {
-    let uri = endpoint.parse::<http::Uri>();
-    uri.is_ok_and(|uri| uri.host().and_then(address) == Some(vip))
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    server(endpoint).and_then(|uri| host_address(&uri)) == Some(vip)
 }
 
 /// Clients in the configured order, each with its endpoint.
@@ -73,38 +84,85 @@ pub async fn connect(
     vips: &[IpAddr],
     connect_timeout: Duration,
 ) -> Result<Vec<(String, Client)>, ClientError> {
-    let base = credentials(config).await?;
+    let Credentials { config: base, proxy } = credentials(config).await?;
     let mut clients = Vec::new();
     for endpoint in &config.endpoints {
         let invalid = || ClientError::Endpoint { endpoint: endpoint.clone() };
-        let uri: http::Uri = endpoint.parse().map_err(|_| invalid())?;
-        let (Some(host), Some("http" | "https")) = (uri.host(), uri.scheme_str()) else {
-            return Err(invalid());
-        };
-        if address(host).is_some_and(|ip| vips.contains(&ip)) {
+        let uri = server(endpoint).ok_or_else(invalid)?;
+        if host_address(&uri).is_some_and(|ip| vips.contains(&ip)) {
             continue;
         }
         let mut config_of = base.clone();
-        config_of.tls_server_name = config.tls_server_name.clone().or(config_of.tls_server_name);
+        let refuse = |why| ClientError::Proxy { endpoint: endpoint.clone(), why };
+        config_of.proxy_url = proxy_for(&uri, proxy.as_deref(), variable).map_err(refuse)?;
+        config_of.tls_server_name = server_name(config, config_of.tls_server_name);
+        if uri.scheme_str() == Some("http") || config_of.accept_invalid_certs {
+            // Nothing is verified, so no bundle is needed; the image has none.
+            config_of.root_cert.get_or_insert_default();
+        }
         config_of.cluster_url = uri;
         config_of.connect_timeout = Some(connect_timeout);
         // Every request has a time limit of its own; a watch has none.
         config_of.read_timeout = None;
         config_of.write_timeout = None;
         config_of.default_retry = false;
-        let build = |source| ClientError::Build { endpoint: endpoint.clone(), source };
+        let build = |error| ClientError::Build { endpoint: endpoint.clone(), why: words(&error) };
         clients.push((endpoint.clone(), Client::try_from(config_of).map_err(build)?));
     }
     if clients.is_empty() { Err(ClientError::OnlyVips) } else { Ok(clients) }
 }
 
-async fn credentials(config: &ApiConfig) -> Result<kube::Config, ClientError> {
-    let Some(path) = &config.kubeconfig else {
-        return kube::Config::incluster().map_err(ClientError::ServiceAccount);
-    };
-    let refuse = |source| ClientError::Kubeconfig { path: path.display().to_string(), source };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(refuse)?;
-    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(refuse)
+#[expect(clippy::disallowed_methods, reason = "proxies are configured by environment everywhere")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// What the kubeconfig says counts more than a default.
+pub(super) fn server_name(config: &ApiConfig, of_kubeconfig: Option<String>) -> Option<String> {
+    let configured = config.tls_server_name.clone();
+    if configured == ApiConfig::default().tls_server_name {
+        of_kubeconfig.or(configured)
+    } else {
+        configured
+    }
+}
+
+/// The same on a thread of its own: a kubeconfig may name a program that is run for credentials.
+pub(super) async fn connect_aside(
+    config: ApiConfig,
+    vips: Vec<IpAddr>,
+    connect_timeout: Duration,
+) -> Result<Vec<(String, Client)>, ClientError> {
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || runtime.block_on(connect(&config, &vips, connect_timeout));
+    let read = tokio::time::timeout(READ_LIMIT, tokio::task::spawn_blocking(work)).await;
+    match read {
+        Ok(Ok(clients)) => clients,
+        Ok(Err(_)) | Err(_) => Err(ClientError::Timeout(READ_LIMIT)),
+    }
+}
+
+async fn credentials(config: &ApiConfig) -> Result<Credentials, ClientError> {
+    if let Some(path) = &config.kubeconfig {
+        return kubeconfig::read(path).await;
+    }
+    let config = kube::Config::incluster().map_err(ClientError::ServiceAccount)?;
+    Ok(Credentials { config, proxy: None })
+}
+
+/// The endpoints whose names mean nothing but VIPs: this node would wait for an API server that waits
+/// for it. A name that cannot be resolved in time is none.
+pub(super) async fn named_vips(config: &ApiConfig, vips: &[IpAddr]) -> Vec<String> {
+    let mut found = Vec::new();
+    for endpoint in &config.endpoints {
+        let Ok(uri) = endpoint.parse::<http::Uri>() else { continue };
+        let Some(host) = uri.host().filter(|_| host_address(&uri).is_none()) else { continue };
+        let look_up = tokio::net::lookup_host((host, 0));
+        let Ok(Ok(resolved)) = tokio::time::timeout(RESOLVE_LIMIT, look_up).await else { continue };
+        let resolved: Vec<IpAddr> = resolved.map(|socket| socket.ip()).collect();
+        if !resolved.is_empty() && resolved.iter().all(|ip| vips.contains(ip)) {
+            found.push(endpoint.clone());
+        }
+    }
+    found
 }

@@ -10,11 +10,12 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// After a failure the credentials are read anew, at most this often: a token, a certificate or the CA may have been
-/// exchanged. The new clients also begin with fresh connections.
+/// After a failure the credentials are read anew, at most this often: a token, a certificate or the CA
+/// may have been exchanged. The new clients also begin with fresh connections.
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the credentials come from.
+#[derive(Clone)]
 struct Source {
     config: ApiConfig,
     vips: Vec<IpAddr>,
@@ -23,9 +24,20 @@ struct Source {
 
 struct State {
     clients: Vec<(String, Client)>,
+    /// Endpoints whose names mean a VIP; they are not asked if there are others.
+    vips: Vec<String>,
     /// Index of the endpoint that is tried first.
     preferred: usize,
     reloaded: Instant,
+}
+
+impl State {
+    fn leave_out(&mut self) {
+        let is_vip = |name: &String| self.vips.contains(name);
+        if self.clients.iter().any(|(name, _)| !is_vip(name)) {
+            self.clients.retain(|(name, _)| !self.vips.contains(name));
+        }
+    }
 }
 
 /// All API servers. Clones share what they have learned.
@@ -38,7 +50,7 @@ pub struct Endpoints {
 impl Endpoints {
     /// These clients for ever.
     pub fn fixed(clients: Vec<(String, Client)>) -> Self {
-        let state = State { clients, preferred: 0, reloaded: Instant::now() };
+        let state = State { clients, vips: Vec::new(), preferred: 0, reloaded: Instant::now() };
         Self { state: Arc::new(Mutex::new(state)), source: None }
     }
 
@@ -51,7 +63,23 @@ impl Endpoints {
         client::warn_of_vips(config, vips);
         let clients = client::connect(config, vips, connect_timeout).await?;
         let source = Source { config: config.clone(), vips: vips.to_vec(), connect_timeout };
-        Ok(Self { source: Some(Arc::new(source)), ..Self::fixed(clients) })
+        let all = Self { source: Some(Arc::new(source)), ..Self::fixed(clients) };
+        // The start does not wait for a name server.
+        tokio::spawn(all.clone().leave_out_vips());
+        Ok(all)
+    }
+
+    /// Finds endpoints whose names mean a VIP, and leaves them out if there are others.
+    async fn leave_out_vips(self) {
+        let Some(source) = &self.source else { return };
+        let vips = client::named_vips(&source.config, &source.vips).await;
+        let mut state = self.lock();
+        for endpoint in vips.iter().filter(|name| !state.vips.contains(*name)) {
+            tracing::warn!(%endpoint, "the name of this API endpoint means a VIP of this configuration, which \
+                xvip itself would have to bring up: it is asked only if there is no other");
+        }
+        state.vips = vips;
+        state.leave_out();
     }
 
     /// The endpoint of an attempt: 0 is the one that worked last, 1 the next one, and so on.
@@ -60,8 +88,28 @@ impl Endpoints {
         state.clients[(state.preferred + attempt) % state.clients.len()].clone()
     }
 
-    /// A request to this endpoint has failed (a conflict is no failure): others are asked first from now on.
-    pub async fn failed(&self, endpoint: &str) {
+    /// All endpoints, beginning with that of attempt `first`.
+    pub(super) fn all(&self, first: usize) -> Vec<(String, Client)> {
+        let state = self.lock();
+        let count = state.clients.len();
+        (0..count).map(|at| state.clients[(state.preferred + first + at) % count].clone()).collect()
+    }
+
+    /// This endpoint has answered while `slower` ones, asked before it, had not: if one of them was
+    /// asked first until now, this one is.
+    pub(super) fn answered(&self, endpoint: &str, slower: &[String]) {
+        let mut state = self.lock();
+        let preferred = &state.clients[state.preferred % state.clients.len()].0;
+        if slower.contains(preferred)
+            && let Some(at) = state.clients.iter().position(|(name, _)| name == endpoint)
+        {
+            state.preferred = at;
+        }
+    }
+
+    /// A request to this endpoint has failed (a conflict is no failure): others are asked first from
+    /// now on.
+    pub fn failed(&self, endpoint: &str) {
         let due = {
             let mut state = self.lock();
             let count = state.clients.len();
@@ -70,12 +118,22 @@ impl Endpoints {
             }
             state.reloaded.elapsed() >= RELOAD_EVERY
         };
-        let Some(source) = self.source.as_ref().filter(|_| due) else { return };
+        let Some(source) = self.source.clone().filter(|_| due) else { return };
         self.lock().reloaded = Instant::now();
-        match client::connect(&source.config, &source.vips, source.connect_timeout).await {
-            Ok(clients) => self.lock().clients = clients,
-            Err(error) => tracing::debug!(%error, "the credentials cannot be read anew"),
-        }
+        let all = self.clone();
+        // Nobody waits for it, and whoever asks next may have other endpoints.
+        tokio::spawn(async move {
+            let Source { config, vips, connect_timeout } = Source::clone(&source);
+            match client::connect_aside(config, vips, connect_timeout).await {
+                Ok(clients) => {
+                    let mut state = all.lock();
+                    state.clients = clients;
+                    state.leave_out();
+                }
+                Err(error) => tracing::debug!(%error, "the credentials cannot be read again"),
+            }
+            all.leave_out_vips().await;
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,13 +157,26 @@ mod tests {
     async fn another_endpoint_is_tried_first_after_a_failure() {
         let all = endpoints(&["a", "b", "c"]);
         assert_eq!((all.get(0).0, all.get(1).0, all.get(3).0), ("a".into(), "b".into(), "a".into()));
-        all.failed("a").await;
+        all.failed("a");
         assert_eq!(all.get(0).0, "b");
         // A slow failure of one that is not asked first any more changes nothing.
-        all.clone().failed("a").await;
+        all.clone().failed("a");
         assert_eq!(all.get(0).0, "b");
-        all.failed("b").await;
-        all.failed("c").await;
+        all.failed("b");
+        all.failed("c");
         assert_eq!(all.get(0).0, "a");
+    }
+
+    #[tokio::test]
+    async fn whoever_answered_while_the_first_one_did_not_is_asked_first() {
+        let all = endpoints(&["a", "b", "c"]);
+        all.answered("b", &[]);
+        assert_eq!(all.get(0).0, "a", "nobody was slower");
+        all.answered("c", &["b".into()]);
+        assert_eq!(all.get(0).0, "a", "it was not the first one");
+        all.answered("c", &["a".into(), "b".into()]);
+        assert_eq!(all.get(0).0, "c");
+        let order: Vec<String> = all.all(1).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(order, ["a", "b", "c"]);
     }
 }

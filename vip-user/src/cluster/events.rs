@@ -1,7 +1,7 @@
 //! Kubernetes Events about a Lease. They are told to whoever looks at the Lease and decide nothing:
 //! one that cannot be written is dropped.
 
-use super::lease::LeaseApi;
+use super::{lease::LeaseApi, words::words};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
@@ -72,7 +72,9 @@ async fn write_all(api: LeaseApi, node: String, mut receiver: mpsc::Receiver<New
             let events: Api<Event> = Api::namespaced(client, namespace);
             match tokio::time::timeout(LIMIT, events.create(&PostParams::default(), &event)).await {
                 Ok(Ok(_)) => break,
-                Ok(Err(error)) => tracing::debug!(%error, reason = news.reason, "no Event written"),
+                Ok(Err(error)) => {
+                    tracing::debug!(error = %words(&error), reason = news.reason, "no Event written");
+                }
                 Err(_) => tracing::debug!(reason = news.reason, "no Event written in time"),
             }
         }

@@ -1,9 +1,10 @@
 //! Reading and writing the Lease, and the way between its JSON and the model.
 
-use super::endpoints::Endpoints;
+use super::{ask::retry_after, endpoints::Endpoints, words::words};
 use crate::{
     metrics::Metrics,
     model::{
+        admission::{Guarded, Strike},
         election::Written,
         fitness::{Fitness, Offer},
         record::{LeaseWrite, Record, TenureNote, Version},
@@ -14,7 +15,11 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +27,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The annotation that carries the tenure.
+/// The annotation that carries the tenure: a [`TenureText`].
 pub const TENURE: &str = "xvip.io/tenure";
 /// The annotation of a release.
 pub const RELEASED: &str = "xvip.io/released";
@@ -32,6 +37,8 @@ pub const FITNESS: &str = "xvip.io/fitness";
 pub const OFFER: &str = "xvip.io/offer";
 /// The annotation with the MAC addresses that the holder answers with.
 pub const MACS: &str = "xvip.io/macs";
+/// The annotation that says which VIPs the holder guards.
+pub const VIPS: &str = "xvip.io/vips";
 /// Objects that are remembered: one for each write on its way, and what the watch brings meanwhile.
 const RECENT: usize = 8;
 /// Field manager of our writes.
@@ -40,34 +47,50 @@ const MANAGER: &str = "xvip";
 /// One Lease on all API servers. Cheap to clone.
 #[derive(Clone)]
 pub struct LeaseApi {
-    endpoints: Endpoints,
+    pub(super) endpoints: Endpoints,
     namespace: String,
     name: String,
     pub(super) timeout: Duration,
     /// The last objects read or written: a PUT carries on what others have put into its base.
     recent: Arc<Mutex<VecDeque<Lease>>>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// A request that failed, in words for log and status.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// No answer in time.
-    #[error("{endpoint} did not answer within {limit:?}")]
+    #[error("{endpoint}: {verb}: no answer within {limit:?}")]
     Timeout {
-        /// The server.
+        /// The server that was asked first.
         endpoint: String,
+        /// What was asked for.
+        verb: &'static str,
         /// How long was waited.
         limit: Duration,
     },
     /// The server or the way to it.
-    #[error("{endpoint}: {what}")]
+    #[error("{endpoint}: {verb}: {what}")]
     Request {
         /// The server.
         endpoint: String,
+        /// What was asked for.
+        verb: &'static str,
         /// Its words.
         what: String,
+        /// How long the server wants to be left alone.
+        wanted: Option<Duration>,
     },
+}
+
+impl LeaseError {
+    /// How long the server wants to be left alone.
+    pub(super) fn wanted(&self) -> Option<Duration> {
+        match self {
+            Self::Timeout { .. } => None,
+            Self::Request { wanted, .. } => *wanted,
+        }
+    }
 }
 
 impl LeaseApi {
@@ -95,29 +118,17 @@ impl LeaseApi {
         Self { metrics, ..self }
     }
 
-    /// A linearizable read: GET without `resourceVersion`.
-    pub async fn get(&self, attempt: usize) -> Result<Option<Record>, LeaseError> {
-        let (endpoint, api) = self.api(attempt);
-        let begun = Instant::now();
-        let answer = tokio::time::timeout(self.timeout, api.get_opt(&self.name)).await;
-        let outcome = match &answer {
-            Err(_) => "timeout",
-            Ok(Err(_)) => "error",
-            Ok(Ok(_)) => "ok",
+    /// A linearizable read: GET without `resourceVersion`. `first` is the place of the endpoint that is
+    /// asked first.
+    pub async fn get(&self, first: usize) -> Result<Option<Record>, LeaseError> {
+        let read = |client| {
+            let api = self.leases(client);
+            async move { api.get_opt(&self.name).await }
         };
-        self.metrics.request("get", outcome, begun.elapsed());
-        if outcome != "ok" {
-            self.endpoints.failed(&endpoint).await;
-        }
-        match answer {
-            Err(_) => Err(self.timed_out(&endpoint)),
-            Ok(Err(error)) => Err(failed(&endpoint, &error)),
-            Ok(Ok(lease)) => {
-                let record = lease.as_ref().map(record);
-                self.remember(lease);
-                Ok(record)
-            }
-        }
+        let (_, lease) = self.ask("get", first, read).await?;
+        let record = lease.as_ref().map(record);
+        self.remember(lease);
+        Ok(record)
     }
 
     /// One attempt to write. Attempts that are on their way at the same time go to different
@@ -153,14 +164,26 @@ impl LeaseApi {
             ..LeaseSpec::default()
         };
         let lease = Lease { metadata: self.named_metadata(ObjectMeta::default()), spec: Some(spec) };
-        let created = self.put(0, &lease).await?;
+        let params = parameters();
+        let create = |client| {
+            let (api, params, lease) = (self.leases(client), params.clone(), lease.clone());
+            async move {
+                match api.create(&params, &lease).await {
+                    Ok(created) => Ok(Some(created)),
+                    // Somebody else, or our own request to another server.
+                    Err(error) if is_conflict(&error, false) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let (_, created) = self.ask("put", 0, create).await?;
         let created_record = created.as_ref().map(record);
         self.remember(created);
         Ok(created_record)
     }
 
-    /// Writes an offer into this very version of the Lease and leaves all else as it is. Nothing depends
-    /// on it being stored: who offers sees by the watch whether it was.
+    /// Writes an offer into this very version of the Lease and leaves all else as it is. Nothing
+    /// depends on it being stored: who offers sees by the watch whether it was.
     pub async fn offer(&self, base: Version, offer: &Offer) -> Option<LeaseError> {
         let mut lease = self.remembered(&base)?;
         lease.metadata.managed_fields = None;
@@ -169,10 +192,40 @@ impl LeaseApi {
         self.put(0, &lease).await.err()
     }
 
-    /// PUT by version, or POST where there is none. `None`: another version is current, or the Lease exists.
+    /// All Leases of the namespace with their names: a LIST without `resourceVersion`, which is linearizable.
+    ///
+    /// # Errors
+    /// If the request failed.
+    pub async fn list(&self) -> Result<Vec<(String, Record)>, LeaseError> {
+        let list = |client| async move {
+            let api: Api<Lease> = self.leases(client);
+            api.list(&ListParams::default()).await
+        };
+        let (_, leases) = self.ask("list", 0, list).await?;
+        let named = |lease: &Lease| (lease.metadata.name.clone().unwrap_or_default(), record(lease));
+        Ok(leases.items.iter().map(named).collect())
+    }
+
+    /// Strikes VIPs out of another Lease, if it is still at this version. Whoever asked for it sees by the next list
+    /// whether that was stored.
+    pub async fn strike(&self, strike: &Strike) -> Option<LeaseError> {
+        let other = self.named(&strike.lease);
+        match other.get(0).await {
+            Ok(Some(record)) if record.version == strike.base => {}
+            Ok(_) => return None,
+            Err(error) => return Some(error),
+        }
+        let mut lease = other.remembered(&strike.base)?;
+        lease.metadata.managed_fields = None;
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(VIPS.into(), serde_json::to_string(&strike.guarded).unwrap_or_default());
+        other.put(0, &lease).await.err()
+    }
+
+    /// PUT by version. `None`: another version is current.
     async fn put(&self, attempt: usize, lease: &Lease) -> Result<Option<Lease>, LeaseError> {
-        let (endpoint, api) = self.api(attempt);
-        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let (endpoint, client) = self.endpoints.get(attempt);
+        let (api, params) = (self.leases(client), parameters());
         let replaces = lease.metadata.resource_version.is_some();
         let request = async {
             if replaces {
@@ -184,14 +237,18 @@ impl LeaseApi {
         let begun = Instant::now();
         let answer = tokio::time::timeout(self.timeout, request).await;
         let (outcome, result) = match answer {
-            Err(_) => ("timeout", Err(self.timed_out(&endpoint))),
+            Err(_) => ("timeout", Err(self.timed_out("put", &endpoint))),
             Ok(Ok(lease)) => ("ok", Ok(Some(lease))),
             Ok(Err(error)) if is_conflict(&error, replaces) => ("conflict", Ok(None)),
-            Ok(Err(error)) => ("error", Err(failed(&endpoint, &error))),
+            Ok(Err(error)) => {
+                let (wanted, what) = (retry_after(&error), words(&error));
+                let endpoint = endpoint.clone();
+                ("error", Err(LeaseError::Request { endpoint, verb: "put", what, wanted }))
+            }
         };
         self.metrics.request("put", outcome, begun.elapsed());
         if result.is_err() {
-            self.endpoints.failed(&endpoint).await;
+            self.endpoints.failed(&endpoint);
         }
         result
     }
@@ -201,7 +258,8 @@ impl LeaseApi {
         format!("{}/{}", self.namespace, self.name)
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// The Lease's name.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
@@ -215,14 +273,8 @@ impl LeaseApi {
         (endpoint, client, &self.namespace)
     }
 
-    pub(super) fn api(&self, attempt: usize) -> (String, Api<Lease>) {
-        let (endpoint, client) = self.endpoints.get(attempt);
-        (endpoint, Api::namespaced(client, &self.namespace))
-    }
-
-    /// A request outside of this file has failed.
-    pub(super) async fn failed(&self, endpoint: &str) {
-        self.endpoints.failed(endpoint).await;
+    pub(super) fn leases(&self, client: Client) -> Api<Lease> {
+        Api::namespaced(client, &self.namespace)
     }
 
     pub(super) fn remember(&self, lease: Option<Lease>) {
@@ -233,8 +285,9 @@ impl LeaseApi {
         }
     }
 
-    /// The object of this version, if it was read or written lately. It is the base of a PUT, which must name its uid: API
-    /// servers make a Lease of one that does not, where there is none (`AllowCreateOnUpdate`), whatever version it names.
+    /// The object of this version, if it was read or written lately. It is the base of a PUT, which
+    /// must name its uid: API servers make a Lease of one that does not, where there is none
+    /// (`AllowCreateOnUpdate`), whatever version it names.
     fn remembered(&self, version: &Version) -> Option<Lease> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let current = |lease: &&Lease| lease.metadata.resource_version.as_ref() == Some(&version.0);
@@ -246,8 +299,8 @@ impl LeaseApi {
         ObjectMeta { namespace, name, ..metadata }
     }
 
-    fn timed_out(&self, endpoint: &str) -> LeaseError {
-        LeaseError::Timeout { endpoint: endpoint.into(), limit: self.timeout }
+    pub(super) fn timed_out(&self, verb: &'static str, endpoint: &str) -> LeaseError {
+        LeaseError::Timeout { endpoint: endpoint.into(), verb, limit: self.timeout }
     }
 
     /// The object to send: what is known of the present one, with our fields set. The version that
@@ -258,11 +311,11 @@ impl LeaseApi {
             managed_fields: None,
             ..self.named_metadata(lease.metadata)
         };
-        let note = serde_json::to_string(&write.note).unwrap_or_default();
+        let tenure = TenureText { note: write.note.clone(), renew_us: Some(write.renew_us) };
         let annotations = lease.metadata.annotations.get_or_insert_default();
-        annotations.insert(TENURE.into(), note.clone());
+        annotations.insert(TENURE.into(), serde_json::to_string(&tenure).unwrap_or_default());
         if write.release {
-            annotations.insert(RELEASED.into(), note);
+            annotations.insert(RELEASED.into(), serde_json::to_string(&write.note).unwrap_or_default());
         } else {
             annotations.remove(RELEASED);
         }
@@ -270,6 +323,9 @@ impl LeaseApi {
         annotations.remove(OFFER);
         annotations.insert(FITNESS.into(), fitness_text(write.fitness));
         annotations.insert(MACS.into(), macs_text(&write.macs));
+        if let Some(guarded) = write.guarded() {
+            annotations.insert(VIPS.into(), serde_json::to_string(&guarded).unwrap_or_default());
+        }
         let holder = if write.release { "" } else { write.note.holder.as_str() };
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(holder.into()),
@@ -283,12 +339,24 @@ impl LeaseApi {
     }
 }
 
+/// The text of [`TENURE`]. Older versions of xvip write no `renewUs`, and read past it.
+#[derive(Serialize, Deserialize)]
+struct TenureText {
+    #[serde(flatten)]
+    note: TenureNote,
+    /// `spec.renewTime` of the write that the text came with: a client-go program under our node
+    /// name renews a tenure of ours, and leaves the text as it was.
+    #[serde(rename = "renewUs", default, skip_serializing_if = "Option::is_none")]
+    renew_us: Option<i64>,
+}
+
 /// What the model sees of a Lease. Missing, negative or unreadable parts become neutral values: a
 /// Lease full of garbage belongs to a stranger, and is waited out.
 pub fn record(lease: &Lease) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
     let annotation = |key: &str| lease.metadata.annotations.as_ref()?.get(key).map(String::as_str);
-    let note = |key: &str| -> Option<TenureNote> { serde_json::from_str(annotation(key)?).ok() };
+    let tenure: Option<TenureText> =
+        annotation(TENURE).and_then(|text| serde_json::from_str(text).ok());
     Record {
         uid: lease.metadata.uid.clone().unwrap_or_default(),
         version: Version(lease.metadata.resource_version.clone().unwrap_or_default()),
@@ -297,13 +365,15 @@ pub fn record(lease: &Lease) -> Record {
         transitions: spec.lease_transitions.map_or(0, i64::from).max(0),
         acquire_us: spec.acquire_time.map(|time| time.0.as_microsecond()),
         renew_us: spec.renew_time.map(|time| time.0.as_microsecond()),
-        note: note(TENURE),
-        released: note(RELEASED),
+        noted_renew_us: tenure.as_ref().and_then(|tenure| tenure.renew_us),
+        note: tenure.map(|tenure| tenure.note),
+        released: annotation(RELEASED).and_then(|text| serde_json::from_str(text).ok()),
         fitness: annotation(FITNESS)
             .and_then(|text| serde_json::from_value(text.into()).ok())
             .unwrap_or_default(),
         offer: annotation(OFFER).and_then(|text| serde_json::from_str(text).ok()),
         macs: annotation(MACS).map(macs).unwrap_or_default(),
+        guarded: annotation(VIPS).and_then(|text| serde_json::from_str::<Guarded>(text).ok()),
     }
 }
 
@@ -332,22 +402,14 @@ fn micro_time(us: i64) -> Option<MicroTime> {
     Timestamp::from_microsecond(us).ok().map(MicroTime)
 }
 
-/// 409: another version or uid is current, or the Lease exists. 404 to a PUT: it is gone; to a POST: its namespace is not there.
+/// 409: another version or uid is current, or the Lease exists. 404 to a PUT: it is gone; to a POST:
+/// its namespace is not there.
 fn is_conflict(error: &kube::Error, replaces: bool) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 || (status.code == 404 && replaces))
 }
 
-fn failed(endpoint: &str, error: &kube::Error) -> LeaseError {
-    let mut what = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let text = error.to_string();
-        if !what.contains(&text) {
-            what = format!("{what}: {text}");
-        }
-        source = error.source();
-    }
-    LeaseError::Request { endpoint: endpoint.into(), what }
+fn parameters() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }
 }
 
 #[cfg(test)]

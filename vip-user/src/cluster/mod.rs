@@ -1,8 +1,13 @@
 //! Kubernetes I/O: clients for the API servers, and the Lease.
 
+mod ask;
+mod backoff;
 pub mod client;
 pub mod endpoints;
 pub mod events;
+mod kubeconfig;
 pub mod lease;
 pub mod node;
+mod proxy;
 pub mod watch;
+mod words;

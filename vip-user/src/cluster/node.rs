@@ -1,20 +1,23 @@
-//! Following this node's own Node object: its labels, and whether it is cordoned. One watch, no polling.
+//! Following this node's own Node object: its labels, and whether it is cordoned. One watch, no
+//! polling.
 
-use super::lease::LeaseApi;
-use futures::TryStreamExt as _;
-use k8s_openapi::api::core::v1::Node;
-use kube::{
-    Api,
-    api::{WatchEvent, WatchParams},
+use super::{
+    backoff::Backoff,
+    lease::{LeaseApi, LeaseError},
+    watch,
 };
+use crate::model::record::Version;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, api::WatchEvent};
 use std::{collections::BTreeMap, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// A watch is renewed after this long, which also ends one whose connection has died silently.
 const WATCH_SECONDS: u32 = 240;
-/// Between attempts, doubled after each that failed up to the limit.
-const PAUSE: Duration = Duration::from_secs(2);
-const PAUSE_LIMIT: Duration = Duration::from_secs(32);
+/// Between attempts, growing with each that ended before its time.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 
 /// What the API knows of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,57 +35,66 @@ impl From<Node> for NodeFacts {
     }
 }
 
-/// Sends what is known of Node `name` whenever it has changed, until the receiver is gone. A Node that does not exist
-/// has no labels and is not cordoned.
-pub async fn follow(api: LeaseApi, name: String, facts: mpsc::Sender<NodeFacts>) {
+/// What is known of a node, or why nothing can be learned at present.
+pub type Report = Result<NodeFacts, String>;
+
+/// Sends what is known of Node `name` whenever it has changed, and why it cannot be read, until the
+/// receiver is gone. A Node that does not exist has no labels and is not cordoned.
+pub async fn follow(api: LeaseApi, name: String, reports: mpsc::Sender<Report>) {
+    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
     let mut last = None;
-    let mut pause = PAUSE;
-    for attempt in 0.. {
-        match once(&api, attempt, &name, &mut last, &facts).await {
-            Ok(()) => pause = PAUSE,
-            Err(error) => {
-                tracing::debug!(%error, node = %name, "cannot read this node's object");
-                pause = (pause * 2).min(PAUSE_LIMIT);
+    while !reports.is_closed() {
+        let begun = Instant::now();
+        let wanted = match once(&api, &name, &mut last, &reports).await {
+            Ok(()) => {
+                backoff.lasted(begun.elapsed());
+                None
             }
-        }
-        if facts.is_closed() {
-            return;
-        }
-        tokio::time::sleep(pause).await;
+            Err(error) => {
+                tell(&mut last, Err(error.to_string()), &reports).await;
+                error.wanted()
+            }
+        };
+        tokio::time::sleep(backoff.pause(wanted)).await;
     }
 }
 
+/// A read, and a watch that begins with what the server knows: at the version of the Node it could not
+/// begin where that is older than what the server remembers.
 async fn once(
     api: &LeaseApi,
-    attempt: usize,
     name: &str,
-    last: &mut Option<NodeFacts>,
-    facts: &mpsc::Sender<NodeFacts>,
-) -> Result<(), kube::Error> {
-    let (_, client, _) = api.client(attempt);
-    let nodes: Api<Node> = Api::all(client);
-    let found = nodes.get_opt(name).await?;
-    let version = found.as_ref().and_then(|node| node.metadata.resource_version.clone());
-    tell(last, found.map(Into::into).unwrap_or_default(), facts).await;
-    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
-    let stream = nodes.watch(&params, version.as_deref().unwrap_or("0")).await?;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(event) = stream.try_next().await? {
+    last: &mut Option<Report>,
+    reports: &mpsc::Sender<Report>,
+) -> Result<(), LeaseError> {
+    let read = |client| async move { Api::<Node>::all(client).get_opt(name).await };
+    let (_, found) = api.ask("get", 0, read).await?;
+    let version = |node: &Node| Version(node.metadata.resource_version.clone().unwrap_or_default());
+    let read = found.as_ref().map(version);
+    tell(last, Ok(found.map(Into::into).unwrap_or_default()), reports).await;
+    let Some((_, mut events)) = watch::open(api, name, WATCH_SECONDS, "0", Api::<Node>::all).await?
+    else {
+        return Ok(());
+    };
+    while let Some(Ok(event)) = events.next().await {
         match event {
-            WatchEvent::Added(node) | WatchEvent::Modified(node) => {
-                tell(last, node.into(), facts).await;
+            // A server that lags begins with what was before the read.
+            WatchEvent::Added(node) | WatchEvent::Modified(node)
+                if read.as_ref().is_none_or(|read| version(&node).newer_than(read)) =>
+            {
+                tell(last, Ok(node.into()), reports).await;
             }
-            WatchEvent::Bookmark(_) => {}
-            WatchEvent::Deleted(_) | WatchEvent::Error(_) => return Ok(()),
+            WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Bookmark(_) => {}
+            WatchEvent::Deleted(_) | WatchEvent::Error(_) => break,
         }
     }
     Ok(())
 }
 
-async fn tell(last: &mut Option<NodeFacts>, found: NodeFacts, facts: &mpsc::Sender<NodeFacts>) {
+async fn tell(last: &mut Option<Report>, found: Report, reports: &mpsc::Sender<Report>) {
     if last.as_ref() != Some(&found) {
         *last = Some(found.clone());
         // The receiver ends with the process.
-        let _ = facts.send(found).await;
+        let _ = reports.send(found).await;
     }
 }

@@ -1,11 +1,23 @@
-//! Following the Lease: a quorum read, then a watch from its version, which goes on in another one when its time is over;
-//! again from the start after any doubt. Candidates make no other request while nothing happens.
+//! Following the Lease: a quorum read, then a watch from its version, which goes on in another one when
+//! its time is over; again from the start after any doubt. Candidates make no other request while
+//! nothing happens.
 
-use super::lease::{LeaseApi, record};
-use crate::model::{election::Source, record::Record};
-use futures::TryStreamExt as _;
-use kube::api::{WatchEvent, WatchParams};
-use std::{sync::Arc, time::Duration};
+use super::{
+    backoff::Backoff,
+    lease::{LeaseApi, LeaseError, record},
+    words::{refusal, words},
+};
+use crate::model::{
+    election::Source,
+    record::{Record, Version},
+};
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use kube::{
+    Api, Client, Resource,
+    api::{WatchEvent, WatchParams},
+};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -13,9 +25,13 @@ use tokio::{
 
 /// A watch is renewed after this long, which also ends one whose connection has died silently. Seconds.
 pub const WATCH_S: u32 = 60;
-/// Pause after a failure, doubled each time up to the limit.
-const BACKOFF: Duration = Duration::from_millis(100);
-const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
+/// The first pause after a watch or a read has ended before its time.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest one, or a quarter of the fence: whoever reads so often asks for less than a holder that
+/// renews.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A version that the API server no longer knows.
+const GONE: u16 = 410;
 
 /// What following the Lease brings.
 #[derive(Debug)]
@@ -26,6 +42,20 @@ pub enum Sighting {
     Unreadable(String),
 }
 
+/// How a watch begins.
+#[derive(Debug)]
+enum Begin {
+    /// At the version of what is read now.
+    Read,
+    /// With what the API server has now: it has forgotten the version of what was read.
+    Forgotten,
+    /// Where the last one ended.
+    After(String),
+}
+
+/// What the API server has now, whatever version that is.
+const WHAT_EXISTS: &str = "0";
+
 /// Follows the Lease until the receiver is gone. `again` ends the present watch: something
 /// contradicts what it has shown. A watch lasts `watch_s` seconds, usually [`WATCH_S`].
 pub async fn follow(
@@ -34,93 +64,184 @@ pub async fn follow(
     again: Arc<Notify>,
     sightings: mpsc::Sender<Sighting>,
 ) {
-    let mut failures: u32 = 0;
-    let mut version = None;
+    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE.max(api.timeout / 4));
+    let mut begin = Begin::Read;
     loop {
-        let outcome = once(&api, watch_s, &again, version.take(), &sightings).await;
+        let started = Instant::now();
+        let ended = once(&api, watch_s, &again, begin, &sightings).await;
         if sightings.is_closed() {
             return;
         }
-        match outcome {
-            Ok(Some(reached)) => version = Some(reached),
-            Ok(None) => {
-                failures = 0;
-                tokio::time::sleep(BACKOFF).await;
+        begin = match ended {
+            Ok(next @ Begin::After(_)) => {
+                backoff.lasted(started.elapsed());
+                next
             }
-            Err(why) => {
-                failures = failures.saturating_add(1);
-                if sightings.send(Sighting::Unreadable(why)).await.is_err() {
+            Ok(next) => {
+                backoff.lasted(started.elapsed());
+                tokio::time::sleep(backoff.pause(None)).await;
+                next
+            }
+            Err(error) => {
+                if sightings.send(Sighting::Unreadable(error.to_string())).await.is_err() {
                     return;
                 }
-                let pause = BACKOFF.saturating_mul(1 << failures.min(6)).min(BACKOFF_LIMIT);
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(backoff.pause(error.wanted())).await;
+                Begin::Read
             }
-        }
+        };
     }
 }
 
-/// One read and one watch, or only a watch where another one ended by itself. Where this one does, its version is
-/// returned: what is watched from there on follows without a gap. An end before its time may be that of an API server
-/// that comes back with a restored etcd, whose versions have begun anew.
+/// One read and one watch, or only a watch where another one ended by itself; and how the next one
+/// begins. An end before its time may be that of an API server that comes back with a restored etcd,
+/// whose versions have begun anew.
 async fn once(
     api: &LeaseApi,
     watch_s: u32,
     again: &Notify,
-    reached: Option<String>,
+    begin: Begin,
     sightings: &mpsc::Sender<Sighting>,
-) -> Result<Option<String>, String> {
-    let version = if reached.is_some() {
-        reached
+) -> Result<Begin, LeaseError> {
+    let forgotten = matches!(begin, Begin::Forgotten);
+    let read = if let Begin::After(version) = begin {
+        Some(Version(version))
     } else {
-        let found = api.get(0).await.map_err(|error| error.to_string())?;
-        let version = found.as_ref().map(|record| record.version.0.clone());
+        // What is read now answers every doubt from before.
+        let _ = again.notified().now_or_never();
+        let found = api.get(0).await?;
+        let version = found.as_ref().map(|record| record.version.clone());
         let _ = sightings.send(Sighting::Seen(Source::Quorum, found)).await;
         version
     };
-    let (endpoint, leases) = api.api(0);
-    let params =
-        WatchParams::default().fields(&format!("metadata.name={}", api.name())).timeout(watch_s);
-    // Version 0 begins with what exists, so a Lease that was created since the read is not missed.
-    let from_nothing = version.is_none();
-    let mut version = version.unwrap_or_else(|| "0".into());
-    let begun = Instant::now();
-    let failed = |error: kube::Error| format!("{endpoint}: watch: {error}");
-    let open = tokio::select! {
-        stream = tokio::time::timeout(api.timeout, leases.watch(&params, &version)) => stream,
-        () = again.notified() => return Ok(None),
+    // Events count from the version that was read on. A watch that begins with what exists has to show
+    // it first.
+    let mut reached = read.clone().filter(|_| !forgotten);
+    let from = reached.clone().map_or_else(|| WHAT_EXISTS.to_owned(), |version| version.0);
+    let opened_at = Instant::now();
+    let opened = tokio::select! {
+        opened = open(api, api.name(), watch_s, &from, |client| api.leases(client)) => opened?,
+        () = again.notified() => return Ok(Begin::Read),
     };
-    if !matches!(open, Ok(Ok(_))) {
-        api.failed(&endpoint).await;
-    }
-    let open = open.map_err(|_| format!("{endpoint}: watch: no answer after {:?}", api.timeout))?;
-    let mut stream = std::pin::pin!(open.map_err(failed)?);
+    let Some((endpoint, mut events)) = opened else { return Ok(Begin::Forgotten) };
     loop {
         let next = tokio::select! {
-            next = stream.try_next() => next,
-            () = again.notified() => return Ok(None),
+            next = events.next() => next,
+            () = again.notified() => return Ok(Begin::Read),
         };
-        let Some(event) = next.map_err(failed)? else {
-            let complete = begun.elapsed().as_secs() + 1 >= u64::from(watch_s);
-            return Ok(Some(version).filter(|_| complete && !from_nothing));
+        let Some(event) = next else {
+            let complete = opened_at.elapsed().as_secs() + 1 >= u64::from(watch_s);
+            let after = reached.filter(|_| complete);
+            return Ok(after.map_or(Begin::Read, |version| Begin::After(version.0)));
         };
-        let sighting = match event {
-            // What exists now follows no earlier event: a read and a watch from its version show what does.
-            WatchEvent::Added(_) | WatchEvent::Modified(_) if from_nothing => return Ok(None),
-            WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
-                let seen = record(&lease);
-                version.clone_from(&seen.version.0);
-                api.remember(Some(lease));
-                Sighting::Seen(Source::Watch, Some(seen))
-            }
-            WatchEvent::Bookmark(bookmark) => {
-                version = bookmark.metadata.resource_version;
+        let lease = match event {
+            Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => lease,
+            Ok(WatchEvent::Bookmark(bookmark)) => {
+                reached = reached.map(|_| Version(bookmark.metadata.resource_version));
                 continue;
             }
-            // A deletion is confirmed by the quorum read that follows; so is 410 Gone and its like.
-            WatchEvent::Deleted(_) | WatchEvent::Error(_) => return Ok(None),
+            // A deletion is confirmed by the quorum read that follows.
+            Ok(WatchEvent::Deleted(_)) => return Ok(Begin::Read),
+            Ok(WatchEvent::Error(status)) if status.code == GONE => return Ok(Begin::Forgotten),
+            Ok(WatchEvent::Error(status)) => return Err(broken(&endpoint, refusal(&status))),
+            Err(error) if is_gone(&error) => return Ok(Begin::Forgotten),
+            Err(error) => {
+                api.endpoints.failed(&endpoint);
+                return Err(broken(&endpoint, words(&error)));
+            }
         };
-        if sightings.send(sighting).await.is_err() {
-            return Ok(None);
+        let seen = record(&lease);
+        if reached.is_none() {
+            match begins(read.as_ref(), &seen.version) {
+                Start::Now => reached = read.clone(),
+                Start::Later => {}
+                Start::Never => return Ok(Begin::Read),
+            }
+            continue;
+        }
+        reached = Some(seen.version.clone());
+        api.remember(Some(lease));
+        if sightings.send(Sighting::Seen(Source::Watch, Some(seen))).await.is_err() {
+            return Ok(Begin::Read);
+        }
+    }
+}
+
+/// Whether the events of a watch that began with what exists follow what was read.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// This is what was read: whatever comes next has followed it, and nothing was written in between.
+    Now,
+    /// The API server lags behind the read.
+    Later,
+    /// Something was written since the read, and this may not be all of it: another read, and a watch
+    /// from its version.
+    Never,
+}
+
+fn begins(read: Option<&Version>, shown: &Version) -> Start {
+    match read {
+        Some(read) if read == shown => Start::Now,
+        Some(read) if read.newer_than(shown) => Start::Later,
+        _ => Start::Never,
+    }
+}
+
+/// What a watch brings.
+pub(super) type Events<K> = Pin<Box<dyn Stream<Item = Result<WatchEvent<K>, kube::Error>> + Send>>;
+
+/// Opens a watch of one object at whichever endpoint answers first. `None`: the version is no longer
+/// known there.
+pub(super) async fn open<K>(
+    api: &LeaseApi,
+    name: &str,
+    watch_s: u32,
+    version: &str,
+    of: impl Fn(Client) -> Api<K>,
+) -> Result<Option<(String, Events<K>)>, LeaseError>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(watch_s);
+    let (endpoint, events) = api
+        .ask("watch", 0, |client| {
+            let (objects, params) = (of(client), params.clone());
+            async move {
+                match objects.watch(&params, version).await {
+                    Ok(events) => Ok(Some(events.boxed())),
+                    Err(error) if is_gone(&error) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        })
+        .await?;
+    Ok(events.map(|events| (endpoint, events as Events<K>)))
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == GONE)
+}
+
+fn broken(endpoint: &str, what: String) -> LeaseError {
+    LeaseError::Request { endpoint: endpoint.into(), verb: "watch", what, wanted: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_read_begins_a_watch_of_what_exists() {
+        let version = |text: &str| Version(text.into());
+        for (read, shown, start) in [
+            (Some("7"), "7", Start::Now),
+            (Some("7"), "6", Start::Later),
+            (Some("7"), "8", Start::Never),
+            (Some("10"), "9", Start::Later),
+            (Some("7"), "x", Start::Never),
+            (None, "7", Start::Never),
+        ] {
+            assert_eq!(begins(read.map(version).as_ref(), &version(shown)), start, "{read:?} {shown}");
         }
     }
 }

@@ -2,15 +2,19 @@
 
 use super::{Config, ConfigError, LeaseConfig, OnStop, VipConfig};
 use crate::model::{
-    selection::Rule,
+    rule::Rule,
     timing::{MAX_DURATION_S, Timing},
 };
+use http::Uri;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 use vip_common::abi::MAX_SLOTS;
+
+/// A Lease names its VIPs in an annotation; an API server takes 256 KiB of annotations (`TotalAnnotationSizeLimitB`).
+const MAX_NAMED: usize = 240_000;
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -58,7 +62,29 @@ impl Config {
         if let Some(vip) = self.vips.iter().find(|vip| self.lan_check.peers.contains(&vip.address)) {
             return refuse("lan_check.peers", vip.address, "addresses of other hosts, not VIPs");
         }
+        self.check_endpoints()?;
         self.check_timing()
+    }
+
+    /// The API must be reached without a VIP: only its holder could bring it up.
+    fn check_endpoints(&self) -> Result<(), ConfigError> {
+        const FIELD: &str = "api.endpoints";
+        for endpoint in &self.api.endpoints {
+            if server(endpoint).is_none() {
+                return refuse(FIELD, format!("{endpoint:?}"), "a URL like https://10.0.0.1:6443");
+            }
+        }
+        let is_vip = |endpoint: &String| {
+            let host = server(endpoint).and_then(|uri| host_address(&uri));
+            host.is_some_and(|host| self.vips.iter().any(|vip| vip.address == host))
+        };
+        match self.api.endpoints.first() {
+            None => refuse(FIELD, "an empty list", "at least one URL like https://10.0.0.1:6443"),
+            Some(first) if self.api.endpoints.iter().all(is_vip) => {
+                refuse(FIELD, first, "all of them are VIPs that xvip itself would have to bring up")
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     fn check_interfaces(&self) -> Result<(), ConfigError> {
@@ -122,6 +148,18 @@ impl Config {
                 );
             }
         }
+        for group in self.groups() {
+            let text: usize = group.vips.iter().map(|vip| vip.to_string().len() + 3).sum();
+            if text > MAX_NAMED {
+                return refuse(
+                    "vips",
+                    format!("{} addresses under the Lease {}", group.vips.len(), group.lease),
+                    format!(
+                        "as many as can be written down in {MAX_NAMED} characters; give some another `lease`"
+                    ),
+                );
+            }
+        }
         let leases = self.groups().len();
         if leases > MAX_SLOTS as usize {
             return refuse("vips.lease", format!("{leases} Leases"), format!("at most {MAX_SLOTS}"));
@@ -147,6 +185,18 @@ impl Config {
             );
         }
         let hold = timing.hold(duration_s);
+        if hold < SHORTEST_FENCE {
+            let most = (hold + timing.margin).saturating_sub(SHORTEST_FENCE);
+            return refuse(
+                "lease.margin_ms",
+                timing.margin.as_millis(),
+                format!(
+                    "at most {} ms, so that two renewals fit into the fence of {duration_s} s less \
+                     {clock_error_percent} %",
+                    most.as_millis()
+                ),
+            );
+        }
         if timing.renew_every < Duration::from_millis(100) || timing.renew_every * 2 > hold {
             return refuse(
                 "lease.renew_ms",
@@ -179,6 +229,9 @@ impl Config {
     }
 }
 
+/// Two renewals, each of at least 100 ms.
+const SHORTEST_FENCE: Duration = Duration::from_millis(200);
+
 const OBJECT_NAME: &str = "1 to 253 lower-case letters, digits, - and .";
 
 /// Whether Kubernetes takes this as the name of an object (RFC 1123 subdomain).
@@ -187,6 +240,18 @@ fn is_object_name(name: &str) -> bool {
     let ends = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = name.as_bytes();
     name.len() <= 253 && ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| inner(*b))
+}
+
+/// The URL of an API server, if it is one.
+pub fn server(endpoint: &str) -> Option<Uri> {
+    let uri: Uri = endpoint.parse().ok()?;
+    let known = matches!(uri.scheme_str(), Some("http" | "https"));
+    (known && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
+}
+
+/// The host of a URL, where it is an address.
+pub fn host_address(uri: &Uri) -> Option<IpAddr> {
+    uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 pub(super) fn refuse<T>(

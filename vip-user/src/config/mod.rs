@@ -10,9 +10,11 @@ mod vips;
 
 use crate::model::{
     desired::Placement,
-    selection::{self, Rule, Selection},
+    rule::{EXCLUDED, Rule},
+    selection::Selection,
     timing::Timing,
 };
+pub use check::{host_address, server};
 pub use hooks::{Hook, Hooks};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -22,6 +24,9 @@ use std::{
     time::Duration,
 };
 pub use vips::{Group, VipConfig};
+
+/// Where the maps are pinned unless something else is said.
+pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/xvip";
 
 /// The configuration file of `xvip run`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -198,7 +203,7 @@ pub struct LanCheck {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Off unless set. kube-vip serves its metrics on 2112.
+    /// Off unless set. The manifests take 21112; 2112 is kube-vip's.
     pub port: Option<u16>,
     /// Where it listens. It asks nobody for a password, so only loopback is safe by itself.
     pub address: IpAddr,
@@ -324,7 +329,7 @@ fn default_guard() -> Vec<String> {
 }
 
 fn default_exclude() -> Vec<String> {
-    selection::EXCLUDED.iter().map(|word| (*word).to_owned()).collect()
+    EXCLUDED.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn yes() -> bool {
@@ -340,7 +345,7 @@ fn default_linger_ms() -> u64 {
 }
 
 fn default_pin_root() -> PathBuf {
-    "/sys/fs/bpf/xvip".into()
+    DEFAULT_PIN_ROOT.into()
 }
 
 /// Field names, for the hint after an unknown one.
@@ -416,7 +421,12 @@ impl Config {
             .vips
             .iter()
             .map(|vip| (vip.address, rules(vip.interfaces.as_deref().unwrap_or(&self.interfaces))));
-        Selection { exclude: rules(&self.exclude), guard: rules(&self.guard), vips: vips.collect() }
+        Selection {
+            exclude: rules(&self.exclude),
+            exclude_is_set: self.exclude != default_exclude(),
+            guard: rules(&self.guard),
+            vips: vips.collect(),
+        }
     }
 
     /// The timings of the Leases.
@@ -425,14 +435,16 @@ impl Config {
             duration_s, renew_ms, margin_ms, clock_error_percent, foreign_grace_s, ..
         } = self.lease;
         let usual = Timing::of(duration_s);
-        Timing {
-            renew_every: renew_ms.map_or(usual.renew_every, Duration::from_millis),
+        let timing = Timing {
             margin: margin_ms.map_or(usual.margin, Duration::from_millis),
             clock_error_percent,
             foreign_grace: foreign_grace_s.map(Duration::from_secs),
             linger: Duration::from_millis(self.linger_ms),
             ..usual
-        }
+        };
+        // Two attempts fit into every fence, however short it is.
+        let usual = timing.renew_every.min(timing.hold(duration_s) / 2);
+        Timing { renew_every: renew_ms.map_or(usual, Duration::from_millis), ..timing }
     }
 }
 

@@ -31,7 +31,7 @@ impl Config {
             (
                 "lease.renew_ms",
                 (timing.renew_every.as_millis() as u64).into(),
-                "lease.duration_s / 5, at least 500",
+                "lease.duration_s / 5, at least 500, at most half of the fence",
             ),
             (
                 "lease.margin_ms",

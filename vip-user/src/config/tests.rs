@@ -1,6 +1,7 @@
 //! Defaults, refusals, and the agreement of the manual with the code.
 
 use super::*;
+use crate::model::timing::MAX_DURATION_S;
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("x.yaml"), text).map_err(|error| error.to_string())
@@ -13,6 +14,25 @@ fn the_smallest_configuration_has_working_defaults() {
     assert_eq!(config.timing().renew_every, Duration::from_secs(1));
     assert_eq!(config.timing().hold(5), Duration::from_millis(4450));
     assert_eq!(config.timing().wait(5), Duration::from_millis(5500));
+}
+
+/// Defaults are derived from what is set, so that no value is refused for a default's sake.
+#[test]
+fn every_allowed_lease_fits_its_defaults() {
+    let mut config = parse("vips: [192.0.2.10]\n").unwrap();
+    for duration_s in 1..=MAX_DURATION_S {
+        for percent in 0..=40 {
+            config.lease.duration_s = duration_s;
+            config.lease.clock_error_percent = percent;
+            let lease = format!("duration_s: {duration_s}, clock_error_percent: {percent}");
+            config.check().unwrap_or_else(|error| panic!("{lease}: {error}"));
+            let timing = config.timing();
+            assert!(timing.renew_every * 2 <= timing.hold(duration_s), "{lease}");
+            let usual = Duration::from_millis(500).max(Duration::from_secs(duration_s.into()) / 5);
+            assert!(timing.renew_every <= usual && timing.renew_every >= Duration::from_millis(100));
+            assert!(duration_s == 1 || timing.renew_every == usual, "{lease}");
+        }
+    }
 }
 
 #[test]
@@ -42,7 +62,29 @@ fn every_refusal_names_field_value_and_remedy() {
         ("vips: ['fe80::1']\ninterfaces: [eth0]", "`vips`: fe80::1 cannot be used: link-local"),
         ("vips: ['::ffff:1.2.3.4']\ninterfaces: [eth0]", "write an IPv4 address as a.b.c.d"),
         ("vips: [192.0.2.1, 192.0.2.1]\ninterfaces: [eth0]", "may be listed once"),
-        ("vips: [192.0.2.300]\ninterfaces: [eth0]", "vips"),
+        ("vips: [192.0.2.300]\ninterfaces: [eth0]", "`vips`: \"192.0.2.300\" is no IP address"),
+        ("vips: [10.0.0.10/24]", "without the length of a prefix: 10.0.0.10"),
+        ("vips: ['2001:db8::10/64']", "without the length of a prefix: 2001:db8::10"),
+        ("vips: ['10.0.0.10:6443']", "without the port: 10.0.0.10"),
+        ("vips: ['[2001:db8::10]:6443']", "without the port: 2001:db8::10"),
+        ("vips: ['[2001:db8::10]']", "without brackets: 2001:db8::10"),
+        ("vips: ['fd00::1%eth0']", "without an interface: fd00::1"),
+        ("vips: [' 10.0.0.10']", "without blanks: 10.0.0.10"),
+        ("vips: [api.example.org]", "a name cannot be a VIP"),
+        ("vips: [{address: 10.0.0.10/24, lease: l}]", "without the length of a prefix: 10.0.0.10"),
+        (&format!("{base}api: {{endpoints: []}}"), "`api.endpoints`: an empty list"),
+        (&format!("{base}api: {{endpoints: ['10.0.0.1:6443']}}"), "`api.endpoints`: \"10.0.0.1:6443\""),
+        (
+            &format!("{base}api: {{endpoints: ['ftp://10.0.0.1']}}"),
+            "`api.endpoints`: \"ftp://10.0.0.1\"",
+        ),
+        (&format!("{base}api: {{endpoints: ['https://']}}"), "`api.endpoints`: \"https://\""),
+        (&format!("{base}api: {{endpoints: ['https://192.0.2.10:6443']}}"), "all of them are VIPs"),
+        ("vips: [192.0.2.1]\ninterfaces: ['eth 0']", "`interfaces`: \"eth 0\""),
+        ("vips: [192.0.2.1]\ninterfaces: ['eth0:1']", "`interfaces`: \"eth0:1\""),
+        ("vips: [192.0.2.1]\ninterfaces: ['..']", "`interfaces`: \"..\""),
+        ("vips: [192.0.2.1]\ninterfaces: [a/b]", "`interfaces`: \"a/b\""),
+        (&format!("{base}lease: {{duration_s: 1, margin_ms: 800}}"), "at most 700 ms"),
         (&format!("{base}placement: bridge"), "placement"),
         (&format!("{base}admin: {{port: 0}}"), "`admin.port`: 0"),
         (&format!("{base}admin: {{port: 70000}}"), "admin.port"),
@@ -95,6 +137,18 @@ fn vips_with_settings_of_their_own_have_a_lease_of_their_own() {
     assert_eq!(leases, [("plndr-cp-lock", 2), ("other", 1), ("third", 1)]);
     assert_eq!(groups[2].nodes["zone"], "a");
     assert_eq!(config.interfaces, ["auto"]);
+}
+
+/// The Lease names its VIPs, and an API server refuses longer annotations: then nothing could be renewed.
+#[test]
+fn more_vips_than_a_lease_can_name_are_refused() {
+    let list = |count: u32| {
+        let address = |n: u32| format!("- 'fd00:1111:2222:3333:4444:5555:6666:{:x}'\n", 0x1000 + n);
+        format!("vips:\n{}", (0..count).map(address).collect::<String>())
+    };
+    assert!(parse(&list(5_700)).is_ok());
+    let error = parse(&list(6_101)).unwrap_err();
+    assert!(error.contains("`vips`: 6101 addresses under the Lease plndr-cp-lock"), "{error}");
 }
 
 #[test]

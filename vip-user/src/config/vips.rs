@@ -5,7 +5,11 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 /// A VIP: an address, or an address with settings of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +28,7 @@ pub struct VipConfig {
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Long {
+    #[serde(deserialize_with = "address")]
     address: IpAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     interfaces: Option<Vec<String>>,
@@ -102,10 +107,7 @@ impl<'de> Deserialize<'de> for VipConfig {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<VipConfig, E> {
-                let address: IpAddr = text
-                    .parse()
-                    .map_err(|_| E::custom(format!("invalid IP address syntax in `vips`: {text:?}")))?;
-                Ok(address.into())
+                parse(text).map(VipConfig::from).map_err(E::custom)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<VipConfig, A::Error> {
@@ -116,4 +118,40 @@ impl<'de> Deserialize<'de> for VipConfig {
         }
         deserializer.deserialize_any(Either)
     }
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(&text).map_err(serde::de::Error::custom)
+}
+
+/// An address, or what is wrong with the text and what to write.
+fn parse(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("`vips`: {text:?} is no IP address{}", advice(text)))
+}
+
+/// What may have been meant.
+fn advice(text: &str) -> String {
+    let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let write = |ip: IpAddr, without: &str| format!("; write it without {without}: {ip}");
+    if let Some(ip) = text.split_once('/').and_then(|(ip, _)| bare(ip)) {
+        return write(ip, "the length of a prefix");
+    }
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return write(socket.ip(), "the port");
+    }
+    if let Some(ip) = bare(text) {
+        return write(ip, "brackets");
+    }
+    if let Some(ip) = text.split_once('%').and_then(|(ip, _)| bare(ip)) {
+        return write(ip, "an interface");
+    }
+    if let Some(ip) = bare(text.trim()) {
+        return write(ip, "blanks");
+    }
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    if text.bytes().all(letters) && text.bytes().any(|b| b.is_ascii_alphabetic()) {
+        return "; a name cannot be a VIP: write the address that it resolves to".into();
+    }
+    String::new()
 }

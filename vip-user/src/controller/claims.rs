@@ -4,11 +4,7 @@ use super::{Controller, host::BURST, host::Schedule};
 use crate::{
     cluster::events::News,
     config::ConflictPolicy,
-    model::{
-        election::{Input, Source, State},
-        record::Record,
-        time::BootNs,
-    },
+    model::{election::State, record::Record, time::BootNs},
     node::{clock, dataplane::Dataplane, host::interface_name},
 };
 use std::{
@@ -73,18 +69,7 @@ impl<D: Dataplane> Controller<D> {
             self.conflict(vip, &claim, &mac).await;
         }
         tracing::debug!(%vip, %mac, ifindex = claim.ifindex, "another station claims a VIP");
-        let slot = self.specs.iter().find(|spec| spec.ip == vip).map(|spec| spec.slot);
-        let Some((slot, leased)) = slot.and_then(|slot| Some((slot, self.leases.get_mut(&slot)?)))
-        else {
-            return;
-        };
-        let nobody_holds = matches!(leased.election.state(), State::Waiting(waiting)
-            if waiting.seen.as_ref().is_some_and(Record::is_unheld));
-        if nobody_holds && leased.suspect.is_none() {
-            // Most likely another node has taken the Lease a moment ago: a quorum read will tell.
-            leased.suspect = Some(format!("{vip} is answered for by {mac}"));
-            self.read(slot);
-        }
+        self.heard(vip, &claim).await;
     }
 
     /// Tells the kernel who may claim the VIPs of a slot, after a look at its Lease. Only evidence that the
@@ -114,19 +99,7 @@ impl<D: Dataplane> Controller<D> {
         };
         let stations: Vec<[u8; 6]> = stations.into_iter().collect();
         let told = self.dataplane.set_holder(slot, &stations, until);
-        self.outcome("neighbour guard", told);
-    }
-
-    /// A claim while still nobody has held the Lease is by somebody who is not a node of ours.
-    pub(super) async fn judge_suspect(&mut self, slot: u32, source: Source, unheld: bool) {
-        if source == Source::Quorum
-            && let Some(leased) = self.leases.get_mut(&slot)
-            && let Some(claim) = leased.suspect.take()
-            && unheld
-        {
-            self.problem("address in use", Some(claim));
-            self.step(slot, Input::AddressInUse).await;
-        }
+        self.outcome("neighbour guard", slot, told);
     }
 
     /// Within 2·D of a change of holder a claim is part of the handover, and after it no node of ours
@@ -136,7 +109,9 @@ impl<D: Dataplane> Controller<D> {
         let grace = Duration::from_secs(2 * u64::from(self.setup.timing.duration_s));
         self.specs.iter().filter(|spec| spec.ip == vip).any(|spec| {
             self.leases.get(&spec.slot).is_some_and(|leased| {
-                leased.serves(now) && leased.held_since.is_some_and(|since| since.after(grace) <= now)
+                leased.serves(now)
+                    && leased.election.admits(vip)
+                    && leased.held_since.is_some_and(|since| since.after(grace) <= now)
             })
         })
     }
@@ -166,8 +141,10 @@ impl<D: Dataplane> Controller<D> {
                 let last = self.conflicts.defended.get(&vip);
                 if last.is_none_or(|last| last.after(DEFEND_EVERY) <= now) {
                     self.conflicts.defended.insert(vip, now);
-                    let announced = self.dataplane.announce(&[vip], false).await;
-                    self.outcome("announcement", announced);
+                    let slot = self.specs.iter().find(|spec| spec.ip == vip).map(|spec| spec.slot);
+                    if let Some(slot) = slot {
+                        self.announce(slot, &[vip], false).await;
+                    }
                 }
             }
             ConflictPolicy::Yield => {

@@ -1,12 +1,13 @@
 //! What happens to the loop, and what it needs to know to begin.
 
 use crate::{
-    cluster::{events::Recorder, lease::LeaseApi, node::NodeFacts, watch::Sighting},
+    cluster::{events::Recorder, lease::LeaseApi, node::Report, watch::Sighting},
     config::{Config, ConflictPolicy, OnStop},
     metrics::Metrics,
     model::{
         desired::Placement,
         election::{Identity, Slot, Written},
+        record::Record,
         timing::Timing,
     },
 };
@@ -29,16 +30,21 @@ pub enum Event {
         /// What went wrong, in words.
         problem: Option<String>,
     },
-    /// An attempt to create a Lease without a holder has ended; in words if it failed.
-    Created(Option<String>),
+    /// The Leases of the namespace, which the admission of a slot has asked for under this
+    /// number; in words if they could not be listed.
+    Listed(u32, u64, Result<Vec<(String, Record)>, String>),
+    /// An attempt to create the Lease of a slot, without a holder, has ended; in words if it failed.
+    Created(u32, Option<String>),
     /// Links or addresses have changed.
     HostChanged,
-    /// This node, as the API shows it.
-    Node(NodeFacts),
+    /// This node as the API shows it, or why it cannot be read.
+    Node(Report),
     /// Whether the LAN answers: the gateway or a named peer. In words if it does not.
     Lan(Option<String>),
     /// Somebody else claims a VIP.
     Claim(Claim),
+    /// Something outside the loop has a problem, or it is over: the subject, and why.
+    Problem(&'static str, Option<String>),
     /// SIGTERM or SIGINT.
     Stop,
     /// A deadline of the loop has come.

@@ -8,9 +8,60 @@ use crate::{
         record::Version,
         time::BootNs,
     },
-    node::{clock, dataplane::Dataplane},
+    node::{
+        clock,
+        dataplane::{Dataplane, HostError},
+    },
 };
 use std::collections::BTreeMap;
+
+/// What a look at the host has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing yet.
+    #[default]
+    Never,
+    /// It was as it should be.
+    Good,
+    /// The last look was not possible; the one before was good. What is not known is not bad.
+    Blind,
+    /// It has failed.
+    Failed,
+}
+
+impl Look {
+    /// After a look that has failed.
+    pub(super) fn after(self, error: &HostError) -> Self {
+        if self == Self::Good && error.is_blind() { Self::Blind } else { Self::Failed }
+    }
+
+    fn is_bad(self) -> bool {
+        matches!(self, Self::Never | Self::Failed)
+    }
+}
+
+/// What speaks against the host as a whole. Problems are words for people; decisions look here.
+#[derive(Debug, Default)]
+pub(super) struct HostState {
+    /// The interfaces.
+    pub(super) interfaces: Look,
+    /// Entries and addresses.
+    pub(super) entries: Look,
+    /// No entry could be written.
+    pub(super) full: bool,
+}
+
+impl HostState {
+    fn fault(&self) -> Option<&'static str> {
+        if self.interfaces.is_bad() {
+            Some("the interfaces are not known")
+        } else if self.entries.is_bad() {
+            Some("the entries and addresses are not known")
+        } else {
+            self.full.then_some("no VIP could be published")
+        }
+    }
+}
 
 impl<D: Dataplane> Controller<D> {
     /// Weighs every Lease anew, and lets those elections that are touched by it go on.
@@ -27,24 +78,39 @@ impl<D: Dataplane> Controller<D> {
         let mut weak = BTreeMap::new();
         for setup in &self.setup.leases {
             let Some(leased) = self.leases.get_mut(&setup.slot) else { continue };
-            let lacks = setup.nodes.iter().find(|(key, value)| {
-                self.facts.as_ref().is_none_or(|facts| facts.labels.get(*key) != Some(value))
+            let lacks = self.facts.as_ref().and_then(|facts| {
+                setup.nodes.iter().find(|(key, value)| facts.labels.get(*key) != Some(value))
             });
-            let host = self.problems.contains_key("host") || self.problems.contains_key("no room");
+            // What is not known is not bad: a candidate leaves the Lease to those who know that they
+            // may hold it, and takes it if there are none. A holder goes on, also across a restart.
+            let unread = self.facts.is_none()
+                && !setup.nodes.is_empty()
+                && match leased.election.state() {
+                    State::Unknown => setup.backed.is_none(),
+                    state => matches!(state, State::Waiting(_)),
+                };
             let holds = matches!(leased.election.state(), State::Holding(_));
             let links = leased.damper.fitness(now, holds);
+            let (harmed, harm) = self.harms.weigh(&leased.vips);
             let (fitness, why) = if let Some((key, value)) = lacks {
                 (Fitness::Barred, Some(format!("this node lacks the label {key}={value}")))
-            } else if host || self.links_stale {
-                (Fitness::Unable, Some("the host is not as it should be".into()))
+            } else if let Some(why) = self.host.fault() {
+                (Fitness::Unable, Some(why.into()))
             } else if links == Fitness::Unable {
                 (Fitness::Unable, Some("no answering interface is up and guarded".into()))
             } else if links == Fitness::Doubtful {
                 (Fitness::Doubtful, Some("the link has just come back".into()))
             } else if leased.reach == Fitness::Doubtful {
                 (Fitness::Doubtful, Some("some VIPs have no interface that is up".into()))
+            } else if harmed != Fitness::Able {
+                (harmed, harm)
             } else if let Some(why) = &self.lan {
                 (Fitness::Doubtful, Some(why.clone()))
+            } else if unread {
+                (
+                    Fitness::Doubtful,
+                    Some("its Node has not been read, so its labels are not known".into()),
+                )
             } else if self.facts.as_ref().is_some_and(|facts| facts.cordoned) {
                 (Fitness::Doubtful, Some("this node is cordoned".into()))
             } else {
@@ -82,5 +148,21 @@ impl<D: Dataplane> Controller<D> {
                 tracing::debug!(%error, "the offer was not written");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn one_look_that_is_cut_off_says_nothing_and_the_second_counts() {
+        let cut = HostError::CutOff { step: "read", took: Duration::from_secs(1) };
+        let once = Look::Good.after(&cut);
+        assert!(!once.is_bad());
+        assert!(once.after(&cut).is_bad());
+        assert!(Look::Never.after(&cut).is_bad(), "nothing was ever known");
+        assert!(Look::Good.after(&HostError::StillQueued).is_bad());
     }
 }

@@ -1,20 +1,18 @@
-//! The host's side of the loop: reconciling, announcing, and looking whether the guard still stands.
+//! The host's side of the loop: its timers, announcing, and looking whether the guard is in place.
 
-use super::Controller;
+use super::{Controller, harm::Harm, report::chain, watchdog::Step};
 use crate::{
     model::{
-        desired::{Links, desired},
+        desired::Links,
         election::{Input, State},
-        plan::{Action, plan},
         time::BootNs,
     },
-    node::{clock, dataplane::Dataplane},
+    node::{
+        clock,
+        dataplane::{Dataplane, Failures},
+    },
 };
-use std::{
-    collections::{BTreeSet, VecDeque},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 /// Rounds of an announcement burst, after the fence went up.
 pub(super) const BURST: [Duration; 6] = [
@@ -34,7 +32,7 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 const INSPECT_EVERY: Duration = Duration::from_millis(500);
 /// The host is compared with what it should be at least this often: lifetimes of addresses run down,
 /// and maps can be edited by hand.
-const RECONCILE_EVERY: Duration = Duration::from_secs(5);
+pub(super) const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 
 impl<D: Dataplane> Controller<D> {
     /// The address goes when it has lingered long enough.
@@ -51,74 +49,9 @@ impl<D: Dataplane> Controller<D> {
         self.reconcile_at = [self.reconcile_at, end].into_iter().flatten().min();
     }
 
-    /// Makes the host what it should be. What fails is reported and tried again; one failure does
-    /// not keep the rest from being done.
-    pub(super) async fn reconcile(&mut self) {
-        self.reconcile_at = None;
-        self.settled_at = None;
-        if self.links_stale {
-            match self.dataplane.links().await {
-                Ok(links) => {
-                    self.problem("interfaces", None);
-                    self.links_stale = false;
-                    self.use_links(links);
-                }
-                Err(error) => self.retry("interfaces", &error),
-            }
-        }
-        let actual = match self.dataplane.actual().await {
-            Ok(actual) => actual,
-            Err(error) => {
-                self.retry("host", &error);
-                drop(self.update_fitness());
-                return;
-            }
-        };
-        self.problem("host", None);
-        let now = clock::boot();
-        self.specify();
-        let elections = self.leases.iter().map(|(slot, leased)| (*slot, &leased.election)).collect();
-        let (timing, placement) = (&self.setup.timing, self.setup.placement);
-        let want = desired(now, &elections, timing, &self.specs, &self.links.links, placement);
-        let (mut failed, mut entries_failed, mut unpublished) = (false, false, BTreeSet::new());
-        let mut without_address = BTreeSet::new();
-        for action in plan(&want, &actual) {
-            // An entry must not answer for an address that this host could not take in.
-            if matches!(action, Action::Publish(ip, vip) if vip.generation != 0 && without_address.contains(&ip))
-            {
-                continue;
-            }
-            if let Err(error) = self.dataplane.apply(action).await {
-                failed = true;
-                if let Action::Publish(ip, _) = action {
-                    unpublished.insert(ip);
-                }
-                match action {
-                    Action::AddAddr(addr, _) => drop(without_address.insert(addr.ip)),
-                    Action::DelAddr(_) => {}
-                    _ => entries_failed = true,
-                }
-                self.retry("change of the host", &error);
-            }
-        }
-        // The first look at the interfaces also ends what another version has left: before that, its
-        // programs may go on under fences that this process no longer lowers.
-        self.reconciled |= !entries_failed && !self.links_stale;
-        // One VIP that finds no room is its own harm; a host that has room for none is no candidate.
-        let room = want.vips.is_empty() || want.vips.keys().any(|ip| !unpublished.contains(ip));
-        self.problem("no room", (!room).then(|| "no VIP could be published".into()));
-        drop(self.update_fitness());
-        if !failed {
-            self.problem("change of the host", None);
-            self.settled_at = (!self.links_stale).then_some(now);
-            self.reconcile_at.get_or_insert(now.after(RECONCILE_EVERY));
-        }
-        self.schedule_linger_end();
-    }
-
     /// Takes in what the host has. An interface that came up, or has another MAC address, is announced
     /// on: the neighbours' caches and the switches know nothing of it yet.
-    fn use_links(&mut self, links: Links) {
+    pub(super) fn use_links(&mut self, links: Links) {
         let now = clock::boot();
         let known = !self.links.links.is_empty();
         for leased in self.leases.values_mut().filter(|leased| known && leased.serves(now)) {
@@ -142,10 +75,10 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// What is known of each VIP beside its election.
-    fn specify(&mut self) {
+    pub(super) fn specify(&mut self) {
         for spec in &mut self.specs {
             spec.answer = self.links.answer.get(&spec.ip).copied().unwrap_or(0);
-            spec.yielded = self.conflicts.is_yielded(spec.ip);
+            spec.yielded = self.conflicts.is_yielded(spec.ip) || self.links.strays.contains(&spec.ip);
         }
     }
 
@@ -163,44 +96,97 @@ impl<D: Dataplane> Controller<D> {
                 Box::pin(self.step(slot, Input::Silenced)).await;
             }
         }
-        if self.inspect_at <= now {
-            self.inspect_at = now.after(INSPECT_EVERY);
-            if !self.dataplane.is_guarded().await {
-                self.links_stale = true;
-                self.reconcile_at = Some(now);
-            }
-            self.forget_conflicts(now);
+        if self.inspect_at <= now && self.watchdog.has_time() {
+            self.inspect(now).await;
         }
         if self.reconcile_at.is_some_and(|at| at <= now) {
             self.reconcile().await;
         }
         self.watch_links(now);
+        self.harms.forget(now);
         self.weigh().await;
         for slot in self.leases.keys().copied().collect::<Vec<_>>() {
             self.speak(slot, now).await;
         }
     }
 
-    /// Sends what is due for one Lease.
+    /// Looks whether the guard is in place. Where it cannot look, what was last seen counts.
+    async fn inspect(&mut self, now: BootNs) {
+        self.inspect_at = now.after(INSPECT_EVERY);
+        let looked = self.watchdog.run(Step::Guard, self.dataplane.is_guarded()).await.flatten();
+        let guarded = *looked.as_ref().unwrap_or(&true);
+        if !guarded {
+            self.links_stale = true;
+            self.reconcile_at = Some(now);
+        }
+        self.problem("guard", looked.err().map(|error| chain(&error)));
+        self.forget_conflicts(now);
+    }
+
+    /// Sends what is due for one Lease. What finds no time in this turn stays due.
     async fn speak(&mut self, slot: u32, now: BootNs) {
+        if !self.watchdog.has_time() {
+            return;
+        }
         let Some(leased) = self.leases.get_mut(&slot) else { return };
         if leased.announce_at.take_due(now) && leased.serves(now) {
             let ask = leased.announce_at.0.len() >= BURST.len() - 2;
             if leased.announce_at.0.is_empty() && !self.setup.refresh.is_zero() {
                 leased.announce_at.0.push_back(now.after(self.setup.refresh));
             }
-            let vips: Vec<IpAddr> =
-                leased.vips.iter().copied().filter(|vip| !self.conflicts.is_yielded(*vip)).collect();
-            let announced = self.dataplane.announce(&vips, ask).await;
-            self.outcome("announcement", announced);
+            let silent =
+                |vip: &IpAddr| self.conflicts.is_yielded(*vip) || !leased.election.admits(*vip);
+            let vips: Vec<IpAddr> = leased.vips.iter().copied().filter(|vip| !silent(vip)).collect();
+            if !vips.is_empty() {
+                self.announce(slot, &vips, ask).await;
+            }
         }
         let Some(leased) = self.leases.get_mut(&slot) else { return };
-        if leased.probe_at.take_due(now) {
-            let vips = leased.vips.clone();
-            let probed = self.dataplane.probe(&vips).await;
-            self.outcome("address probe", probed);
+        if self.watchdog.has_time() && leased.probe_at.take_due(now) {
+            let vips = self.asked_vips(slot);
+            let probed = self.watchdog.run(Step::Probe, self.dataplane.probe(&vips)).await;
+            let problem = match probed {
+                Ok(failures) => named(&failures),
+                Err(error) => Some(chain(&error)),
+            };
+            self.problem_of("address probe", slot, problem);
         }
     }
+
+    /// Announces VIPs of one Lease. What fails is sent again.
+    pub(super) async fn announce(&mut self, slot: u32, vips: &[IpAddr], ask: bool) {
+        let announce = self.dataplane.announce(vips, ask);
+        let sent = self.watchdog.run(Step::Announce, announce).await;
+        let now = clock::boot();
+        let problem = match sent {
+            Ok(failures) => {
+                for vip in vips {
+                    match failures.get(vip) {
+                        Some(error) => {
+                            let why = chain(error);
+                            self.harms.failed(*vip, Harm::Announcement, why, now);
+                        }
+                        None => self.harms.worked(*vip, Harm::Announcement),
+                    }
+                }
+                named(&failures)
+            }
+            Err(error) => Some(chain(&error)),
+        };
+        if problem.is_some()
+            && let Some(leased) = self.leases.get_mut(&slot)
+        {
+            leased.announce_at.again_by(now.after(RETRY));
+        }
+        self.problem_of("announcement", slot, problem);
+    }
+}
+
+/// Failures in words, with the VIP of each.
+fn named(failures: &Failures) -> Option<String> {
+    let words = failures.iter().map(|(vip, error)| format!("{vip}: {}", chain(error)));
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// Instants at which something is due.
@@ -217,6 +203,13 @@ impl Schedule {
     /// The next one.
     pub(super) fn next(&self) -> Option<BootNs> {
         self.0.front().copied()
+    }
+
+    /// Something is due by then: at that instant, unless there is an earlier round.
+    fn again_by(&mut self, at: BootNs) {
+        if self.next().is_none_or(|next| next > at) {
+            self.0.push_front(at);
+        }
     }
 
     /// Forgets all.

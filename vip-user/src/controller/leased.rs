@@ -1,9 +1,10 @@
 //! What the loop keeps for each Lease.
 
-use super::{event::LeaseSetup, host::Schedule};
+use super::{event::LeaseSetup, host::Schedule, namesake::Namesake};
 use crate::{
     cluster::lease::LeaseApi,
     model::{
+        admission::PROBE_TIME,
         desired::Links,
         election::{Election, Identity, State},
         fitness::{Damper, Fitness},
@@ -24,7 +25,6 @@ pub(super) struct Leased {
     pub(super) announce_at: Schedule,
     pub(super) probe_at: Schedule,
     pub(super) silence_at: Option<BootNs>,
-    pub(super) suspect: Option<String>,
     pub(super) held_since: Option<BootNs>,
     pub(super) damper: Damper,
     /// How well the links serve these VIPs.
@@ -33,24 +33,28 @@ pub(super) struct Leased {
     pub(super) macs: Vec<[u8; 6]>,
     /// Why this node does not serve as it should, in words.
     pub(super) weakness: Option<String>,
+    /// What another process that uses our node name has written.
+    pub(super) namesake: Namesake,
 }
 
 impl Leased {
     pub(super) fn new(setup: LeaseSetup, me: Identity, timing: Timing) -> Self {
+        let mut election = Election::new(me, timing, setup.generation, setup.backed);
+        election.admit_only(setup.api.name(), &setup.vips, PROBE_TIME);
         Self {
             api: setup.api,
             again: Arc::new(Notify::new()),
-            election: Election::new(me, timing, setup.generation, setup.backed),
+            election,
             vips: setup.vips,
             announce_at: Schedule::default(),
             probe_at: Schedule::default(),
             silence_at: None,
-            suspect: None,
             held_since: None,
             damper: Damper::default(),
             reach: Fitness::Unable,
             macs: Vec::new(),
             weakness: None,
+            namesake: Namesake::default(),
         }
     }
 

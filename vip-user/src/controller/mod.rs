@@ -1,12 +1,18 @@
 //! The loop: the next event, one step of the model, its effects. Fence effects are executed inline
 //! and first; writes are spawned and come back as events with the time that they left.
 
+mod admission;
 mod claims;
 pub mod event;
 mod fitness;
+mod harm;
 mod host;
 mod leased;
+mod namesake;
+mod problems;
+mod reconcile;
 mod report;
+mod watchdog;
 
 pub use event::{Event, LeaseSetup, Setup};
 
@@ -19,24 +25,39 @@ use crate::{
     model::{
         desired::{Links, VipSpec},
         election::{Effect, Input, Source, State, Written},
-        record::{LeaseWrite, Record},
+        record::LeaseWrite,
         time::BootNs,
     },
-    node::{clock, dataplane::Dataplane},
+    node::{
+        clock,
+        dataplane::{Dataplane, HostError},
+    },
     state::DaemonState,
 };
 use claims::Conflicts;
+use fitness::HostState;
+use harm::{Harm, Harms};
 use host::{BURST, PROBES, Schedule};
 use leased::Leased;
+use problems::Problems;
+use reconcile::PutOff;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 use tokio::sync::{mpsc, watch as latest};
+use watchdog::{Step, Watchdog};
 
 /// A fence that could not be cleared is tried again after this.
 const SILENCE_RETRY: Duration = Duration::from_millis(50);
+
+/// Events that are taken in before the host is looked at; as many as wait at most.
+const AT_ONCE: usize = 256;
+
+/// A host that does not let itself be tidied up for this long after the VIPs are given up is left as it
+/// is.
+const TIDYING: Duration = Duration::from_secs(5);
 
 /// The loop's state.
 pub struct Controller<D> {
@@ -58,8 +79,13 @@ pub struct Controller<D> {
     facts: Option<NodeFacts>,
     /// Why the LAN seems to be away.
     lan: Option<String>,
-    problems: BTreeMap<String, String>,
-    stopping: bool,
+    problems: Problems,
+    harms: Harms,
+    host: HostState,
+    put_off: PutOff,
+    watchdog: Watchdog,
+    /// When a stop was asked for.
+    stopping: Option<BootNs>,
     state: latest::Sender<DaemonState>,
 }
 
@@ -94,8 +120,12 @@ impl<D: Dataplane> Controller<D> {
             conflicts: Conflicts::default(),
             facts: None,
             lan: None,
-            problems: BTreeMap::new(),
-            stopping: false,
+            problems: Problems::default(),
+            harms: Harms::default(),
+            host: HostState::default(),
+            put_off: PutOff::default(),
+            watchdog: Watchdog::new(&setup.timing, setup.metrics.clone()),
+            stopping: None,
             state,
             setup,
         }
@@ -103,27 +133,51 @@ impl<D: Dataplane> Controller<D> {
 
     /// Runs until the Leases have been given up (or kept) after a stop. Gives the host back.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> D {
+        if let Err(error) = self.watchdog.observe(self.state.clone()) {
+            tracing::warn!(%error, "no thread watches the loop");
+        }
+        self.watchdog.turn();
         // Entries are reconciled before the first renewal: what is not configured any more goes now.
         self.reconcile().await;
         self.publish_state();
         self.follow_leases();
         loop {
-            let wait = clock::boot().until(self.wake_at());
-            let event = tokio::select! {
-                event = inbox.recv() => event.unwrap_or(Event::Stop),
-                () = tokio::time::sleep(wait) => Event::Timer,
-            };
-            if matches!(event, Event::Stop) && self.setup.on_stop == OnStop::Keep {
+            let events = self.next_events(&mut inbox).await;
+            self.watchdog.turn();
+            if self.setup.on_stop == OnStop::Keep && matches!(events.first(), Some(Event::Stop)) {
                 tracing::info!("stopping; VIPs preserved until the fence runs out");
                 return self.dataplane;
             }
-            self.take_in(event).await;
+            for event in events {
+                self.take_in(event).await;
+            }
             self.run_timers().await;
             self.publish_state();
-            if self.stopping && self.finished() {
+            if self.stopping.is_some_and(|since| self.finished() || self.gives_up(since)) {
                 return self.dataplane;
             }
         }
+    }
+
+    /// Waits for the next event; everything that has happened by then is taken in before the host is
+    /// looked at once. A stop comes first: it must not wait behind what happens on a busy host.
+    async fn next_events(&mut self, inbox: &mut mpsc::Receiver<Event>) -> Vec<Event> {
+        // A turn that is due at once would let nothing else run on this thread.
+        tokio::task::yield_now().await;
+        let due = self.wake_at();
+        self.watchdog.waits(due);
+        let first = tokio::select! {
+            event = inbox.recv() => event.unwrap_or(Event::Stop),
+            () = tokio::time::sleep(clock::boot().until(due)) => Event::Timer,
+        };
+        let mut events = vec![first];
+        while events.len() < AT_ONCE
+            && let Ok(event) = inbox.try_recv()
+        {
+            events.push(event);
+        }
+        events.sort_by_key(|event| !matches!(event, Event::Stop));
+        events
     }
 
     fn follow_leases(&self) {
@@ -146,7 +200,7 @@ impl<D: Dataplane> Controller<D> {
         let (slot, input) = match event {
             Event::Timer => return self.step_all(&Input::Tick).await,
             Event::Stop => {
-                self.stopping = true;
+                self.stopping.get_or_insert(clock::boot());
                 return self.step_all(&Input::Leave).await;
             }
             Event::HostChanged => {
@@ -154,32 +208,36 @@ impl<D: Dataplane> Controller<D> {
                 self.reconcile_at = Some(clock::boot());
                 return;
             }
-            Event::Node(facts) => {
+            Event::Node(Ok(facts)) => {
+                self.problem("Node", None);
                 self.facts = Some(facts);
                 return self.weigh().await;
             }
+            // What was known of it is still the best that is known.
+            Event::Node(Err(why)) => return self.problem("Node", Some(why)),
             Event::Lan(problem) => {
                 self.problem("LAN", problem.clone());
                 self.lan = problem;
                 return self.weigh().await;
             }
+            Event::Listed(slot, number, leases) => return self.listed(slot, number, leases).await,
             Event::Claim(claim) => return self.claimed(claim).await,
-            Event::Created(problem) => return self.problem("write", problem),
+            Event::Created(slot, problem) => return self.problem_of("write", slot, problem),
+            Event::Problem(subject, problem) => return self.problem(subject, problem),
             Event::Sighting(slot, Sighting::Unreadable(why)) => {
-                self.problem("API", Some(why));
+                self.problem_of("API", slot, Some(why));
                 (slot, Input::ReadFailed)
             }
             Event::Sighting(slot, Sighting::Seen(source, record)) => {
-                self.problem("API", None);
+                self.problem_of("API", slot, None);
+                self.look_for_namesake(slot, record.as_ref());
                 self.conflicts.learn(record.as_ref());
-                let unheld = record.as_ref().is_some_and(Record::is_unheld);
-                self.judge_suspect(slot, source, unheld).await;
                 self.step(slot, Input::Observed(source, record.clone())).await;
                 return self.guard_neighbours(slot, record.as_ref());
             }
             Event::Written { slot, id, outcome, problem } => {
                 if outcome != Written::Conflict {
-                    self.problem("write", problem);
+                    self.problem_of("write", slot, problem);
                 }
                 (slot, Input::Written { id, outcome })
             }
@@ -200,29 +258,29 @@ impl<D: Dataplane> Controller<D> {
         while let Some(input) = inputs.pop_front() {
             let Some(leased) = self.leases.get_mut(&slot) else { return };
             let before = leased.election.state().clone();
+            let passed = leased.election.held_by_other_program_here();
+            let admissions = leased.election.admissions();
             let effects = leased.election.step(clock::now(), input);
             let after = leased.election.state();
-            let moved = std::mem::discriminant(&before) != std::mem::discriminant(after);
-            let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved);
+            let moved = std::mem::discriminant(&before) != std::mem::discriminant(after)
+                || passed != leased.election.held_by_other_program_here();
+            let admitted = admissions != leased.election.admissions();
+            let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved || admitted);
             let mut lowered = true;
             for effect in effects {
                 match effect {
                     Effect::RaiseFence { tenure, generation, deadline, duration_s, new } => {
-                        let raised =
-                            self.dataplane.raise_fence(slot, &tenure, duration_s, generation, deadline);
-                        self.outcome("fence", raised);
-                        if let Some(leased) = self.leases.get_mut(&slot) {
-                            leased.silence_at = None;
-                            if new {
-                                leased.held_since = Some(clock::boot());
-                            }
-                        }
+                        self.raise(slot, new, |host| {
+                            host.raise_fence(slot, &tenure, duration_s, generation, deadline)
+                        });
                         announce |= new;
                         touched |= new;
                     }
                     Effect::LowerFence(deadline) => {
-                        let result = self.dataplane.lower_fence(slot, deadline);
-                        lowered &= self.outcome("fence", result);
+                        let dataplane = &mut self.dataplane;
+                        let result =
+                            self.watchdog.call(Step::Fence, || dataplane.lower_fence(slot, deadline));
+                        lowered &= self.outcome("fence", slot, result);
                     }
                     Effect::ClearFence(why) => {
                         tracing::debug!(?why, "clearing the fence");
@@ -235,12 +293,7 @@ impl<D: Dataplane> Controller<D> {
                     Effect::Offer(base, offer) => self.offer(slot, base, offer),
                     Effect::Create => self.create(slot),
                     Effect::Read => {
-                        // A candidate whose watch has missed something also renews it.
-                        if let Some(leased) = self.leases.get(&slot)
-                            && matches!(leased.election.state(), State::Waiting(_))
-                        {
-                            leased.again.notify_one();
-                        }
+                        self.renew_watch(slot);
                         self.read(slot);
                     }
                     Effect::ProbeAddresses => {
@@ -260,6 +313,7 @@ impl<D: Dataplane> Controller<D> {
                 // The first round is due at once: the loop runs its timers after every step.
                 leased.announce_at = Schedule::of(&BURST);
             }
+            self.admit(slot, admitted);
             for write in writes {
                 // A write that shortens D leaves only after the fence was lowered, and none leaves
                 // before the entries have been reconciled once.
@@ -273,13 +327,43 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
+    /// A candidate whose watch has missed something begins a new one.
+    fn renew_watch(&self, slot: u32) {
+        if let Some(leased) = self.leases.get(&slot)
+            && matches!(leased.election.state(), State::Waiting(_))
+        {
+            leased.again.notify_one();
+        }
+    }
+
+    /// Raises a fence; `new` if it begins a tenure.
+    fn raise(&mut self, slot: u32, new: bool, raise: impl FnOnce(&mut D) -> Result<(), HostError>) {
+        let dataplane = &mut self.dataplane;
+        let raised = self.watchdog.call(Step::Fence, || raise(dataplane));
+        let now = clock::boot();
+        for spec in self.specs.iter().filter(|spec| spec.slot == slot) {
+            match &raised {
+                Ok(()) => self.harms.worked(spec.ip, Harm::Fence),
+                Err(error) => self.harms.failed(spec.ip, Harm::Fence, report::chain(error), now),
+            }
+        }
+        self.outcome("fence", slot, raised);
+        if let Some(leased) = self.leases.get_mut(&slot) {
+            leased.silence_at = None;
+            if new {
+                leased.held_since = Some(now);
+            }
+        }
+    }
+
     /// Clears the fence. Without the certainty of silence nothing is released; it is tried again.
     async fn silence(&mut self, slot: u32) -> bool {
         if let Some(leased) = self.leases.get_mut(&slot) {
             leased.announce_at.clear();
         }
-        let cleared = self.dataplane.clear_fence(slot).await;
-        let silent = self.outcome("fence", cleared);
+        let clear = self.dataplane.clear_fence(slot);
+        let cleared = self.watchdog.run(Step::Silence, clear).await.flatten();
+        let silent = self.outcome("fence", slot, cleared);
         if let Some(leased) = self.leases.get_mut(&slot) {
             leased.silence_at = (!silent).then(|| clock::boot().after(SILENCE_RETRY));
         }
@@ -307,7 +391,7 @@ impl<D: Dataplane> Controller<D> {
         tokio::spawn(async move {
             let created = api.create(duration_s).await;
             let problem = created.as_ref().err().map(ToString::to_string);
-            let _ = events.send(Event::Created(problem)).await;
+            let _ = events.send(Event::Created(slot, problem)).await;
             match created {
                 Ok(Some(record)) => {
                     let seen = Sighting::Seen(Source::Quorum, Some(record));
@@ -340,6 +424,21 @@ impl<D: Dataplane> Controller<D> {
                 && election.linger_until() <= settled
                 && leased.silence_at.is_none()
         })
+    }
+
+    /// Left, and the host does not let itself be tidied up. Nobody answers any more, and what is left
+    /// on the host ends with its lifetime; a process that does not end would be killed.
+    fn gives_up(&self, stopping: BootNs) -> bool {
+        let now = clock::boot();
+        let gives_up = self.leases.values().all(|leased| {
+            let idle = leased.election.linger_until().max(stopping);
+            let left = matches!(leased.election.state(), State::Left);
+            left && leased.silence_at.is_none() && idle.after(TIDYING) <= now
+        });
+        if gives_up {
+            tracing::warn!("stopping; what could not be removed ends with its lifetime");
+        }
+        gives_up
     }
 
     fn wake_at(&self) -> BootNs {

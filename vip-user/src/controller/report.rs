@@ -1,6 +1,6 @@
 //! What the loop tells: log, standing problems, the state that `xvip status` shows.
 
-use super::{Controller, host::RETRY, leased::Leased};
+use super::{Controller, host::RETRY, leased::Leased, problems::Line, watchdog};
 use crate::{
     cluster::events::News,
     model::election::{Notice, State, TakeReason},
@@ -35,7 +35,6 @@ impl<D: Dataplane> Controller<D> {
                 }
                 let text = format!("node {node} answers for the VIPs: {}", reason(notice));
                 self.setup.recorder.tell(news("TookOver", false, text));
-                self.problem("address in use", None);
             }
             Notice::Regained => {
                 if let State::Holding(holding) = before {
@@ -63,51 +62,56 @@ impl<D: Dataplane> Controller<D> {
     }
 
     pub(super) fn retry(&mut self, subject: &str, error: &dyn std::error::Error) {
+        self.retry_after(subject, chain(error));
+    }
+
+    /// Notes why the host was not brought to what it should be; it is tried again.
+    pub(super) fn retry_after(&mut self, subject: &str, why: String) {
         self.reconcile_at = Some(clock::boot().after(RETRY));
-        self.problem(subject, Some(chain(error)));
+        self.problem(subject, Some(why));
     }
 
     pub(super) fn outcome<E: std::error::Error>(
         &mut self,
         subject: &str,
+        slot: u32,
         result: Result<(), E>,
     ) -> bool {
         let ok = result.is_ok();
-        self.problem(subject, result.err().map(|error| chain(&error)));
+        self.problem_of(subject, slot, result.err().map(|error| chain(&error)));
         ok
     }
 
-    /// Notes a standing problem, or that it is gone; logs only the change.
+    /// Notes a problem of one Lease, or that it is over. What works for one Lease says nothing about
+    /// another.
+    pub(super) fn problem_of(&mut self, subject: &str, slot: u32, problem: Option<String>) {
+        let Some(leased) = self.leases.get(&slot) else { return };
+        let subject = format!("{subject} {}", leased.api.full_name());
+        self.problem(&subject, problem);
+    }
+
+    /// Notes a problem, or that it is over; logs only what changes.
     pub(super) fn problem(&mut self, subject: &str, problem: Option<String>) {
-        match problem {
-            Some(why) => {
-                if self.problems.insert(subject.into(), why.clone()).is_none() {
-                    tracing::warn!(subject, %why, "problem");
-                }
-            }
-            None => {
-                if self.problems.remove(subject).is_some() {
-                    tracing::info!(subject, "problem is over");
-                }
-            }
+        let why = problem.clone().unwrap_or_default();
+        match self.problems.set(subject, problem, clock::boot()) {
+            Some(Line::New) => tracing::warn!(subject, %why, "problem"),
+            Some(Line::Changed) => tracing::warn!(subject, %why, "problem has another reason now"),
+            Some(Line::Over) => tracing::info!(subject, "problem is over"),
+            None => {}
         }
     }
 
     pub(super) fn publish_state(&mut self) {
         let now = clock::boot();
+        let late = self.watchdog.problem();
+        self.problem(watchdog::SUBJECT, late);
         let leases = self
             .leases
             .iter()
             .map(|(slot, leased)| LeaseState::of(now, leased.api.full_name(), *slot, &leased.election));
         let problems: BTreeMap<String, String> =
-            self.problems.clone().into_iter().chain(self.dataplane.problems()).collect();
-        for subject in self.state.borrow().problems.keys().filter(|over| !problems.contains_key(*over))
-        {
-            self.setup.metrics.problem(subject, false);
-        }
-        for subject in problems.keys() {
-            self.setup.metrics.problem(subject, true);
-        }
+            self.problems.iter().chain(self.dataplane.problems()).collect();
+        let metrics = self.setup.metrics.clone();
         let state = DaemonState {
             pid: std::process::id(),
             turned_ns: now.0,
@@ -116,7 +120,16 @@ impl<D: Dataplane> Controller<D> {
             nodes: self.conflicts.nodes(),
             problems,
         };
-        self.state.send_replace(state);
+        // The watchdog's thread changes the state too: the metric follows in the same moment.
+        self.state.send_modify(|known| {
+            for over in known.problems.keys().filter(|over| !state.problems.contains_key(*over)) {
+                metrics.problem(over, false);
+            }
+            for subject in state.problems.keys() {
+                metrics.problem(subject, true);
+            }
+            *known = state;
+        });
     }
 
     fn not_ready(&self) -> Vec<String> {
@@ -125,14 +138,14 @@ impl<D: Dataplane> Controller<D> {
             (!self.reconciled, "the entries of this host have not been reconciled yet"),
             (self.leases.values().any(unread), "the Lease has not been read yet"),
             (!self.is_usable(), "no answering interface is up and guarded"),
-            (self.stopping, "this process is stopping"),
+            (self.stopping.is_some(), "this process is stopping"),
         ];
         lacks.iter().filter(|(lacks, _)| *lacks).map(|(_, what)| (*what).to_owned()).collect()
     }
 }
 
 /// An error with its sources.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

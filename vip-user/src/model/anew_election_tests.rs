@@ -34,17 +34,17 @@ fn the_first_hold_asks_for_the_addresses_first() {
     election.step(at(0), quorum(None));
     let effects = election.step(at(100), quorum(Some(unheld())));
     assert!(effects.contains(&Effect::ProbeAddresses));
-    election.step(at(3_000), Input::AddressInUse);
-    assert!(writes(&election.step(at(6_999), Input::Tick)).is_empty());
-    let effects = election.step(at(7_000), Input::Tick);
+    // D·(1+ρ) is 3.3 s here.
+    assert!(writes(&election.step(at(4_099), Input::Tick)).is_empty());
+    let effects = election.step(at(4_100), Input::Tick);
     let write = writes(&effects)[0].clone();
     assert_eq!(write.note.transitions, 1);
     // The longer wait was for the addresses, and for nobody's tenure.
     let mut other = fresh();
     other.step(at(0), quorum(Some(unheld())));
-    other.step(at(7_010), watched(write.stored(UID.into(), 21)));
-    assert!(writes(&other.step(at(10_309), Input::Tick)).is_empty());
-    assert_eq!(writes(&other.step(at(10_310), Input::Tick)).len(), 1);
+    other.step(at(4_110), watched(write.stored(UID.into(), 21)));
+    assert!(writes(&other.step(at(7_409), Input::Tick)).is_empty());
+    assert_eq!(writes(&other.step(at(7_410), Input::Tick)).len(), 1);
 }
 
 #[test]

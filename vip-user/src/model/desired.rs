@@ -40,7 +40,8 @@ pub struct VipSpec {
     pub slot: u32,
     /// Bits of the interfaces that answer for it.
     pub answer: u64,
-    /// Silent by policy, though its Lease may be held: another station claims it.
+    /// Silent by policy, though its Lease may be held: another station claims it, or another program
+    /// has put it on this host.
     pub yielded: bool,
 }
 
@@ -89,6 +90,9 @@ pub struct Links {
     pub links: Vec<Link>,
     /// For each VIP, the bits of the interfaces that answer for it.
     pub answer: BTreeMap<IpAddr, u64>,
+    /// VIPs that another program has put on this host as an address of a subnet: the host never answers
+    /// for them.
+    pub strays: BTreeSet<IpAddr>,
     /// A native program has just been attached: some NICs lose their carrier by that.
     pub attached: bool,
 }
@@ -120,6 +124,8 @@ pub struct Desired {
     pub vips: BTreeMap<Ip, Vip>,
     /// Addresses whose entries are nobody's business yet: nothing has been read from the API.
     pub untouched: BTreeSet<Ip>,
+    /// Addresses that another program of this host holds: its frames pass, wherever it has put them.
+    pub passing: BTreeSet<Ip>,
     /// Addresses and groups.
     pub addrs: BTreeMap<HostAddr, AddrSpec>,
     /// Entries of the interface map.
@@ -148,15 +154,26 @@ pub fn desired(
         let links: Vec<&Link> = links.iter().filter(chosen).collect();
         let links = links.as_slice();
         let (presence, carried) = presence(now, election, timing);
+        // This host's own traffic must reach whoever else has an address that is not admitted.
+        let carried = carried && (!matches!(presence, Presence::Serving) || election.admits(vip.ip));
         let generation = match presence {
             Presence::Untouched => {
                 want.untouched.insert(ip);
                 want_groups(&mut want, vip.ip, links);
+                // The host's stack answers for an address that others have left, whatever the API will
+                // say.
+                if vip.yielded {
+                    want.vips.insert(ip, Vip::new(vip.slot, 0, vip.answer, u64::MAX));
+                }
                 continue;
+            }
+            Presence::Passing => {
+                want.passing.insert(ip);
+                None
             }
             Presence::Absent => None,
             Presence::Silent => Some(0),
-            Presence::Serving if vip.yielded => Some(0),
+            Presence::Serving if vip.yielded || !election.admits(vip.ip) => Some(0),
             Presence::Serving => Some(election.generation()),
         };
         if let Some(generation) = generation {
@@ -205,7 +222,10 @@ pub(super) const ADDRESS_SLACK_S: u32 = 20;
 enum Presence {
     /// Entries stay as they are: after a crash they are silent by their fence.
     Untouched,
-    /// Frames pass: another program may own the address here.
+    /// Another program on this host holds the Lease: its frames pass.
+    Passing,
+    /// Nothing of ours is here any more. Frames pass, but where an interface carries the address,
+    /// for the stack would answer there.
     Absent,
     /// Questions and claims are dropped.
     Silent,
@@ -217,7 +237,7 @@ fn presence(now: BootNs, election: &Election, timing: &Timing) -> (Presence, boo
     let lingering = now < election.linger_until();
     match election.state() {
         State::Unknown => (Presence::Untouched, false),
-        State::Waiting(_) if election.held_by_other_program_here() => (Presence::Absent, false),
+        State::Waiting(_) if election.held_by_other_program_here() => (Presence::Passing, false),
         State::Waiting(_) | State::Leaving(_) => (Presence::Silent, lingering),
         State::Holding(holding) => (Presence::Serving, now < holding.until.after(timing.linger)),
         // The entry outlives the address: without it the kernel would answer for what is carried.

@@ -1,12 +1,14 @@
 //! The election for one Lease, as seen by one node: a state machine without I/O.
 
 use super::{
+    admission::{Admission, Obstacle, Request},
     fitness::{Fitness, Offer},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+    retry::Reading,
     time::{BootNs, Now},
     timing::{MAX_DURATION_S, Timing},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// Who this process is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,8 +59,6 @@ pub enum Input {
     /// After [`Effect::ClearFence`]: the kernel is silent, no program runs on the old value and no
     /// announcement is queued.
     Silenced,
-    /// Somebody else answers for one of the addresses.
-    AddressInUse,
     /// Give the Lease up.
     Leave,
     /// The time of [`Election::wake_at`] has come.
@@ -93,7 +93,7 @@ pub enum Effect {
     Create,
     /// Read the Lease from a quorum.
     Read,
-    /// Ask whether the addresses are in use (RFC 5227), before the Lease is first held.
+    /// Ask whether the addresses are in use (RFC 5227), while nobody has held the Lease yet.
     ProbeAddresses,
     /// Something worth a line in the log.
     Notice(Notice),
@@ -134,8 +134,6 @@ pub enum Notice {
     },
     /// The Lease does not exist.
     Missing,
-    /// An address is in use by somebody else; the first take-over is put off.
-    InUse,
     /// The Lease vanished or went back in time under a live fence and is written again.
     Reasserted,
     /// The fence ran out because no write was confirmed in time.
@@ -194,8 +192,14 @@ pub struct Waiting {
     pub taking: Option<Taking>,
     /// No attempt before this.
     pub not_before: BootNs,
+    /// Take-overs of what was seen that failed.
+    pub failures: u32,
+    /// Requests to create the Lease, while there is none.
+    pub creations: u32,
     /// No offer before this.
     pub offer_at: BootNs,
+    /// Offers to the present tenure.
+    pub offers: u32,
 }
 
 /// A take-over that was sent. All attempts carry one note, so that whichever of them is stored, and
@@ -232,11 +236,13 @@ pub struct Holding {
     pub renew_us: i64,
     /// When to write next.
     pub next_write: BootNs,
+    /// Writes in a row that failed, each of them the last that was sent.
+    pub failures: u32,
     /// Writes on their way.
     pub in_flight: BTreeMap<u64, InFlight>,
     /// The fence has run out and [`Notice::Lapsed`] has been given.
     pub lapsed: bool,
-    /// `base` is known to be overtaken; it must be read again before the next write.
+    /// `base` is known to be overtaken: nothing is written before something was seen.
     pub stale: bool,
     /// The kernel has been silenced, so the Lease may be given up.
     pub silent: bool,
@@ -276,11 +282,14 @@ pub struct Election {
     pub(super) last_tenure: Option<Tenure>,
     pub(super) fitness: Fitness,
     pub(super) macs: Vec<[u8; 6]>,
+    /// `None`: all VIPs count as admitted, as where there is one Lease and nobody else.
+    pub(super) admission: Option<Admission>,
     pub(super) leaving: bool,
     pub(super) next_id: u64,
     pub(super) linger_until: BootNs,
     pub(super) leave_until: BootNs,
-    pub(super) read_pending: bool,
+    pub(super) reading: Reading,
+    pub(super) passes: bool,
 }
 
 impl Election {
@@ -296,11 +305,13 @@ impl Election {
             last_tenure: None,
             fitness: Fitness::Able,
             macs: Vec::new(),
+            admission: None,
             leaving: false,
             next_id: 0,
             linger_until: BootNs(0),
             leave_until: BootNs(0),
-            read_pending: false,
+            reading: Reading::default(),
+            passes: false,
         }
     }
 
@@ -309,21 +320,19 @@ impl Election {
         let mut out = Vec::new();
         match input {
             Input::Leave => self.leave(now, &mut out),
-            Input::ReadFailed => self.read_pending = false,
-            Input::Silenced => self.silenced(now, &mut out),
-            Input::AddressInUse => self.address_in_use(now, &mut out),
+            Input::ReadFailed => self.read_failed(now),
+            Input::Silenced => self.silenced(now),
             Input::Written { id, outcome } => self.written(now, id, outcome, &mut out),
             Input::Observed(source, record) => {
-                if source != Source::Watch {
-                    self.read_pending = false;
-                }
                 if self.is_evidence(source, record.as_ref()) {
+                    self.reading = Reading::default();
                     self.observed(now, source, record, &mut out);
                 }
             }
             Input::Tick => {}
         }
         self.act(now, &mut out);
+        self.passes = self.passes_until().is_some_and(|until| now.boot < until);
         out
     }
 
@@ -333,6 +342,58 @@ impl Election {
         let changed = self.fitness != fitness;
         (self.fitness, self.macs) = (fitness, macs);
         changed
+    }
+
+    /// Publishes only those of these VIPs that have been admitted to the Lease `name`, after the
+    /// LAN was asked for `probe_time`.
+    pub fn admit_only(&mut self, name: &str, vips: &[IpAddr], probe_time: Duration) {
+        self.admission = Some(Admission::new(name, vips, probe_time));
+    }
+
+    /// Whether the VIP may be published while this node holds the Lease.
+    pub fn admits(&self, ip: IpAddr) -> bool {
+        self.admission.as_ref().is_none_or(|admission| admission.admits(ip))
+    }
+
+    /// Changes whenever another answer of [`admits`](Self::admits) does.
+    pub fn admissions(&self) -> u64 {
+        self.admission.as_ref().map_or(0, Admission::changes)
+    }
+
+    /// The VIPs that the LAN is to be asked for.
+    pub fn asking(&self) -> Vec<IpAddr> {
+        self.admission.as_ref().map(Admission::asking).unwrap_or_default()
+    }
+
+    /// What stands in the way of each VIP, if that has changed.
+    pub fn take_obstacles(&mut self) -> Option<Vec<(IpAddr, Option<Obstacle>)>> {
+        self.admission.as_mut()?.take_obstacles()
+    }
+
+    /// What the admission wants done; each is returned once.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        self.admission.as_mut().map(Admission::take_requests).unwrap_or_default()
+    }
+
+    /// The outcome of [`Request::List`]. The next step acts on it.
+    pub fn listed(&mut self, now: Now, list: u64, leases: Result<Vec<(String, Record)>, String>) {
+        if let Some(admission) = &mut self.admission {
+            admission.listed(now.boot, &self.timing, list, leases);
+        }
+    }
+
+    /// Another station answers for an address.
+    pub fn heard(&mut self, now: Now, ip: IpAddr, mac: [u8; 6]) {
+        if let Some(admission) = &mut self.admission {
+            admission.heard(now.boot, ip, mac);
+        }
+    }
+
+    /// No interface that answers for an address is up, so the LAN cannot be asked.
+    pub fn cannot_ask(&mut self, now: Now, ip: IpAddr) {
+        if let Some(admission) = &mut self.admission {
+            admission.cannot_ask(now.boot, ip);
+        }
     }
 
     /// How well this node could serve.
@@ -347,13 +408,20 @@ impl Election {
             State::Waiting(waiting) => Some(self.waiting_wake(waiting)),
             State::Holding(holding) => {
                 let lapse = (!holding.lapsed).then_some(holding.until);
-                let write = self.next_write(holding);
-                Some(lapse.map_or(write, |at| at.min(write)))
+                let write = holding.may_write().then(|| self.next_write(holding));
+                let admission = (!holding.lapsed)
+                    .then(|| self.admission.as_ref().and_then(Admission::wake_at))
+                    .flatten();
+                [lapse, admission, write].into_iter().flatten().min()
             }
-            State::Leaving(holding) => Some(holding.next_write.min(self.leave_until)),
+            State::Leaving(holding) if holding.may_release() => {
+                Some(holding.next_write.min(self.leave_until))
+            }
+            State::Leaving(_) => Some(self.leave_until),
         };
         let linger = (self.linger_until > now).then_some(self.linger_until);
-        wake.into_iter().chain(linger).min()
+        let passes = self.passes_until().filter(|_| self.passes);
+        wake.into_iter().chain(self.reading_wake()).chain(passes).chain(linger).min()
     }
 
     /// The present state.
@@ -371,12 +439,20 @@ impl Election {
         self.linger_until
     }
 
-    /// Whether another program on this very node holds the Lease: then the guard must not stand in
-    /// its way.
+    /// Whether another program on this very node holds the Lease, as the last step has found: then
+    /// the guard must not be in its way.
     pub fn held_by_other_program_here(&self) -> bool {
-        let State::Waiting(waiting) = &self.state else { return false };
-        let Some(record) = &waiting.seen else { return false };
-        record.holder == self.me.node && record.tenure().is_none()
+        self.passes
+    }
+
+    /// Until when a program on this node that holds the Lease may answer, unless it renews. It may
+    /// have been killed, and its address remain: the guard is back before another node may take the
+    /// Lease.
+    fn passes_until(&self) -> Option<BootNs> {
+        let State::Waiting(waiting) = &self.state else { return None };
+        let record = waiting.seen.as_ref()?;
+        let here = record.holder == self.me.node && record.tenure().is_none();
+        here.then(|| waiting.since.after(self.timing.foreign_pass(self.duration_of(record))))
     }
 
     /// Only a quorum read, or a watch event newer than everything known, is evidence. An older one
@@ -425,13 +501,7 @@ impl Election {
             State::Leaving(holding) => self.act_leaving(now, holding, out),
             other => self.state = other,
         }
-    }
-
-    pub(super) fn read(&mut self, out: &mut Vec<Effect>) {
-        if !self.read_pending {
-            self.read_pending = true;
-            out.push(Effect::Read);
-        }
+        self.act_reading(now, out);
     }
 
     pub(super) fn fresh_id(&mut self) -> u64 {

@@ -59,10 +59,12 @@ pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
         acquire_us: Some(note.acquire_us),
         renew_us: Some(version as i64),
         note: Some(note),
+        noted_renew_us: None,
         released: None,
         fitness: Fitness::Able,
         offer: None,
         macs: Vec::new(),
+        guarded: None,
     }
 }
 
@@ -137,10 +139,12 @@ pub(super) fn own_record(election: &Election, version: u64) -> Record {
         acquire_us: Some(note.acquire_us),
         renew_us: Some(1),
         note: Some(note),
+        noted_renew_us: None,
         released: None,
         fitness: Fitness::Able,
         offer: None,
         macs: Vec::new(),
+        guarded: None,
     }
 }
 

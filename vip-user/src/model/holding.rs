@@ -1,6 +1,7 @@
 //! Holding a Lease: renewals raise the fence, definitive evidence of another holder drops it.
 
 use super::{
+    admission::Admission,
     election::{
         Effect, Election, Holding, InFlight, Notice, Slot, Source, State, Why, Written, next_renew_time,
     },
@@ -8,7 +9,7 @@ use super::{
     record::{LeaseWrite, Record, Tenure, Version},
     time::{BootNs, Now},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 /// Attempts that may be on their way at once. A slow one is not cancelled: its answer may still come.
 const MAX_IN_FLIGHT: usize = 4;
@@ -24,6 +25,7 @@ impl Holding {
             duration_s,
             renew_us: 0,
             next_write: now,
+            failures: 0,
             in_flight: BTreeMap::new(),
             lapsed: true,
             stale: false,
@@ -40,6 +42,23 @@ impl Holding {
     }
 }
 
+impl Holding {
+    /// Whether no write was sent after this one. An older failure says nothing about the API now.
+    pub(super) fn was_last(&self, attempt: &InFlight) -> bool {
+        self.in_flight.values().all(|other| other.sent <= attempt.sent)
+    }
+
+    /// Whether a renewal may leave this host.
+    pub(super) fn may_write(&self) -> bool {
+        !self.stale && self.in_flight.len() < MAX_IN_FLIGHT
+    }
+
+    /// Whether a release may leave this host.
+    pub(super) fn may_release(&self) -> bool {
+        self.silent && !self.stale
+    }
+}
+
 impl InFlight {
     /// Where there is no Lease there is no version to compare: until this was stored another Lease may have come and
     /// gone, whose holder still answers. Only while the own fence lives nobody else can have held one.
@@ -49,11 +68,6 @@ impl InFlight {
 }
 
 impl Election {
-    /// Pause between attempts that fail at once.
-    pub(super) fn retry(&self) -> Duration {
-        self.timing.renew_every / 4
-    }
-
     /// A live slot of this boot is a tenure of ours, whichever process began it.
     pub(super) fn first_observation(
         &mut self,
@@ -101,6 +115,7 @@ impl Election {
                 holding.tenure.uid.clone_from(&record.uid);
                 holding.base = record.version.clone();
                 holding.stale = false;
+                self.rests_on(&record, live);
                 holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
                 if record.duration_s < holding.duration_s {
                     // Somebody shortened D by hand: takers that start now see only the new value.
@@ -157,12 +172,14 @@ impl Election {
                 Written::Conflict => {
                     if attempt.base.is_none() || attempt.base.as_ref() == Some(&holding.base) {
                         holding.stale = true;
-                        self.read(out);
+                        self.read(now, out);
                     }
                 }
-                Written::Failed => {
-                    holding.next_write = holding.next_write.min(now.boot.after(self.retry()));
+                Written::Failed if holding.was_last(&attempt) => {
+                    holding.failures = holding.failures.saturating_add(1);
+                    holding.next_write = self.holder_retries_at(now, &holding, holding.failures);
                 }
+                Written::Failed => {}
             }
         }
         self.state = State::Holding(holding);
@@ -173,17 +190,15 @@ impl Election {
             holding.lapsed = true;
             out.push(Effect::Notice(Notice::Lapsed));
         }
-        if now.boot >= self.next_write(&holding) {
+        if let (false, Some(admission)) = (holding.lapsed, &mut self.admission) {
+            admission.act(now.boot);
+        }
+        if holding.may_write() && now.boot >= self.next_write(&holding) {
             holding.next_write = now.boot.after(self.timing.renew_every);
-            if holding.stale {
-                self.read_pending = true;
-                out.push(Effect::Read);
-            } else if holding.in_flight.len() < MAX_IN_FLIGHT {
-                self.shorten(&mut holding, self.timing.duration_s, out);
-                let base = Some(holding.base.clone());
-                let write = self.write(now, &mut holding, base);
-                out.push(Effect::Write(write));
-            }
+            self.shorten(&mut holding, self.timing.duration_s, out);
+            let base = Some(holding.base.clone());
+            let write = self.write(now, &mut holding, base);
+            out.push(Effect::Write(write));
         }
         self.state = State::Holding(holding);
     }
@@ -191,9 +206,9 @@ impl Election {
     /// When to write next: a holder that serves worse than it has told says so soon, so that a better
     /// one can offer.
     pub(super) fn next_write(&self, holding: &Holding) -> BootNs {
-        let may_write = !holding.stale && holding.in_flight.len() < MAX_IN_FLIGHT;
-        if self.fitness > holding.told && may_write {
-            holding.next_write.min(holding.sent.after(self.retry()))
+        let news = self.admission.as_ref().is_some_and(Admission::has_news);
+        if (self.fitness > holding.told || news) && holding.failures == 0 {
+            holding.next_write.min(holding.sent.after(self.hedge()))
         } else {
             holding.next_write
         }
@@ -210,6 +225,7 @@ impl Election {
         let id = self.fresh_id();
         let release = holding.silent;
         holding.told = self.fitness;
+        let vips = self.admission.as_mut().map(|admission| admission.write(release));
         let in_flight = holding.in_flight.len();
         // `now` was read before the request leaves: the fence is counted from here.
         holding.in_flight.insert(id, InFlight { sent: now.boot, base: base.clone(), release });
@@ -223,6 +239,7 @@ impl Election {
             in_flight,
             fitness: self.fitness,
             macs: self.macs.clone(),
+            vips,
         }
     }
 
@@ -241,12 +258,14 @@ impl Election {
         let ours = holding.is_told_by(record) || (created && note_is_ours);
         if !ours || attempt.base.as_ref() == Some(&record.version) {
             holding.stale = true;
-            return self.read(out);
+            return self.read(now, out);
         }
+        holding.failures = 0;
         let current = created || attempt.base.as_ref() == Some(&holding.base);
         if current || record.version.newer_than(&holding.base) {
             holding.base = record.version.clone();
             holding.stale = false;
+            self.rests_on(record, now.boot < holding.until);
         }
         holding.tenure.uid.clone_from(&record.uid);
         self.shorten(holding, record.duration_s, out);
@@ -269,6 +288,17 @@ impl Election {
             duration_s: holding.duration_s,
             new,
         });
+    }
+
+    /// The next write replaces this record. Where it no longer names a VIP and the fence has run out, somebody else may
+    /// have admitted that VIP: entries of before must not wake with the fence.
+    fn rests_on(&mut self, record: &Record, live: bool) {
+        if let Some(admission) = &mut self.admission
+            && admission.stored(record, live)
+            && !live
+        {
+            self.generation += 1;
+        }
     }
 
     /// A fence that was raised for a longer D is lowered to what takers may assume of the shorter.

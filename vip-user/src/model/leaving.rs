@@ -18,6 +18,7 @@ impl Election {
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
         self.last_tenure = Some(holding.tenure.clone());
         holding.next_write = self.leave_until;
+        holding.failures = 0;
         self.linger_until = now.boot.after(self.timing.linger);
         out.push(Effect::Notice(Notice::Yields { to, fitness: self.fitness }));
         out.push(Effect::ClearFence(Why::Yielding));
@@ -34,6 +35,7 @@ impl Election {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Holding(mut holding) => {
                 holding.next_write = self.leave_until;
+                holding.failures = 0;
                 self.linger_until = now.boot.after(self.timing.linger);
                 out.push(Effect::ClearFence(Why::Leaving));
                 self.state = State::Leaving(holding);
@@ -48,13 +50,10 @@ impl Election {
     }
 
     /// Only now, with the kernel silent and nothing queued, may the release leave this host.
-    pub(super) fn silenced(&mut self, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn silenced(&mut self, now: Now) {
         if let State::Leaving(holding) = &mut self.state {
             holding.silent = true;
             holding.next_write = now.boot;
-            if holding.stale {
-                self.read(out);
-            }
         }
     }
 
@@ -119,16 +118,16 @@ impl Election {
                 }
                 Written::Conflict => {
                     holding.stale = true;
-                    self.read(out);
+                    self.read(now, out);
                 }
-                Written::Failed => {
-                    if attempt.release {
-                        holding.lost_release = Some(id);
-                    }
-                    if holding.silent {
-                        holding.next_write = now.boot.after(self.retry());
+                Written::Failed if attempt.release => {
+                    holding.lost_release = Some(id);
+                    if holding.was_last(&attempt) {
+                        holding.failures = holding.failures.saturating_add(1);
+                        holding.next_write = now.boot.after(self.pause(holding.failures, 1));
                     }
                 }
+                Written::Failed => {}
             }
         }
         self.state = State::Leaving(holding);
@@ -138,16 +137,11 @@ impl Election {
         if now.boot >= self.leave_until {
             return self.left(now, Notice::ReleaseFailed, Source::Quorum, None, out);
         }
-        if holding.silent && now.boot >= holding.next_write {
+        if holding.may_release() && now.boot >= holding.next_write {
             holding.next_write = now.boot.after(self.timing.renew_every);
-            if holding.stale {
-                self.read_pending = true;
-                out.push(Effect::Read);
-            } else {
-                let base = Some(holding.base.clone());
-                let write = self.write(now, &mut holding, base);
-                out.push(Effect::Write(write));
-            }
+            let base = Some(holding.base.clone());
+            let write = self.write(now, &mut holding, base);
+            out.push(Effect::Write(write));
         }
         self.state = State::Leaving(holding);
     }
@@ -169,7 +163,7 @@ impl Election {
         } else {
             // Nothing is known for certain: as after a start, with nothing of ours in the slot.
             self.state = State::Unknown;
-            self.read(out);
+            self.read(now, out);
         }
     }
 }

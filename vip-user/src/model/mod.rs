@@ -2,22 +2,30 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`fitness`], [`selection`], [`desired`], [`plan`].
+//! [`leaving`], [`retry`], [`naming`], [`rivals`], [`admission`], [`fitness`], [`rule`], [`selection`], [`edges`],
+//! [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod desired;
+pub mod edges;
 pub mod election;
 pub mod fitness;
 pub mod holding;
 pub mod leaving;
+pub mod naming;
 pub mod plan;
 pub mod record;
+pub mod retry;
+pub mod rivals;
+pub mod rule;
 pub mod selection;
-
 pub mod time;
 pub mod timing;
 pub mod waiting;
 
+#[cfg(test)]
+mod admission_tests;
 #[cfg(test)]
 mod anew_election_tests;
 #[cfg(test)]
@@ -26,3 +34,7 @@ mod election_tests;
 mod evidence_tests;
 #[cfg(test)]
 mod fitness_tests;
+#[cfg(test)]
+mod foreign_tests;
+#[cfg(test)]
+mod retry_tests;

@@ -15,6 +15,9 @@ pub struct Actual {
     pub addrs: BTreeMap<HostAddr, u32>,
     /// Addresses and groups that xvip has written down as its own.
     pub owned: BTreeSet<HostAddr>,
+    /// Addresses of ours that are there, and whose route in the local table is not: nothing is taken in
+    /// for them.
+    pub unrouted: BTreeSet<HostAddr>,
 }
 
 /// One change of the host.
@@ -34,9 +37,11 @@ pub enum Action {
     DelAddr(HostAddr),
 }
 
-/// The actions, in order: whatever silences comes first; a guarding entry stands before an address comes, which is
-/// there before the entry answers; and an entry goes only when no interface carries the address any more. Between any
-/// two of them this process may stand still for minutes, and the kernel's stack answers for an address that no entry guards.
+/// The actions, in order: whatever silences comes first; a guarding entry stands before an address
+/// comes, which is there before the entry answers; and an entry goes only when no interface carries
+/// the address any more, or when another program of this host holds it. One that stays though nobody
+/// wants it is silent. Between any two of them this process may stand still for minutes, and the
+/// kernel's stack answers for an address that no entry guards.
 pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     let mut actions = Vec::new();
     for (port, iface) in &want.ifaces {
@@ -47,13 +52,23 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation == 0) {
         actions.push(Action::Publish(*ip, *vip));
     }
+    for (ip, vip) in unwanted(want, have).filter(|(_, vip)| vip.generation != 0) {
+        if have.addrs.keys().any(|addr| addr.ip == *ip) {
+            actions.push(Action::Publish(*ip, Vip { generation: 0, ..*vip }));
+        }
+    }
     for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation != 0) {
         if let Some(guard) = guard_first(vip, have.vips.get(ip)) {
             actions.push(Action::Publish(*ip, guard));
         }
     }
     for (addr, spec) in &want.addrs {
-        if needs_adding(*addr, *spec, have) {
+        let unrouted = have.unrouted.contains(addr);
+        if unrouted {
+            // The kernel makes the route only with the address.
+            actions.push(Action::DelAddr(*addr));
+        }
+        if unrouted || needs_adding(*addr, *spec, have) {
             actions.push(Action::AddAddr(*addr, *spec));
         }
     }
@@ -64,9 +79,9 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     for addr in have.owned.iter().filter(|addr| leaving(addr)) {
         actions.push(Action::DelAddr(*addr));
     }
-    for ip in have.vips.keys() {
+    for (ip, _) in unwanted(want, have) {
         let carried = have.addrs.keys().any(|addr| addr.ip == *ip && !leaving(addr));
-        if !want.vips.contains_key(ip) && !want.untouched.contains(ip) && !carried {
+        if !carried || want.passing.contains(ip) {
             actions.push(Action::Withdraw(*ip));
         }
     }
@@ -78,6 +93,12 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
 
 fn changed<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a Ip, &'a Vip)> {
     want.vips.iter().filter(|(ip, vip)| have.vips.get(ip) != Some(vip))
+}
+
+/// Entries that nobody wants any more.
+fn unwanted<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a Ip, &'a Vip)> {
+    let wanted = |ip: &Ip| want.vips.contains_key(ip) || want.untouched.contains(ip);
+    have.vips.iter().filter(move |(ip, _)| !wanted(ip))
 }
 
 /// What must stand before an address comes, where it does not yet: a silent entry, or the present one with the
@@ -169,16 +190,54 @@ mod tests {
         assert_eq!(actions, [Action::DelAddr(ADDR), Action::Withdraw(IP)]);
     }
 
+    /// The VIP is given up, or has left the configuration, while `kube-ipvs0` carries it.
     #[test]
     fn the_guard_stays_while_another_interface_carries_the_address() {
-        let mut have = has(Some(0), None);
-        have.addrs.insert(HostAddr { ip: IP, ifindex: 9 }, u32::MAX);
-        assert_eq!(plan(&wants(None, false), &have), []);
+        for generation in [0, 7] {
+            let mut have = has(Some(generation), None);
+            have.addrs.insert(HostAddr { ip: IP, ifindex: 9 }, u32::MAX);
+            let silent = (generation != 0).then_some(Action::Publish(IP, vip(0)));
+            let actions = plan(&wants(None, false), &have);
+            assert_eq!(actions, Vec::from_iter(silent), "generation {generation}");
+            if silent.is_some() {
+                have.vips.insert(IP, vip(0));
+                assert_eq!(plan(&wants(None, false), &have), []);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_silent_before_its_address_goes() {
+        let actions = plan(&wants(None, false), &has(Some(7), Some(9)));
+        assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::DelAddr(ADDR), Action::Withdraw(IP)]);
+        assert_eq!(plan(&wants(None, false), &has(Some(7), None)), [Action::Withdraw(IP)]);
+    }
+
+    /// kube-vip on this host has the Lease, and the address on its interface; what is ours goes first.
+    #[test]
+    fn another_program_of_this_host_that_holds_the_address_is_not_guarded() {
+        let want = Desired { passing: BTreeSet::from([IP]), ..Desired::default() };
+        for ours in [false, true] {
+            let mut have = has(Some(0), ours.then_some(9));
+            have.addrs.insert(HostAddr { ip: IP, ifindex: 2 }, u32::MAX);
+            let ours = ours.then_some(Action::DelAddr(ADDR));
+            let wanted: Vec<Action> = ours.into_iter().chain([Action::Withdraw(IP)]).collect();
+            assert_eq!(plan(&want, &have), wanted);
+        }
     }
 
     #[test]
     fn a_reached_state_needs_nothing() {
         assert_eq!(plan(&wants(Some(7), true), &has(Some(7), Some(20))), []);
+    }
+
+    #[test]
+    fn an_address_without_its_route_is_put_back() {
+        let mut have = has(Some(7), Some(20));
+        have.unrouted.insert(ADDR);
+        let actions = plan(&wants(Some(7), true), &have);
+        assert_eq!(actions, [Action::DelAddr(ADDR), Action::AddAddr(ADDR, SPEC)]);
+        assert_eq!(plan(&wants(Some(0), false), &have)[1..], [Action::DelAddr(ADDR)]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What xvip sees of a Lease and what it writes.
 
-use super::fitness::{Fitness, Offer};
+use super::{
+    admission::{Guarded, Marks},
+    fitness::{Fitness, Offer},
+};
 use serde::{Deserialize, Serialize};
 
 /// `metadata.resourceVersion`. The API server's versions are decimal numbers that grow with every
@@ -15,9 +18,10 @@ impl Version {
     }
 }
 
-/// The annotation that turns a holder into a tenure. It repeats fields of the spec because other
-/// programs (client-go) write the spec and leave annotations standing: a note that does not match the
-/// spec belongs to nobody.
+/// What identifies a tenure beside its Lease, as the annotation says it. It repeats fields of the
+/// spec because other programs (client-go) write the spec and leave annotations as they are: a note
+/// that does not match the spec belongs to nobody. See [`Record::noted_renew_us`] for the field that
+/// changes with every renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenureNote {
@@ -68,6 +72,9 @@ pub struct Record {
     pub renew_us: Option<i64>,
     /// The annotation `xvip.io/tenure`, if it could be read.
     pub note: Option<TenureNote>,
+    /// `renewTime` as the annotation `xvip.io/tenure` repeats it; `None`: an older xvip wrote it,
+    /// and did not.
+    pub noted_renew_us: Option<i64>,
     /// The annotation `xvip.io/released`, if it could be read.
     pub released: Option<TenureNote>,
     /// The annotation `xvip.io/fitness`: how well the holder serves, by its own word.
@@ -76,14 +83,17 @@ pub struct Record {
     pub offer: Option<Offer>,
     /// The annotation `xvip.io/macs`: the MAC addresses that the holder answers with.
     pub macs: Vec<[u8; 6]>,
+    /// The annotation `xvip.io/vips`, if it could be read.
+    pub guarded: Option<Guarded>,
 }
 
 impl Record {
     /// The tenure, if the annotation and the spec agree. Otherwise the holder is a stranger, even
-    /// under our own node name.
+    /// under our own node name: a client-go program of that name renews a tenure of ours and changes
+    /// nothing but `renewTime` (and D).
     pub fn tenure(&self) -> Option<Tenure> {
         let note = self.note.as_ref()?;
-        let agrees = note.holder == self.holder && self.repeats(note);
+        let agrees = note.holder == self.holder && self.repeats(note) && self.was_renewed_by_us();
         agrees.then(|| Tenure { uid: self.uid.clone(), note: note.clone() })
     }
 
@@ -116,6 +126,10 @@ impl Record {
             && self.renew_us == other.renew_us
     }
 
+    fn was_renewed_by_us(&self) -> bool {
+        self.noted_renew_us.is_none_or(|noted| Some(noted) == self.renew_us)
+    }
+
     fn repeats(&self, note: &TenureNote) -> bool {
         note.transitions == self.transitions && Some(note.acquire_us) == self.acquire_us
     }
@@ -134,10 +148,12 @@ impl Record {
             acquire_us: None,
             renew_us: None,
             note: None,
+            noted_renew_us: None,
             released: None,
             fitness: Fitness::default(),
             offer: None,
             macs: Vec::new(),
+            guarded: None,
         }
     }
 }
@@ -162,11 +178,19 @@ pub struct LeaseWrite {
     pub fitness: Fitness,
     /// The MAC addresses that the holder answers with.
     pub macs: Vec<[u8; 6]>,
+    /// What is said of the VIPs; `None`: nothing.
+    pub vips: Option<Marks>,
     /// Attempts that are still on their way; this one must not wait behind them.
     pub in_flight: usize,
 }
 
 impl LeaseWrite {
+    /// The annotation `xvip.io/vips`.
+    pub fn guarded(&self) -> Option<Guarded> {
+        let vips = self.vips.as_ref()?;
+        Some(Guarded::of(self.note.transitions, self.note.acquire_us, vips))
+    }
+
     /// The record that an API server makes of this write, where models and tests play one. The real one is
     /// what `cluster/lease.rs` sends and reads back.
     pub fn stored(&self, uid: String, version: u64) -> Record {
@@ -179,10 +203,12 @@ impl LeaseWrite {
             acquire_us: Some(self.note.acquire_us),
             renew_us: Some(self.renew_us),
             note: Some(self.note.clone()),
+            noted_renew_us: Some(self.renew_us),
             released: self.release.then(|| self.note.clone()),
             fitness: self.fitness,
             offer: None,
             macs: self.macs.clone(),
+            guarded: self.guarded(),
         }
     }
 }

@@ -1,88 +1,11 @@
 //! Which interfaces answer for which VIP, which are only guarded, and which are left alone.
 
+use super::rule::Rule;
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    str::FromStr,
 };
-
-/// Left alone unless they are named: what container networks and hypervisors put on a host. The guests
-/// behind them may own addresses, and none of them leads to the segment by itself.
-pub const EXCLUDED: &[&str] = &[
-    "veth*",
-    "cali*",
-    "lxc*",
-    "cni*",
-    "cbr*",
-    "docker*",
-    "br-*",
-    "podman*",
-    "nerdctl*",
-    "flannel*",
-    "cilium_*",
-    "kube-*",
-    "nodelocaldns",
-    "vxlan*",
-    "geneve*",
-    "virbr*",
-    "vnet*",
-    "tap*",
-    "ifb*",
-    "ovs-system",
-];
-
-/// One word of a list of interfaces.
-#[derive(Clone, Debug)]
-pub enum Rule {
-    /// This very name.
-    Name(String),
-    /// A name with `*`, `?` or `[…]`.
-    Glob(glob::Pattern),
-    /// `/…/`: a regular expression, found anywhere in the name unless it is anchored.
-    Regex(regex::Regex),
-    /// `auto`: the interface whose subnet contains the VIP.
-    Auto,
-    /// `default-route`: the interface of the default route of the VIP's family.
-    DefaultRoute,
-    /// A subnet: the interface with an address in it.
-    Subnet(IpNet),
-}
-
-/// A word that is no rule.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "a name (at most 15 characters), a glob (eth*), a regular expression (/^en[sp]/), a subnet \
-     (192.0.2.0/24), `auto` or `default-route`{0}"
-)]
-pub struct RuleError(String);
-
-impl FromStr for Rule {
-    type Err = RuleError;
-
-    fn from_str(word: &str) -> Result<Self, RuleError> {
-        let because = |why: &dyn std::fmt::Display| RuleError(format!(" ({why})"));
-        if word == "auto" {
-            return Ok(Self::Auto);
-        }
-        if word == "default-route" {
-            return Ok(Self::DefaultRoute);
-        }
-        if let Some(inner) = word.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
-            return regex::Regex::new(inner).map(Self::Regex).map_err(|error| because(&error));
-        }
-        if word.contains('/') {
-            return word.parse().map(Self::Subnet).map_err(|error| because(&error));
-        }
-        if word.contains(['*', '?', '[']) {
-            return glob::Pattern::new(word).map(Self::Glob).map_err(|error| because(&error));
-        }
-        if word.is_empty() || word.len() > 15 || word.contains(char::is_whitespace) {
-            return Err(RuleError(String::new()));
-        }
-        Ok(Self::Name(word.into()))
-    }
-}
 
 /// What an interface is, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,11 +42,20 @@ pub struct Device {
     pub master: Option<u32>,
     /// Its addresses with the lengths of their prefixes.
     pub subnets: Vec<(IpAddr, u8)>,
-    /// The metrics of its default routes: IPv4, IPv6.
+    /// The ranks of its default routes, the first of which is taken: IPv4, IPv6.
     pub default_route: (Option<u32>, Option<u32>),
 }
 
 impl Device {
+    /// The lengths of the prefixes with which the interface has an address as one of a subnet. Host
+    /// prefixes are how kube-vip, kube-proxy (IPVS) and xvip carry a VIP.
+    fn prefixes(&self, vip: IpAddr) -> impl Iterator<Item = u8> {
+        let own = self.subnets.iter().filter(move |(address, prefix)| {
+            *address == vip && *prefix < if vip.is_ipv4() { 32 } else { 128 }
+        });
+        own.map(|(_, prefix)| *prefix)
+    }
+
     fn is_in(&self, net: &IpNet) -> bool {
         self.subnets.iter().any(|(address, _)| net.contains(address))
     }
@@ -140,7 +72,7 @@ impl Device {
         around.map(|(_, prefix)| *prefix).max()
     }
 
-    /// The metric of its default route for the family of an address.
+    /// The rank of its default route for the family of an address.
     fn routes(&self, vip: IpAddr) -> Option<u32> {
         if vip.is_ipv4() { self.default_route.0 } else { self.default_route.1 }
     }
@@ -151,6 +83,8 @@ impl Device {
 pub struct Selection {
     /// What is left alone unless it is named.
     pub exclude: Vec<Rule>,
+    /// Somebody has set `exclude`. The default yields to what the host's addresses and routes say.
+    pub exclude_is_set: bool,
     /// What is guarded where it does not answer.
     pub guard: Vec<Rule>,
     /// The VIPs with the rules of the interfaces that answer for them.
@@ -171,6 +105,9 @@ pub struct Roles {
     pub roles: BTreeMap<u32, Role>,
     /// Interfaces that were chosen and cannot be used, and VIPs without an interface, with the reason.
     pub refused: BTreeMap<String, String>,
+    /// VIPs that another program has put on this host as an address of a subnet, or left there. The
+    /// host never answers for them.
+    pub strays: BTreeSet<IpAddr>,
 }
 
 impl Selection {
@@ -183,28 +120,24 @@ impl Selection {
     /// Gives every interface its role.
     pub fn roles(&self, devices: &[Device]) -> Roles {
         let mut found = Roles::default();
-        let find = |ifindex: Option<u32>| devices.iter().find(|other| Some(other.ifindex) == ifindex);
-        let excluded = |device: &Device| self.exclude.iter().any(|rule| names(rule, device));
+        let by_index: BTreeMap<u32, &Device> =
+            devices.iter().map(|device| (device.ifindex, device)).collect();
+        let find = |ifindex: Option<u32>| by_index.get(&ifindex?).copied();
         let usable = devices.iter().filter(|device| {
-            device.name != "lo" && !excluded(device) && unusable(device, find(device.master)).is_none()
+            device.name != "lo"
+                && self.excluded_by(device).is_none()
+                && unusable(device, find(device.master)).is_none()
         });
         let usable: Vec<&Device> = usable.collect();
         let best: Vec<BTreeSet<u32>> =
             self.vips.iter().map(|(vip, rules)| best(rules, *vip, &usable)).collect();
         for device in devices.iter().filter(|device| device.name != "lo") {
-            let excluded = excluded(device);
-            let chosen = (0..).zip(&self.vips).zip(&best).filter(|((_, (_, rules)), best)| {
-                let named = |rule: &Rule| match rule {
-                    Rule::Name(name) => *name == device.name,
-                    Rule::Auto | Rule::DefaultRoute | Rule::Subnet(_) => false,
-                    _ => !excluded && names(rule, device),
-                };
-                best.contains(&device.ifindex) || rules.iter().any(named)
-            });
-            let chosen = chosen.map(|(chosen, _)| chosen);
-            let answers: BTreeSet<usize> = chosen.map(|(index, _)| index).collect();
+            let excluded = self.excluded_by(device);
+            let answers = self.answers(device, excluded.is_some(), &best);
             let master = find(device.master);
-            let guarded = !excluded && self.guard.iter().any(|rule| names(rule, device));
+            let stray = self.vips.iter().any(|(vip, _)| device.prefixes(*vip).next().is_some());
+            let guarded =
+                excluded.is_none() && (stray || self.guard.iter().any(|rule| names(rule, device)));
             let named = |rule: &Rule| matches!(rule, Rule::Name(name) if *name == device.name);
             let asked_for = self.vips.iter().flat_map(|(_, rules)| rules).any(named);
             match unusable(device, master) {
@@ -221,11 +154,54 @@ impl Selection {
                 None if !answers.is_empty() || guarded => {
                     found.roles.insert(device.ifindex, Role { answers });
                 }
-                None => {}
+                None => self.tell_excluded(device, excluded, &mut found),
             }
         }
         self.tell_missing(devices, &mut found);
+        self.tell_strays(devices, &mut found);
         found
+    }
+
+    /// The VIPs that an interface answers for, given the best interfaces of each.
+    fn answers(&self, device: &Device, excluded: bool, best: &[BTreeSet<u32>]) -> BTreeSet<usize> {
+        let chosen = (0..).zip(&self.vips).zip(best).filter(|((_, (_, rules)), best)| {
+            let named = |rule: &Rule| match rule {
+                Rule::Name(name) => *name == device.name,
+                Rule::Auto | Rule::DefaultRoute | Rule::Subnet(_) => false,
+                _ => !excluded && names(rule, device),
+            };
+            best.contains(&device.ifindex) || rules.iter().any(named)
+        });
+        chosen.map(|((index, _), _)| index).collect()
+    }
+
+    /// The word of `exclude` that leaves an interface alone. By default none does where the host or a
+    /// VIP needs the interface: a CNI may move the uplink's addresses to a bridge of its own.
+    fn excluded_by(&self, device: &Device) -> Option<&Rule> {
+        let rule = self.exclude.iter().find(|rule| names(rule, device))?;
+        let needed = device.default_route != (None, None) || self.vip_in_subnet(device).is_some();
+        (self.exclude_is_set || !needed).then_some(rule)
+    }
+
+    fn vip_in_subnet(&self, device: &Device) -> Option<IpAddr> {
+        self.vips.iter().map(|(vip, _)| *vip).find(|vip| device.reaches(*vip).is_some())
+    }
+
+    /// An interface that a VIP would need, and that a setting leaves alone.
+    fn tell_excluded(&self, device: &Device, excluded: Option<&Rule>, found: &mut Roles) {
+        let Some(rule) = excluded.filter(|_| self.exclude_is_set) else { return };
+        let routes = |(vip, rules): &(IpAddr, Vec<Rule>)| {
+            device.routes(*vip).is_some() && rules.iter().any(|rule| matches!(rule, Rule::DefaultRoute))
+        };
+        let has = match self.vip_in_subnet(device) {
+            Some(vip) => format!("the subnet of VIP {vip}"),
+            None if self.vips.iter().any(routes) => "the default route".into(),
+            None => return,
+        };
+        let why = format!(
+            "it has {has}, and `exclude` ({rule}) leaves it alone: nothing is answered or guarded there"
+        );
+        found.refused.insert(device.name.clone(), why);
     }
 
     fn tell_missing(&self, devices: &[Device], found: &mut Roles) {
@@ -240,11 +216,100 @@ impl Selection {
                 }
             }
             if !found.roles.values().any(|role| role.answers.contains(&index)) {
-                let why = "no interface of this host is chosen for it by `interfaces`";
-                found.refused.insert(vip.to_string(), why.into());
+                let words: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                let why = format!(
+                    "no interface of this host is chosen for it by `interfaces` ({}); {}",
+                    words.join(", "),
+                    self.choice(*vip, devices)
+                );
+                found.refused.insert(vip.to_string(), why);
             }
         }
     }
+
+    /// Which interfaces there are for a VIP, with their subnets and default routes.
+    fn choice(&self, vip: IpAddr, devices: &[Device]) -> String {
+        let find = |ifindex: Option<u32>| devices.iter().find(|other| Some(other.ifindex) == ifindex);
+        let usable = devices.iter().filter(|device| {
+            device.name != "lo"
+                && self.excluded_by(device).is_none()
+                && unusable(device, find(device.master)).is_none()
+        });
+        let described = usable.map(|device| {
+            let same = device.subnets.iter().filter(|(address, _)| address.is_ipv4() == vip.is_ipv4());
+            let mut has: Vec<String> = same
+                .filter(|(address, _)| !address.is_multicast() && !is_link_local(*address))
+                .map(|(address, prefix)| format!("{address}/{prefix}"))
+                .collect();
+            has.extend(device.routes(vip).map(|_| "the default route".into()));
+            if has.is_empty() {
+                has.push(if vip.is_ipv4() { "no IPv4 subnet" } else { "no IPv6 subnet" }.into());
+            }
+            format!("{} with {}", device.name, has.join(", "))
+        });
+        let described: Vec<String> = described.collect();
+        match described.as_slice() {
+            [] => "this host has no interface that could answer".into(),
+            all => format!("this host has {}", all.join("; ")),
+        }
+    }
+
+    fn tell_strays(&self, devices: &[Device], found: &mut Roles) {
+        for (vip, _) in &self.vips {
+            for device in devices {
+                for prefix in device.prefixes(*vip) {
+                    let why = format!(
+                        "{}; this node stays silent for it until somebody removes it: {}",
+                        left_by_others(*vip, prefix, device),
+                        removal(*vip, prefix, device)
+                    );
+                    found.refused.insert(vip.to_string(), why);
+                    found.strays.insert(*vip);
+                }
+            }
+        }
+    }
+
+    /// VIPs that others have put on an interface that answers for them, with a host prefix. xvip serves
+    /// them all the same: kube-vip carries its own so. `owned` says what xvip has put there.
+    pub fn carried_by_others(
+        &self,
+        devices: &[Device],
+        roles: &Roles,
+        owned: impl Fn(IpAddr, u32) -> bool,
+    ) -> BTreeMap<IpAddr, String> {
+        let mut found = BTreeMap::new();
+        for (index, (vip, _)) in self.vips.iter().enumerate() {
+            let full = if vip.is_ipv4() { 32 } else { 128 };
+            let carrier = devices.iter().find(|device| {
+                roles.roles.get(&device.ifindex).is_some_and(|role| role.answers.contains(&index))
+                    && device.subnets.contains(&(*vip, full))
+                    && !owned(*vip, device.ifindex)
+            });
+            if let Some(device) = carrier.filter(|_| !roles.strays.contains(vip)) {
+                let why = format!(
+                    "{}; unless that program is meant to carry it: {}",
+                    left_by_others(*vip, full, device),
+                    removal(*vip, full, device)
+                );
+                found.insert(*vip, why);
+            }
+        }
+        found
+    }
+}
+
+fn left_by_others(vip: IpAddr, prefix: u8, device: &Device) -> String {
+    format!("another program has put {vip}/{prefix} on {}, or left it there when it died", device.name)
+}
+
+/// The command that removes an address.
+pub fn removal(ip: IpAddr, prefix: u8, device: &Device) -> String {
+    format!("ip addr del {ip}/{prefix} dev {}", device.name)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Why nothing can be answered on an interface, in words.
@@ -301,7 +366,7 @@ fn best(rules: &[Rule], vip: IpAddr, devices: &[&Device]) -> BTreeSet<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::rule::EXCLUDED, *};
 
     fn device(name: &str, ifindex: u32) -> Device {
         Device { name: name.into(), ifindex, mac: Some([2; 6]), up: true, ..Device::default() }
@@ -311,6 +376,7 @@ mod tests {
         let rules = |words: &[&str]| words.iter().filter_map(|word| word.parse().ok()).collect();
         Selection {
             exclude: rules(EXCLUDED),
+            exclude_is_set: false,
             guard: rules(&["*"]),
             vips: ["192.0.2.10", "2001:db8::10"]
                 .iter()
@@ -382,6 +448,89 @@ mod tests {
         assert!(!selection(&["eth0"]).roles(&devices).roles.contains_key(&2), "nor is it guarded");
     }
 
+    /// A CNI has moved the uplink under a bridge of its own, and with it the node's addresses and its
+    /// routes.
+    #[test]
+    fn what_the_host_or_a_vip_needs_is_excluded_by_a_setting_only() {
+        let mut devices = vec![device("br-ex", 2), device("br-1234", 3), device("eth0", 4)];
+        devices[0].subnets = vec![("192.0.2.11".parse().unwrap(), 24)];
+        for rule in ["auto", "192.0.2.0/24", "*"] {
+            assert!(answering(&[rule], &devices).contains(&2), "{rule}");
+        }
+        devices[0].subnets.clear();
+        devices[0].default_route = (Some(0), None);
+        assert_eq!(answering(&["default-route"], &devices), [2]);
+        assert!(!selection(&["default-route"]).roles(&devices).roles.contains_key(&3), "left alone");
+        let set = Selection { exclude_is_set: true, ..selection(&["default-route"]) };
+        let found = set.roles(&devices);
+        assert!(!found.roles.contains_key(&2), "{found:?}");
+        assert!(
+            found.refused["br-ex"].contains("the default route, and `exclude` (br-*)"),
+            "{found:?}"
+        );
+        devices[0] = device("br-ex", 2);
+        devices[0].subnets = vec![("192.0.2.11".parse().unwrap(), 24)];
+        let found = Selection { exclude_is_set: true, ..selection(&["eth0"]) }.roles(&devices);
+        assert!(found.refused["br-ex"].contains("the subnet of VIP 192.0.2.10"), "{found:?}");
+        let named = Selection { exclude_is_set: true, ..selection(&["br-ex"]) }.roles(&devices);
+        assert_eq!(named.refused.len(), 0, "{named:?}");
+    }
+
+    /// How kube-proxy (IPVS) and CNIs carry service addresses.
+    #[test]
+    fn a_host_prefix_needs_no_interface() {
+        let mut devices = [device("kube-ipvs0", 2), device("eth0", 3)];
+        devices[0].subnets = vec![("192.0.2.10".parse().unwrap(), 32)];
+        let found = selection(&["eth0"]).roles(&devices);
+        assert!(!found.roles.contains_key(&2) && found.strays.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn a_vip_without_an_interface_is_told_what_there_is() {
+        let mut devices = [device("eth0", 2), device("eth1", 3), device("veth7", 4)];
+        devices[0].subnets = [("198.51.100.4", 24), ("fe80::1", 64), ("ff02::1:ff00:10", 128)]
+            .map(|(address, prefix)| (address.parse().unwrap(), prefix))
+            .into();
+        devices[0].default_route = (Some(0), None);
+        let refused = selection(&["auto"]).roles(&devices).refused;
+        let v4 = "`interfaces` (auto); this host has eth0 with 198.51.100.4/24, the default route; \
+                  eth1 with no IPv4 subnet";
+        assert!(refused["192.0.2.10"].ends_with(v4), "{refused:?}");
+        let v6 = "this host has eth0 with no IPv6 subnet; eth1 with no IPv6 subnet";
+        assert!(refused["2001:db8::10"].ends_with(v6), "{refused:?}");
+        let refused = selection(&["auto"]).roles(&devices[2..]).refused;
+        assert!(refused["192.0.2.10"].ends_with("no interface that could answer"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_vip_that_was_left_on_an_interface_is_silenced_and_the_remedy_told() {
+        let mut devices = [device("eth0", 2), device("eth1", 3)];
+        devices[1].subnets = vec![("192.0.2.10".parse().unwrap(), 24)];
+        let mut chosen = selection(&["eth0"]);
+        chosen.guard.clear();
+        let found = chosen.roles(&devices);
+        assert_eq!(found.strays, BTreeSet::from(["192.0.2.10".parse().unwrap()]));
+        assert!(found.roles.contains_key(&3), "guarded whatever the settings: {found:?}");
+        let why = &found.refused["192.0.2.10"];
+        assert!(why.ends_with("ip addr del 192.0.2.10/24 dev eth1"), "{why}");
+        assert!(!found.refused.contains_key("2001:db8::10"), "its own harm");
+    }
+
+    #[test]
+    fn a_vip_that_others_carry_is_told_and_served() {
+        let mut devices = [device("eth0", 2), device("dummy0", 3)];
+        devices[0].subnets = vec![("192.0.2.10".parse().unwrap(), 32)];
+        devices[1].subnets = vec![("2001:db8::10".parse().unwrap(), 128)];
+        let chosen = selection(&["eth0"]);
+        let roles = chosen.roles(&devices);
+        assert!(roles.strays.is_empty() && roles.refused.is_empty(), "{roles:?}");
+        let told = chosen.carried_by_others(&devices, &roles, |_, _| false);
+        assert_eq!(told.len(), 1, "what is on another device is meant to be there: {told:?}");
+        let why = &told[&"192.0.2.10".parse::<IpAddr>().unwrap()];
+        assert!(why.ends_with("ip addr del 192.0.2.10/32 dev eth0"), "{why}");
+        assert!(chosen.carried_by_others(&devices, &roles, |_, _| true).is_empty(), "our own");
+    }
+
     #[test]
     fn everything_else_is_guarded() {
         let devices = [device("eth0", 2), device("eth1", 3), device("lo", 1)];
@@ -410,12 +559,5 @@ mod tests {
         assert!(!selection(&["br0"]).roles(&devices).roles.contains_key(&3), "a port is left alone");
         devices[2].kind = Kind::Bond(1);
         assert_eq!(answering(&["bond0", "br0"], &devices), [2, 4]);
-    }
-
-    #[test]
-    fn words_that_are_no_rule_are_refused() {
-        for word in ["", "/[/", "a-name-that-is-too-long", "192.0.2.0/99", "eth[", "eth 0"] {
-            assert!(word.parse::<Rule>().is_err(), "{word:?}");
-        }
     }
 }

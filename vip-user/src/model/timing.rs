@@ -65,6 +65,13 @@ impl Timing {
         self.foreign_grace.unwrap_or(grace).max(self.wait(duration_s))
     }
 
+    /// How long after its last sign of life a foreign holder on this very node is let pass. Other
+    /// nodes wait longer, by clocks that may be as fast as this one is slow.
+    pub fn foreign_pass(&self, duration_s: u32) -> Duration {
+        let rho = self.clock_error_percent.min(100);
+        self.foreign_wait(duration_s) * (100 - rho) / (100 + rho)
+    }
+
     /// The deadline of a fence for a write that left after `sent`.
     pub fn fence(&self, sent: BootNs, duration_s: u32) -> BootNs {
         sent.after(self.hold(duration_s))

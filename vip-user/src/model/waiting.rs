@@ -2,6 +2,7 @@
 //! about the time.
 
 use super::{
+    admission::PROBE_TIME,
     election::{
         Effect, Election, Holding, Notice, Source, State, TakeReason, Taking, Waiting, Why, Written,
         next_renew_time,
@@ -11,10 +12,6 @@ use super::{
     time::{BootNs, Now},
 };
 use std::{collections::BTreeMap, time::Duration};
-
-/// How long an address is asked for before its Lease is first held: three probes a second apart
-/// and the ANNOUNCE_WAIT of RFC 5227 section 1.1.
-pub const PROBE_TIME: Duration = Duration::from_secs(4);
 
 impl Election {
     /// Starts waiting for what was observed, knowing how long was waited before. A release counts where a watch shows it
@@ -45,8 +42,15 @@ impl Election {
             _ => false,
         };
         self.tell(before, record.as_ref(), out);
-        if self.was_never_held(record.as_ref()) {
+        let probes = self.was_never_held(record.as_ref());
+        if probes {
             out.push(Effect::ProbeAddresses);
+        }
+        if let Some(admission) = &mut self.admission {
+            admission.lost();
+            if probes {
+                admission.probing(now.boot);
+            }
         }
         if let Some(tenure) = record.as_ref().and_then(Record::tenure)
             && self.last_tenure.as_ref().is_none_or(|last| !tenure.is_before(last))
@@ -56,6 +60,9 @@ impl Election {
         let taking = before.and_then(|before| before.taking.clone());
         let not_before = before.map_or(BootNs(0), |before| before.not_before);
         let offer_at = before.map_or(BootNs(0), |before| before.offer_at);
+        let tenure = record.as_ref().and_then(Record::tenure);
+        let of_same = |before: &&Waiting| before.seen.as_ref().and_then(Record::tenure) == tenure;
+        let offers = before.filter(of_same).map_or(0, |before| before.offers);
         self.state = State::Waiting(Waiting {
             seen: record,
             since: now.boot,
@@ -63,7 +70,10 @@ impl Election {
             released,
             taking,
             not_before,
+            failures: 0,
+            creations: 0,
             offer_at,
+            offers,
         });
     }
 
@@ -126,10 +136,14 @@ impl Election {
                     return self.took(now, taking, &record, sent, out);
                 }
                 Written::Stored(_) | Written::Conflict => {
-                    waiting.not_before = now.boot.after(self.timing.renew_every);
-                    self.read(out);
+                    waiting.not_before = now.boot.after(self.spread(1, waiting.failures));
+                    self.read(now, out);
                 }
-                Written::Failed => waiting.not_before = now.boot.after(self.retry()),
+                Written::Failed if taking.in_flight.values().all(|other| *other <= sent) => {
+                    waiting.failures = waiting.failures.saturating_add(1);
+                    waiting.not_before = now.boot.after(self.pause(waiting.failures, 1));
+                }
+                Written::Failed => {}
             }
         }
         self.state = State::Waiting(waiting);
@@ -148,35 +162,30 @@ impl Election {
         if now.boot >= self.due(&waiting).max(waiting.not_before) {
             waiting.not_before = now.boot.after(self.timing.renew_every);
             let write = self.take(now, &mut waiting);
+            if write.is_none() {
+                waiting.creations = waiting.creations.saturating_add(1);
+                waiting.not_before = now.boot.after(self.unheard(waiting.creations));
+            }
             out.push(write.map_or(Effect::Create, Effect::Write));
         } else if now.boot >= waiting.offer_at
             && let Some(seen) = &waiting.seen
             && let Some(offer) = seen.invites(&self.me.node, self.fitness)
         {
-            waiting.offer_at = now.boot.after(self.timing.renew_every);
+            waiting.offers = waiting.offers.saturating_add(1);
+            waiting.offer_at = now.boot.after(self.unheard(waiting.offers));
             out.push(Effect::Offer(seen.version.clone(), offer));
         }
         self.state = State::Waiting(waiting);
     }
 
     pub(super) fn waiting_wake(&self, waiting: &Waiting) -> BootNs {
+        if self.leaving {
+            return self.leave_until;
+        }
         let due = self.due(waiting).max(waiting.not_before);
         let invited = |seen: &Record| seen.invites(&self.me.node, self.fitness).is_some();
         let offers = waiting.seen.as_ref().is_some_and(invited);
-        let wake = if offers { due.min(waiting.offer_at) } else { due };
-        if self.leaving { wake.min(self.leave_until) } else { wake }
-    }
-
-    pub(super) fn address_in_use(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let State::Waiting(waiting) = &self.state else { return };
-        if waiting.taking.is_some() || !self.was_never_held(waiting.seen.as_ref()) {
-            return;
-        }
-        if let State::Waiting(waiting) = &mut self.state {
-            waiting.since = now.boot;
-            out.push(Effect::Notice(Notice::InUse));
-            out.push(Effect::ProbeAddresses);
-        }
+        if offers { due.min(waiting.offer_at) } else { due }
     }
 
     /// When the Lease may be taken. A node that serves badly is a late choice, not excluded: one that is
@@ -260,6 +269,7 @@ impl Election {
                 in_flight: BTreeMap::new(),
             });
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
+        let vips = self.admission.as_mut().map(|admission| admission.take(seen));
         let write = LeaseWrite {
             id,
             base: Some(base),
@@ -270,6 +280,7 @@ impl Election {
             in_flight: taking.in_flight.len(),
             fitness: self.fitness,
             macs: self.macs.clone(),
+            vips,
         };
         taking.in_flight.insert(id, now.boot);
         waiting.taking = Some(taking);
@@ -285,6 +296,9 @@ impl Election {
         let mut holding = Holding::new(tenure.clone(), record.version.clone(), duration_s, now.boot);
         holding.renew_us = taking.renew_us.max(record.renew_us.unwrap_or(0));
         holding.told = record.fitness;
+        if let Some(admission) = &mut self.admission {
+            admission.took(record);
+        }
         let deadline = self.timing.fence(sent, duration_s);
         if self.leaving {
             out.push(Effect::ClearFence(Why::Leaving));

@@ -2,7 +2,7 @@
 //! that a restart or an upgrade loses no frame.
 
 use super::{
-    bpf, clsact,
+    bpf, clsact, host,
     pins::{LinkKind, LinkPin, Pins, PinsError},
     programs::{AttachError, Programs, Result, describe, errno},
 };
@@ -12,54 +12,172 @@ use aya::programs::{
     links::{FdLink, LinkError, PinnedLink},
     tc::TcAttachOptions,
 };
-use std::{fs, io, os::fd::AsFd as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+/// What is known of links without opening their pins: that is done once for each, and not at every look.
+#[derive(Debug, Default)]
+pub struct KnownLinks {
+    /// Ids of our guards, by the interface.
+    guards: BTreeMap<u32, u32>,
+    /// Ids of the guards of other instances.
+    others: BTreeSet<u32>,
+    /// Pins of ours, and everyone's guards by the interface: read at most once in a look.
+    pins: Option<BTreeSet<LinkPin>>,
+    everyones: Option<Vec<(u32, PathBuf)>>,
+}
+
+/// What the kernel says of one link.
+#[derive(Debug)]
+pub enum Seen {
+    /// The pin or the interface is gone.
+    Nothing,
+    /// Links at TC egress with their programs, in order.
+    Egress(Vec<(u32, u32)>),
+    /// The link.
+    Link(bpf::LinkInfo),
+}
+
+/// A link, and what was seen of it.
+pub type Inspected = (LinkPin, io::Result<Seen>);
+
+/// Asks the kernel about a link. It may wait for RTNL, its lock of all interfaces, which others hold for seconds.
+pub fn see(pins: &Pins, pin: LinkPin) -> io::Result<Seen> {
+    let path = pins.link(&pin);
+    let seen = match pin.kind {
+        // No descriptor is needed for that.
+        LinkKind::Guard if path.try_exists()? => bpf::egress_links(pin.ifindex).map(Seen::Egress),
+        // Filters of clsact are asked for by netlink.
+        kind if kind.is_guard() || kind.is_clsact() => return Ok(Seen::Nothing),
+        _ => bpf::link_info(&path).map(Seen::Link),
+    };
+    match seen {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {
+            Ok(Seen::Nothing)
+        }
+        seen => seen,
+    }
+}
 
 impl Programs {
+    /// Begins a look at the interfaces: what is pinned is listed again where it matters.
+    pub fn begin_look(&mut self) {
+        self.known.pins = None;
+        self.known.everyones = None;
+    }
+
     /// Attaches the egress guard as the first program, or replaces the one that is there.
     pub fn attach_guard(&mut self, interface: &str, ifindex: u32) -> Result<LinkKind> {
         let kind = self.attach_tc(interface, ifindex, LinkKind::Guard)?;
-        if kind == LinkKind::Guard && !self.guards_first(ifindex) {
-            return Err(AttachError::NotFirst { interface: interface.into() });
+        if kind.is_clsact() {
+            return Ok(kind);
         }
-        Ok(kind)
+        let path = self.pins.link(&LinkPin { interface: interface.into(), ifindex, kind });
+        let failed = |error: io::Error| AttachError::Attach {
+            kind: kind.name(),
+            interface: interface.into(),
+            why: error.to_string(),
+        };
+        self.known.guards.insert(ifindex, bpf::link_info(&path).map_err(failed)?.id);
+        if self.is_intact(interface, ifindex, kind).map_err(failed)? {
+            Ok(kind)
+        } else {
+            Err(AttachError::NotFirst { interface: interface.into() })
+        }
     }
 
     /// Whether a pinned link still is what was attached, to this interface and with our program. The
     /// guard must also be the first program at TC egress. clsact has no links to look at: see
     /// [`Netlink::has_filter`](super::netlink::Netlink::has_filter).
-    pub fn is_intact(&self, interface: &str, ifindex: u32, kind: LinkKind) -> bool {
+    ///
+    /// # Errors
+    /// If that cannot be found out, which says nothing about the link.
+    pub fn is_intact(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> io::Result<bool> {
         if kind.is_clsact() {
-            return true;
+            return Ok(true);
         }
-        let pin = LinkPin { interface: interface.into(), ifindex, kind };
-        let ours = self.ids.get(kind.program());
-        let attached = bpf::link_info(&self.pins.link(&pin))
-            .is_ok_and(|info| info.ifindex == ifindex && Some(&info.program) == ours);
-        attached && (kind != LinkKind::Guard || self.guards_first(ifindex))
+        let seen = see(&self.pins, LinkPin { interface: interface.into(), ifindex, kind })?;
+        self.judge(ifindex, kind, &seen)
+    }
+
+    /// The same, of what was [seen](see).
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    pub fn judge(&mut self, ifindex: u32, kind: LinkKind, seen: &Seen) -> io::Result<bool> {
+        match seen {
+            Seen::Nothing => Ok(false),
+            Seen::Egress(links) => self.is_first(ifindex, links),
+            Seen::Link(info) => {
+                Ok(info.ifindex == ifindex && Some(&info.program) == self.ids.get(kind.program()))
+            }
+        }
+    }
+
+    /// Where things are pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// Only guards of xvip, of whichever instance, stand before ours: a guard never lets a frame
     /// around the ones behind it.
-    fn guards_first(&self, ifindex: u32) -> bool {
-        let guards = self.guards();
-        for link in bpf::egress_links(ifindex).unwrap_or_default() {
-            match guards.iter().find(|(id, _)| *id == link) {
-                Some((_, ours)) if *ours => return true,
-                Some(_) => {}
-                None => return false,
+    fn is_first(&mut self, ifindex: u32, links: &[(u32, u32)]) -> io::Result<bool> {
+        let (ours, program) = (self.known.guards.get(&ifindex), self.ids.get("xvip_egress"));
+        let Some(place) = links.iter().position(|(link, _)| Some(link) == ours) else {
+            return Ok(false);
+        };
+        if Some(&links[place].1) != program {
+            return Ok(false);
+        }
+        for (link, _) in &links[..place] {
+            if !self.is_anothers_guard(*link, ifindex)? {
+                return Ok(false);
             }
         }
-        false
+        Ok(true)
     }
 
-    /// Link ids of all guards that are pinned, and whether they are of this instance and version.
-    fn guards(&self) -> Vec<(u32, bool)> {
-        let pins = self.pins.everyones_guards();
-        let guards = pins.into_iter().filter_map(|path| {
-            let ours = path.starts_with(self.pins.dir());
-            bpf::link_info(&path).ok().map(|info| (info.id, ours))
-        });
-        guards.collect()
+    /// Whether a link is the pinned guard of another instance on the same interface.
+    fn is_anothers_guard(&mut self, link: u32, ifindex: u32) -> io::Result<bool> {
+        if self.known.others.contains(&link) {
+            return Ok(true);
+        }
+        let everyones = self.known.everyones.get_or_insert_with(|| self.pins.everyones_guards());
+        for (_, path) in everyones.iter().filter(|(there, _)| *there == ifindex) {
+            match bpf::link_info(path) {
+                Ok(info) if info.id == link => {
+                    self.known.others.insert(link);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Pins of ours that are meant.
+    fn pinned_links(&mut self, meant: impl Fn(&LinkPin) -> bool) -> Vec<LinkPin> {
+        let pins = self.known.pins.get_or_insert_with(|| self.pins.links().into_iter().collect());
+        pins.iter().filter(|pin| meant(pin)).cloned().collect()
+    }
+
+    fn detach(&mut self, pin: &LinkPin) -> Result<()> {
+        detach(&self.pins, pin)?;
+        if let Some(pins) = &mut self.known.pins {
+            pins.remove(pin);
+        }
+        Ok(())
+    }
+
+    fn note_pin(&mut self, pin: LinkPin) {
+        if let Some(pins) = &mut self.known.pins {
+            pins.insert(pin);
+        }
     }
 
     /// Attaches what answers at the first of these hooks that takes it. Says what is in force and why
@@ -82,55 +200,51 @@ impl Programs {
         let Some(kind) = kind else {
             return Err(AttachError::NoHook { interface: interface.into(), why: refused.join("; ") });
         };
-        for pin in self.pins.links() {
-            if pin.interface == interface && pin.kind != kind && !pin.kind.is_guard() {
-                detach(&self.pins, &pin)?;
-            }
+        let before =
+            |pin: &LinkPin| pin.interface == interface && pin.kind != kind && !pin.kind.is_guard();
+        for pin in self.pinned_links(before) {
+            self.detach(&pin)?;
         }
         Ok((kind, refused))
     }
 
     /// Gives the pins of a renamed interface its new name: their links are still attached to it.
-    pub fn follow_rename(&self, interface: &str, ifindex: u32) -> Result<()> {
-        for pin in self.pins.links() {
-            if pin.ifindex != ifindex || pin.interface == interface {
-                continue;
-            }
+    pub fn follow_rename(&mut self, interface: &str, ifindex: u32) -> Result<()> {
+        let renamed = |pin: &LinkPin| pin.ifindex == ifindex && pin.interface != interface;
+        for pin in self.pinned_links(renamed) {
             let from = self.pins.link(&pin);
             let attached = bpf::link_info(&from).is_ok_and(|info| info.ifindex == ifindex);
             if !attached && !pin.kind.is_clsact() {
                 continue;
             }
             tracing::info!(interface, formerly = %pin.interface, "the interface was renamed");
-            let to = self.pins.link(&LinkPin { interface: interface.into(), ..pin });
-            fs::rename(&from, &to).map_err(|source| PinsError::Io {
-                what: "rename",
-                path: from,
-                source,
-            })?;
+            let new = LinkPin { interface: interface.into(), ..pin };
+            let renamed = fs::rename(&from, self.pins.link(&new));
+            renamed.map_err(|source| PinsError::Io { what: "rename", path: from, source })?;
+            self.begin_look();
         }
         Ok(())
     }
 
     /// Detaches what answers on an interface that is only guarded from now on.
-    pub fn detach_answering(&self, interface: &str) -> Result<()> {
-        for pin in self.pins.links() {
-            if pin.interface == interface && !pin.kind.is_guard() {
-                detach(&self.pins, &pin)?;
-            }
+    pub fn detach_answering(&mut self, interface: &str) -> Result<()> {
+        let answers = |pin: &LinkPin| pin.interface == interface && !pin.kind.is_guard();
+        for pin in self.pinned_links(answers) {
+            self.detach(&pin)?;
         }
         Ok(())
     }
 
     /// Removes what is pinned for interfaces other than these (name and index): they are gone, were
     /// made anew, or are not configured any more.
-    pub fn detach_all_but(&self, kept: &[(&str, u32)]) -> Result<()> {
-        for pin in self.pins.links() {
-            if !kept.contains(&(pin.interface.as_str(), pin.ifindex)) {
-                tracing::info!(interface = %pin.interface, ifindex = pin.ifindex, kind = pin.kind.name(), "detached");
-                detach(&self.pins, &pin)?;
-            }
+    pub fn detach_all_but(&mut self, kept: &BTreeSet<(&str, u32)>) -> Result<()> {
+        let left = |pin: &LinkPin| !kept.contains(&(pin.interface.as_str(), pin.ifindex));
+        for pin in self.pinned_links(left) {
+            tracing::info!(interface = %pin.interface, ifindex = pin.ifindex, kind = pin.kind.name(), "detached");
+            self.detach(&pin)?;
         }
+        let there: BTreeSet<u32> = kept.iter().map(|(_, ifindex)| *ifindex).collect();
+        self.known.guards.retain(|ifindex, _| there.contains(ifindex));
         Ok(())
     }
 
@@ -160,6 +274,7 @@ impl Programs {
         let link = xdp.take_link(id).map_err(|error| failed(describe(&error)))?;
         let link: FdLink = link.try_into().map_err(|error: LinkError| failed(error.to_string()))?;
         link.pin(&path).map_err(|error| failed(error.to_string()))?;
+        self.note_pin(pin);
         Ok(kind)
     }
 
@@ -194,6 +309,7 @@ impl Programs {
                 let link: FdLink =
                     link.try_into().map_err(|error: LinkError| failed(error.to_string()))?;
                 link.pin(&path).map_err(|error| failed(error.to_string()))?;
+                self.note_pin(pin);
             }
             // tcx came with 6.6; before that, EINVAL.
             Err(error) if errno(&error) == Some(libc::EINVAL) => {
@@ -208,7 +324,8 @@ impl Programs {
     /// A filter of clsact outlives the process by itself; its program is pinned as a note of it.
     fn attach_clsact(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> Result<LinkKind> {
         let kind = kind.on_clsact();
-        let path = self.pins.link(&LinkPin { interface: interface.into(), ifindex, kind });
+        let pin = LinkPin { interface: interface.into(), ifindex, kind };
+        let path = self.pins.link(&pin);
         let failed =
             |why: String| AttachError::Attach { kind: kind.name(), interface: interface.into(), why };
         self.pins.remove(&path)?;
@@ -217,13 +334,15 @@ impl Programs {
         // One program serves several interfaces; aya pins it only once.
         let program = classifier.fd().map_err(|error| failed(describe(&error)))?;
         bpf::pin(&path, program.as_fd()).map_err(|error| failed(error.to_string()))?;
+        self.note_pin(pin);
         Ok(kind)
     }
 }
 
 /// Detaches what a pin stands for, and removes it.
 pub fn detach(pins: &Pins, pin: &LinkPin) -> std::result::Result<(), PinsError> {
-    if pin.kind.is_clsact() {
+    // An interface that was made again under the same name has a filter of its own.
+    if pin.kind.is_clsact() && host::interface_index(&pin.interface) == Some(pin.ifindex) {
         clsact::detach(&pin.interface, pin.kind);
     }
     pins.remove(&pins.link(pin))

@@ -1,12 +1,14 @@
 //! The few commands of bpf(2) that aya does not offer: maps whose value size is known only at run time
 //! (another version's), and looking at links without the right to open programs by id.
 
+use super::confined::Confinement;
 use aya::maps::MapInfo;
 use std::{
     ffi::CString,
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 const MAP_LOOKUP: libc::c_int = 1;
@@ -21,6 +23,16 @@ const PROG_QUERY: libc::c_int = 16;
 const TCX_EGRESS: u32 = 47;
 /// Programs on one hook of one interface that are looked at.
 const MAX_QUERIED: usize = 64;
+
+/// Why the kernel refused a command of bpf(2), and what helps; `None` if it did not refuse it.
+pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    let refused = chain.find_map(|error| {
+        let error = error.downcast_ref::<io::Error>()?;
+        (error.kind() == io::ErrorKind::PermissionDenied).then_some(error)
+    })?;
+    Some(Confinement::of_this_process().why_bpf_is_refused(refused))
+}
 
 #[repr(C)]
 struct ElementAttr {
@@ -105,9 +117,9 @@ pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
-/// Ids of the links at TC egress (tcx, kernel 6.6) in the order in which they run; 0 stands for a
-/// program that was attached without a link.
-pub fn egress_links(ifindex: u32) -> io::Result<Vec<u32>> {
+/// Ids of the links at TC egress (tcx, kernel 6.6) and of their programs, in the order in which they run; link 0 stands
+/// for a program that was attached without a link. No descriptor is needed for that.
+pub fn egress_links(ifindex: u32) -> io::Result<Vec<(u32, u32)>> {
     let (mut programs, mut links) = ([0_u32; MAX_QUERIED], [0_u32; MAX_QUERIED]);
     let mut attr = QueryAttr {
         ifindex,
@@ -123,7 +135,8 @@ pub fn egress_links(ifindex: u32) -> io::Result<Vec<u32>> {
         revision: 0,
     };
     call(PROG_QUERY, &mut attr)?;
-    Ok(links[..(attr.count as usize).min(MAX_QUERIED)].to_vec())
+    let found = links.into_iter().zip(programs);
+    Ok(found.take(attr.count as usize).collect())
 }
 
 /// A pinned map of any layout.
@@ -185,7 +198,15 @@ impl RawMap {
     }
 }
 
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has called bpf(2) from here: tests count the work of a look by it.
+pub fn calls() -> u64 {
+    CALLS.load(Ordering::Relaxed)
+}
+
 fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
+    CALLS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: every attribute structure of this file is the head of `union bpf_attr` for its command,
     // and its pointers are to buffers that live through the call and are as long as the map says.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };

@@ -69,21 +69,23 @@ pub fn move_links(old: &Pins, new: &Pins) -> Result<(), PinsError> {
     Ok(())
 }
 
-/// Lowers every fence to zero. Returns the slots that had one.
+/// Lowers every fence to zero, each whatever becomes of the others. Returns the slots that had one.
 pub fn silence(pins: &Pins) -> Result<Vec<u32>, PinsError> {
     let Some(map) = open(pins, "FENCES")? else { return Ok(Vec::new()) };
     let failed = failed("clear", pins, "FENCES");
-    let mut slots = Vec::new();
+    let (mut slots, mut refused) = (Vec::new(), None);
     for (key, mut value) in map.entries().map_err(&failed)? {
         // The deadline comes first in every version.
         let Some(deadline) = value.first_chunk_mut::<8>() else { continue };
         if *deadline != [0; 8] {
             *deadline = [0; 8];
-            map.store(&key, &value).map_err(&failed)?;
-            slots.push(key.try_into().map_or(u32::MAX, u32::from_ne_bytes));
+            match map.store(&key, &value) {
+                Ok(()) => slots.push(key.try_into().map_or(u32::MAX, u32::from_ne_bytes)),
+                Err(error) => refused = refused.or(Some(failed(error))),
+            }
         }
     }
-    Ok(slots)
+    refused.map_or(Ok(slots), Err)
 }
 
 /// Ends another version's directory: silent first, then gone.

@@ -9,8 +9,10 @@ use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
 };
-use futures::TryStreamExt as _;
-use rtnetlink::packet_route::tc::TcHandle;
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcHandle, TcMessage},
+};
 
 /// Runs before everything else.
 pub const PRIORITY: u16 = 1;
@@ -47,34 +49,41 @@ pub fn detach(interface: &str, kind: LinkKind) {
 impl Netlink {
     /// Whether our filter is in the clsact qdisc of an interface (kernels before 6.6).
     pub async fn has_filter(&self, ifindex: u32, egress: bool) -> Result<bool, NetlinkError> {
-        let filters = self.handle.traffic_filter(ifindex.cast_signed()).get();
-        let filters = if egress { filters.egress() } else { filters.ingress() };
-        let mut stream = filters.execute();
-        // Without the qdisc there are no filters either, and the kernel says so with an error.
-        while let Ok(Some(filter)) = stream.try_next().await {
-            let priority = filter.header.info >> 16;
-            let handle = u32::from(filter.header.handle);
-            if priority == u32::from(PRIORITY) && handle == HANDLE {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let filters = match self.filters(ifindex, egress).await {
+            // Without the qdisc there are no filters either, and the kernel says so with an error.
+            Err(NetlinkError::Refused { .. }) => return Ok(false),
+            filters => filters?,
+        };
+        Ok(filters.iter().any(|filter| {
+            filter.header.info >> 16 == u32::from(PRIORITY) && u32::from(filter.header.handle) == HANDLE
+        }))
     }
 
     /// Removes a clsact qdisc that has no filters any more. Says whether it did.
     pub async fn remove_empty_clsact(&self, ifindex: u32) -> bool {
-        let index = ifindex.cast_signed();
         for egress in [true, false] {
-            let filters = self.handle.traffic_filter(index).get();
-            let filters = if egress { filters.egress() } else { filters.ingress() };
-            if matches!(filters.execute().try_next().await, Ok(Some(_))) {
+            if self.filters(ifindex, egress).await.is_ok_and(|filters| !filters.is_empty()) {
                 return false;
             }
         }
-        let mut del = self.handle.qdisc().del(index);
-        let header = &mut del.message_mut().header;
-        header.parent = TcHandle::CLSACT;
-        del.execute().await.is_ok()
+        let mut message = TcMessage::default();
+        message.header.index = ifindex.cast_signed();
+        message.header.parent = TcHandle::CLSACT;
+        let message = RouteNetlinkMessage::DelQueueDiscipline(message);
+        self.requests.change("remove a clsact qdisc", message, 0).await.is_ok()
+    }
+
+    async fn filters(&self, ifindex: u32, egress: bool) -> Result<Vec<TcMessage>, NetlinkError> {
+        let mut message = TcMessage::default();
+        message.header.index = ifindex.cast_signed();
+        let minor = if egress { TcHandle::MIN_EGRESS } else { TcHandle::MIN_INGRESS };
+        message.header.parent = TcHandle { major: 0xffff, minor };
+        let pick = |found| match found {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
+            _ => None,
+        };
+        let message = RouteNetlinkMessage::GetTrafficFilter(message);
+        self.requests.dump("list filters", message, pick).await
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::{
     record::Tenure,
     time::BootNs,
 };
-use std::{collections::BTreeMap, future::Future, io, net::IpAddr};
+use std::{collections::BTreeMap, future::Future, io, net::IpAddr, time::Duration};
 
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,15 @@ pub enum HostError {
     /// A map.
     #[error(transparent)]
     Maps(#[from] MapsError),
+    /// An entry of the map of interfaces.
+    #[error("interface {interface}")]
+    Interface {
+        /// The interface.
+        interface: String,
+        /// Why.
+        #[source]
+        source: Box<MapsError>,
+    },
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -30,9 +39,32 @@ pub enum HostError {
     /// The host does not become silent.
     #[error("frames that were sent before are still queued")]
     StillQueued,
+    /// The loop waits for nothing without a bound.
+    #[error("cut off after {took:.0?} in step {step:?}")]
+    CutOff {
+        /// What the loop was doing.
+        step: &'static str,
+        /// For how long.
+        took: Duration,
+    },
 }
 
-/// What the controller does to the host.
+impl HostError {
+    /// Whether it says nothing about the host but that it could not be looked at.
+    pub fn is_blind(&self) -> bool {
+        match self {
+            Self::CutOff { .. } | Self::Attach(AttachError::Look { .. }) => true,
+            Self::Netlink(error) => error.is_blind(),
+            _ => false,
+        }
+    }
+}
+
+/// What failed, by VIP. A VIP that is missing is well.
+pub type Failures = BTreeMap<IpAddr, HostError>;
+
+/// What the controller does to the host. The controller drops a future that takes too long: each must
+/// leave the host in a state from which it can be called again.
 pub trait Dataplane {
     /// What the host looks like.
     fn actual(&mut self) -> impl Future<Output = Result<Actual, HostError>>;
@@ -42,8 +74,11 @@ pub trait Dataplane {
     fn links(&mut self) -> impl Future<Output = Result<Links, HostError>>;
 
     /// Whether every program and pin still is where [`links`](Self::links) put it. Nothing tells when
-    /// somebody detaches a link, so this is asked often.
-    fn is_guarded(&mut self) -> impl Future<Output = bool>;
+    /// somebody detaches a link, so this is asked often. An error says that it could not look.
+    fn is_guarded(&mut self) -> impl Future<Output = Result<bool, HostError>>;
+
+    /// The VIPs that this host could not carry, and why. It is asked before the node holds them.
+    fn refused(&self) -> BTreeMap<IpAddr, String>;
 
     /// Changes one thing.
     fn apply(&mut self, action: Action) -> impl Future<Output = Result<(), HostError>>;
@@ -62,7 +97,9 @@ pub trait Dataplane {
     /// Stores an earlier deadline.
     fn lower_fence(&mut self, slot: u32, deadline: BootNs) -> Result<(), HostError>;
 
-    /// Silences a slot: fence 0, read back, no program on the old value, nothing of ours queued.
+    /// Silences a slot: fence 0, read back, no program on the old value, nothing of ours queued. The
+    /// fence is 0 before the first wait, so that a call that is cut off has lowered it; only `Ok` means
+    /// silence.
     fn clear_fence(&mut self, slot: u32) -> impl Future<Output = Result<(), HostError>>;
 
     /// Says which stations may claim the VIPs of a slot, and until when that is known; `guard_neighbours`
@@ -70,11 +107,11 @@ pub trait Dataplane {
     fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError>;
 
     /// Sends one round of announcements for VIPs; `ask` also asks known neighbours from them.
-    fn announce(&mut self, vips: &[IpAddr], ask: bool) -> impl Future<Output = Result<(), HostError>>;
+    fn announce(&mut self, vips: &[IpAddr], ask: bool) -> impl Future<Output = Failures>;
 
     /// What stands in the way on the host at the moment, by subject.
     fn problems(&self) -> BTreeMap<String, String>;
 
     /// Asks whether addresses are in use.
-    fn probe(&mut self, vips: &[IpAddr]) -> impl Future<Output = Result<(), HostError>>;
+    fn probe(&mut self, vips: &[IpAddr]) -> impl Future<Output = Failures>;
 }

@@ -2,7 +2,7 @@
 
 use super::clock::os_error;
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs, io,
     os::{
         fd::AsRawFd as _,
@@ -28,7 +28,35 @@ pub fn node_name() -> io::Result<String> {
     {
         return Ok(name);
     }
+    host_name()
+}
+
+/// The host name, in lower case as Kubernetes has it.
+pub fn host_name() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_ascii_lowercase())
+}
+
+/// Whether this process is in another network namespace than the first process that it sees. Without
+/// the right to look, it is taken to be in the same.
+pub fn in_own_netns() -> bool {
+    let of = |process: &str| fs::metadata(format!("/proc/{process}/ns/net")).map(|file| file.ino());
+    matches!((of("self"), of("1")), (Ok(own), Ok(first)) if own != first)
+}
+
+/// Lets this process open as many files as its hard limit allows, and returns how many that are. The
+/// usual soft limit of 1024 is kept for programs that call `select(2)`; this one does not.
+pub fn raise_file_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live value of the right type.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above; the call reads the value.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_max)
 }
 
 /// Whether tcx may be used. `XVIP_NO_TCX` plays a kernel before 6.6 in tests.
@@ -68,4 +96,12 @@ pub fn interface_name(ifindex: u32) -> String {
     let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };
     let text = CStr::from_bytes_until_nul(&name).ok().and_then(|name| name.to_str().ok());
     text.filter(|_| !found.is_null()).map_or_else(|| format!("interface {ifindex}"), str::to_owned)
+}
+
+/// The index of an interface, if there is one of that name.
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends in a zero.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
 }

@@ -5,7 +5,11 @@ use crate::model::{
     desired::{GUARD_BIT, Link, LinkRole},
     selection::{Device, Kind, Roles},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Excluded, Unbounded},
+};
 use vip_common::abi::{Iface, Port};
 
 /// What is on an interface.
@@ -22,6 +26,54 @@ impl Attached {
     pub fn kinds(self) -> impl Iterator<Item = LinkKind> {
         std::iter::once(self.guard).chain(self.answers)
     }
+}
+
+/// What a look at the interfaces left for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOver {
+    /// An interface that is there could not be guarded.
+    Unguarded,
+    /// There was no time for all of them.
+    Unfinished,
+    /// Programs stay on an interface that has no role any more, until it carries no VIP of ours.
+    Leaving,
+}
+
+/// Interfaces that are only guarded are looked at in turns of so many.
+pub const TURN: usize = 64;
+
+/// Whose turn it is to be looked at. Nothing tells when a link is detached.
+#[derive(Debug, Default)]
+pub struct Turns {
+    /// The last one that was only guarded.
+    last: u32,
+}
+
+impl Turns {
+    /// All that answer, and then some of those that are only guarded, the next ones in order.
+    pub fn next(&self, attached: &BTreeMap<u32, (String, Attached)>) -> Vec<u32> {
+        let guarded = |(_, (_, attached)): &(&u32, &(String, Attached))| attached.answers.is_none();
+        let after = attached.range((Excluded(self.last), Unbounded));
+        let in_turn = after.chain(attached.range(..=self.last)).filter(guarded).take(TURN);
+        let answering = attached.iter().filter(|entry| !guarded(entry));
+        answering.chain(in_turn).map(|(ifindex, _)| *ifindex).collect()
+    }
+
+    /// This one has been looked at, and is only guarded.
+    pub fn passed(&mut self, ifindex: u32) {
+        self.last = ifindex;
+    }
+}
+
+/// Leaves out what the map of interfaces has no room for: first the tagged frames of interfaces that are only guarded,
+/// then those interfaces. Returns what was left out. An interface without an entry is still guarded by its own program,
+/// which stops every claim there.
+pub fn fit(mut links: Vec<Link>, room: usize) -> (Vec<Link>, Vec<Port>) {
+    let matters = |link: &Link| (link.bit != GUARD_BIT, link.port.outer_vid == 0);
+    links.sort_by_key(|link| Reverse(matters(link)));
+    let left_out = links.split_off(room.min(links.len()));
+    links.sort_by_key(|link| link.port);
+    (links, left_out.into_iter().map(|link| link.port).collect())
 }
 
 /// The bits that interfaces have in the VIP map. One that answers keeps its bit for as long as any map
@@ -61,9 +113,10 @@ impl Bits {
 /// * The frames of a macvlan pass the interface below as they are.
 pub fn ports(devices: &[Device], roles: &Roles, primary: Vec<Link>) -> Vec<Link> {
     let mut links: BTreeMap<Port, Link> = BTreeMap::new();
-    let find = |ifindex: u32| devices.iter().find(|device| device.ifindex == ifindex);
+    let by_index: BTreeMap<u32, &Device> =
+        devices.iter().map(|device| (device.ifindex, device)).collect();
     for link in &primary {
-        let Some(device) = find(link.port.ifindex) else { continue };
+        let Some(device) = by_index.get(&link.port.ifindex) else { continue };
         let mut alias = |port: Port, up: bool| {
             let alias = Link { port, role: LinkRole::Alias, up: link.up && up, ..link.clone() };
             links.insert(port, alias);
@@ -72,7 +125,7 @@ pub fn ports(devices: &[Device], roles: &Roles, primary: Vec<Link>) -> Vec<Link>
             let members = devices.iter().filter(|member| member.master == Some(device.ifindex));
             members.for_each(|member| alias(untagged(member.ifindex), member.up));
         }
-        if let Some(port) = tagged(device, devices) {
+        if let Some(port) = tagged(device, &by_index) {
             alias(port, true);
         }
         let answers = |ifindex| roles.roles.get(&ifindex).is_some_and(|role| !role.answers.is_empty());
@@ -100,13 +153,12 @@ pub const fn untagged(ifindex: u32) -> Port {
 }
 
 /// How the frames of a VLAN device appear at the bottom of its stack, at most two tags up.
-fn tagged(device: &Device, devices: &[Device]) -> Option<Port> {
-    let find = |ifindex: u32| devices.iter().find(|device| device.ifindex == ifindex);
+fn tagged(device: &Device, by_index: &BTreeMap<u32, &Device>) -> Option<Port> {
     let Kind::Vlan(vid) = device.kind else { return None };
-    let lower = find(device.lower?)?;
+    let lower = by_index.get(&device.lower?)?;
     match lower.kind {
         Kind::Vlan(outer) => {
-            let bottom = find(lower.lower?)?;
+            let bottom = by_index.get(&lower.lower?)?;
             let deeper = matches!(bottom.kind, Kind::Vlan(_));
             (!deeper).then_some(Port { ifindex: bottom.ifindex, outer_vid: outer, inner_vid: vid })
         }
@@ -173,6 +225,51 @@ mod tests {
         // Where both answer, each does so by itself.
         let links = ports(&devices, &roles(&[2, 3]), vec![link(2, 1), link(3, 0)]);
         assert_eq!(found(&links, untagged(2)), (1, [2; 6], Answer));
+    }
+
+    #[test]
+    fn a_full_map_of_interfaces_leaves_out_what_is_only_guarded() {
+        // Each VLAN device has an entry of its own and one under its tag.
+        let mut devices = vec![device(2, Kind::Plain, None)];
+        devices.extend((3..603).map(|index| device(index, Kind::Vlan(index as u16), Some(2))));
+        let primary = devices.iter().map(|device| match device.ifindex {
+            602 => link(602, 0),
+            index => link(index, GUARD_BIT),
+        });
+        let all = ports(&devices, &roles(&[602]), primary.collect());
+        assert_eq!(all.len(), 1 + 2 * 600);
+        let (kept, left_out) = fit(all, 1_024);
+        assert_eq!((kept.len(), left_out.len()), (1_024, 1_201 - 1_024));
+        assert!(left_out.iter().all(|port| port.outer_vid != 0 && port.outer_vid != 602));
+        assert_eq!(found(&kept, untagged(602)), (0, [602_u32 as u8; 6], Answer));
+        let (kept, left_out) = fit(kept, 100);
+        assert!(kept.iter().filter(|link| link.bit == 0).count() == 2 && left_out.len() == 924);
+        assert!(kept.is_sorted_by_key(|link| link.port));
+    }
+
+    /// The work of one look does not grow with the number of interfaces, and none is forgotten.
+    #[test]
+    fn what_is_only_guarded_is_looked_at_in_turns() {
+        let mut attached = BTreeMap::new();
+        for index in 1..=500 {
+            let answers = (index % 100 == 0).then_some(LinkKind::Native);
+            attached
+                .insert(index, (format!("eth{index}"), Attached { guard: LinkKind::Guard, answers }));
+        }
+        let (mut turns, mut seen) = (Turns::default(), BTreeMap::<u32, u32>::new());
+        for _ in 0..8 {
+            let due = turns.next(&attached);
+            assert_eq!(due.len(), 5 + TURN);
+            assert!([100, 200, 300, 400, 500].iter().all(|index| due[..5].contains(index)));
+            for index in &due[5..] {
+                *seen.entry(*index).or_default() += 1;
+                turns.passed(*index);
+            }
+        }
+        assert_eq!(seen.len(), 495);
+        assert!(seen.values().all(|times| (1..=2).contains(times)), "{seen:?}");
+        attached.retain(|index, _| *index <= 3);
+        assert_eq!(turns.next(&attached), [1, 2, 3]);
     }
 
     #[test]

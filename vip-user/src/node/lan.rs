@@ -30,11 +30,18 @@ pub async fn watch(
     targets: Targets,
     told: mpsc::Sender<Option<String>>,
 ) {
-    let (mut silent, mut last) = (0, None);
+    let (mut silent, mut last, mut told_nobody) = (0, None, false);
     loop {
         tokio::time::sleep(targets.every).await;
         match round(&netlink, &selection, &targets).await {
-            // Nobody to ask, or no link to ask on: that is told elsewhere, and says nothing of the LAN.
+            // Nobody to ask, or no link to ask on, says nothing of the LAN.
+            Ok(None) if !told_nobody => {
+                told_nobody = true;
+                tracing::warn!(
+                    "lan_check asks nobody: no answering interface is up and has a default gateway"
+                );
+                continue;
+            }
             Ok(None) | Err(_) => continue,
             Ok(Some(true)) => silent = 0,
             Ok(Some(false)) => silent += 1,

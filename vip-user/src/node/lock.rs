@@ -1,49 +1,165 @@
-//! One writer per host and instance: an abstract unix socket in the host's network namespace. The
-//! kernel frees it with the process, whatever ended that. The daemon also answers on it: `xvip
-//! status` reads what only the daemon knows.
+//! One writer per host and instance. The lock is `flock(2)` on a directory of the BPF file system
+//! that only root can open: a container and a process of the host share it, and the kernel frees it
+//! with the process. Beside it an abstract unix socket is bound, as versions without this directory
+//! do: they and this one exclude each other. The daemon answers on that socket (`node/socket.rs`).
 
+use super::{host, pins::Pins, socket};
 use std::{
-    io::{self, Read as _, Write as _},
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        net::UnixListener,
     },
-    time::Duration,
+    path::{Path, PathBuf},
 };
 
 /// The lock, held while this lives.
 #[derive(Debug)]
-pub struct Lock(UnixListener);
+pub struct Lock {
+    _directory: Option<File>,
+    listener: UnixListener,
+    stranger: Option<String>,
+}
+
+/// What an attempt to take the lock came to.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is ours.
+    Taken(Lock),
+    /// Another process has it; in words, who.
+    Busy(String),
+}
+
+/// Why the lock can neither be taken nor waited for.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// A file operation failed.
+    #[error("cannot {what} {path}")]
+    Directory {
+        /// The operation.
+        what: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody without our rights made the directory first.
+    #[error(
+        "{path} belongs to user {uid}, who could keep every xvip from running; remove it, and mount \
+         the BPF file system so that only root may write to it (mount option mode=0700)"
+    )]
+    Stranger {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// There is no socket.
+    #[error("cannot open the socket of the lock")]
+    Socket(#[source] io::Error),
+}
 
 impl Lock {
-    /// Takes the lock, or `None` if another process has it.
-    pub fn try_take(instance: &str) -> io::Result<Option<Self>> {
-        match UnixListener::bind_addr(&address(instance)?) {
-            Ok(listener) => {
-                listener.set_nonblocking(true)?;
-                Ok(Some(Self(listener)))
+    /// Takes the lock of the instance that has these pins, unless another process has it.
+    pub async fn try_take(pins: &Pins) -> Result<Attempt, LockError> {
+        // Where there is no BPF file system, there are no pins to lock: `cleanup` finds that out.
+        let directory = if pins.check_bpffs().is_ok() {
+            let netns = host::netns_cookie().map_err(LockError::Socket)?;
+            let Some(directory) = take_directory(&pins.lock(netns))? else {
+                return Ok(Attempt::Busy("another xvip".into()));
+            };
+            Some(directory)
+        } else {
+            None
+        };
+        let listener = socket::bind(pins.instance()).await.map_err(LockError::Socket)?;
+        Ok(match listener {
+            socket::Bound::Name(listener) => {
+                Attempt::Taken(Self { _directory: directory, listener, stranger: None })
             }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-            Err(error) => Err(error),
-        }
+            // Nobody without rights can have the directory, so the name alone keeps nothing waiting.
+            socket::Bound::Beside(listener, stranger) if directory.is_some() => {
+                Attempt::Taken(Self { _directory: directory, listener, stranger: Some(stranger) })
+            }
+            socket::Bound::Beside(_, holder) | socket::Bound::Busy(holder) => Attempt::Busy(holder),
+        })
     }
 
     /// A second handle of the listener, to answer on.
     pub fn listener(&self) -> io::Result<UnixListener> {
-        self.0.try_clone()
+        self.listener.try_clone()
+    }
+
+    /// Who sits on the name of the socket without any right to it, in words.
+    pub fn stranger(&self) -> Option<&str> {
+        self.stranger.as_deref()
     }
 }
 
-/// Asks a running daemon for its state; `None` if none runs or it does not answer within a second.
-pub fn ask(instance: &str) -> Option<String> {
-    let mut stream = UnixStream::connect_addr(&address(instance).ok()?).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    stream.flush().ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
+/// Locks the directory, or nothing if another process has it.
+fn take_directory(path: &Path) -> Result<Option<File>, LockError> {
+    let failed = |what| move |source| LockError::Directory { what, path: path.into(), source };
+    if let Some(root) = path.parent() {
+        fs::create_dir_all(root).map_err(failed("create the parent of"))?;
+    }
+    // Mode 0700 from the first moment: whoever can open a directory can lock it.
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("create")(error));
+        }
+        _ => {}
+    }
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let directory =
+        File::options().read(true).custom_flags(flags).open(path).map_err(failed("open"))?;
+    let found = directory.metadata().map_err(failed("look at"))?;
+    if !socket::is_trusted(found.uid()) {
+        return Err(LockError::Stranger { path: path.into(), uid: found.uid() });
+    }
+    if found.mode() & 0o077 != 0 {
+        directory.set_permissions(fs::Permissions::from_mode(0o700)).map_err(failed("close"))?;
+    }
+    match directory.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
+    }
+    // `xvip cleanup` removes the directory at its end. Whoever waited for it has locked nothing.
+    let current = fs::metadata(path).is_ok_and(|now| now.ino() == found.ino());
+    Ok(current.then_some(directory))
 }
 
-fn address(instance: &str) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("xvip/{instance}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("xvip-lock-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path.join("lock:x")
+    }
+
+    #[test]
+    fn one_process_has_the_directory_until_it_ends() {
+        let path = scratch("one");
+        let first = take_directory(&path).unwrap();
+        assert!(first.is_some());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700, "others could lock it");
+        assert!(take_directory(&path).unwrap().is_none());
+        drop(first);
+        assert!(take_directory(&path).unwrap().is_some());
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_open_is_closed() {
+        let path = scratch("open");
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(take_directory(&path).unwrap().is_some());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
 }

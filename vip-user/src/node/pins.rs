@@ -1,9 +1,10 @@
 //! The pin directory: where maps and links survive the process, and the checks before they are
 //! used again. Layout: `<pin_root>/<instance>/v<ABI>/` with one file per map and per link.
 
+use super::{bpf, confined::Confinement};
 use aya::maps::{MapInfo, MapType};
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -138,6 +139,23 @@ pub enum PinsError {
         /// The configured path.
         path: PathBuf,
     },
+    /// The kernel lets this process write nothing there.
+    #[error("configuration field `pin_root`: nothing can be written below {path}: {why}")]
+    Refused {
+        /// The directory that was tried.
+        path: PathBuf,
+        /// Who refuses it, and what helps.
+        why: String,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
+    /// bpf(2) is refused.
+    #[error("cannot use BPF: {why}")]
+    Bpf {
+        /// Who refuses it, and what helps.
+        why: String,
+    },
     /// A file operation failed.
     #[error("cannot {what} {path}")]
     Io {
@@ -221,9 +239,26 @@ impl Pins {
         GEOMETRY.iter().map(|(name, ..)| *name)
     }
 
+    /// The directory that is the lock of this instance in a network namespace (its cookie). It lies
+    /// beside the directories of the instances: what lies in such a directory is taken for a version.
+    pub fn lock(&self, netns: u64) -> PathBuf {
+        self.root.join(format!("lock:{}:{netns}", self.instance()))
+    }
+
+    /// The instance.
+    pub fn instance(&self) -> &str {
+        let name = self.dir.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+        name.unwrap_or_default()
+    }
+
     /// Whether anything is pinned for this instance.
     pub fn exist(&self) -> bool {
-        self.dir.join("IDENTITY").exists()
+        self.try_exist().unwrap_or(false)
+    }
+
+    /// The same, and an error where this process may not look.
+    pub fn try_exist(&self) -> io::Result<bool> {
+        self.dir.join("IDENTITY").try_exists()
     }
 
     /// Refuses a root that is not on a bpffs. Touches nothing.
@@ -237,6 +272,32 @@ impl Pins {
             (libc::statfs(path.as_ptr(), &raw mut stat), stat)
         };
         if result == 0 && stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(not_bpffs()) }
+    }
+
+    /// Whether this process may use bpf(2), and make and remove a directory where the pins will be. A
+    /// profile of seccomp, AppArmor or SELinux that denies it would else show at whichever step came
+    /// first. Leaves nothing behind.
+    pub fn check_allowed(&self) -> Result<(), PinsError> {
+        // There is no such pin: where bpf(2) is allowed, the kernel says that.
+        let refused = bpf::get(&self.dir.join("none")).err().and_then(|error| bpf::refusal(&error));
+        if let Some(why) = refused {
+            return Err(PinsError::Bpf { why });
+        }
+        let existing = self.dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let probe = existing.join(format!("xvip-writable-{}", std::process::id()));
+        let made = match fs::create_dir(&probe) {
+            // Another pid namespace has the same numbers.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        made.and_then(|()| fs::remove_dir(&probe)).or_else(|source| match source.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(PinsError::Refused {
+                path: existing.into(),
+                why: Confinement::of_this_process().why_pins_are_refused(),
+                source,
+            }),
+        })
     }
 
     /// Compares every map that is pinned with this version's layout: the loader would use any map
@@ -256,7 +317,10 @@ impl Pins {
                     info.value_size(),
                     info.max_entries()
                 ),
-                Err(error) => error.to_string(),
+                Err(error) => match bpf::refusal(&error) {
+                    Some(why) => return Err(PinsError::Bpf { why }),
+                    None => error.to_string(),
+                },
             };
             if found != expected {
                 return Err(PinsError::Geometry { path, found, expected });
@@ -285,15 +349,15 @@ impl Pins {
         links
     }
 
-    /// Pinned guards of every instance and version under the root.
-    pub fn everyones_guards(&self) -> Vec<PathBuf> {
+    /// Pinned guards of every instance and version under the root, each with the index of its interface.
+    pub fn everyones_guards(&self) -> Vec<(u32, PathBuf)> {
         let guards = sub_paths(&self.root).into_iter().flat_map(|instance| sub_paths(&instance));
         let guards = guards.flat_map(|version| sub_paths(&version));
-        let is_guard = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.and_then(parse_link).is_some_and(|pin| pin.kind == LinkKind::Guard)
+        let guard = |path: PathBuf| {
+            let pin = parse_link(path.file_name()?.to_str()?)?;
+            (pin.kind == LinkKind::Guard).then_some((pin.ifindex, path))
         };
-        guards.filter(is_guard).collect()
+        guards.filter_map(guard).collect()
     }
 
     /// Removes one pin; a link is detached by that. Nothing there is fine.
@@ -309,6 +373,13 @@ impl Pins {
     /// Removes the maps of this version.
     pub fn remove_maps(&self) -> Result<(), PinsError> {
         Self::map_names().try_for_each(|name| self.remove(&self.map(name)))
+    }
+
+    /// Removes the directory of the lock, and the root if nothing else is in it. Whoever holds the lock
+    /// keeps it, and whoever takes the next one has another directory: for the end of a cleanup only.
+    pub fn remove_lock(&self, netns: u64) {
+        let _ = fs::remove_dir(self.lock(netns));
+        let _ = fs::remove_dir(&self.root);
     }
 
     /// Removes the directories of the instance, and the root if nothing else is in it.

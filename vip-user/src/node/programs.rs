@@ -1,6 +1,7 @@
 //! Loading the programs, and the maps that they share with this process.
 
 use super::{
+    attach::KnownLinks,
     bpf, clock,
     pins::{Pins, PinsError},
 };
@@ -28,10 +29,6 @@ pub fn bench_object() -> &'static [u8] {
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.bpf.o"))
 }
 
-/// What loading needs, for messages.
-const RIGHTS: &str =
-    "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, on Linux 5.x CAP_PERFMON too (or root)";
-
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -54,10 +51,12 @@ pub enum AttachError {
         source: Box<ProgramError>,
     },
     /// A program was rejected for lack of rights.
-    #[error("cannot load program {program}: {RIGHTS}")]
+    #[error("cannot load program {program}: {why}")]
     Rights {
         /// The program.
         program: &'static str,
+        /// Who refuses it, and what helps.
+        why: String,
     },
     /// The kernel knows no XDP programs that read a frame in pieces, which a NIC with large frames needs.
     #[error("cannot load program {program}: XDP needs Linux 5.18 (multi-buffer frames)")]
@@ -82,6 +81,14 @@ pub enum AttachError {
         interface: String,
         /// Why, for each hook.
         why: String,
+    },
+    /// Whether a program is still there could not be found out.
+    #[error("cannot look at the programs of interface {interface}: {source}")]
+    Look {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: io::Error,
     },
     /// Another program runs before the guard and could send frames around it.
     #[error("the egress guard is not the first program on {interface}: the interface is unguarded")]
@@ -114,6 +121,7 @@ pub struct Programs {
     /// Ids of what is loaded.
     pub(super) ids: BTreeMap<&'static str, u32>,
     maps: Vec<(&'static str, OwnedFd)>,
+    pub(super) known: KnownLinks,
 }
 
 impl Programs {
@@ -127,7 +135,7 @@ impl Programs {
             loader.map_pin_path(name, pins.map(name));
         }
         let ebpf = loader.load(OBJECT).map_err(|source| AttachError::Load {
-            hint: if permission_denied(&source) { format!(": {RIGHTS}") } else { String::new() },
+            hint: bpf::refusal(&source).map(|why| format!(": {why}")).unwrap_or_default(),
             source: Box::new(source),
         })?;
         let open = |name| -> Result<_> {
@@ -137,8 +145,8 @@ impl Programs {
         };
         let maps = Pins::map_names().map(open).collect::<Result<_>>()?;
         let (pins, tcx) = (pins.clone(), super::host::tcx_allowed());
-        let debug = log_level > 0;
-        let mut programs = Self { ebpf, debug, pins, tcx, ids: BTreeMap::new(), maps };
+        let (debug, known) = (log_level > 0, KnownLinks::default());
+        let mut programs = Self { ebpf, debug, pins, tcx, ids: BTreeMap::new(), maps, known };
         for program in ["xvip_ingress", "xvip_egress"] {
             let classifier = programs.classifier(program)?;
             classifier.load().map_err(rejected(program))?;
@@ -260,25 +268,10 @@ pub(super) fn describe(error: &ProgramError) -> String {
 
 fn rejected(program: &'static str) -> impl Fn(ProgramError) -> AttachError {
     move |source| match source {
-        ProgramError::LoadError { io_error, .. }
-            if io_error.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            AttachError::Rights { program }
-        }
+        ProgramError::LoadError { ref io_error, .. } => match bpf::refusal(io_error) {
+            Some(why) => AttachError::Rights { program, why },
+            None => AttachError::Program { program, source: Box::new(source) },
+        },
         source => AttachError::Program { program, source: Box::new(source) },
     }
-}
-
-fn permission_denied(error: &aya::EbpfError) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-        {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

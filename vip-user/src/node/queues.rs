@@ -8,8 +8,10 @@ use super::{
     netlink::{Netlink, NetlinkError},
 };
 use crate::model::time::BootNs;
-use futures::TryStreamExt as _;
-use rtnetlink::packet_route::tc::{TcAttribute, TcStats2};
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcMessage, TcStats2},
+};
 use std::time::Duration;
 
 /// How long the loop waits in place. A queue that takes longer is looked at again later.
@@ -42,20 +44,22 @@ pub(super) async fn drained(
 impl Netlink {
     /// Whether a frame waits in a queueing discipline of these interfaces.
     async fn queued(&self, interfaces: &[u32]) -> Result<bool, NetlinkError> {
-        let mut disciplines = std::pin::pin!(self.handle.qdisc().get().execute());
-        let read = |source| NetlinkError::Request { what: "read the queues".into(), source };
-        while let Some(discipline) = disciplines.try_next().await.map_err(read)? {
-            let ours = interfaces.contains(&discipline.header.index.cast_unsigned());
-            let waits = discipline.attributes.iter().any(|attribute| match attribute {
-                TcAttribute::Stats2(stats) => {
-                    stats.iter().any(|stat| matches!(stat, TcStats2::Queue(queue) if queue.qlen > 0))
-                }
-                _ => false,
-            });
-            if ours && waits {
-                return Ok(true);
+        let waits = |attribute: &TcAttribute| match attribute {
+            TcAttribute::Stats2(stats) => {
+                stats.iter().any(|stat| matches!(stat, TcStats2::Queue(queue) if queue.qlen > 0))
             }
-        }
-        Ok(false)
+            _ => false,
+        };
+        let pick = |found| match found {
+            RouteNetlinkMessage::NewQueueDiscipline(discipline)
+                if interfaces.contains(&discipline.header.index.cast_unsigned())
+                    && discipline.attributes.iter().any(waits) =>
+            {
+                Some(())
+            }
+            _ => None,
+        };
+        let message = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+        Ok(!self.requests.dump("read the queues", message, pick).await?.is_empty())
     }
 }

@@ -4,7 +4,7 @@ use super::{
     carry, host,
     kernel::Kernel,
     maps::{Maps, MapsError, SlotRecord, string, text},
-    netlink::{Changes, Netlink, NetlinkError},
+    netlink::{Netlink, NetlinkError},
     pins::{Pins, PinsError},
     programs::{AttachError, Programs},
     sysctl::{self, SYSCTLS},
@@ -16,7 +16,7 @@ use crate::{
 use bytemuck::Zeroable as _;
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs, io,
+    io,
     net::IpAddr,
 };
 use vip_common::abi::{ABI_VERSION, Identity, Ip, MAX_SLOTS, Vip};
@@ -75,8 +75,6 @@ pub enum StartError {
 pub struct Started {
     /// The host.
     pub kernel: Kernel,
-    /// Changes of links and addresses.
-    pub changes: Changes,
     /// What was found of each Lease, in the order of [`Config::groups`].
     pub leases: Vec<Found>,
 }
@@ -91,54 +89,16 @@ pub struct Found {
     pub backed: Option<Slot>,
 }
 
-/// Checks everything about the host that can be checked without changing it.
-pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
-    pins.check_bpffs()?;
-    pins.check_geometry()?;
-    // An interface that is not there yet is no error: it may come, and until then others serve.
-    let links = netlink.devices().await?;
-    for link in &links {
-        for gateway in netlink.gateways(link.ifindex).await? {
-            refuse_vip(config, gateway, || format!("the default gateway on {}", link.name))?;
-        }
-    }
-    for (address, prefix, ifindex) in netlink.subnets().await? {
-        // Host prefixes are how kube-vip, kube-proxy (IPVS) and xvip carry a VIP.
-        let full = if address.is_ipv4() { 32 } else { 128 };
-        if prefix != full {
-            let name = links.iter().find(|link| link.ifindex == ifindex).map(|link| link.name.as_str());
-            let name = name.unwrap_or("?");
-            refuse_vip(config, address, || format!("this host's own address on {name}"))?;
-        }
-    }
-    for line in fs::read_to_string("/etc/resolv.conf").unwrap_or_default().lines() {
-        let mut words = line.split_whitespace();
-        if words.next() == Some("nameserver")
-            && let Some(Ok(server)) = words.next().map(str::parse::<IpAddr>)
-        {
-            refuse_vip(config, server, || "a name server of this host (/etc/resolv.conf)".into())?;
-        }
-    }
-    Ok(())
-}
-
-fn refuse_vip(config: &Config, ip: IpAddr, what: impl Fn() -> String) -> Result<(), StartError> {
-    match config.vips.iter().find(|vip| vip.address == ip) {
-        Some(vip) => Err(StartError::Vip { vip: vip.address, what: what() }),
-        None => Ok(()),
-    }
-}
-
 /// Loads the programs, opens the maps and finds the Lease's slot. Call with the lock held and after
-/// [`check`]. Interfaces are attached by the first [`Dataplane::links`](super::dataplane::Dataplane::links).
+/// [`check`](super::checks::check). Interfaces are attached by the first [`Dataplane::links`](super::dataplane::Dataplane::links).
 pub fn start(
     config: &Config,
     pins: &Pins,
     netlink: Netlink,
-    changes: Changes,
     node: &str,
     boot_id: &str,
 ) -> Result<Started, StartError> {
+    pins.check_allowed()?;
     let cookie = host::netns_cookie()
         .map_err(|source| StartError::Host { what: "identify the network namespace", source })?;
     let identity = Identity {
@@ -217,7 +177,7 @@ pub fn start(
         .collect();
     let kernel = Kernel::new(config, maps, programs, netlink, others, names)
         .map_err(|source| StartError::Host { what: "announce", source })?;
-    Ok(Started { kernel, changes, leases })
+    Ok(Started { kernel, leases })
 }
 
 /// What a slot's tenure is worth: one of this boot and node, whose fence was raised for it, goes on. Any

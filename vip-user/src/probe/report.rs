@@ -1,6 +1,7 @@
 //! The timelines as one HTML page. Self-contained, without scripts.
 
 use super::{timeline::Timeline, verdict::Owners};
+use crate::escape::printable;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 900.0;
@@ -78,5 +79,5 @@ fn section(page: &mut String, timeline: &Timeline) {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    printable(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -148,7 +148,12 @@ mod tests {
     use super::{super::verdict::Station, *};
 
     fn round(ms: u64, macs: &[&str], served: Option<bool>) -> Round {
-        let station = |mac: &&str| Station { mac: (*mac).into(), interface: "eth0".into(), node: None };
+        let station = |mac: &&str| Station {
+            mac: (*mac).into(),
+            interface: "eth0".into(),
+            node: None,
+            own: false,
+        };
         let vip = "192.0.2.10".parse().unwrap();
         let verdicts = vec![Verdict::new(vip, macs.iter().map(station).collect())];
         Round { at: Duration::from_millis(ms), verdicts, served: vec![served] }

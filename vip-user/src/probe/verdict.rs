@@ -6,6 +6,9 @@ use std::{
     net::IpAddr,
 };
 
+/// Said of an owner that is the asking host.
+const OWN: &str = ", which is this host: the LAN was not tried; ask from another host";
+
 /// One station that answered for a VIP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Station {
@@ -15,6 +18,9 @@ pub struct Station {
     pub interface: String,
     /// The node, where the MAC address is known.
     pub node: Option<String>,
+    /// Whether it is this host: its maps say that it answers, and nobody was heard. A question of its own
+    /// never crosses the LAN.
+    pub own: bool,
 }
 
 impl Station {
@@ -80,9 +86,10 @@ impl Verdict {
 
     /// The verdict in plain words.
     pub fn words(&self) -> String {
-        let told = |station: &Station| match &station.node {
-            Some(node) => format!("{} (node {node}) on {}", station.mac, station.interface),
-            None => format!("{} on {}", station.mac, station.interface),
+        let told = |station: &Station| {
+            let node = station.node.as_ref().map(|node| format!(" (node {node})")).unwrap_or_default();
+            let own = if station.own { OWN } else { "" };
+            format!("{}{node} on {}{own}", station.mac, station.interface)
         };
         let stations: Vec<String> = self.stations.iter().map(told).collect();
         match self.owners {
@@ -105,6 +112,7 @@ mod tests {
             mac: (*mac).into(),
             interface: (*interface).into(),
             node: node.map(Into::into),
+            own: false,
         };
         Verdict::new("192.0.2.10".parse().unwrap(), stations.iter().map(station).collect())
     }

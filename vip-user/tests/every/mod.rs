@@ -4,6 +4,7 @@
 use stateright::{Model, Property};
 use vip_user::model::{
     election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
+    fitness::{Fitness, Offer},
     record::{LeaseWrite, Record, Tenure, Version},
     time::{BootNs, Now},
     timing::Timing,
@@ -49,6 +50,9 @@ pub enum Beginning {
     CreateLate,
     /// The same, and node 0 is to stop.
     CreateLateLeaving,
+    /// It gives way to another, and has not been able to release the Lease: the time for that is
+    /// nearly over.
+    GivingWay,
 }
 
 /// What goes wrong.
@@ -70,6 +74,11 @@ pub enum Mishap {
     Break(usize),
     /// An answer is lost and shows as a failure.
     Fail(usize),
+    /// A read fails.
+    FailRead(usize),
+    /// The process of node 0 dies, and a client-go program under the same name renews its tenure. It
+    /// answers for a while.
+    RollBack,
 }
 
 /// What can be the next thing to happen.
@@ -111,6 +120,8 @@ struct Node {
     stream: Vec<Input>,
     /// The watch goes on. If not, a read must come before it is opened again.
     open: bool,
+    /// Its process does not run any more.
+    down: bool,
 }
 
 /// All of it at one instant.
@@ -124,6 +135,10 @@ pub struct World {
     version: u64,
     uids: u64,
     mishap_over: bool,
+    /// Until when a client-go program on node 0 answers.
+    foreign_until: Us,
+    /// A timer has come, and neither moves nor asks for anything: the process spins.
+    spins: bool,
     /// Another node than the first has raised a fence: with this it is shown that the model does not pass for lack of trying.
     pub moved: bool,
 }
@@ -138,6 +153,9 @@ impl Bounds {
 
     /// Whether a claim of the node can be on the wire: its fence lives, or did when the frame was queued.
     fn speaks(&self, world: &World, node: usize) -> bool {
+        if node == 0 && world.now < world.foreign_until {
+            return true;
+        }
         let then = world.now.saturating_sub(self.queued);
         self.clock(node, then).boot < world.nodes[node].fence
     }
@@ -152,7 +170,10 @@ impl Bounds {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let node = &mut world.nodes[index];
-            for effect in node.election.step(now, input) {
+            let effects = node.election.step(now, input);
+            let due = node.election.wake_at(now.boot).is_some_and(|at| at <= now.boot);
+            world.spins |= due && effects.is_empty();
+            for effect in effects {
                 match effect {
                     Effect::RaiseFence { tenure, deadline, duration_s, new, .. } => {
                         node.fence = deadline;
@@ -178,6 +199,7 @@ impl Bounds {
 
     fn arrive(&self, world: &mut World, index: usize, message: usize) {
         match world.nodes[index].messages.remove(message) {
+            Message::Input(_) if world.nodes[index].down => {}
             Message::Input(input) => self.step(world, index, input),
             Message::Read => {
                 let seen = Input::Observed(Source::Quorum, world.lease.clone());
@@ -242,6 +264,26 @@ impl Bounds {
                 })?;
                 *answer = Written::Failed;
             }
+            Mishap::FailRead(index) => {
+                let messages = &mut world.nodes[index].messages;
+                let read = messages.iter_mut().find(|message| {
+                    matches!(message, Message::Read | Message::Input(Input::Observed(..)))
+                })?;
+                *read = Message::Input(Input::ReadFailed);
+            }
+            Mishap::RollBack => {
+                if world.lease.as_ref()?.tenure()?.note.holder != "0" {
+                    return None;
+                }
+                let node = &mut world.nodes[0];
+                node.down = true;
+                node.messages
+                    .retain(|message| matches!(message, Message::Write(_) | Message::Create(_)));
+                node.stream.clear();
+                node.open = false;
+                world.edit(|lease| lease.renew_us = lease.renew_us.map(|renew_us| renew_us + 1))?;
+                world.foreign_until = world.now + 1_200_000 * u64::from(self.timing[0].duration_s);
+            }
         }
         Some(())
     }
@@ -266,6 +308,7 @@ impl Bounds {
             messages: Vec::new(),
             stream: Vec::new(),
             open: false,
+            down: false,
         };
         let mut world = World {
             now: 0,
@@ -276,6 +319,8 @@ impl Bounds {
             version: 100,
             uids: 0,
             mishap_over: false,
+            foreign_until: 0,
+            spins: false,
             moved: false,
         };
         let seen = Input::Observed(Source::Quorum, world.lease.clone());
@@ -300,6 +345,7 @@ impl Bounds {
             Beginning::Held => {}
             Beginning::Released | Beginning::ReleaseLost => self.hand_over(&mut world),
             Beginning::CreateLate | Beginning::CreateLateLeaving => self.take_anew(&mut world),
+            Beginning::GivingWay => self.give_way(&mut world),
         }
         world.began = world.now;
         world
@@ -346,6 +392,38 @@ impl Bounds {
             self.deliver(world, taker);
         }
         assert!(!self.speaks(world, 0), "its fence has run out");
+    }
+
+    fn give_way(&self, world: &mut World) {
+        let Some(tenure) = world.lease.as_ref().and_then(Record::tenure) else { return };
+        let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
+        let offer = Offer { node: "1".into(), fitness: Fitness::Able, transitions, acquire_us };
+        world.nodes[0].election.set_fitness(Fitness::Doubtful, Vec::new());
+        assert!(world.edit(|lease| lease.offer = Some(offer)).is_some());
+        let event = world.nodes[0].stream.remove(0);
+        self.step(world, 0, event);
+        assert!(matches!(world.nodes[0].election.state(), State::Leaving(_)));
+        // What it has sent since never arrives.
+        world.nodes[0].messages.clear();
+        let until = self.clock(0, world.now).boot.after(self.timing[0].wait(self.timing[0].duration_s));
+        world.now = self.real(0, until) - 1;
+    }
+
+    /// Whether a node knows nothing and nothing will ever tell it more: its watch lives, and reads
+    /// nothing.
+    fn is_lost(&self, world: &World, node: &Node, index: usize) -> bool {
+        let reads = |message: &Message| {
+            matches!(
+                message,
+                Message::Read | Message::Input(Input::ReadFailed | Input::Observed(Source::Quorum, _))
+            )
+        };
+        let watched = |event: &Input| matches!(event, Input::Observed(Source::Quorum, _));
+        *node.election.state() == State::Unknown
+            && node.open
+            && !node.stream.iter().any(watched)
+            && !node.messages.iter().any(reads)
+            && node.election.wake_at(self.clock(index, world.now).boot).is_none()
     }
 
     /// All that is on its way to or from a node arrives.
@@ -413,6 +491,11 @@ impl Model for Bounds {
     fn actions(&self, world: &World, turns: &mut Vec<Turn>) {
         turns.push(Turn::Time);
         for (index, node) in world.nodes.iter().enumerate() {
+            if node.down {
+                let own = 0..node.messages.len();
+                turns.extend(own.map(|message| Turn::Arrive(index * 100 + message)));
+                continue;
+            }
             turns.extend((0..node.messages.len()).map(|message| Turn::Arrive(index * 100 + message)));
             if !node.stream.is_empty() {
                 turns.push(Turn::Event(index));
@@ -456,6 +539,11 @@ impl Model for Bounds {
             Property::always("one owner", |bounds: &Self, world: &World| {
                 (0..world.nodes.len()).filter(|node| bounds.speaks(world, *node)).count() < 2
             }),
+            Property::always("nobody is lost", |bounds: &Self, world: &World| {
+                let mut nodes = world.nodes.iter().enumerate();
+                !nodes.any(|(index, node)| bounds.is_lost(world, node, index))
+            }),
+            Property::always("no timer spins", |_: &Self, world: &World| !world.spins),
             Property::sometimes("another node takes over", |_: &Self, world: &World| world.moved),
         ]
     }

@@ -1,11 +1,17 @@
 //! The simulated world: real time, node clocks, kernels, the API and the network between.
 
+mod edges;
 mod kernel;
 pub mod knobs;
+mod liveness;
+mod mishaps;
 pub mod shape;
 
+use edges::Watch;
 use kernel::{Kernel, vip};
 use knobs::Knobs;
+use liveness::Asked;
+use mishaps::ClientGo;
 use shape::Shape;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,8 +20,8 @@ use std::{
 use vip_common::abi::Port;
 use vip_user::model::{
     desired::{Link, LinkRole, Placement, VipSpec, desired},
-    election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
-    fitness::{Fitness, Offer},
+    election::{Effect, Election, Identity, Input, Source},
+    fitness::Offer,
     plan::{Action, plan},
     record::{LeaseWrite, Record, Version},
     time::{BootNs, Now},
@@ -31,10 +37,13 @@ enum Happening {
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
     Ask(usize, u64),
-    Follow(usize, u64),
+    /// The read that begins a watch, unless another one was planned since.
+    Follow(usize, u64, u64),
     Offered(Version, Offer),
-    Created,
+    Create(usize, u64),
     Mishap,
+    ClientGo,
+    Calm(u8),
 }
 
 struct Node {
@@ -48,8 +57,15 @@ struct Node {
     wake_at: Ms,
     /// When the last event of its watch arrives.
     watched_until: Ms,
+    watch: Watch,
+    /// Counts the watches that were begun.
+    watches: u64,
+    /// The next watch is to end as soon as it is open.
+    again: bool,
     /// Its watch began where there was no Lease.
     watches_nothing: bool,
+    /// No process runs.
+    down: bool,
     todo: VecDeque<Todo>,
     waiting: VecDeque<Input>,
     kernel: Kernel,
@@ -74,18 +90,33 @@ pub struct World {
     backup: Option<Record>,
     version: u64,
     uids: u64,
-    watchers: BTreeSet<usize>,
+    /// The node whose tenure the last write was, if nobody has touched the Lease since.
+    written_by: Option<usize>,
+    client_go: Option<ClientGo>,
+    /// Nothing goes wrong for a while.
+    quiet: bool,
+    asked: Asked,
     /// Writing the trace takes most of the time: it is on only to replay a failure.
     pub tracing: bool,
     log: VecDeque<String>,
     owned_ms: f64,
     pub takeovers: u64,
-    pub two_owners: Option<String>,
+    /// Times without faults, after which everything was as it should be.
+    pub quiet_times: u64,
+    /// Two nodes answered, or something else happened that must not.
+    pub crime: Option<String>,
     pub shapes: BTreeSet<Shape>,
 }
 
 pub fn timing() -> Timing {
     Timing::of(3)
+}
+
+impl Node {
+    /// It has nothing to do and nothing to take in.
+    fn is_idle(&self) -> bool {
+        self.todo.is_empty() && self.waiting.is_empty()
+    }
 }
 
 impl World {
@@ -108,7 +139,11 @@ impl World {
                     paused_until: 0,
                     wake_at: 0,
                     watched_until: 0,
+                    watch: Watch::Away,
+                    watches: 0,
+                    again: false,
                     watches_nothing: false,
+                    down: false,
                     todo: VecDeque::from([Todo::Reconcile]),
                     waiting: VecDeque::new(),
                     kernel: Kernel::default(),
@@ -126,24 +161,29 @@ impl World {
             backup: None,
             version: 100,
             uids: 0,
-            watchers: BTreeSet::new(),
+            written_by: None,
+            client_go: None,
+            quiet: false,
+            asked: Asked::default(),
             tracing: false,
             log: VecDeque::new(),
             owned_ms: 0.0,
             takeovers: 0,
-            two_owners: None,
+            quiet_times: 0,
+            crime: None,
             shapes: BTreeSet::new(),
         };
         for node in 0..world.nodes.len() {
-            world.watch_anew(node, 1);
+            world.watch_after(node, 1);
         }
         world.plan_mishap();
+        world.push(liveness::QUIET_EVERY_MS, Happening::Calm(0));
         world
     }
 
     pub fn run_until(&mut self, end: Ms) {
         while let Some(((at, _), happening)) = self.queue.pop_first() {
-            if at > end || self.two_owners.is_some() {
+            if at > end || self.crime.is_some() {
                 break;
             }
             self.owned_ms += self.owned_between(self.now, at);
@@ -165,19 +205,17 @@ impl World {
             Happening::Mishap => self.mishap(),
             Happening::Offered(base, offer) => {
                 if self.lease.as_ref().is_some_and(|lease| lease.version == base) {
+                    let by = self.written_by;
                     self.edit(|lease| lease.offer = Some(offer));
+                    self.written_by = by;
                 }
             }
-            Happening::Created => {
-                if self.lease.is_none() {
-                    let (uid, version) = self.fresh_lease();
-                    self.lease = Some(Record::unheld(uid, version, timing().duration_s));
-                    self.tell_watchers();
-                }
-            }
+            Happening::Create(node, process) => self.create(node, process),
+            Happening::ClientGo => self.client_go_renews(),
+            Happening::Calm(step) => self.calm(step),
             Happening::Arrive(node, process, write) => self.arrive(node, process, write),
-            Happening::Follow(node, process) => {
-                if self.nodes[node].process == process {
+            Happening::Follow(node, process, watches) => {
+                if (self.nodes[node].process, self.nodes[node].watches) == (process, watches) {
                     self.follow(node, process);
                 }
             }
@@ -232,6 +270,8 @@ impl World {
             let node = &mut self.nodes[index];
             self.shapes.insert(Shape::of(now.boot, node.election.state(), &input));
             let effects = node.election.step(now, input);
+            self.judge_rest(index, !effects.is_empty());
+            let node = &mut self.nodes[index];
             // As the loop does it: fences first, then the host, and only then what leaves.
             let (writes, rest): (Vec<Effect>, Vec<Effect>) =
                 effects.into_iter().partition(|effect| matches!(effect, Effect::Write(_)));
@@ -254,7 +294,6 @@ impl World {
 
     fn execute(&mut self, index: usize, effect: Effect) {
         self.note(|| format!("node {index} does {effect:?}"));
-        let process = self.nodes[index].process;
         match effect {
             Effect::RaiseFence { tenure, generation, deadline, duration_s, new } => {
                 let kernel = &mut self.nodes[index].kernel;
@@ -269,31 +308,8 @@ impl World {
                 self.nodes[index].kernel.deadline = BootNs(0);
                 self.nodes[index].waiting.push_front(Input::Silenced);
             }
-            Effect::Write(write) => {
-                if self.chance(self.knobs.twice) {
-                    let again = Happening::Arrive(index, process, write.clone());
-                    self.push(self.now + self.knobs.delay_ms.end, again);
-                }
-                if let Some(delay) = self.delay() {
-                    self.push(self.now + delay, Happening::Arrive(index, process, write));
-                } else {
-                    let id = write.id;
-                    let failed = Input::Written { id, outcome: Written::Failed };
-                    self.push(self.now + 2_650, Happening::Input(index, process, failed));
-                }
-            }
-            Effect::Read => self.ask(index),
-            Effect::Offer(base, offer) => {
-                if let Some(delay) = self.delay() {
-                    self.push(self.now + delay, Happening::Offered(base, offer));
-                }
-            }
-            Effect::Create => {
-                if let Some(delay) = self.delay() {
-                    self.push(self.now + delay, Happening::Created);
-                }
-            }
             Effect::ProbeAddresses | Effect::Notice(_) => {}
+            request => self.request(index, request),
         }
     }
 
@@ -328,14 +344,15 @@ impl World {
         }
         for other in 0..self.nodes.len() {
             if other != index && self.answers(other, self.now) {
-                self.two_owners =
-                    Some(format!("nodes {other} and {index} both answer at {} ms", self.now));
+                self.crime = Some(format!("nodes {other} and {index} both answer at {} ms", self.now));
             }
         }
     }
 
     fn answers(&self, index: usize, at: Ms) -> bool {
+        let foreign = self.client_go.filter(|foreign| foreign.node == index);
         self.nodes[index].kernel.answers(self.clock_at(index, at as f64))
+            || foreign.is_some_and(|foreign| at < foreign.answers_until)
     }
 
     fn owned_between(&self, from: Ms, to: Ms) -> f64 {
@@ -343,195 +360,6 @@ impl World {
             |node: &Node| (node.kernel.deadline.0 as f64 - node.clock_offset) / 1e6 / node.clock_rate;
         let last = self.nodes.iter().map(until).fold(0.0, f64::max);
         (last.min(to as f64) - from as f64).max(0.0)
-    }
-
-    fn arrive(&mut self, node: usize, process: u64, write: LeaseWrite) {
-        let current = self.lease.as_ref().map(|lease| lease.version.clone());
-        let outcome = if write.base == current {
-            let (fresh, version) = self.fresh_lease();
-            let uid = self.lease.as_ref().map_or(fresh, |lease| lease.uid.clone());
-            let record = write.stored(uid, version);
-            self.lease = Some(record.clone());
-            self.tell_watchers();
-            Written::Stored(record)
-        } else {
-            Written::Conflict
-        };
-        self.answer(node, process, Input::Written { id: write.id, outcome });
-    }
-
-    /// A uid that no Lease has had, and the next version.
-    fn fresh_lease(&mut self) -> (String, u64) {
-        self.uids += 1;
-        self.version += 1;
-        (format!("uid-{}", self.uids), self.version)
-    }
-
-    /// An answer on its way back; one that is lost shows as a failure after the time limit.
-    fn answer(&mut self, node: usize, process: u64, input: Input) {
-        match (self.delay(), input) {
-            (Some(delay), input) => {
-                self.push(self.now + delay, Happening::Input(node, process, input));
-            }
-            (None, Input::Written { id, .. }) => {
-                let failed = Input::Written { id, outcome: Written::Failed };
-                self.push(self.now + 2_650, Happening::Input(node, process, failed));
-            }
-            (None, _) => {
-                self.push(self.now + 2_650, Happening::Input(node, process, Input::ReadFailed));
-                self.push(self.now + 2_700, Happening::Ask(node, process));
-            }
-        }
-    }
-
-    /// A read beside the watch. A candidate also begins its watch anew, as `controller` does.
-    fn ask(&mut self, node: usize) {
-        let process = self.nodes[node].process;
-        let delay = self.delay().unwrap_or(3_000);
-        self.push(self.now + delay, Happening::Ask(node, process));
-        if matches!(self.nodes[node].election.state(), State::Waiting(_)) {
-            self.watch_anew(node, delay);
-        }
-    }
-
-    /// The present watch ends; after a while a read begins another.
-    fn watch_anew(&mut self, node: usize, after: Ms) {
-        self.watchers.remove(&node);
-        let process = self.nodes[node].process;
-        self.push(self.now + after, Happening::Follow(node, process));
-    }
-
-    /// A quorum read, and a watch from its version: events come after its answer.
-    fn follow(&mut self, node: usize, process: u64) {
-        if let Some(delay) = self.delay() {
-            self.watchers.insert(node);
-            let seen = Input::Observed(Source::Quorum, self.lease.clone());
-            let at = self.after_earlier(node, delay);
-            self.push(at, Happening::Input(node, process, seen));
-            self.nodes[node].watches_nothing = self.lease.is_none();
-        } else {
-            self.push(self.now + 2_650, Happening::Input(node, process, Input::ReadFailed));
-            self.watch_anew(node, 2_700);
-        }
-    }
-
-    /// What a watch brings comes in its order, however late.
-    fn after_earlier(&mut self, node: usize, delay: Ms) -> Ms {
-        let at = self.nodes[node].watched_until.max(self.now + delay);
-        self.nodes[node].watched_until = at;
-        at
-    }
-
-    /// An event for everyone who watches, late perhaps. Where it is lost the watch has broken: nothing comes until a read
-    /// has begun another. So it is after a deletion, and where the read had found nothing.
-    fn tell_watchers(&mut self) {
-        for node in self.watchers.clone() {
-            let process = self.nodes[node].process;
-            let lease = self.lease.clone().filter(|_| !self.nodes[node].watches_nothing);
-            match (self.delay(), lease) {
-                (Some(delay), Some(lease)) => {
-                    let at = self.after_earlier(node, delay);
-                    let seen = Input::Observed(Source::Watch, Some(lease));
-                    self.push(at, Happening::Input(node, process, seen));
-                }
-                (Some(delay), None) => self.watch_anew(node, delay + 100),
-                (None, _) => {
-                    let unnoticed = self.rng.u64(100..60_000);
-                    self.watch_anew(node, unnoticed);
-                }
-            }
-        }
-    }
-
-    fn mishap(&mut self) {
-        let node = self.rng.usize(0..self.nodes.len());
-        let kind = self.rng.u32(0..13);
-        self.note(|| format!("mishap {kind} (node {node})"));
-        match kind {
-            0 | 1 => self.restart(node, false),
-            2 => self.restart(node, true),
-            3 => {
-                let process = self.nodes[node].process;
-                self.push(self.now, Happening::Input(node, process, Input::Leave));
-            }
-            4 => {
-                self.lease = None;
-                self.tell_watchers();
-            }
-            5 => self.edit(|lease| lease.holder.clear()),
-            6 => self.edit(|lease| lease.holder = "stranger".into()),
-            // client-go on one of the nodes: the name is ours, the annotation is left standing.
-            7 => self.edit(|lease| {
-                lease.holder = format!("node{node}");
-                lease.transitions += 1;
-            }),
-            8 => {
-                let duration_s = self.rng.u32(1..20);
-                self.edit(|lease| lease.duration_s = duration_s);
-            }
-            9 => self.backup = self.lease.clone(),
-            // A link fails or comes back, seen at the next tick.
-            10 | 11 => {
-                let fitness = [Fitness::Able, Fitness::Doubtful, Fitness::Unable, Fitness::Barred];
-                let fitness = fitness[self.rng.usize(0..fitness.len())];
-                self.nodes[node].election.set_fitness(fitness, Vec::new());
-                let process = self.nodes[node].process;
-                self.push(self.now, Happening::Input(node, process, Input::Tick));
-            }
-            _ => {
-                // etcd comes back from a backup: the content goes back, versions go on.
-                if let Some(old) = self.backup.clone() {
-                    self.edit(|lease| {
-                        let version = lease.version.clone();
-                        *lease = Record { version, ..old };
-                    });
-                }
-            }
-        }
-        let long = self.nodes[node].paused_until.max(self.now + self.rng.u64(0..30_000));
-        if self.chance(300) {
-            self.nodes[node].paused_until = long;
-        }
-        self.plan_mishap();
-    }
-
-    fn edit(&mut self, change: impl FnOnce(&mut Record)) {
-        if let Some(lease) = &mut self.lease {
-            change(lease);
-            self.version += 1;
-            lease.version = Version(self.version.to_string());
-            self.tell_watchers();
-        }
-    }
-
-    /// The process dies and another starts. Without a reboot the kernel goes on until its fence.
-    fn restart(&mut self, index: usize, reboot: bool) {
-        let node = &mut self.nodes[index];
-        node.process += 1;
-        if reboot {
-            node.boot += 1;
-            node.kernel = Kernel::default();
-        }
-        node.wake_at = 0;
-        node.todo = VecDeque::from([Todo::Reconcile]);
-        node.waiting.clear();
-        let Kernel { tenure, deadline: until, generation, .. } = &node.kernel;
-        let backed = tenure.clone().filter(|_| *until > BootNs(0));
-        let backed = backed.map(|(tenure, duration_s)| Slot { tenure, until: *until, duration_s });
-        let me = identity(index, node.process, node.boot);
-        node.election = Election::new(me, timing(), *generation, backed);
-        self.watch_anew(index, 1);
-    }
-
-    fn plan_mishap(&mut self) {
-        let at = self.now + self.rng.u64(1..2 * self.knobs.mishap_every_ms);
-        self.push(at, Happening::Mishap);
-        // Those who have left come back.
-        for index in 0..self.nodes.len() {
-            if matches!(self.nodes[index].election.state(), State::Left) {
-                self.restart(index, false);
-            }
-        }
     }
 
     fn delay(&mut self) -> Option<Ms> {
@@ -543,7 +371,7 @@ impl World {
     }
 
     fn chance(&mut self, per_thousand: u32) -> bool {
-        per_thousand > 0 && self.rng.u32(0..1_000) < per_thousand
+        !self.quiet && per_thousand > 0 && self.rng.u32(0..1_000) < per_thousand
     }
 
     fn clock_at(&self, index: usize, ms: f64) -> f64 {

@@ -30,7 +30,6 @@ impl Shape {
             Input::Written { outcome: Written::Failed, .. } => "failed write",
             Input::ReadFailed => "failed read",
             Input::Silenced => "silenced",
-            Input::AddressInUse => "address in use",
             Input::Leave => "leave",
             Input::Tick => "timer",
         };

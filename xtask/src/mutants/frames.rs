@@ -124,6 +124,14 @@ pub(super) const FRAMES: &[Mutation] = &[
         tests: &["-p", "vip-tests", "--test", "packets", "claims_on_the_host"],
     },
     Mutation {
+        rule: "a program works alone on its CPU's scratch",
+        name: "a program that interrupts another uses its scratch",
+        file: "vip-ebpf/src/maps.rs",
+        from: "if unsafe { core::ptr::read_volatile(users) } == 1",
+        to: "if unsafe { core::ptr::read_volatile(users) } > 0",
+        tests: PACKETS,
+    },
+    Mutation {
         rule: "no fence, no claim",
         name: "a priority tag hides a claim in a VLAN",
         file: "vip-common/src/egress.rs",

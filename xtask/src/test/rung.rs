@@ -11,7 +11,7 @@ pub enum Rung {
     Simulation,
     /// The packet rules on the host and through the loaded programs. Root.
     Packets,
-    /// The controller with a fake dataplane and the stand-in API.
+    /// The controller with a fake dataplane, and the edge to the API, with the stand-in API.
     Controller,
     /// The real binary in network namespaces. Root.
     Lab,
@@ -28,9 +28,18 @@ impl Rung {
     pub const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Unit => &["-p", "vip-user", "-p", "xtask", "-p", "vip-tests", "--lib", "--bins"],
-            Self::Simulation => &["-p", "vip-user", "--test", "simulation", "--test", "exhaustive"],
+            Self::Simulation => &[
+                "-p",
+                "vip-user",
+                "--test",
+                "simulation",
+                "--test",
+                "exhaustive",
+                "--test",
+                "admission",
+            ],
             Self::Packets => &["-p", "vip-tests", "--test", "packets"],
-            Self::Controller => &["-p", "vip-tests", "--test", "controller"],
+            Self::Controller => &["-p", "vip-tests", "--test", "controller", "--test", "edge"],
             Self::Lab => &["-p", "vip-tests", "--test", "lab"],
             Self::Kube => &["-p", "vip-tests", "--test", "kube"],
             Self::Cluster => &["-p", "vip-tests", "--test", "cluster"],

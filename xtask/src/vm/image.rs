@@ -16,8 +16,14 @@ const MODULES: &[&str] =
 
 /// Programs of this machine that the labs call and busybox does not know as they need them; its shell
 /// would take its own `ip`.
-const PROGRAMS: &[&str] =
-    &["/bin/sh", "/usr/sbin/ip", "/usr/bin/nsenter", "/usr/bin/setpriv", "/usr/sbin/modprobe"];
+const PROGRAMS: &[&str] = &[
+    "/bin/sh",
+    "/usr/sbin/ip",
+    "/usr/bin/nsenter",
+    "/usr/bin/setpriv",
+    "/usr/sbin/modprobe",
+    "/usr/sbin/apparmor_parser",
+];
 
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 

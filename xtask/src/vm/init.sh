@@ -11,6 +11,8 @@ mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev 2>/dev/null
 mount -t bpf none /sys/fs/bpf
+# apparmor_parser loads profiles through it.
+mount -t securityfs none /sys/kernel/security
 mount -t tmpfs none /run
 mount -t tmpfs none /tmp
 mkdir -p /run/netns

@@ -1,9 +1,10 @@
-//! Debian's cloud kernels, from the mirrors that this machine uses.
+//! Debian's kernels, from the mirrors that this machine uses.
 
 use crate::shell::run_command;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -21,6 +22,8 @@ pub enum Kernel {
     Trixie,
     /// The newest that Debian has packaged for its stable release.
     Backports,
+    /// The same with PREEMPT_RT, where one program may interrupt another of its CPU.
+    Realtime,
 }
 
 impl Kernel {
@@ -29,7 +32,15 @@ impl Kernel {
             Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
-            Self::Backports => "trixie-backports",
+            Self::Backports | Self::Realtime => "trixie-backports",
+        }
+    }
+
+    /// The package that depends on it. The cloud's kernels are smaller; there is none with PREEMPT_RT.
+    const fn package(self) -> &'static str {
+        match self {
+            Self::Realtime => "linux-image-rt-amd64",
+            _ => "linux-image-cloud-amd64",
         }
     }
 }
@@ -59,8 +70,8 @@ impl Packages {
         }
         let mirror = mirror()?;
         let mut sources = String::new();
-        for kernel in kernels {
-            let suite = kernel.suite();
+        let suites: BTreeSet<&str> = kernels.iter().map(|kernel| kernel.suite()).collect();
+        for suite in suites {
             writeln!(sources, "deb [arch=amd64 signed-by={KEYRING}] {mirror} {suite} main")?;
         }
         fs::write(dir.join("sources.list"), sources)?;
@@ -82,7 +93,7 @@ impl Packages {
 
     /// Downloads and unpacks a kernel, unless it is there.
     pub fn kernel(&self, kernel: Kernel) -> anyhow::Result<Unpacked> {
-        let meta = format!("linux-image-cloud-amd64/{}", kernel.suite());
+        let meta = format!("{}/{}", kernel.package(), kernel.suite());
         let image = self
             .depends(&meta)?
             .into_iter()

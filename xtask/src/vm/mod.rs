@@ -88,7 +88,7 @@ fn boot(at: &Path, kernel: &Unpacked, suites: usize) -> anyhow::Result<Count> {
     qemu.args(["-m", "1024", "-smp", "2", "-display", "none", "-monitor", "none", "-nodefaults"]);
     qemu.args(["-no-reboot", "-serial", &serial(&console), "-serial", &serial(&result)]);
     qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(at.join("initrd"));
-    qemu.args(["-append", "console=ttyS0 panic=-1 quiet net.ifnames=0"]);
+    qemu.args(["-append", "console=ttyS0 panic=-1 quiet net.ifnames=0 apparmor=1 security=apparmor"]);
     qemu.stdin(Stdio::null()).stdout(Stdio::null());
     let status = qemu.status().context("cannot run timeout and qemu-system-x86_64")?;
     let said = fs::read(&result).unwrap_or_default();

@@ -1,0 +1,245 @@
+//! Reads and watches of the real client against stand-ins, one of which may hang: what is known soon,
+//! and how often is asked. No time limit here is near what a slow machine needs.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::mpsc, time::Instant};
+use vip_tests::standin::{Gone, StandIn};
+use vip_user::{
+    cluster::{
+        endpoints::Endpoints,
+        lease::LeaseApi,
+        node,
+        watch::{Sighting, WATCH_S, follow},
+    },
+    model::election::Source,
+};
+
+/// The length of the fence: an endpoint is given a tenth of it. A read that waits for one that hangs
+/// takes it all.
+const HOLD: Duration = Duration::from_secs(20);
+/// Far more than a tenth, and less than all.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn good() -> (StandIn, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, api) = (listener.local_addr().unwrap(), StandIn::default());
+    tokio::spawn(api.clone().serve_on(listener));
+    (api, address)
+}
+
+/// Takes connections, counts them, and never answers.
+async fn hung() -> (Arc<AtomicUsize>, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&taken);
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            kept.push(connection);
+        }
+    });
+    (taken, address)
+}
+
+fn lease_api(addresses: &[SocketAddr], hold: Duration) -> LeaseApi {
+    let client = |address: &SocketAddr| {
+        let url = format!("http://{address}");
+        let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        (url, client)
+    };
+    LeaseApi::new(Endpoints::fixed(addresses.iter().map(client).collect()), "ns", "lease", hold)
+}
+
+fn put(api: &StandIn, transitions: i64) {
+    let metadata = serde_json::json!({"namespace": "ns", "name": "lease"});
+    let spec = serde_json::json!({"leaseTransitions": transitions});
+    api.put("ns", "lease", serde_json::json!({"metadata": metadata, "spec": spec}));
+}
+
+fn edit(api: &StandIn, transitions: i64) {
+    api.edit("ns", "lease", |lease| lease["spec"]["leaseTransitions"] = transitions.into());
+}
+
+#[track_caller]
+fn soon<T>(answer: Result<T, tokio::time::error::Elapsed>, what: &str) -> T {
+    answer.unwrap_or_else(|_| panic!("{what}: it waited for the endpoint that hangs"))
+}
+
+/// The next sighting: its source and `leaseTransitions`, or that there is none.
+async fn next(sightings: &mut mpsc::Receiver<Sighting>, what: &str) -> (Source, Option<i64>) {
+    match soon(tokio::time::timeout(SOON, sightings.recv()).await, what) {
+        Some(Sighting::Seen(source, record)) => (source, record.map(|record| record.transitions)),
+        other => panic!("{what}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_read_does_not_wait_for_an_endpoint_that_hangs() {
+    let ((taken, hangs), (api, works)) = (hung().await, good().await);
+    put(&api, 7);
+    let leases = lease_api(&[hangs, works], HOLD);
+    let read = tokio::time::timeout(SOON, leases.get(0)).await;
+    assert_eq!(soon(read, "the first read").unwrap().unwrap().transitions, 7);
+    assert_eq!(taken.load(Ordering::Relaxed), 1);
+    // Whoever has answered is asked first from now on.
+    soon(tokio::time::timeout(SOON, leases.get(0)).await, "the second read").unwrap();
+    assert_eq!(taken.load(Ordering::Relaxed), 1, "the one that hangs was asked first again");
+}
+
+#[tokio::test]
+async fn a_lease_is_created_though_an_endpoint_hangs() {
+    let ((_, hangs), (api, works)) = (hung().await, good().await);
+    let leases = lease_api(&[hangs, works], HOLD);
+    let created = tokio::time::timeout(SOON, leases.create(3)).await;
+    assert!(soon(created, "the creation").unwrap().is_some());
+    assert!(api.lease("ns", "lease").is_some());
+}
+
+/// The read is answered by another one, and so is the watch; later the first one begins to hang.
+#[tokio::test]
+async fn a_watch_does_not_wait_for_an_endpoint_that_hangs() {
+    let ((_, hangs), (api, works)) = (hung().await, good().await);
+    put(&api, 0);
+    let leases = lease_api(&[hangs, works], HOLD);
+    let (sender, mut sightings) = mpsc::channel(16);
+    tokio::spawn(follow(leases, WATCH_S, Arc::default(), sender));
+    assert_eq!(next(&mut sightings, "the read").await, (Source::Quorum, Some(0)));
+    edit(&api, 1);
+    assert_eq!(next(&mut sightings, "the watch").await, (Source::Watch, Some(1)));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_well_but_slow_is_not_given_up() {
+    let (api, address) = good().await;
+    put(&api, 7);
+    api.set_latency(Duration::from_millis(600));
+    let leases = lease_api(&[address], Duration::from_secs(5));
+    assert_eq!(
+        leases.get(0).await.unwrap().unwrap().transitions,
+        7,
+        "the hedge does not end the first"
+    );
+}
+
+#[tokio::test]
+async fn a_read_that_nobody_answers_ends_in_time_and_says_who_was_asked() {
+    let (_, hangs) = hung().await;
+    let leases = lease_api(&[hangs], Duration::from_millis(300));
+    let error = leases.get(0).await.unwrap_err().to_string();
+    assert_eq!(error, format!("http://{hangs}: get: no answer within 300ms"));
+}
+
+#[tokio::test]
+async fn the_node_is_read_and_watched_though_an_endpoint_hangs() {
+    let ((_, hangs), (api, works)) = (hung().await, good().await);
+    api.set_labels("node1", &[("role", "edge")]);
+    let (sender, mut reports) = mpsc::channel(16);
+    tokio::spawn(node::follow(lease_api(&[hangs, works], HOLD), "node1".into(), sender));
+    let read = soon(tokio::time::timeout(SOON, reports.recv()).await, "the Node").unwrap().unwrap();
+    assert_eq!(read.labels["role"], "edge");
+    api.cordon("node1", true);
+    let seen = soon(tokio::time::timeout(SOON, reports.recv()).await, "the change").unwrap().unwrap();
+    assert!(seen.cordoned);
+}
+
+#[tokio::test]
+async fn why_the_node_cannot_be_read_is_told_and_it_is_tried_again() {
+    let (api, works) = good().await;
+    api.set_labels("node1", &[("role", "edge")]);
+    api.refuse_all(Some(403));
+    let (sender, mut reports) = mpsc::channel(16);
+    tokio::spawn(node::follow(lease_api(&[works], HOLD), "node1".into(), sender));
+    let why = reports.recv().await.unwrap().unwrap_err();
+    assert_eq!(why, format!("http://{works}: get: HTTP 403: refused by order"));
+    api.refuse_all(None);
+    assert_eq!(reports.recv().await.unwrap().unwrap().labels["role"], "edge");
+}
+
+/// A quiet Lease is older than what the API server remembers: a restart is enough. The watch begins all
+/// the same, and misses nothing.
+#[tokio::test]
+async fn a_lease_older_than_what_the_server_remembers_is_watched() {
+    for gone in [Gone::Event, Gone::Status] {
+        let (api, address) = good().await;
+        put(&api, 0);
+        api.forget(gone);
+        let (sender, mut sightings) = mpsc::channel(16);
+        tokio::spawn(follow(lease_api(&[address], HOLD), WATCH_S, Arc::default(), sender));
+        assert_eq!(next(&mut sightings, "first").await, (Source::Quorum, Some(0)), "{gone:?}");
+        assert_eq!(next(&mut sightings, "again").await, (Source::Quorum, Some(0)), "{gone:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        // A read and a watch that is refused; a read and a watch that lasts. Three more, should this
+        // machine stall.
+        assert!(api.requests() <= 7, "{gone:?}: {} requests", api.requests());
+        for change in 1..=3 {
+            edit(&api, change);
+            assert_eq!(next(&mut sightings, "a change").await, (Source::Watch, Some(change)));
+        }
+    }
+}
+
+/// What is written before the watch has begun is not missed: it is read.
+#[tokio::test]
+async fn a_forgotten_lease_that_is_written_meanwhile_is_read_again() {
+    let (api, address) = good().await;
+    put(&api, 0);
+    api.forget(Gone::Event);
+    let (sender, mut sightings) = mpsc::channel(16);
+    tokio::spawn(follow(lease_api(&[address], HOLD), WATCH_S, Arc::default(), sender));
+    assert_eq!(next(&mut sightings, "first").await, (Source::Quorum, Some(0)));
+    edit(&api, 1);
+    let (mut source, mut shown) = next(&mut sightings, "again").await;
+    let mut change = 1;
+    while source != Source::Watch {
+        if shown == Some(change) {
+            change += 1;
+            edit(&api, change);
+        }
+        let last = shown;
+        (source, shown) = next(&mut sightings, "a change").await;
+        assert!(shown >= last, "{shown:?} after {last:?}");
+    }
+    assert_eq!(shown, Some(change), "nothing was left out");
+}
+
+/// Rule 12: whatever ends a read or a watch before its time, pauses grow.
+#[tokio::test]
+async fn pauses_grow_whatever_goes_wrong() {
+    type Fault = fn(&StandIn);
+    let cases: [(&str, Fault); 4] = [
+        ("watches end at once", |api| api.cut_watches(true)),
+        ("every request is refused with 429", |api| api.refuse_all(Some(429))),
+        ("every request is refused with 500", |api| api.refuse_all(Some(500))),
+        ("nothing is wrong", |_| ()),
+    ];
+    for (what, begin) in cases {
+        let (api, address) = good().await;
+        put(&api, 0);
+        begin(&api);
+        let (sender, mut sightings) = mpsc::channel(16);
+        tokio::spawn(follow(
+            lease_api(&[address], Duration::from_secs(4)),
+            WATCH_S,
+            Arc::default(),
+            sender,
+        ));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            let _ = tokio::time::timeout(Duration::from_millis(100), sightings.recv()).await;
+        }
+        // 0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 2 s, at least half of each: nine rounds of two requests at
+        // most.
+        assert!(api.requests() <= 18, "{what}: {} requests in five seconds", api.requests());
+        assert!(api.requests() >= 2, "{what}: it is tried again");
+    }
+}

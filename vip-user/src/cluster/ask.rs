@@ -1,0 +1,96 @@
+//! What must be known soon is asked of more than one API server: the first that answers counts. A
+//! server that hangs then costs a fraction of the fence, not all of it.
+
+use super::{
+    lease::{LeaseApi, LeaseError},
+    words::words,
+};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use kube::Client;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// The next endpoint is asked after this part of the limit, which is the length of a fence.
+const FRACTION: u32 = 10;
+/// But not earlier: a server that is a little slow is not asked twice for that.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// How long an endpoint may take before the next one is asked too.
+pub(super) fn patience(limit: Duration) -> Duration {
+    (limit / FRACTION).max(LEAST)
+}
+
+impl LeaseApi {
+    /// Asks one endpoint, the next one too when that has not answered after a part of the limit, or at
+    /// once when it has failed. The first answer counts, and whoever gave it is asked first from now on
+    /// if another one was slower.
+    ///
+    /// `first` is the place of the first endpoint in the order of preference. A single endpoint is
+    /// asked over a second connection: the first one may be dead.
+    pub(super) async fn ask<T, F>(
+        &self,
+        verb: &'static str,
+        first: usize,
+        request: impl Fn(Client) -> F,
+    ) -> Result<(String, T), LeaseError>
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        let order = self.endpoints.all(first);
+        let begun = Instant::now();
+        let end = begun + self.timeout;
+        let ask_next = |at: usize| {
+            let (endpoint, client) = order[at % order.len()].clone();
+            let (begun, answer) = (Instant::now(), request(client));
+            async move { (endpoint, begun, answer.await) }
+        };
+        let mut waiting: Vec<String> = vec![order[0].0.clone()];
+        let mut open = FuturesUnordered::from_iter([ask_next(0)]);
+        let mut asked = 1;
+        loop {
+            let more = asked < order.len().max(2);
+            let patient = if more { (Instant::now() + patience(self.timeout)).min(end) } else { end };
+            match timeout_at(patient, open.next()).await {
+                Ok(Some((endpoint, begun, Ok(answer)))) => {
+                    self.metrics.request(verb, "ok", begun.elapsed());
+                    waiting.retain(|other| *other != endpoint);
+                    self.endpoints.answered(&endpoint, &waiting);
+                    return Ok((endpoint, answer));
+                }
+                Ok(Some((endpoint, begun, Err(error)))) => {
+                    self.metrics.request(verb, "error", begun.elapsed());
+                    self.endpoints.failed(&endpoint);
+                    waiting.retain(|other| *other != endpoint);
+                    if asked >= order.len() && open.is_empty() {
+                        let wanted = retry_after(&error);
+                        let what = words(&error);
+                        return Err(LeaseError::Request { endpoint, verb, what, wanted });
+                    }
+                    if asked >= order.len() {
+                        continue;
+                    }
+                }
+                Err(_) if more && Instant::now() < end => {}
+                Ok(None) | Err(_) => {
+                    self.metrics.request(verb, "timeout", begun.elapsed());
+                    for endpoint in &waiting {
+                        self.endpoints.failed(endpoint);
+                    }
+                    return Err(self.timed_out(verb, &order[0].0));
+                }
+            }
+            if more {
+                waiting.push(order[asked % order.len()].0.clone());
+                open.push(ask_next(asked));
+                asked += 1;
+            }
+        }
+    }
+}
+
+/// How long the server wants to be left alone.
+pub(super) fn retry_after(error: &kube::Error) -> Option<Duration> {
+    let kube::Error::Api(status) = error else { return None };
+    let seconds = status.details.as_ref()?.retry_after_seconds;
+    (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
+}

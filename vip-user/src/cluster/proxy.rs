@@ -1,0 +1,148 @@
+//! Whether an endpoint is reached through a proxy: what kubectl does, decided for each endpoint.
+
+use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
+use std::net::IpAddr;
+
+/// The proxy for an endpoint. `configured` is `proxy-url` of the kubeconfig, which counts for every
+/// endpoint; without it the environment does, except for what `NO_PROXY` names.
+///
+/// # Errors
+/// In words, where the value cannot be used.
+pub(super) fn proxy_for(
+    endpoint: &Uri,
+    configured: Option<&str>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Uri>, String> {
+    let env = |name: &str| {
+        let found = env(name).or_else(|| env(&name.to_lowercase()));
+        found.filter(|value| !value.trim().is_empty())
+    };
+    if let Some(url) = configured.filter(|url| !url.is_empty()) {
+        return parsed("`proxy-url` of the kubeconfig", url).map(Some);
+    }
+    let name = if endpoint.scheme_str() == Some("http") { "HTTP_PROXY" } else { "HTTPS_PROXY" };
+    let Some(url) = env(name) else { return Ok(None) };
+    let excepted = env("NO_PROXY").unwrap_or_default();
+    if is_local(endpoint) || is_excepted(endpoint, &excepted) {
+        return Ok(None);
+    }
+    parsed(&format!("environment variable {name}"), &url).map(Some)
+}
+
+fn parsed(what: &str, url: &str) -> Result<Uri, String> {
+    let url = url.trim();
+    let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    // Both let the proxy resolve names; the client library knows one of the words.
+    let whole = whole.replacen("socks5h://", "socks5://", 1);
+    let uri: Option<Uri> = whole.parse().ok();
+    uri.filter(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https" | "socks5")) && uri.host().is_some()
+    })
+    .ok_or_else(|| {
+        // A proxy's URL may hold a password.
+        let scheme = whole.split("://").next().unwrap_or_default();
+        format!("{what} cannot be used: it must be a URL with http, https or socks5, not {scheme:?}")
+    })
+}
+
+fn host(endpoint: &Uri) -> &str {
+    endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Go's clients, kubectl among them, never ask a proxy for this host.
+fn is_local(endpoint: &Uri) -> bool {
+    host(endpoint).eq_ignore_ascii_case("localhost")
+        || host(endpoint).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn is_excepted(endpoint: &Uri, excepted: &str) -> bool {
+    let default = if endpoint.scheme_str() == Some("http") { 80 } else { 443 };
+    let port = endpoint.port_u16().unwrap_or(default).to_string();
+    let mut names = Vec::new();
+    for entry in excepted.split(',').map(str::trim) {
+        if entry == "*" {
+            return true;
+        }
+        let suffix = entry.strip_prefix("*.").map(|domain| format!(".{domain}"));
+        let entry = suffix.as_deref().unwrap_or(entry);
+        let (name, wanted) = match entry.rsplit_once(':') {
+            Some((name, port)) if entry.parse::<IpAddr>().is_err() && !entry.contains('/') => {
+                (name, port)
+            }
+            _ => (entry, port.as_str()),
+        };
+        if wanted == port {
+            names.push(name.trim_start_matches('[').trim_end_matches(']').to_owned());
+        }
+    }
+    // The matcher says which proxy is to be asked: none, if the endpoint is excepted.
+    let matcher = Matcher::builder().all("http://proxy".to_owned()).no(names.join(",")).build();
+    matcher.intercept(endpoint).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(
+        endpoint: &str,
+        configured: Option<&str>,
+        vars: &[(&str, &str)],
+    ) -> Result<String, String> {
+        let env = |name: &str| {
+            vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let proxy = proxy_for(&endpoint.parse().unwrap(), configured, env)?;
+        Ok(proxy.map(|uri| uri.to_string()).unwrap_or_default())
+    }
+
+    #[test]
+    fn each_endpoint_has_the_proxy_that_kubectl_would_ask() {
+        let https = ("HTTPS_PROXY", "http://10.0.0.9:3128");
+        let no = |list: &'static str| [https, ("NO_PROXY", list)];
+        let proxy = "http://10.0.0.9:3128/";
+        for (endpoint, vars, wanted) in [
+            ("https://192.0.2.1:6443", &[][..], ""),
+            ("https://192.0.2.1:6443", &[https], proxy),
+            ("https://192.0.2.1:6443", &[("https_proxy", "10.0.0.9:3128")], proxy),
+            ("http://192.0.2.1:8080", &[https], ""),
+            ("http://192.0.2.1:8080", &[("HTTP_PROXY", "http://10.0.0.9:3128")], proxy),
+            ("https://192.0.2.1:6443", &[("ALL_PROXY", "http://10.0.0.9:3128")], ""),
+            ("https://192.0.2.1:6443", &no("192.0.2.0/24"), ""),
+            ("https://192.0.2.1:6443", &no("198.51.100.0/24, 192.0.2.1"), ""),
+            ("https://192.0.2.1:6443", &no("192.0.2.1:6443"), ""),
+            ("https://192.0.2.1:6443", &no("192.0.2.1:443"), proxy),
+            ("https://192.0.2.1:6443", &no("198.51.100.0/24,"), proxy),
+            ("https://192.0.2.1:6443", &no("*"), ""),
+            ("https://[2001:db8::1]:6443", &no("2001:db8::/32"), ""),
+            ("https://[2001:db8::1]:6443", &no("[2001:db8::1]:6443"), ""),
+            ("https://api.example.org:6443", &no("example.org"), ""),
+            ("https://api.example.org:6443", &no(".example.org"), ""),
+            ("https://api.example.org:6443", &no("*.example.org"), ""),
+            ("https://api.example.org:6443", &no("ample.org"), proxy),
+            ("https://localhost:6443", &[https], ""),
+            ("https://127.0.0.1:6443", &[https], ""),
+            ("https://[::1]:6443", &[https], ""),
+        ] {
+            assert_eq!(chosen(endpoint, None, vars).as_deref(), Ok(wanted), "{endpoint} {vars:?}");
+        }
+    }
+
+    #[test]
+    fn the_kubeconfig_comes_first_and_knows_no_exception() {
+        let vars = [("HTTPS_PROXY", "http://10.0.0.9:3128"), ("NO_PROXY", "*")];
+        for (url, wanted) in [
+            ("http://10.0.0.8:3128", "http://10.0.0.8:3128/"),
+            ("https://user:word@10.0.0.8", "https://user:word@10.0.0.8/"),
+            ("socks5://10.0.0.8:1080", "socks5://10.0.0.8:1080/"),
+            ("socks5h://10.0.0.8:1080", "socks5://10.0.0.8:1080/"),
+        ] {
+            assert_eq!(chosen("https://192.0.2.1:6443", Some(url), &vars).as_deref(), Ok(wanted));
+        }
+        let refused =
+            chosen("https://192.0.2.1:6443", Some("ftp://user:word@10.0.0.8"), &vars).unwrap_err();
+        assert!(refused.contains("`proxy-url`") && refused.contains("\"ftp\""), "{refused}");
+        assert!(!refused.contains("word"), "no password in a log: {refused}");
+    }
+}

@@ -1,0 +1,132 @@
+//! What an API server says, or the way to it, as one short line for log, status and terminal.
+
+use std::error::Error;
+
+/// A message of a server is cut off after this many characters.
+const LONGEST: usize = 300;
+
+/// A failed request in words.
+pub(super) fn words(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return refusal(status);
+    }
+    let mut parts: Vec<String> = Vec::new();
+    let mut cannot_connect = false;
+    let mut next: Option<&dyn Error> = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        cannot_connect |= text.contains("(Connect)");
+        parts.push(text);
+        next = error.source();
+    }
+    // The outer errors repeat the inner ones, or name the layer of the client library.
+    let inner = parts.len().saturating_sub(1);
+    let said: Vec<String> = (0..parts.len())
+        .filter(|at| *at == inner || !is_layer(&parts[*at]))
+        .filter(|at| !parts[..*at].iter().any(|outer| !is_layer(outer) && outer.contains(&parts[*at])))
+        .map(|at| parts[at].clone())
+        .collect();
+    // rustls adds the address of its manual.
+    let text = said.join(": ");
+    let text = text.split(": https://docs.rs").next().unwrap_or_default();
+    let prefix = if cannot_connect { "cannot connect: " } else { "" };
+    format!("{}{}", printable(&format!("{prefix}{text}")), advice(text))
+}
+
+/// What the TLS library leaves out.
+fn advice(text: &str) -> &'static str {
+    let known = [
+        (
+            "failed to parse private key",
+            " (a key is RSA, ECDSA P-256 or P-384, or Ed25519, and not encrypted; P-521 cannot be used)",
+        ),
+        ("UnsupportedSignatureAlgorithm", " (what was signed with P-521 cannot be checked)"),
+        (
+            "No CA certificates",
+            " (the kubeconfig names no `certificate-authority`, and this host has no bundle of its own)",
+        ),
+    ];
+    known.iter().find(|(part, _)| text.contains(part)).map_or("", |(_, advice)| advice)
+}
+
+/// What a server answered instead of doing it.
+pub(super) fn refusal(status: &kube::core::Status) -> String {
+    // The last one is the client library's, for an answer that is no Status.
+    let said_nothing = ["", status.message.as_str(), "Failed to parse error data"];
+    let reason = if said_nothing.contains(&status.reason.as_str()) {
+        String::new()
+    } else {
+        format!(" ({})", printable(&status.reason))
+    };
+    let said = printable(status.message.trim());
+    let said = if said.is_empty() { said } else { format!(": {said}") };
+    format!("HTTP {}{reason}{said}", status.code)
+}
+
+/// Lines of the client library that say which of its layers has failed, and nothing else.
+fn is_layer(text: &str) -> bool {
+    ["ServiceError: ", "HyperError: ", "client error (", "tcp connect error", "Error reading events"]
+        .iter()
+        .any(|layer| text.starts_with(layer))
+}
+
+/// Outside text on one line: what could steer a terminal is escaped, and what is too long is cut off.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for (at, character) in text.chars().enumerate() {
+        if at == LONGEST {
+            shown.push('…');
+            break;
+        }
+        match character {
+            '"' | '\'' | '\\' => shown.push(character),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn refused(code: u16, reason: &str, message: &str) -> String {
+        let status =
+            Status { code, reason: reason.into(), message: message.into(), ..Status::default() };
+        words(&kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn a_refusal_is_its_status_and_the_words_of_the_server() {
+        assert_eq!(
+            refused(403, "Forbidden", "leases is forbidden: User \"x\" cannot get"),
+            "HTTP 403 (Forbidden): leases is forbidden: User \"x\" cannot get"
+        );
+        assert_eq!(refused(500, "", ""), "HTTP 500");
+        let plain = refused(429, "Failed to parse error data", "Too many requests\n");
+        assert_eq!(plain, "HTTP 429: Too many requests");
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_steer_a_terminal_and_has_an_end() {
+        let said =
+            refused(500, "\u{1b}[2J", &format!("a\n\u{1b}]0;title\u{7}\u{202e}{}", "x".repeat(5_000)));
+        assert!(
+            !said.chars().any(|character| character.is_control() || character == '\u{202e}'),
+            "{said}"
+        );
+        assert!(said.starts_with("HTTP 500 (\\u{1b}[2J): a\\n\\u{1b}]0;title"), "{said}");
+        assert!(said.chars().count() < 400, "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_names_its_cause_once() {
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(config).unwrap();
+        let error = client.apiserver_version().await.unwrap_err();
+        let said = words(&error);
+        assert!(said.starts_with("cannot connect: Connection refused"), "{said}");
+        assert_eq!(said.matches("refused").count(), 1, "{said}");
+    }
+}

@@ -1,0 +1,138 @@
+//! What this node cannot do for single VIPs. One VIP's harm makes it doubtful for the Lease of that
+//! VIP, and touches no other Lease.
+
+use super::host::RETRY;
+use crate::model::{fitness::Fitness, time::BootNs};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+/// What can go wrong for a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Harm {
+    /// Its entry could not be written: it is not answered for.
+    Entry,
+    /// Its address could not be added: it is not answered for either.
+    Address,
+    /// The group in which it is asked for could not be joined: a switch may keep questions away.
+    Group,
+    /// The fence of its Lease could not be raised.
+    Fence,
+    /// It could not be announced.
+    Announcement,
+}
+
+/// A failure can be a moment's. What still fails when the host was tried again counts.
+const COUNTS_AFTER: Duration = RETRY;
+/// A node that has lost the VIP does not try any more, so nothing tells it that the harm is over.
+/// Without a memory it would offer itself at once, and the VIP would go back and forth.
+const REMEMBERED: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+struct Failure {
+    why: String,
+    first: BootNs,
+    last: BootNs,
+}
+
+/// All harms.
+#[derive(Debug, Default)]
+pub(super) struct Harms {
+    failures: BTreeMap<(IpAddr, Harm), Failure>,
+    /// What the host could not carry if it were to, and why.
+    foretold: BTreeMap<IpAddr, String>,
+}
+
+impl Harms {
+    pub(super) fn failed(&mut self, vip: IpAddr, harm: Harm, why: String, now: BootNs) {
+        let known = self.failures.get(&(vip, harm)).map(|known| known.first);
+        let failure = Failure { why, first: known.unwrap_or(now), last: now };
+        self.failures.insert((vip, harm), failure);
+    }
+
+    pub(super) fn worked(&mut self, vip: IpAddr, harm: Harm) {
+        self.failures.remove(&(vip, harm));
+    }
+
+    pub(super) fn foretell(&mut self, refused: BTreeMap<IpAddr, String>) {
+        self.foretold = refused;
+    }
+
+    pub(super) fn forget(&mut self, now: BootNs) {
+        self.failures.retain(|_, failure| now < failure.last.after(REMEMBERED));
+    }
+
+    /// How well a node with these harms serves a Lease's VIPs, and why not better.
+    pub(super) fn weigh(&self, vips: &[IpAddr]) -> (Fitness, Option<String>) {
+        let mut reasons = Vec::new();
+        let mut dark = 0;
+        for vip in vips {
+            let of_vip = self.failures.iter().filter(|((of, _), _)| of == vip);
+            let counting =
+                of_vip.filter(|(_, failure)| failure.last >= failure.first.after(COUNTS_AFTER));
+            let found: Vec<_> = counting.map(|((_, harm), failure)| (*harm, &failure.why)).collect();
+            let silences = |harm: &Harm| matches!(harm, Harm::Entry | Harm::Address | Harm::Fence);
+            let silent = found.iter().any(|(harm, _)| silences(harm));
+            let foretold = self.foretold.get(vip);
+            dark += usize::from(silent || foretold.is_some());
+            let why = foretold.or(found.first().map(|(_, why)| *why));
+            reasons.extend(why.map(|why| format!("{vip}: {why}")));
+        }
+        let fitness = match reasons.len() {
+            0 => Fitness::Able,
+            _ if dark == vips.len() => Fitness::Unable,
+            _ => Fitness::Doubtful,
+        };
+        (fitness, (!reasons.is_empty()).then(|| reasons.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(s: u64) -> BootNs {
+        BootNs(s * 1_000_000_000)
+    }
+
+    fn vips() -> [IpAddr; 2] {
+        [IpAddr::from([192, 0, 2, 10]), IpAddr::from([192, 0, 2, 20])]
+    }
+
+    #[test]
+    fn what_still_fails_a_second_later_counts_and_a_success_ends_it() {
+        let [vip, other] = vips();
+        let mut harms = Harms::default();
+        harms.failed(vip, Harm::Address, "no".into(), at(0));
+        harms.failed(vip, Harm::Address, "no".into(), at(0).after(Duration::from_millis(999)));
+        assert_eq!(harms.weigh(&vips()), (Fitness::Able, None));
+        harms.failed(vip, Harm::Address, "not now".into(), at(1));
+        assert_eq!(harms.weigh(&vips()), (Fitness::Doubtful, Some("192.0.2.10: not now".into())));
+        assert_eq!(harms.weigh(&[other]), (Fitness::Able, None), "another Lease is not touched");
+        assert_eq!(harms.weigh(&[vip]).0, Fitness::Unable, "no VIP of this Lease is answered for");
+        harms.worked(vip, Harm::Address);
+        assert_eq!(harms.weigh(&vips()), (Fitness::Able, None));
+    }
+
+    #[test]
+    fn a_vip_without_announcements_is_still_answered_for() {
+        let [vip, _] = vips();
+        let mut harms = Harms::default();
+        for second in 0..2 {
+            harms.failed(vip, Harm::Announcement, "no buffer".into(), at(second));
+        }
+        assert_eq!(harms.weigh(&[vip]).0, Fitness::Doubtful);
+        harms.forget(at(60));
+        assert_eq!(harms.weigh(&[vip]).0, Fitness::Doubtful);
+        harms.forget(at(61));
+        assert_eq!(harms.weigh(&[vip]).0, Fitness::Able);
+    }
+
+    #[test]
+    fn what_is_known_in_advance_counts_before_anything_has_failed() {
+        let [vip, _] = vips();
+        let mut harms = Harms::default();
+        harms.foretell(BTreeMap::from([(vip, "IPv6 is off".into())]));
+        assert_eq!(harms.weigh(&vips()), (Fitness::Doubtful, Some("192.0.2.10: IPv6 is off".into())));
+        harms.foretell(BTreeMap::new());
+        assert_eq!(harms.weigh(&vips()).0, Fitness::Able);
+    }
+}

@@ -1,0 +1,360 @@
+//! Bounds for everything that the loop waits for, and a thread that says in which step the loop hangs.
+//!
+//! A renewal is late by as much as the loop stands still. So each step on the host gets a tenth of the
+//! time for which a fence is raised. A step that is cut off has failed and is tried again. A system
+//! call cannot be cut off: the thread names the step while it hangs.
+
+use crate::{
+    metrics::Metrics,
+    model::{time::BootNs, timing::Timing},
+    node::{clock, dataplane::HostError},
+    state::DaemonState,
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::watch as latest;
+
+/// Bounds that are shorter than this would cut off what is merely busy, longer ones hide what hangs.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
+/// A step that is over stays a problem for this long.
+const SHOWN: Duration = Duration::from_secs(10);
+/// The loop hangs when it is in one step for this many bounds.
+const HANGS_AFTER: u32 = 3;
+/// The subject of the problem.
+pub(super) const SUBJECT: &str = "loop";
+
+/// What the loop is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// It waits for the next event, and is late only when the process does not get to run it.
+    Wait,
+    /// It decides, and tells what it has decided.
+    Decide,
+    /// It looks at the interfaces, and attaches programs.
+    Interfaces,
+    /// It reads entries and addresses.
+    Read,
+    /// It looks whether the guard is in place.
+    Guard,
+    /// It changes one thing on the host.
+    Change,
+    /// It moves a fence.
+    Fence,
+    /// It clears a fence.
+    Silence,
+    /// It announces VIPs.
+    Announce,
+    /// It asks whether addresses are in use.
+    Probe,
+}
+
+impl Step {
+    const ALL: [Self; 10] = [
+        Self::Wait,
+        Self::Decide,
+        Self::Interfaces,
+        Self::Read,
+        Self::Guard,
+        Self::Change,
+        Self::Fence,
+        Self::Silence,
+        Self::Announce,
+        Self::Probe,
+    ];
+
+    /// The name in metrics and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Decide => "decide",
+            Self::Interfaces => "interfaces",
+            Self::Read => "read",
+            Self::Guard => "guard",
+            Self::Change => "change",
+            Self::Fence => "fence",
+            Self::Silence => "silence",
+            Self::Announce => "announce",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// The step of the loop and its first millisecond, in one word: another thread reads both at once.
+#[derive(Debug, Default)]
+struct Pulse(AtomicU64);
+
+impl Pulse {
+    fn set(&self, step: Step, since: BootNs) {
+        let millis = since.0 / 1_000_000;
+        self.0.store(millis << 8 | step as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> (Step, BootNs) {
+        let word = self.0.load(Ordering::Relaxed);
+        let step = Step::ALL.get((word & 0xff) as usize).copied().unwrap_or(Step::Decide);
+        (step, BootNs((word >> 8).saturating_mul(1_000_000)))
+    }
+}
+
+/// Runs the steps of the loop within their bounds.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    pulse: Arc<Pulse>,
+    metrics: Metrics,
+    bound: Duration,
+    /// When the present turn began.
+    turn: BootNs,
+    /// A step of the present turn was cut off.
+    cut: bool,
+    /// How often in a row a step was cut off.
+    cuts: BTreeMap<Step, u32>,
+    /// The last step that took too long, in words.
+    late: Option<(String, BootNs)>,
+}
+
+impl Watchdog {
+    pub(super) fn new(timing: &Timing, metrics: Metrics) -> Self {
+        Self {
+            pulse: Arc::default(),
+            metrics,
+            bound: bound(timing),
+            turn: clock::boot(),
+            cut: false,
+            cuts: BTreeMap::new(),
+            late: None,
+        }
+    }
+
+    /// The loop waits until `due`.
+    pub(super) fn waits(&self, due: BootNs) {
+        self.pulse.set(Step::Wait, due.max(clock::boot()));
+    }
+
+    /// A turn begins.
+    pub(super) fn turn(&mut self) {
+        self.turn = clock::boot();
+        self.cut = false;
+        self.pulse.set(Step::Decide, self.turn);
+    }
+
+    /// Whether this turn has time left for what can also be done in the next one.
+    pub(super) fn has_time(&self) -> bool {
+        !self.cut && !self.left().is_zero()
+    }
+
+    /// Whether work that began at `since` has used up one bound.
+    pub(super) fn is_used_up(&self, since: BootNs) -> bool {
+        self.cut || since.after(self.bound) <= clock::boot()
+    }
+
+    /// Does one step. It is begun in any case, and dropped where it waits for longer than its bound.
+    pub(super) async fn run<T>(
+        &mut self,
+        step: Step,
+        work: impl Future<Output = T>,
+    ) -> Result<T, HostError> {
+        let since = clock::boot();
+        self.pulse.set(step, since);
+        let result = tokio::time::timeout(self.bound_of(step), work).await;
+        let took = self.ended(step, since);
+        let Ok(done) = result else {
+            self.cut = true;
+            *self.cuts.entry(step).or_default() += 1;
+            return Err(HostError::CutOff { step: step.name(), took });
+        };
+        self.cuts.remove(&step);
+        Ok(done)
+    }
+
+    /// Does a step that waits for nothing but system calls.
+    pub(super) fn call<T>(&mut self, step: Step, work: impl FnOnce() -> T) -> T {
+        let since = clock::boot();
+        self.pulse.set(step, since);
+        let done = work();
+        self.ended(step, since);
+        done
+    }
+
+    /// The step that took too long a short while ago, in words.
+    pub(super) fn problem(&mut self) -> Option<String> {
+        let now = clock::boot();
+        self.late = self.late.take().filter(|(_, at)| at.after(SHOWN) > now);
+        self.late.as_ref().map(|(text, _)| text.clone())
+    }
+
+    /// Starts the thread that looks at the loop from outside. It ends with the loop.
+    pub(super) fn observe(&self, state: latest::Sender<DaemonState>) -> io::Result<()> {
+        let observer = Observer {
+            pulse: Arc::downgrade(&self.pulse),
+            limit: self.bound * HANGS_AFTER,
+            metrics: self.metrics.clone(),
+            state,
+        };
+        let every = (self.bound / 2).max(SHORTEST);
+        let thread = std::thread::Builder::new().name("xvip-watchdog".into());
+        thread.spawn(move || observer.run(every)).map(drop)
+    }
+
+    /// A step that was cut off gets twice the time: on a host that is slow it must end at some time.
+    /// Fences are cleared one after the other, and share the time of their turn.
+    fn bound_of(&self, step: Step) -> Duration {
+        match step {
+            Step::Silence => self.left(),
+            _ if self.cuts.contains_key(&step) => self.bound * 2,
+            _ => self.bound,
+        }
+    }
+
+    fn left(&self) -> Duration {
+        clock::boot().until(self.turn.after(self.bound))
+    }
+
+    fn ended(&mut self, step: Step, since: BootNs) -> Duration {
+        let now = clock::boot();
+        self.pulse.set(Step::Decide, now);
+        let took = since.until(now);
+        self.metrics.step(step.name(), took, took > self.bound);
+        // What was cut off is a problem of what was to be done. Here are system calls that could not be
+        // cut off.
+        if took > self.bound * HANGS_AFTER {
+            let text = format!("the loop was in step {:?} for {took:.1?}", step.name());
+            self.late = Some((text, now));
+        }
+        took
+    }
+}
+
+/// A tenth of the time for which a renewal raises the fence.
+fn bound(timing: &Timing) -> Duration {
+    (timing.hold(timing.duration_s) / 10).clamp(SHORTEST, LONGEST)
+}
+
+/// The thread that sees a loop which hangs.
+struct Observer {
+    pulse: Weak<Pulse>,
+    limit: Duration,
+    metrics: Metrics,
+    state: latest::Sender<DaemonState>,
+}
+
+impl Observer {
+    fn run(&self, every: Duration) {
+        let mut told: Option<Step> = None;
+        loop {
+            std::thread::sleep(every);
+            let Some(pulse) = self.pulse.upgrade() else { return };
+            let (step, since) = pulse.get();
+            let Some(hangs) = hangs(clock::boot(), (step, since), self.limit) else {
+                told = None;
+                continue;
+            };
+            self.state.send_modify(|state| {
+                state.problems.insert(SUBJECT.into(), hangs.clone());
+                self.metrics.problem(SUBJECT, true);
+            });
+            if told.replace(step) != Some(step) {
+                tracing::warn!(step = step.name(), "{hangs}");
+            }
+        }
+    }
+}
+
+/// Says in words that the loop hangs, if it does.
+fn hangs(now: BootNs, (step, since): (Step, BootNs), limit: Duration) -> Option<String> {
+    let so_far = since.until(now);
+    let name = step.name();
+    (so_far > limit).then(|| format!("the loop has been in step {name:?} for {so_far:.1?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_a_small_part_of_the_fence() {
+        for duration_s in 1..=600 {
+            let timing = Timing::of(duration_s);
+            let hold = timing.hold(duration_s);
+            assert!(bound(&timing) * 10 <= hold, "{duration_s} s: {:?}", bound(&timing));
+        }
+    }
+
+    #[test]
+    fn another_thread_reads_the_step_and_its_beginning() {
+        let pulse = Pulse::default();
+        for step in Step::ALL {
+            let since = BootNs(86_400_000_000_000 * 365 + 7_000_000);
+            pulse.set(step, since);
+            assert_eq!(pulse.get(), (step, since));
+        }
+    }
+
+    #[test]
+    fn a_loop_hangs_when_its_step_does_not_end() {
+        let (since, limit) = (BootNs(5_000_000_000), Duration::from_millis(500));
+        let at = |ms| hangs(since.after(Duration::from_millis(ms)), (Step::Silence, since), limit);
+        assert_eq!(at(0), None);
+        assert_eq!(at(500), None);
+        assert_eq!(at(1_300).as_deref(), Some("the loop has been in step \"silence\" for 1.3s"));
+        // It waits for something that is due later.
+        assert_eq!(hangs(BootNs(0), (Step::Wait, since), limit), None);
+    }
+
+    fn watchdog() -> Watchdog {
+        Watchdog::new(&Timing::of(2), Metrics::default())
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_too_long_is_cut_off_and_gets_longer_the_next_time() {
+        let mut watchdog = watchdog();
+        watchdog.turn();
+        let first = watchdog.bound_of(Step::Read);
+        let never = std::future::pending::<()>();
+        let cut = watchdog.run(Step::Read, never).await;
+        assert!(
+            matches!(cut, Err(HostError::CutOff { step: "read", took }) if took >= first),
+            "{cut:?}"
+        );
+        assert!(!watchdog.has_time(), "the rest of the host's work waits for the next turn");
+        assert_eq!(watchdog.bound_of(Step::Read), first * 2);
+        assert_eq!(watchdog.bound_of(Step::Interfaces), first, "each step has its own");
+        watchdog.turn();
+        assert!(watchdog.run(Step::Read, async { 7 }).await.is_ok_and(|done| done == 7));
+        assert_eq!(watchdog.bound_of(Step::Read), first);
+    }
+
+    #[test]
+    fn a_step_that_could_not_be_cut_off_is_named_afterwards() {
+        let mut watchdog = watchdog();
+        let now = clock::boot();
+        let before = |bounds: u32| BootNs(now.0 - (watchdog.bound * bounds).as_nanos() as u64);
+        let (short, long) = (before(2), before(4));
+        watchdog.ended(Step::Change, short);
+        assert_eq!(watchdog.problem(), None);
+        watchdog.ended(Step::Change, long);
+        assert!(watchdog.problem().unwrap().contains("\"change\""));
+    }
+
+    /// The store of the fence is what a clear begins with: it happens however little time is left.
+    #[tokio::test]
+    async fn a_step_is_begun_even_without_time() {
+        let mut watchdog = watchdog();
+        watchdog.turn = BootNs(1);
+        assert!(watchdog.bound_of(Step::Silence).is_zero());
+        let mut begun = false;
+        let work = async {
+            begun = true;
+            std::future::pending::<()>().await;
+        };
+        assert!(watchdog.run(Step::Silence, work).await.is_err());
+        assert!(begun);
+    }
+}

@@ -1,0 +1,461 @@
+//! Whether a VIP may be published under its Lease. The Lease says which node answers; this says for
+//! which addresses. Two Leases never guard one VIP, and an address that a living host uses is not
+//! taken. What was admitted once is remembered in the Lease, so a failover asks nobody.
+//!
+//! A holder writes its claim into its own Lease. Only after that was confirmed it lists the Leases
+//! of the namespace. Each of two holders stores before it lists, so at least one of them sees the
+//! other. A claim that stands alone, and that no station of the LAN contradicts, is written as
+//! admitted; only the confirmed write publishes.
+//!
+//! A successor publishes what it finds admitted, at any later time. So a Lease that nobody renews
+//! goes on naming its VIPs until somebody strikes them out of it, by its version: either the
+//! successor's write comes first, or the strike.
+
+pub use super::{
+    naming::{Guarded, Mark, Marks, Names},
+    rivals::{Obstacle, Strike},
+};
+use super::{
+    record::Record,
+    rivals::{Rank, Rivals},
+    time::BootNs,
+    timing::Timing,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+/// How long the LAN is asked: three probes a second apart and the ANNOUNCE_WAIT of RFC 5227 section
+/// 1.1.
+pub const PROBE_TIME: Duration = Duration::from_secs(4);
+/// Probes that began longer ago say nothing any more.
+const PROBE_HOLDS: Duration = Duration::from_secs(12);
+/// Pause before an address that is in use is asked for again.
+const IN_USE_PAUSE: Duration = Duration::from_secs(5);
+/// Pause between two lists of the Leases while something is in the way; doubled each time up to the
+/// limit.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_LIMIT: Duration = Duration::from_secs(8);
+
+/// How far the admission of one VIP has come. Counts only while this node holds the Lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Stage {
+    /// This process has not held the Lease.
+    #[default]
+    Idle,
+    /// Another Lease names it: it is not claimed.
+    Waiting,
+    /// It is claimed, or is to be. Lists from this one on were begun after the claim was stored.
+    Claiming { from: Option<u64> },
+    /// No other Lease names it. The LAN is asked since then.
+    Asking { since: BootNs, asked: bool },
+    /// It is free; the next write says that it is admitted.
+    Admitting,
+    /// It is admitted.
+    Admitted,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Vip {
+    stage: Stage,
+    /// It was taken over from a holder that did not say what it guarded: no other Lease may have
+    /// admitted it.
+    unverified: bool,
+    /// Silent at once, though the Lease still says that it is admitted.
+    revoked: bool,
+    heard: Option<(BootNs, [u8; 6])>,
+    obstacle: Option<Obstacle>,
+}
+
+/// What the admission wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// List the Leases of the namespace from a quorum, and bring them to [`Admission::listed`]
+    /// under this number.
+    List(u64),
+    /// Ask the LAN for [`Admission::asking`] (RFC 5227).
+    Probe,
+    /// Strike VIPs out of this version of another Lease, whose holder cannot answer any more.
+    Strike(Strike),
+}
+
+/// The VIPs of one Lease, and how far each has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Admission {
+    lease: String,
+    probe_time: Duration,
+    vips: BTreeMap<IpAddr, Vip>,
+    /// What the version says that the next write replaces.
+    base: Marks,
+    /// What the last write says.
+    written: Marks,
+    rivals: Rivals,
+    lists: u64,
+    list_pending: bool,
+    list_at: BootNs,
+    pause: Duration,
+    probing_since: Option<BootNs>,
+    /// Counts the changes of what is admitted.
+    changes: u64,
+    /// Every VIP is admitted, and the Lease says so: nothing is to be done.
+    settled: bool,
+    /// What stands in the way has changed.
+    obstacles_changed: bool,
+    requests: Vec<Request>,
+}
+
+impl Admission {
+    /// For the VIPs of this Lease. An address counts as free when nobody has answered for
+    /// `probe_time`.
+    pub fn new(lease: &str, vips: &[IpAddr], probe_time: Duration) -> Self {
+        Self {
+            lease: lease.into(),
+            probe_time,
+            vips: vips.iter().map(|ip| (*ip, Vip::default())).collect(),
+            base: Marks::new(),
+            written: Marks::new(),
+            rivals: Rivals::default(),
+            lists: 0,
+            list_pending: false,
+            list_at: BootNs(0),
+            pause: PAUSE,
+            probing_since: None,
+            changes: 0,
+            settled: false,
+            obstacles_changed: false,
+            requests: Vec::new(),
+        }
+    }
+
+    /// Whether the holder of the Lease answers for this VIP.
+    pub fn admits(&self, ip: IpAddr) -> bool {
+        self.base.get(&ip) == Some(&Mark::Admitted)
+            && self.vips.get(&ip).is_some_and(|vip| !vip.revoked)
+    }
+
+    /// Changes whenever another answer of [`admits`](Self::admits) does.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    fn admitted(&self) -> BTreeSet<IpAddr> {
+        self.vips.keys().copied().filter(|ip| self.admits(*ip)).collect()
+    }
+
+    /// The VIPs that the LAN is to be asked for.
+    pub fn asking(&self) -> Vec<IpAddr> {
+        let asked = |vip: &Vip| matches!(vip.stage, Stage::Asking { asked: true, .. } | Stage::Idle);
+        self.vips.iter().filter(|(_, vip)| asked(vip)).map(|(ip, _)| *ip).collect()
+    }
+
+    /// What stands in the way of each VIP, if that has changed since this was last asked.
+    pub fn take_obstacles(&mut self) -> Option<Vec<(IpAddr, Option<Obstacle>)>> {
+        let changed = std::mem::take(&mut self.obstacles_changed);
+        let all = || self.vips.iter().map(|(ip, vip)| (*ip, vip.obstacle.clone())).collect();
+        changed.then(all)
+    }
+
+    /// Looks whether anything is left to be done.
+    fn settle(&mut self) {
+        let done = |vip: &Vip| vip.stage == Stage::Admitted && !vip.unverified && !vip.revoked;
+        self.settled = self.vips.values().all(done) && self.base == self.written;
+    }
+
+    /// What is to be done; each is returned once.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// The LAN is being asked for all VIPs while the Lease has never been held.
+    pub(super) fn probing(&mut self, now: BootNs) {
+        self.probing_since = Some(now);
+    }
+
+    /// The annotation of a take-over. What the holder before had admitted is published at once.
+    pub(super) fn take(&mut self, seen: &Record) -> Marks {
+        let names = seen.names();
+        // A holder that did not say what it guards guarded what is configured; so did one that is
+        // not xvip.
+        let inherits = match names {
+            Names::Listed(_) => false,
+            Names::Unknown => true,
+            Names::Nothing => !seen.is_unheld(),
+        };
+        for vip in self.vips.values_mut() {
+            vip.unverified = inherits;
+        }
+        self.settled = false;
+        let mark = |ip: &IpAddr| match names {
+            _ if inherits => Mark::Admitted,
+            Names::Listed(guarded) if guarded.admitted.contains(ip) => Mark::Admitted,
+            _ => Mark::Claimed,
+        };
+        self.written = self.vips.keys().map(|ip| (*ip, mark(ip))).collect();
+        self.written.clone()
+    }
+
+    /// This node has taken the Lease over.
+    pub(super) fn took(&mut self, record: &Record) {
+        for vip in self.vips.values_mut() {
+            (vip.stage, vip.revoked, vip.obstacle) = (Stage::Idle, false, None);
+        }
+        self.base.clear();
+        self.settled = false;
+        (self.list_at, self.pause) = (BootNs(0), PAUSE);
+        self.stored(record, false);
+    }
+
+    /// The next write replaces this record, which carries our tenure. Says whether a VIP has lost
+    /// its admission.
+    pub(super) fn stored(&mut self, record: &Record, live: bool) -> bool {
+        let first = self.vips.values().all(|vip| vip.stage == Stage::Idle);
+        let marks: Marks = match record.names() {
+            Names::Listed(guarded) => {
+                let mark = |ip: &IpAddr| Some((*ip, guarded.mark(*ip)?));
+                self.vips.keys().filter_map(mark).collect()
+            }
+            // A tenure of this node that a version before this one began.
+            Names::Unknown if first && live => {
+                self.vips.values_mut().for_each(|vip| vip.unverified = true);
+                self.vips.keys().map(|ip| (*ip, Mark::Admitted)).collect()
+            }
+            // Somebody has removed the annotation. Nobody else can have struck anything out under a
+            // live fence.
+            _ if live => return false,
+            _ => Marks::new(),
+        };
+        if self.settled && self.base == marks {
+            return false;
+        }
+        let before = self.admitted();
+        let next_list = self.lists + 1;
+        self.base = marks;
+        for (ip, vip) in &mut self.vips {
+            let mark = self.base.get(ip);
+            vip.revoked &= mark == Some(&Mark::Admitted);
+            vip.stage = match (vip.stage, mark) {
+                (stage, Some(Mark::Admitted)) if vip.revoked => stage,
+                (_, Some(Mark::Admitted)) => {
+                    vip.obstacle = None;
+                    Stage::Admitted
+                }
+                (Stage::Waiting, _) => Stage::Waiting,
+                (Stage::Claiming { from: Some(from) }, Some(_)) => Stage::Claiming { from: Some(from) },
+                (stage @ (Stage::Asking { .. } | Stage::Admitting), Some(_)) => stage,
+                (_, Some(_)) => Stage::Claiming { from: Some(next_list) },
+                (_, None) => Stage::Claiming { from: None },
+            };
+        }
+        self.obstacles_changed = true;
+        self.settle();
+        let after = self.admitted();
+        self.changes += u64::from(after != before);
+        !before.is_subset(&after)
+    }
+
+    /// This node does not hold the Lease any more.
+    pub(super) fn lost(&mut self) {
+        for vip in self.vips.values_mut() {
+            *vip = Vip { heard: vip.heard, unverified: vip.unverified, ..Vip::default() };
+        }
+        self.base.clear();
+        (self.settled, self.obstacles_changed) = (false, true);
+        self.changes += 1;
+        self.requests.clear();
+        self.probing_since = None;
+    }
+
+    /// The annotation of the next write. A release promises nothing new.
+    pub(super) fn write(&mut self, release: bool) -> Marks {
+        if !self.settled {
+            self.written = self.wanted(release);
+        }
+        self.written.clone()
+    }
+
+    fn wanted(&self, release: bool) -> Marks {
+        let mark = |(ip, vip): (&IpAddr, &Vip)| {
+            let mark = match (vip.stage, self.base.get(ip)) {
+                (_, Some(Mark::Admitted)) if !vip.revoked => Mark::Admitted,
+                _ if release => return None,
+                (Stage::Admitting, Some(Mark::Claimed)) => Mark::Admitted,
+                (Stage::Waiting, _) => return None,
+                _ => Mark::Claimed,
+            };
+            Some((*ip, mark))
+        };
+        self.vips.iter().filter_map(mark).collect()
+    }
+
+    /// Whether the Lease is to say something else than the last write did.
+    pub(super) fn has_news(&self) -> bool {
+        !self.settled && self.wanted(false) != self.written
+    }
+
+    fn needs_list(&self) -> bool {
+        let needs = |vip: &Vip| {
+            vip.unverified || matches!(vip.stage, Stage::Waiting | Stage::Claiming { from: Some(_) })
+        };
+        !self.settled && self.vips.values().any(needs)
+    }
+
+    /// What the passage of time asks for, while the fence lives.
+    pub(super) fn act(&mut self, now: BootNs) {
+        if self.settled {
+            return;
+        }
+        for vip in self.vips.values_mut() {
+            let Stage::Asking { since, asked } = vip.stage else { continue };
+            if !asked && now >= since {
+                vip.stage = Stage::Asking { since, asked: true };
+                if !self.requests.contains(&Request::Probe) {
+                    self.requests.push(Request::Probe);
+                }
+            }
+            if now >= since.after(self.probe_time) {
+                vip.stage = Stage::Admitting;
+            }
+        }
+        if self.needs_list() && !self.list_pending && now >= self.list_at {
+            self.lists += 1;
+            self.list_pending = true;
+            self.requests.push(Request::List(self.lists));
+        }
+    }
+
+    /// When [`act`](Self::act) has something to do. A list that was asked for comes back, or its
+    /// failure does.
+    pub(super) fn wake_at(&self) -> Option<BootNs> {
+        if self.settled {
+            return None;
+        }
+        let asked = |vip: &Vip| match vip.stage {
+            Stage::Asking { since, asked: false } => Some(since),
+            Stage::Asking { since, asked: true } => Some(since.after(self.probe_time)),
+            _ => None,
+        };
+        let list = (self.needs_list() && !self.list_pending).then_some(self.list_at);
+        self.vips.values().filter_map(asked).chain(list).min()
+    }
+
+    /// Another station answers for an address. One that this node answers for by right is no
+    /// concern of the admission.
+    pub(super) fn heard(&mut self, now: BootNs, ip: IpAddr, mac: [u8; 6]) {
+        if self.admits(ip) {
+            return;
+        }
+        let Some(vip) = self.vips.get_mut(&ip) else { return };
+        vip.heard = Some((now, mac));
+        if matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
+            self.obstacles_changed = true;
+            vip.obstacle = Some(Obstacle::InUse(mac));
+            vip.stage = Stage::Asking { since: now.after(IN_USE_PAUSE), asked: false };
+        }
+    }
+
+    /// An address cannot be asked for: no interface that answers for it is up.
+    pub(super) fn cannot_ask(&mut self, now: BootNs, ip: IpAddr) {
+        self.probing_since = None;
+        if let Some(vip) = self.vips.get_mut(&ip)
+            && matches!(vip.stage, Stage::Asking { .. })
+        {
+            vip.stage = Stage::Asking { since: now.after(PAUSE), asked: false };
+        }
+    }
+
+    /// The Leases of the namespace, or why they could not be listed.
+    pub(super) fn listed(
+        &mut self,
+        now: BootNs,
+        timing: &Timing,
+        list: u64,
+        leases: Result<Vec<(String, Record)>, String>,
+    ) {
+        if list != self.lists {
+            return;
+        }
+        (self.list_pending, self.obstacles_changed) = (false, true);
+        self.list_at = now.after(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_LIMIT);
+        match leases {
+            Ok(leases) => self.rivals.learn(&self.lease, now, timing, leases),
+            Err(why) => {
+                for vip in self.vips.values_mut().filter(|vip| vip.stage != Stage::Admitted) {
+                    vip.obstacle = Some(Obstacle::Unlisted(why.clone()));
+                }
+                return;
+            }
+        }
+        let ips: Vec<IpAddr> = self.vips.keys().copied().collect();
+        let mut strikes = BTreeMap::new();
+        for ip in ips {
+            self.judge(now, list, ip, &mut strikes);
+        }
+        if !strikes.is_empty() {
+            self.list_at = now.after(PAUSE / 5);
+        }
+        self.requests.extend(strikes.into_values().map(Request::Strike));
+        self.settle();
+        // A Lease that nobody renews is looked at again in the moment in which it is over.
+        if let Some(end) = self.rivals.next_end(now) {
+            self.list_at = self.list_at.min(end.max(now.after(PAUSE)));
+        }
+    }
+
+    /// What the other Leases mean for one VIP.
+    fn judge(&mut self, now: BootNs, list: u64, ip: IpAddr, strikes: &mut BTreeMap<String, Strike>) {
+        let (found, dead) = self.rivals.against(now, ip, &self.lease, strikes);
+        let asking = self.begin_asking(now, ip);
+        let Some(vip) = self.vips.get_mut(&ip) else { return };
+        let highest = found.as_ref().map(|(rank, _)| *rank);
+        let obstacle = found.map(|(_, obstacle)| obstacle);
+        match vip.stage {
+            Stage::Admitted => {
+                let other_serves = highest == Some(Rank::Admitted);
+                if vip.unverified && other_serves {
+                    (vip.revoked, vip.obstacle) = (true, obstacle);
+                    self.changes += 1;
+                    vip.stage = Stage::Waiting;
+                }
+                vip.unverified &= dead;
+            }
+            Stage::Claiming { from: Some(from) } if list >= from => {
+                vip.obstacle = obstacle;
+                vip.stage = match highest {
+                    None if dead => vip.stage,
+                    None => asking,
+                    Some(Rank::LaterClaim) => vip.stage,
+                    Some(_) => Stage::Waiting,
+                };
+            }
+            Stage::Waiting => {
+                vip.obstacle = obstacle;
+                if !dead && highest.is_none_or(|rank| rank == Rank::LaterClaim) {
+                    vip.stage = Stage::Claiming { from: None };
+                    (self.list_at, self.pause) = (now, PAUSE);
+                }
+            }
+            _ => {}
+        }
+        let settled = self.vips.values().all(|vip| vip.obstacle.is_none());
+        if settled {
+            self.pause = PAUSE;
+        }
+    }
+
+    /// The LAN is asked from now on. Probes while nobody had held the Lease yet save asking once
+    /// more.
+    fn begin_asking(&self, now: BootNs, ip: IpAddr) -> Stage {
+        let heard = self.vips.get(&ip).and_then(|vip| vip.heard).map(|(at, _)| at);
+        match self.probing_since {
+            Some(since)
+                if now < since.after(PROBE_HOLDS) && heard.is_none_or(|heard| heard < since) =>
+            {
+                Stage::Asking { since, asked: true }
+            }
+            _ => Stage::Asking { since: now, asked: false },
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Tables for the admission: each test plays one of its rules.
+
+use super::{
+    admission::{Admission, Guarded, Mark, Marks, Obstacle, PROBE_TIME, Request},
+    election::{Effect, Input},
+    election_tests::{
+        D, answered, at, fresh, held, own_record, quorum, released, unheld, watched, writes,
+    },
+    record::{LeaseWrite, Record, Version},
+    timing::Timing,
+};
+use std::net::IpAddr;
+
+const OWN: &str = "lease-m";
+
+fn vip(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn marks(of: &[(u8, Mark)]) -> Marks {
+    of.iter().map(|(last, mark)| (vip(*last), *mark)).collect()
+}
+
+fn naming(mut record: Record, of: &[(u8, Mark)]) -> Record {
+    let acquire_us = record.acquire_us.unwrap_or_default();
+    record.guarded = Some(Guarded::of(record.transitions, acquire_us, &marks(of)));
+    record
+}
+
+/// A holder whose Lease says this of its VIPs 10 and 20.
+fn holding(of: &[(u8, Mark)]) -> Admission {
+    let mut admission = Admission::new(OWN, &[vip(10), vip(20)], PROBE_TIME);
+    let _ = admission.take(&naming(held("before", 1, 5), of));
+    admission.took(&naming(held("me", 2, 6), of));
+    admission
+}
+
+fn list(admission: &mut Admission, ms: u64, leases: &[(&str, Record)]) {
+    admission.act(at(ms).boot);
+    let number = admission.take_requests().iter().find_map(|request| match request {
+        Request::List(number) => Some(*number),
+        _ => None,
+    });
+    let leases = leases.iter().map(|(name, record)| ((*name).to_owned(), record.clone())).collect();
+    let number = number.expect("a list is asked for");
+    admission.listed(at(ms).boot, &Timing::of(D), number, Ok(leases));
+}
+
+const BOTH: [(u8, Mark); 2] = [(10, Mark::Admitted), (20, Mark::Claimed)];
+
+#[test]
+fn a_claim_that_stands_alone_is_admitted_when_the_lan_was_asked() {
+    let mut admission = holding(&BOTH);
+    assert!(admission.admits(vip(10)) && !admission.admits(vip(20)));
+    list(&mut admission, 0, &[("lease-x", naming(held("x", 7, 9), &[(30, Mark::Admitted)]))]);
+    admission.act(at(10).boot);
+    assert_eq!(admission.take_requests(), [Request::Probe]);
+    assert_eq!(admission.asking(), [vip(20)]);
+    admission.act(at(3_999).boot);
+    assert!(!admission.has_news());
+    admission.act(at(4_000).boot);
+    assert!(admission.has_news());
+    let both = [(10, Mark::Admitted), (20, Mark::Admitted)];
+    assert_eq!(admission.write(false), marks(&both));
+    assert!(!admission.admits(vip(20)), "nothing is confirmed yet");
+    admission.stored(&naming(held("me", 2, 8), &both), true);
+    assert!(admission.admits(vip(20)) && admission.wake_at().is_none());
+}
+
+/// One of two holders sees the other only if each lists after its claim was stored.
+#[test]
+fn a_list_that_was_begun_before_the_claim_was_stored_counts_for_nothing() {
+    let mut admission = holding(&BOTH);
+    admission.act(at(0).boot);
+    assert_eq!(admission.take_requests(), [Request::List(1)]);
+    // The claim is gone from the Lease, and comes back.
+    admission.stored(&naming(held("me", 2, 7), &[(10, Mark::Admitted)]), true);
+    admission.stored(&naming(held("me", 2, 8), &BOTH), true);
+    admission.listed(at(10).boot, &Timing::of(D), 1, Ok(Vec::new()));
+    assert!(admission.asking().is_empty());
+    list(&mut admission, 2_000, &[]);
+    admission.act(at(2_000).boot);
+    assert_eq!(admission.asking(), [vip(20)]);
+}
+
+#[test]
+fn of_two_claims_the_lease_with_the_first_name_keeps_its_own() {
+    let claims = |record| naming(record, &[(20, Mark::Claimed)]);
+    let mut first = holding(&BOTH);
+    list(&mut first, 0, &[("lease-z", claims(held("z", 7, 9)))]);
+    assert!(!first.has_news() && first.asking().is_empty(), "it waits for the other one to give way");
+    let mut second = holding(&BOTH);
+    list(&mut second, 0, &[("lease-a", claims(held("a", 7, 9)))]);
+    assert!(second.has_news());
+    assert_eq!(second.write(false), marks(&[(10, Mark::Admitted)]));
+    second.stored(&naming(held("me", 2, 8), &[(10, Mark::Admitted)]), true);
+    list(&mut second, 1_000, &[("lease-a", naming(held("a", 7, 10), &[]))]);
+    assert_eq!(second.write(false), marks(&BOTH), "it claims again");
+}
+
+#[test]
+fn a_vip_that_another_lease_guards_is_refused_and_no_other_one() {
+    let mut admission = holding(&BOTH);
+    let other = naming(held("node-x", 7, 9), &[(20, Mark::Admitted)]);
+    list(&mut admission, 0, &[("lease-x", other)]);
+    let obstacles = admission.take_obstacles().unwrap();
+    let lease = Obstacle::Lease { lease: "lease-x".into(), holder: "node-x".into() };
+    assert_eq!(obstacles, [(vip(10), None), (vip(20), Some(lease))]);
+    assert!(admission.admits(vip(10)));
+    assert_eq!(admission.write(false), marks(&[(10, Mark::Admitted)]), "the claim is withdrawn");
+}
+
+/// Candidates of the other Lease publish what it names, at any later time: it is struck out first.
+#[test]
+fn a_lease_that_nobody_renews_is_waited_for_and_struck() {
+    let mut admission = holding(&BOTH);
+    let other = naming(held("x", 7, 9), &[(20, Mark::Admitted), (30, Mark::Admitted)]);
+    list(&mut admission, 0, &[("lease-x", other.clone())]);
+    let strike = |admission: &mut Admission| {
+        admission.take_requests().into_iter().find_map(|request| match request {
+            Request::Strike(strike) => Some(strike),
+            _ => None,
+        })
+    };
+    // 2·D·(1+ρ): its own candidates go first.
+    list(&mut admission, 6_599, &[("lease-x", other.clone())]);
+    assert_eq!(strike(&mut admission), None);
+    list(&mut admission, 7_200, &[("lease-x", other.clone())]);
+    let strike = strike(&mut admission).expect("it is struck");
+    assert_eq!((strike.lease.as_str(), strike.base.clone()), ("lease-x", Version("9".into())));
+    let left = Guarded::of(7, other.acquire_us.unwrap(), &marks(&[(30, Mark::Admitted)]));
+    assert_eq!(strike.guarded, left);
+    assert!(admission.asking().is_empty(), "not before it is stored");
+    // A release is over sooner, and a renewal begins a new wait.
+    let mut admission = holding(&BOTH);
+    list(&mut admission, 0, &[("lease-x", released(other.clone(), 10))]);
+    list(&mut admission, 3_300, &[("lease-x", released(other.clone(), 10))]);
+    assert!(admission.take_requests().iter().any(|request| matches!(request, Request::Strike(_))));
+    list(&mut admission, 4_000, &[("lease-x", released(other, 11))]);
+    assert_eq!(admission.take_requests(), []);
+}
+
+#[test]
+fn a_lease_that_vanishes_is_waited_for() {
+    let mut admission = holding(&BOTH);
+    let other = naming(held("x", 7, 9), &[(20, Mark::Admitted)]);
+    list(&mut admission, 0, &[("lease-x", other)]);
+    list(&mut admission, 1_000, &[]);
+    assert!(admission.take_obstacles().unwrap()[1].1.is_some());
+    list(&mut admission, 7_600, &[]);
+    assert_eq!(admission.take_obstacles().unwrap()[1].1, None);
+}
+
+#[test]
+fn an_address_in_use_is_asked_for_again() {
+    let mut admission = holding(&BOTH);
+    list(&mut admission, 0, &[]);
+    admission.act(at(0).boot);
+    admission.heard(at(500).boot, vip(20), [6; 6]);
+    admission.heard(at(500).boot, vip(10), [6; 6]);
+    let obstacles = admission.take_obstacles().unwrap();
+    assert_eq!(obstacles, [(vip(10), None), (vip(20), Some(Obstacle::InUse([6; 6])))]);
+    admission.act(at(5_000).boot);
+    assert!(admission.asking().is_empty() && !admission.has_news());
+    let _ = admission.take_requests();
+    admission.act(at(5_500).boot);
+    assert_eq!(admission.take_requests(), [Request::Probe]);
+    admission.act(at(9_500).boot);
+    assert!(admission.has_news());
+}
+
+/// An election with two VIPs; what `seen` shows is taken over as soon as that is right.
+fn takes(seen: Record) -> LeaseWrite {
+    let mut election = fresh();
+    election.admit_only(OWN, &[vip(10), vip(20)], PROBE_TIME);
+    election.step(at(0), quorum(Some(seen)));
+    writes(&election.step(at(60_000), Input::Tick))[0].clone()
+}
+
+#[test]
+fn a_successor_publishes_what_was_admitted_and_asks_for_the_rest() {
+    let before = [(10, Mark::Admitted), (20, Mark::Claimed), (30, Mark::Admitted)];
+    let write = takes(naming(held("other", 4, 10), &before));
+    assert_eq!(write.vips, Some(marks(&BOTH)), "what is not configured is dropped");
+    assert_eq!(takes(unheld()).vips, Some(marks(&[(10, Mark::Claimed), (20, Mark::Claimed)])));
+    // A version that said nothing, another program, and an annotation that was left standing.
+    let all = Some(marks(&[(10, Mark::Admitted), (20, Mark::Admitted)]));
+    assert_eq!(takes(held("other", 4, 10)).vips, all);
+    assert_eq!(takes(Record { note: None, ..held("kube-vip", 4, 10) }).vips, all);
+    let stale = Record { transitions: 5, ..naming(held("other", 4, 10), &BOTH) };
+    assert_eq!(takes(Record { note: None, ..stale }).vips, all);
+}
+
+/// Two Leases with an old version behind both: one of them gives the VIP up as soon as it looks.
+#[test]
+fn what_was_taken_from_an_old_version_is_looked_at_once() {
+    let mut admission = Admission::new(OWN, &[vip(10)], PROBE_TIME);
+    let taken = admission.take(&held("old", 1, 5));
+    let mine = |version| {
+        let mut record = held("me", 2, version);
+        record.guarded = Some(Guarded::of(2, record.acquire_us.unwrap(), &taken));
+        record
+    };
+    admission.took(&mine(6));
+    assert!(admission.admits(vip(10)), "a failover asks nobody");
+    let mut alone = admission.clone();
+    list(&mut alone, 0, &[("lease-x", held("old", 3, 3))]);
+    assert!(alone.admits(vip(10)) && alone.wake_at().is_none());
+    list(&mut admission, 0, &[("lease-x", naming(held("x", 7, 9), &[(10, Mark::Admitted)]))]);
+    assert!(!admission.admits(vip(10)), "silent before it is written");
+    // A write that left before is stored late.
+    admission.stored(&mine(8), true);
+    assert!(!admission.admits(vip(10)));
+    assert_eq!(admission.write(false), Marks::new());
+}
+
+/// A version of xvip that does not say what it guards may guard this one.
+#[test]
+fn nothing_new_is_admitted_beside_a_holder_that_does_not_say() {
+    let mut admission = holding(&BOTH);
+    list(&mut admission, 0, &[("lease-x", held("old", 3, 3))]);
+    let silent = Obstacle::Silent { lease: "lease-x".into(), holder: "old".into() };
+    assert_eq!(admission.take_obstacles().unwrap()[1].1, Some(silent));
+    // A client-go program names nothing.
+    let mut admission = holding(&BOTH);
+    list(&mut admission, 0, &[("lease-x", Record { note: None, ..held("kcm", 3, 3) })]);
+    assert_eq!(admission.take_obstacles().unwrap()[1].1, None);
+}
+
+/// The fence had run out, and somebody struck the VIP out of the Lease before the next renewal.
+#[test]
+fn what_was_struck_out_while_the_fence_was_over_does_not_wake_with_it() {
+    let mut election = fresh();
+    election.admit_only(OWN, &[vip(10)], PROBE_TIME);
+    election.step(at(0), quorum(Some(naming(held("other", 4, 10), &[(10, Mark::Admitted)]))));
+    let write = writes(&election.step(at(3_400), Input::Tick))[0].clone();
+    election.step(at(3_420), answered(&write, 11));
+    let generation = election.generation();
+    assert!(election.admits(vip(10)));
+    let struck = naming(own_record(&election, 12), &[]);
+    let effects = election.step(at(9_000), watched(struck));
+    assert!(!election.admits(vip(10)) && election.generation() == generation + 1);
+    let write = writes(&effects)[0].clone();
+    assert_eq!(write.vips, Some(marks(&[(10, Mark::Claimed)])));
+    let effects = election.step(at(9_010), answered(&write, 13));
+    let raised = effects.iter().any(
+        |effect| matches!(effect, Effect::RaiseFence { generation: new, .. } if *new == generation + 1),
+    );
+    assert!(raised, "{effects:?}");
+}

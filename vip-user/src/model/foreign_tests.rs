@@ -1,0 +1,124 @@
+//! Holders that are not xvip, under another name and under our own.
+
+use super::{
+    desired::{Desired, Link, LinkRole, Placement, VipSpec, desired},
+    election::{Election, Input, State, Why},
+    election_tests::{answered, at, fresh, held, holder, quorum, watched, writes},
+    plan::{Action, Actual, plan},
+    record::{Record, Version},
+    timing::Timing,
+};
+use std::collections::BTreeMap;
+use vip_common::abi::{HostAddr, Ip, Port, Vip};
+
+const X: Ip = Ip::v4([192, 0, 2, 10]);
+
+/// The same tenure as a client-go program renews it, under the same name.
+fn renewed_by_client_go(mut record: Record, version: u64) -> Record {
+    record.version = Version(version.to_string());
+    record.renew_us = record.renew_us.map(|renew_us| renew_us + 2_000_000);
+    record
+}
+
+/// A tenure as xvip on the node `other` writes it.
+fn tenure_of_other() -> Record {
+    let mut other = holder();
+    let write = writes(&other.step(at(4_000), Input::Tick))[0].clone();
+    let mut record = write.stored("uid-1".into(), 12);
+    record.holder = "other".into();
+    if let Some(note) = &mut record.note {
+        note.holder = "other".into();
+    }
+    assert!(record.tenure().is_some());
+    record
+}
+
+#[test]
+fn a_tenure_that_a_client_go_program_has_renewed_is_a_strangers() {
+    let ours = tenure_of_other();
+    let theirs = renewed_by_client_go(ours.clone(), 13);
+    assert_eq!(theirs.tenure(), None);
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(ours)));
+    election.step(at(100), watched(theirs));
+    // 2·D + 10 s, and not D·(1+ρ).
+    assert!(writes(&election.step(at(16_099), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(16_100), Input::Tick)).len(), 1);
+}
+
+/// Both run on one host: whose renewal it was is plain, and this one becomes silent.
+#[test]
+fn a_holder_whose_tenure_a_client_go_program_renews_is_silent_at_once() {
+    let mut election = holder();
+    let write = writes(&election.step(at(4_000), Input::Tick))[0].clone();
+    election.step(at(4_010), answered(&write, 12));
+    let theirs = renewed_by_client_go(write.stored("uid-1".into(), 12), 13);
+    let effects = election.step(at(4_500), watched(theirs));
+    assert_eq!(effects[0], super::election::Effect::ClearFence(Why::Deposed));
+    assert!(election.held_by_other_program_here());
+}
+
+/// During a rolling upgrade: an older version writes no `renewTime` into the annotation.
+#[test]
+fn an_annotation_that_repeats_no_renew_time_counts() {
+    let mut older = tenure_of_other();
+    older.noted_renew_us = None;
+    assert!(older.tenure().is_some());
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(older)));
+    assert_eq!(writes(&election.step(at(3_300), Input::Tick)).len(), 1);
+}
+
+fn want(election: &Election, ms: u64) -> Desired {
+    let elections = BTreeMap::from([(0, election)]);
+    let specs = [VipSpec { ip: "192.0.2.10".parse().unwrap(), slot: 0, answer: 1, yielded: false }];
+    let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
+    let link = Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up: true, guarded: true };
+    desired(at(ms).boot, &elections, &Timing::of(3), &specs, &[link], Placement::Loopback)
+}
+
+/// kube-vip of this node takes the Lease and has its address on eth0 already.
+#[test]
+fn the_guard_is_out_of_the_way_of_a_program_of_this_node_that_holds_the_lease() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    let mut have = Actual::default();
+    have.vips.insert(X, Vip::new(0, 0, 1, u64::MAX));
+    have.addrs.insert(HostAddr { ip: X, ifindex: 2 }, u32::MAX);
+    let withdraws =
+        |election: &Election, ms: u64| plan(&want(election, ms), &have).contains(&Action::Withdraw(X));
+    assert!(!withdraws(&election, 50), "another node holds it");
+    let mut taken = held("other", 5, 11);
+    taken.holder = "me".into();
+    election.step(at(100), watched(taken.clone()));
+    assert!(withdraws(&election, 200));
+    // It renews: its frames pass on.
+    election.step(at(10_100), watched(renewed_by_client_go(taken, 12)));
+    assert!(withdraws(&election, 20_000));
+    // It was killed, and its address stays: the guard is back before others take the Lease, 16 s
+    // after the last renewal by clocks that may be a tenth faster than this host's may be slow.
+    let back = 10_100 + 16_000 * 90 / 110;
+    election.step(at(back - 1), Input::Tick);
+    assert!(withdraws(&election, back - 1));
+    let wake = election.wake_at(at(back - 1).boot).unwrap();
+    assert!(at(back - 1).boot < wake && wake <= at(back + 1).boot);
+    election.step(at(back + 1), Input::Tick);
+    have.vips.clear();
+    let actions = plan(&want(&election, back + 1), &have);
+    assert!(matches!(
+        actions[..],
+        [Action::SetIface(..), Action::Publish(X, Vip { generation: 0, .. })]
+    ));
+}
+
+#[test]
+fn the_guard_is_back_at_once_when_another_node_has_taken_the_lease() {
+    let mut election = fresh();
+    let mut taken = held("other", 5, 11);
+    taken.holder = "me".into();
+    election.step(at(0), quorum(Some(taken)));
+    assert!(want(&election, 1).passing.contains(&X));
+    election.step(at(100), watched(held("other", 6, 12)));
+    assert!(matches!(election.state(), State::Waiting(_)) && !election.held_by_other_program_here());
+    assert!(want(&election, 100).vips.contains_key(&X));
+}

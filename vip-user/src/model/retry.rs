@@ -1,0 +1,116 @@
+//! Trying again. A first failure is answered soon, on another endpoint perhaps; what fails once more
+//! comes no faster than renewals do, and with a jitter: nodes that an API server refused together do
+//! not come back together.
+
+use super::{
+    election::{Effect, Election, Holding, State},
+    time::{BootNs, Now},
+};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
+
+/// Pauses of what is not urgent grow to this many renewal intervals.
+const LONGEST_PAUSE: u32 = 4;
+
+/// A read that this election needs. It is asked for again until something has been seen: whoever
+/// does the reading may fail, and a watch that lives on never reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// Nothing that was seen has answered the question yet.
+    pub(super) wanted: bool,
+    /// A request is on its way.
+    pub(super) asked: bool,
+    /// When the next request is made.
+    pub(super) again_at: BootNs,
+    /// Requests that failed since it was wanted.
+    pub(super) failures: u32,
+}
+
+impl Election {
+    /// The pause after a first failure.
+    pub(super) fn hedge(&self) -> Duration {
+        self.timing.renew_every / 4
+    }
+
+    /// Some renewal intervals, and up to a quarter more. The model draws no lots: the share comes
+    /// from who this process is and how often it has tried.
+    pub(super) fn spread(&self, intervals: u32, tried: u32) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        (&self.me, self.next_id, tried).hash(&mut hasher);
+        let share = (hasher.finish() % 256) as u32;
+        let steady = self.timing.renew_every * intervals;
+        steady + steady * share / 1_024
+    }
+
+    /// How long to pause after so many failures in a row: they double, up to `longest` renewal
+    /// intervals.
+    pub(super) fn pause(&self, failures: u32, longest: u32) -> Duration {
+        match failures {
+            0 | 1 => self.hedge(),
+            _ => self.spread((1 << (failures - 2).min(8)).min(longest), failures),
+        }
+    }
+
+    /// When to repeat what brings no answer of its own: what a watch shows is the answer.
+    pub(super) fn unheard(&self, requests: u32) -> Duration {
+        self.pause(requests.saturating_add(1), LONGEST_PAUSE)
+    }
+
+    /// When a holder tries again. Under a live fence nothing is gained by haste, but the last
+    /// attempt must leave while there is time for its answer: where no other fits between the next
+    /// one and that, that one is the next.
+    pub(super) fn holder_retries_at(&self, now: Now, holding: &Holding, failures: u32) -> BootNs {
+        let next = now.boot.after(self.pause(failures, 1));
+        let last = BootNs(holding.until.0.saturating_sub(self.hedge().as_nanos() as u64));
+        let least = if failures > 1 { self.timing.renew_every } else { self.hedge() };
+        let fits = last >= now.boot.after(least);
+        if fits && next.after(self.timing.renew_every) > last { last } else { next }
+    }
+
+    /// Something must be read. Asks at once, unless that is being done already.
+    pub(super) fn read(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if !self.reading.wanted {
+            self.reading = Reading { wanted: true, ..Reading::default() };
+            self.ask(now, out);
+        }
+    }
+
+    /// A read has failed: this election's own, or one of its watch, which tells the same of the API.
+    pub(super) fn read_failed(&mut self, now: Now) {
+        if !self.reading.wanted || !self.reading.asked {
+            return;
+        }
+        self.reading.asked = false;
+        self.reading.failures = self.reading.failures.saturating_add(1);
+        let failures = self.reading.failures;
+        self.reading.again_at = match &self.state {
+            State::Holding(holding) => self.holder_retries_at(now, holding, failures),
+            State::Leaving(_) => now.boot.after(self.pause(failures, 1)),
+            _ => now.boot.after(self.pause(failures, LONGEST_PAUSE)),
+        };
+    }
+
+    /// Asks again when the time has come. One that holds does not wait for an answer that is late.
+    pub(super) fn act_reading(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.reading_wake().is_some_and(|at| at <= now.boot) {
+            self.ask(now, out);
+        }
+    }
+
+    pub(super) fn reading_wake(&self) -> Option<BootNs> {
+        let wanted = self.reading.wanted && self.state != State::Left;
+        wanted.then_some(self.reading.again_at)
+    }
+
+    fn ask(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let patience = match self.state {
+            State::Holding(_) | State::Leaving(_) => self.timing.renew_every,
+            _ => self.timing.wait(self.timing.duration_s),
+        };
+        self.reading.asked = true;
+        self.reading.again_at = now.boot.after(patience);
+        out.push(Effect::Read);
+    }
+}

@@ -1,0 +1,258 @@
+//! What fails is tried again, by whoever needs it, and no faster than renewals but for one attempt.
+
+use super::{
+    election::{Effect, Election, Identity, Input, State, Written},
+    election_tests::{
+        D, answered, at, deadline, fresh, held, holder, own_record, quorum, tenure_of, watched, writes,
+    },
+    fitness::{Fitness, Offer},
+    record::LeaseWrite,
+    time::BootNs,
+    timing::Timing,
+};
+
+/// A holder that gives way to a better node and has yet to become silent.
+fn yielding() -> Election {
+    let mut election = holder();
+    assert!(election.set_fitness(Fitness::Doubtful, Vec::new()));
+    let write = writes(&election.step(at(3_600), Input::Tick))[0].clone();
+    election.step(at(3_610), answered(&write, 12));
+    let mut seen = own_record(&election, 13);
+    let note = tenure_of(&election).note;
+    let (transitions, acquire_us) = (note.transitions, note.acquire_us);
+    seen.offer = Some(Offer { node: "other".into(), fitness: Fitness::Able, transitions, acquire_us });
+    election.step(at(3_700), watched(seen));
+    assert!(matches!(election.state(), State::Leaving(_)));
+    election
+}
+
+fn failed(write: &LeaseWrite) -> Input {
+    Input::Written { id: write.id, outcome: Written::Failed }
+}
+
+/// Plays timers from `from` to `to`, in milliseconds; every write that leaves is answered by
+/// `answer` at once. Says when each one left.
+fn play(
+    election: &mut Election,
+    (from, to): (u64, u64),
+    mut answer: impl FnMut(u64, &LeaseWrite) -> Input,
+) -> Vec<u64> {
+    let mut sent = Vec::new();
+    let mut ms = from;
+    while let Some(wake) = election.wake_at(at(ms).boot) {
+        ms = ms.max(in_ms(wake));
+        if ms >= to {
+            break;
+        }
+        for effect in election.step(at(ms), Input::Tick) {
+            if let Effect::Write(write) = effect {
+                sent.push(ms);
+                election.step(at(ms), answer(ms, &write));
+            }
+        }
+        ms += 1;
+    }
+    sent
+}
+
+/// The first millisecond at which a timer has come.
+fn in_ms(wake: BootNs) -> u64 {
+    wake.0.saturating_sub(at(0).boot.0).div_ceil(1_000_000)
+}
+
+/// Once its release can not be written in time the holder knows nothing. Its watch lives on, and
+/// never reads.
+#[test]
+fn a_read_that_fails_is_asked_again_by_the_election_that_needs_it() {
+    let mut election = yielding();
+    election.step(at(3_710), Input::Silenced);
+    play(&mut election, (3_711, 7_100), |_, write| failed(write));
+    assert_eq!(election.state(), &State::Unknown);
+    let mut reads = Vec::new();
+    let mut ms = 7_100;
+    while ms < 67_100 {
+        election.step(at(ms + 1), Input::ReadFailed);
+        // A watch that cannot be opened tells the same, again and again: nothing is put off by that.
+        for later in 2..20 {
+            election.step(at(ms + later), Input::ReadFailed);
+        }
+        election.step(at(ms + 20), watched(held("other", 99, ms)));
+        assert_eq!(election.state(), &State::Unknown, "a watch alone proves nothing");
+        let wake = election.wake_at(at(ms + 20).boot).expect("it is never asked again");
+        ms = in_ms(wake);
+        assert!(election.step(at(ms), Input::Tick).contains(&Effect::Read));
+        reads.push(ms);
+    }
+    // 600 ms are one renewal interval: pauses grow to four of them and up to a quarter more.
+    assert!((20..=26).contains(&reads.len()), "{} reads in a minute", reads.len());
+    election.step(at(ms + 10), quorum(Some(held("other", 99, 100_000))));
+    assert!(matches!(election.state(), State::Waiting(_)));
+    assert_eq!(writes(&election.step(at(ms + 10 + 3_900), Input::Tick)).len(), 1);
+}
+
+#[test]
+fn a_read_that_a_holder_needs_is_asked_again_while_its_fence_lives() {
+    let mut election = holder();
+    let write = writes(&election.step(at(4_000), Input::Tick))[0].clone();
+    let conflict = Input::Written { id: write.id, outcome: Written::Conflict };
+    assert!(election.step(at(4_010), conflict).contains(&Effect::Read));
+    assert!(!election.step(at(4_020), Input::ReadFailed).contains(&Effect::Read));
+    assert!(election.step(at(4_170), Input::Tick).contains(&Effect::Read), "the one hedge");
+    // No answer at all, for an interval: another is asked.
+    assert!(election.step(at(4_770), Input::Tick).contains(&Effect::Read));
+    let effects = election.step(at(4_780), quorum(Some(own_record(&election, 14))));
+    assert_eq!(writes(&effects).len(), 1, "it has waited long enough");
+}
+
+/// An API that refuses everything at once. Writes in a renewal interval of 600 ms: one, and one
+/// hedge in all.
+#[test]
+fn refused_writes_come_no_faster_than_renewals_but_for_one() {
+    let mut renewing = holder();
+    let mut taking = fresh();
+    taking.step(at(0), quorum(Some(held("other", 4, 10))));
+    let mut releasing = yielding();
+    releasing.step(at(3_710), Input::Silenced);
+    for (name, election) in
+        [("renewing", &mut renewing), ("taking", &mut taking), ("releasing", &mut releasing)]
+    {
+        let sent = play(election, (3_300, 13_300), |_, write| failed(write));
+        assert!(sent.len() >= 4, "{name}: {sent:?}");
+        let early = sent.windows(2).filter(|pair| pair[1] - pair[0] < 600).count();
+        assert!(early <= 1, "{name}: {sent:?}");
+    }
+}
+
+#[test]
+fn creations_and_offers_that_bring_nothing_are_asked_less_and_less() {
+    let mut creating = fresh();
+    creating.step(at(0), quorum(None));
+    let mut offering = fresh();
+    let mut record = held("other", 4, 10);
+    record.fitness = Fitness::Doubtful;
+    offering.step(at(0), quorum(Some(record.clone())));
+    for version in 11_u64..120 {
+        creating.step(at(version * 100), Input::Tick);
+        record.version.0 = version.to_string();
+        record.renew_us = Some(version as i64);
+        offering.step(at(version * 100), watched(record.clone()));
+    }
+    let count = |mut election: Election, from: u64, renewed: bool| {
+        let mut record = record.clone();
+        let mut asked = 0;
+        for step in 0..300 {
+            record.version.0 = (1_000 + step).to_string();
+            record.renew_us = Some(1_000 + step as i64);
+            let input = if renewed { watched(record.clone()) } else { Input::Tick };
+            let effects = election.step(at(from + step * 100), input);
+            asked += effects.iter().filter(|e| matches!(e, Effect::Create | Effect::Offer(..))).count();
+        }
+        asked
+    };
+    // Half a minute, after each has been asked for ten seconds: one in 2.4 to 3 seconds, at a tenth
+    // of a second.
+    let (created, offered) = (count(creating, 12_000, false), count(offering, 12_000, true));
+    assert!((9..=13).contains(&created), "{created}");
+    assert!((9..=13).contains(&offered), "{offered}");
+}
+
+/// Whenever an API that refuses comes back, down to the last attempt before the end of the fence,
+/// the fence lives on.
+#[test]
+fn a_fence_is_kept_alive_if_the_api_comes_back_within_it() {
+    for duration_s in [1, 2, 3, 5, 10, 30] {
+        let timing = Timing::of(duration_s);
+        let hold = timing.hold(duration_s).as_millis() as u64;
+        let last_chance = hold - timing.renew_every.as_millis() as u64 / 4;
+        for back_at in (0..=last_chance).step_by(7) {
+            let mut election = holding_for(&timing);
+            let mut version = 20;
+            let mut until = BootNs(at(0).boot.0 + hold * 1_000_000);
+            play(&mut election, (1, hold), |ms, write| {
+                if ms < back_at {
+                    return failed(write);
+                }
+                version += 1;
+                until = timing.fence(at(ms).boot, duration_s);
+                answered(write, version)
+            });
+            assert!(
+                until > at(hold).boot,
+                "D {duration_s} s: lapsed, the API was back at {back_at} ms"
+            );
+        }
+    }
+}
+
+/// A holder whose last write left at 0 ms.
+fn holding_for(timing: &Timing) -> Election {
+    let me = Identity { node: "me".into(), process: "p1".into(), boot_id: "b1".into() };
+    let mut election = Election::new(me, timing.clone(), 0, None);
+    let before = |ms: u64| super::time::Now {
+        boot: BootNs(at(0).boot.0 - ms * 1_000_000),
+        wall_us: at(0).wall_us - ms as i64 * 1_000,
+    };
+    election.step(before(100_000), quorum(Some(held("other", 4, 10))));
+    let write = writes(&election.step(at(0), Input::Tick))[0].clone();
+    assert!(deadline(&election.step(at(0), answered(&write, 11))).is_some());
+    election
+}
+
+/// Nodes that an API server refused together.
+#[test]
+fn nodes_do_not_come_back_together() {
+    let at_of = |node: usize| {
+        let me = Identity { node: format!("n{node}"), process: "p".into(), boot_id: "b".into() };
+        let mut election = Election::new(me, Timing::of(D), 0, None);
+        election.step(at(0), quorum(Some(held("other", 4, 10))));
+        play(&mut election, (3_300, 6_000), |_, write| failed(write))
+    };
+    let third: std::collections::BTreeSet<u64> = (0..20).map(|node| at_of(node)[2]).collect();
+    assert!(third.len() > 10, "{third:?}");
+    assert!(third.iter().all(|ms| (4_050..=4_200).contains(ms)), "{third:?}");
+}
+
+/// A timer in the past that no action answers makes the loop spin.
+#[test]
+fn a_timer_that_has_come_is_moved_or_answered() {
+    let leave = |mut election: Election, ms: u64| {
+        election.step(at(ms), Input::Leave);
+        election
+    };
+    let mut taking = fresh();
+    taking.step(at(0), quorum(Some(held("other", 4, 10))));
+    let take = writes(&taking.step(at(3_400), Input::Tick))[0].clone();
+    let taken_late = {
+        let mut election = leave(taking.clone(), 3_450);
+        election.step(at(3_500), answered(&take, 11));
+        election
+    };
+    let mut stale = holder();
+    let write = writes(&stale.step(at(4_000), Input::Tick))[0].clone();
+    stale.step(at(4_010), Input::Written { id: write.id, outcome: Written::Conflict });
+    let mut worse = holder();
+    worse.set_fitness(Fitness::Unable, Vec::new());
+    let mut nothing = fresh();
+    nothing.step(at(0), quorum(None));
+    for (name, mut election) in [
+        ("a take-over hangs while it stops", leave(taking.clone(), 3_450)),
+        ("it took over while it stopped and cannot become silent", taken_late),
+        ("a take-over hangs", taking),
+        ("it gives way and cannot become silent", yielding()),
+        ("it stops and cannot become silent", leave(holder(), 3_500)),
+        ("its base is overtaken and no read is answered", leave(stale.clone(), 4_020)),
+        ("it holds what is overtaken and no read is answered", stale),
+        ("it serves worse than it has told", worse),
+        ("there is no Lease and none is created", nothing),
+        ("nothing is known", fresh()),
+    ] {
+        for ms in 3_600..30_000 {
+            if election.wake_at(at(ms).boot).is_none_or(|wake| wake > at(ms).boot) {
+                continue;
+            }
+            let effects = election.step(at(ms), Input::Tick);
+            let later = election.wake_at(at(ms).boot).is_none_or(|wake| wake > at(ms).boot);
+            assert!(later || !effects.is_empty(), "{name}: the timer stays at {ms} ms");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What is checked about the host before anything is changed on it.
+
+use super::{
+    netlink::{Netlink, NetlinkError},
+    pins::Pins,
+    start::StartError,
+};
+use crate::{
+    config::Config,
+    model::{
+        edges::{self, Edge},
+        selection::{Device, removal},
+    },
+};
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use std::{fs, net::IpAddr, time::Duration};
+
+/// A kernel that does not answer is asked again after this.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Checks the host, again and again while the kernel is too busy to say what is on it: a start that ends for that would
+/// only come back to the same host.
+///
+/// # Errors
+/// What stands against this host.
+pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
+    let mut told = false;
+    loop {
+        match check_once(config, pins, netlink).await {
+            Err(StartError::Netlink(error)) if error.is_blind() => {
+                if !told {
+                    tracing::warn!(%error, "the kernel is busy; asking again");
+                    told = true;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Checks everything about the host that can be checked without changing it.
+async fn check_once(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
+    pins.check_bpffs()?;
+    pins.check_geometry()?;
+    // An interface that is not there yet is no error: it may come, and until then others serve.
+    let links = netlink.devices().await?;
+    let unknown = Device { name: "?".into(), ..Device::default() };
+    let device = |ifindex| links.iter().find(|link| link.ifindex == ifindex).unwrap_or(&unknown);
+    for gateway in netlink.all_gateways().await? {
+        let name = &device(gateway.ifindex).name;
+        refuse_vip(config, gateway.ip, || gateway.describe(name))?;
+    }
+    if let Some(Edge { vip, what }) = edges::first(&config.selection(), &links) {
+        return Err(StartError::Vip { vip, what });
+    }
+    let addresses = addresses(netlink).await?;
+    let is_vip = |ip: IpAddr| config.vips.iter().any(|vip| vip.address == ip);
+    for own in addresses.iter().filter(|own| is_own(own, &addresses, is_vip)) {
+        let device = device(own.ifindex);
+        refuse_vip(config, own.ip, || {
+            format!(
+                "this host's own address on {} (if another program has left it there: {})",
+                device.name,
+                removal(own.ip, own.prefix, device)
+            )
+        })?;
+    }
+    for line in fs::read_to_string("/etc/resolv.conf").unwrap_or_default().lines() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("nameserver")
+            && let Some(Ok(server)) = words.next().map(str::parse::<IpAddr>)
+        {
+            refuse_vip(config, server, || "a name server of this host (/etc/resolv.conf)".into())?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_vip(config: &Config, ip: IpAddr, what: impl Fn() -> String) -> Result<(), StartError> {
+    match config.vips.iter().find(|vip| vip.address == ip) {
+        Some(vip) => Err(StartError::Vip { vip: vip.address, what: what() }),
+        None => Ok(()),
+    }
+}
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug)]
+struct Address {
+    ip: IpAddr,
+    prefix: u8,
+    ifindex: u32,
+    /// IPv4: another address was in its subnet on this interface before it.
+    secondary: bool,
+}
+
+impl Address {
+    fn is_of_subnet(&self) -> bool {
+        self.prefix < if self.ip.is_ipv4() { 32 } else { 128 }
+    }
+}
+
+async fn addresses(netlink: &Netlink) -> Result<Vec<Address>, NetlinkError> {
+    let pick = |message: AddressMessage| {
+        let header = message.header;
+        let secondary = header.flags.contains(AddressHeaderFlags::Secondary);
+        let ips = message.attributes.into_iter().filter_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => Some(ip),
+            _ => None,
+        });
+        let found = |ip| Address { ip, prefix: header.prefix_len, ifindex: header.index, secondary };
+        Some(ips.map(found).collect::<Vec<_>>())
+    };
+    Ok(netlink.list_addresses(pick).await?.into_iter().flatten().collect())
+}
+
+/// Whether an address is the host's own. Host prefixes are how kube-vip, kube-proxy (IPVS) and xvip
+/// carry a VIP. Others (keepalived) give a VIP the prefix of its subnet, beside an address that the
+/// host has there already: such a VIP is not the host's own, and is silenced as long as it is there.
+/// IPv4 says by a flag which of the two came first.
+fn is_own(address: &Address, all: &[Address], is_vip: impl Fn(IpAddr) -> bool) -> bool {
+    let beside = all.iter().any(|other| {
+        other.ifindex == address.ifindex
+            && other.is_of_subnet()
+            && !is_vip(other.ip)
+            && IpNet::new(other.ip, other.prefix).is_ok_and(|net| net.contains(&address.ip))
+    });
+    address.is_of_subnet() && !(beside && (address.secondary || address.ip.is_ipv6()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str, ifindex: u32, secondary: bool) -> Address {
+        let net: IpNet = text.parse().unwrap();
+        Address { ip: net.addr(), prefix: net.prefix_len(), ifindex, secondary }
+    }
+
+    #[test]
+    fn an_address_beside_the_hosts_own_was_left_there() {
+        let is_vip = |ip: IpAddr| ["192.0.2.10", "2001:db8::10"].contains(&ip.to_string().as_str());
+        for (vip, others, own) in [
+            (address("192.0.2.10/24", 2, false), vec![], true),
+            (address("192.0.2.10/24", 2, true), vec![address("192.0.2.11/24", 2, false)], false),
+            // The first of its subnet, whatever came after it.
+            (address("192.0.2.10/24", 2, false), vec![address("192.0.2.11/24", 2, true)], true),
+            (address("192.0.2.10/24", 2, true), vec![address("192.0.2.11/24", 3, false)], true),
+            (address("192.0.2.10/24", 2, true), vec![address("192.0.2.11/32", 2, false)], true),
+            (address("192.0.2.10/32", 2, false), vec![], false),
+            (address("2001:db8::10/64", 2, false), vec![address("fe80::1/64", 2, false)], true),
+            (address("2001:db8::10/64", 2, false), vec![address("2001:db8::11/64", 2, false)], false),
+            (address("2001:db8::10/128", 2, false), vec![], false),
+        ] {
+            let all: Vec<Address> = others.into_iter().chain([vip]).collect();
+            assert_eq!(is_own(&vip, &all, is_vip), own, "{all:?}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What confines this process beside its capabilities: a seccomp filter, an AppArmor profile, an
+//! SELinux type. A container runtime applies them by default, and the kernel only says "not permitted".
+
+use std::{fs, io};
+
+/// The capabilities that the manifests ask for, by their numbers in capability(7).
+const NEEDED: [u32; 3] = [CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF];
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+const CAP_BPF: u32 = 39;
+
+/// What loading needs, for messages.
+const RIGHTS: &str =
+    "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, on Linux 5.x CAP_PERFMON too (or root)";
+
+/// How this process is confined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confinement {
+    /// The effective capabilities, one bit each.
+    capabilities: u64,
+    /// A seccomp filter is in force.
+    seccomp: bool,
+    /// The AppArmor profile or the SELinux context; `None` where there is none.
+    label: Option<String>,
+}
+
+impl Confinement {
+    /// Of this process. What cannot be read counts as absent.
+    pub fn of_this_process() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        // Both modules may be there since Linux 5.8, and the common file then belongs to the first.
+        let label = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"].map(read);
+        let label = label.iter().find(|label| !label.is_empty());
+        Self::parse(&read("/proc/self/status"), label.map_or("", String::as_str))
+    }
+
+    fn parse(status: &str, label: &str) -> Self {
+        let field = |name: &str| {
+            let mut lines = status.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+        };
+        let capabilities = field("CapEff").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        let label = label.trim_end_matches(['\n', '\0']);
+        Self {
+            capabilities: capabilities.unwrap_or(0),
+            // Mode 2 is a filter.
+            seccomp: field("Seccomp") == Some("2"),
+            label: (!label.is_empty() && label != "unconfined")
+                .then(|| label.escape_debug().to_string()),
+        }
+    }
+
+    /// Why bpf(2) was refused, and what helps. EPERM comes from a missing capability or from a filter;
+    /// EACCES comes from the verifier too.
+    pub fn why_bpf_is_refused(&self, error: &io::Error) -> String {
+        let has_rights = NEEDED.iter().all(|bit| self.capabilities >> bit & 1 == 1);
+        if !has_rights || error.raw_os_error() != Some(libc::EPERM) {
+            return RIGHTS.into();
+        }
+        let filter = if self.seccomp {
+            "a seccomp filter is in force, and the default profiles of CRI-O and podman allow bpf with \
+             CAP_SYS_ADMIN only: use `deploy/crio`, or seccompProfile `Unconfined`"
+        } else {
+            "no seccomp filter is in force: before Linux 5.11 the limit on locked memory may be too low"
+        };
+        format!(
+            "bpf(2) is refused although the process has CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; {filter}{}",
+            self.label.as_ref().map(|label| format!("; it runs under {label}")).unwrap_or_default()
+        )
+    }
+
+    /// Who may have refused to write below the pin root, and what helps.
+    pub fn why_pins_are_refused(&self) -> String {
+        let by = match &self.label {
+            // A context of SELinux has colons: user, role, type, level.
+            Some(label) if label.contains(':') => format!(
+                "SELinux refuses it to {label}: the container needs a type that may write there, \
+                 for example `seLinuxOptions: {{type: spc_t}}`"
+            ),
+            Some(label) => format!(
+                "AppArmor refuses it to the profile {label}: mount the host's /sys/fs/bpf outside /sys, for \
+                 example at /run/xvip/bpf, and set XVIP_PIN_ROOT=/run/xvip/bpf/xvip"
+            ),
+            None => "the process needs root, and a file system that is not read-only".into(),
+        };
+        format!("{by} (docs/deploy.md)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: &str = "CapEff:\t0000008000003000\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+
+    fn refused(status: &str, label: &str, errno: i32) -> String {
+        let error = io::Error::from_raw_os_error(errno);
+        Confinement::parse(status, label).why_bpf_is_refused(&error)
+    }
+
+    #[test]
+    fn a_refused_bpf_names_what_refuses_it() {
+        let filtered = refused(ALL, "cri-o.default (enforce)\n", libc::EPERM);
+        assert!(filtered.contains("seccomp filter is in force"), "{filtered}");
+        assert!(filtered.contains("`deploy/crio`"), "{filtered}");
+        assert!(filtered.ends_with("under cri-o.default (enforce)"), "{filtered}");
+        let unfiltered =
+            refused(&ALL.replace("Seccomp:\t2", "Seccomp:\t0"), "unconfined\n", libc::EPERM);
+        assert!(unfiltered.contains("locked memory"), "{unfiltered}");
+        assert!(!unfiltered.contains("runs under"), "{unfiltered}");
+    }
+
+    #[test]
+    fn a_missing_capability_and_the_verifier_are_not_blamed_on_a_filter() {
+        for bit in NEEDED {
+            let less = 0x80_0000_3000_u64 & !(1 << bit);
+            let status = format!("CapEff:\t{less:016x}\nSeccomp:\t2\n");
+            assert_eq!(refused(&status, "", libc::EPERM), RIGHTS, "without {bit}");
+        }
+        assert_eq!(refused(ALL, "", libc::EACCES), RIGHTS);
+        assert_eq!(refused("", "", libc::EPERM), RIGHTS);
+    }
+
+    #[test]
+    fn refused_pins_name_the_profile_and_the_remedy() {
+        let why = |label| Confinement::parse(ALL, label).why_pins_are_refused();
+        let apparmor = why("cri-containerd.apparmor.d (enforce)\n");
+        assert!(apparmor.contains("AppArmor refuses it to the profile cri-containerd.apparmor.d"));
+        assert!(apparmor.contains("XVIP_PIN_ROOT=/run/xvip/bpf/xvip"), "{apparmor}");
+        let selinux = why("system_u:system_r:container_t:s0:c1,c2\0");
+        assert!(selinux.contains("container_t:s0:c1,c2: the container needs a type"), "{selinux}");
+        assert!(why("unconfined\n").contains("needs root"));
+        assert!(why("a\u{1b}[31mb").contains("a\\u{1b}[31mb"));
+    }
+}

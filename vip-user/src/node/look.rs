@@ -1,0 +1,422 @@
+//! Looking at the interfaces: what is chosen gets its programs, what is chosen no more loses them, and whether they are
+//! where they were put. The loop waits for a look, so it costs what has changed, and has a bound.
+
+use super::{
+    attach::{Seen, see},
+    carry,
+    changes::Interfaces,
+    clock,
+    dataplane::HostError,
+    ethtool::strips_tags,
+    interfaces::{Attached, LeftOver, fit, ports, untagged},
+    kernel::Kernel,
+    pins::{LinkKind, LinkPin},
+    programs::AttachError,
+};
+use crate::{
+    config::{Hook, Hooks},
+    model::{
+        desired::{GUARD_BIT, LOOPBACK, Link, LinkRole, Links},
+        selection::{Device, Kind, Roles},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+use vip_common::abi::{HostAddr, Ip, MAX_IFACES, Port};
+
+/// What is only guarded is attached or looked at for this long in one turn of the loop.
+const LOOK_LIMIT: Duration = Duration::from_millis(20);
+/// An inspection is waited for so long in one turn of the loop.
+const INSPECT_LIMIT: Duration = Duration::from_millis(50);
+const INSPECTION: &str = "inspection";
+/// A host that could not be looked at for so long may be anything.
+const BLIND_FOR: Duration = Duration::from_secs(5);
+/// Interfaces that one problem names.
+const MAX_NAMED: usize = 8;
+
+impl Kernel {
+    /// Looks at the interfaces. What could not be looked at is as it was, for a while.
+    pub(super) async fn look_or_keep(&mut self) -> Result<Links, HostError> {
+        const SUBJECT: &str = "look at the interfaces";
+        let touched = self.netlink.touched.clone();
+        let begun = touched.begin();
+        match self.look(begun.interfaces()).await {
+            Ok(()) => {
+                begun.done();
+                self.blind_since = None;
+                self.problems.remove(SUBJECT);
+            }
+            // What could not be looked at is as it was, for a while: the next inspection looks again.
+            Err(error) if error.is_blind() && self.looked && !self.is_blind_for_long() => {
+                self.left_over.insert(LeftOver::Unfinished);
+                if self.problems.insert(SUBJECT.into(), error.to_string()).is_none() {
+                    tracing::warn!(%error, "the interfaces could not be looked at");
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        let links = self.links.clone();
+        // A look that was cut off has told nobody.
+        self.links.attached = false;
+        Ok(links)
+    }
+
+    /// Whether every program and pin is where it was put, of those whose turn it is.
+    pub(super) async fn inspect(&mut self) -> bool {
+        if !self.left_over.is_empty() || !self.programs.are_pinned() {
+            return false;
+        }
+        let inspecting = self.inspecting.get_or_insert_with(|| {
+            let due = self.turns.next(&self.attached);
+            let pins = due.iter().filter_map(|ifindex| self.attached.get_key_value(ifindex));
+            let pins: Vec<LinkPin> =
+                pins.flat_map(|(ifindex, known)| links_of(*ifindex, known)).collect();
+            let dir = self.programs.pins().clone();
+            tokio::task::spawn_blocking(move || {
+                let seen = pins.into_iter().map(|pin| (pin.clone(), see(&dir, pin)));
+                seen.collect()
+            })
+        });
+        // The loop does not wait longer; the answer counts at the next inspection.
+        let Ok(seen) = tokio::time::timeout(INSPECT_LIMIT, inspecting).await else {
+            let limit = INSPECT_LIMIT.as_millis();
+            let why = format!(
+                "whether programs are where they were is not known: no answer within {limit} ms"
+            );
+            self.problems.insert(INSPECTION.into(), why);
+            return self.suspects.is_empty();
+        };
+        self.inspecting = None;
+        self.problems.remove(INSPECTION);
+        self.programs.begin_look();
+        for (pin, seen) in seen.unwrap_or_default() {
+            self.judge(pin, seen).await;
+        }
+        self.suspects.is_empty()
+    }
+
+    /// Takes in what was seen of one link.
+    async fn judge(&mut self, pin: LinkPin, seen: io::Result<Seen>) {
+        let LinkPin { interface, ifindex, kind } = pin;
+        let Some((_, attached)) = self.attached.get(&ifindex) else { return };
+        if attached.answers.is_none() {
+            self.turns.passed(ifindex);
+        }
+        let intact = if kind.is_clsact() {
+            self.netlink.has_filter(ifindex, kind.is_guard()).await.map_err(HostError::from)
+        } else {
+            let intact = seen.and_then(|seen| self.programs.judge(ifindex, kind, &seen));
+            intact.map_err(|source| AttachError::Look { interface: interface.clone(), source }.into())
+        };
+        match intact {
+            Ok(true) => drop(self.problems.remove(&format!("programs {interface}"))),
+            Ok(false) => drop(self.suspects.insert(ifindex)),
+            // What could not be looked at is not gone.
+            Err(error) => self.tell_blind(&interface, &error),
+        }
+    }
+
+    fn is_blind_for_long(&mut self) -> bool {
+        let now = clock::boot();
+        self.blind_since.get_or_insert(now).until(now) >= BLIND_FOR
+    }
+
+    /// Whether an interface has its programs already, as far as anything is known. That costs nothing.
+    fn is_settled(&self, device: &Device, answers: bool, touched: &Interfaces) -> bool {
+        let known = self.attached.get(&device.ifindex);
+        known.is_some_and(|(name, attached)| {
+            *name == device.name && attached.answers.is_some() == answers
+        }) && !self.suspects.contains(&device.ifindex)
+            && !touched.contains(device.ifindex)
+    }
+
+    /// Attaches the programs to one interface unless they are there. A failure leaves the interface
+    /// unguarded, which the caller turns into "not usable".
+    async fn ensure_attached(
+        &mut self,
+        device: &Device,
+        answers: bool,
+        vlans: bool,
+    ) -> Result<(), HostError> {
+        let Device { name, ifindex, .. } = device;
+        if let Some((known, attached)) = self.attached.get(ifindex) {
+            let (known, attached) = (known.clone(), *attached);
+            if known == *name && attached.answers.is_some() == answers {
+                if self.is_intact(name, *ifindex, attached).await? {
+                    return Ok(());
+                }
+                tracing::warn!(interface = %name, "programs are not as they were; putting them back");
+            }
+        }
+        self.programs.follow_rename(name, *ifindex)?;
+        let guard = self.programs.attach_guard(name, *ifindex)?;
+        let mut attached = Attached { guard, answers: None };
+        if answers {
+            attached.answers = Some(self.attach_answering(name, *ifindex, vlans)?);
+        } else {
+            self.programs.detach_answering(name)?;
+        }
+        self.attached.insert(*ifindex, (name.clone(), attached));
+        Ok(())
+    }
+
+    /// A NIC takes the tags off (rxvlan offload, on by default) before XDP sees a frame, so with VLAN
+    /// devices above it XDP would answer questions of other VLANs. TC knows the tag.
+    fn attach_answering(
+        &mut self,
+        name: &str,
+        ifindex: u32,
+        vlans: bool,
+    ) -> Result<LinkKind, HostError> {
+        let stripped = vlans && self.attach != Hooks::from(Hook::Tc) && strips_tags(name);
+        let hooks = if stripped { self.attach.that_know_tags() } else { self.attach.clone() };
+        let why =
+            "it carries VLAN devices, and the NIC takes the tags off (rxvlan): only `tc` knows them";
+        if hooks.0.is_empty() {
+            return Err(AttachError::NoHook { interface: name.into(), why: why.into() }.into());
+        }
+        let (kind, mut refused) = self.programs.attach_ingress(name, ifindex, &hooks)?;
+        self.links.attached |= kind == LinkKind::Native;
+        if stripped {
+            refused.insert(0, why.into());
+        }
+        let subject = format!("attach {name}");
+        if refused.is_empty() {
+            self.problems.remove(&subject);
+        } else {
+            let (how, why) = (kind.describe(), refused.join("; "));
+            let text = format!("answering {how}, not by the first choice: {why}");
+            if self.problems.insert(subject, text).is_none() {
+                tracing::warn!(interface = name, how, %why, "not the first choice of hook");
+            }
+        }
+        Ok(kind)
+    }
+
+    async fn is_intact(
+        &mut self,
+        name: &str,
+        ifindex: u32,
+        attached: Attached,
+    ) -> Result<bool, HostError> {
+        for kind in attached.kinds() {
+            let there = if kind.is_clsact() {
+                self.netlink.has_filter(ifindex, kind.is_guard()).await?
+            } else {
+                let cannot_look = |source| AttachError::Look { interface: name.into(), source };
+                self.programs.is_intact(name, ifindex, kind).map_err(cannot_look)?
+            };
+            if !there {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives every interface its programs; returns those that have a role, as the programs see them. Those that were
+    /// told of, or are suspect, are looked at; for the others nothing is asked of the kernel. What is only guarded may
+    /// have to wait for the next look: renewals come between.
+    async fn attach_all(
+        &mut self,
+        devices: &[Device],
+        roles: &Roles,
+        touched: &Interfaces,
+    ) -> Result<Vec<Link>, HostError> {
+        let is_vlan = |device: &&Device| matches!(device.kind, Kind::Vlan(_));
+        let carry_vlans: BTreeSet<u32> =
+            devices.iter().filter(is_vlan).filter_map(|device| device.lower).collect();
+        let (mut links, mut spent) = (Vec::new(), Duration::ZERO);
+        for device in devices {
+            let (Some(role), Some(mac)) = (roles.roles.get(&device.ifindex), device.mac) else {
+                continue;
+            };
+            let answer = !role.answers.is_empty();
+            let bit = if answer { self.bits.of(device.ifindex) } else { Some(GUARD_BIT) };
+            let mut guarded = true;
+            if self.is_settled(device, answer, touched) {
+                self.problems.remove(&problem_of(device));
+            } else if !answer && spent >= LOOK_LIMIT && self.looked {
+                self.left_over.insert(LeftOver::Unfinished);
+                if !self.attached.contains_key(&device.ifindex) {
+                    continue;
+                }
+                self.suspects.insert(device.ifindex);
+            } else {
+                let begun = clock::boot();
+                let vlans = carry_vlans.contains(&device.ifindex);
+                let result = self.ensure_attached(device, answer, vlans).await;
+                guarded = self.take_in(device, result);
+                spent += begun.until(clock::boot());
+                // The first look has time, but other tasks run meanwhile.
+                tokio::task::yield_now().await;
+            }
+            if guarded && bit.is_none() {
+                let why = "63 other interfaces answer already; this one is guarded only";
+                self.problems.insert(problem_of(device), why.into());
+            }
+            let role = if answer && bit.is_some() { LinkRole::Answer } else { LinkRole::Guard };
+            let bit = bit.unwrap_or(GUARD_BIT);
+            let (port, up) = (untagged(device.ifindex), device.up && guarded);
+            links.push(Link { port, bit, role, mac, up, guarded });
+        }
+        Ok(links)
+    }
+
+    /// Notes how attaching has ended; says whether the interface is guarded.
+    fn take_in(&mut self, device: &Device, result: Result<(), HostError>) -> bool {
+        self.suspects.remove(&device.ifindex);
+        let problem = problem_of(device);
+        match result {
+            Ok(()) => {
+                if self.problems.remove(&problem).is_some() {
+                    tracing::info!(interface = %device.name, "interface is guarded");
+                }
+                true
+            }
+            // What could not be looked at is not gone.
+            Err(error) if error.is_blind() && self.attached.contains_key(&device.ifindex) => {
+                self.suspects.insert(device.ifindex);
+                self.tell_blind(&device.name, &error);
+                true
+            }
+            Err(error) => {
+                // Tried again at the next inspection; told once.
+                if self.problems.insert(problem, error.to_string()).is_none() {
+                    tracing::error!(interface = %device.name, %error, "interface is not guarded");
+                }
+                self.attached.remove(&device.ifindex);
+                self.left_over.insert(LeftOver::Unguarded);
+                false
+            }
+        }
+    }
+
+    fn tell_blind(&mut self, interface: &str, error: &HostError) {
+        let subject = format!("programs {interface}");
+        if self.problems.insert(subject, error.to_string()).is_none() {
+            tracing::warn!(interface, %error, "whether the guard stands is not known");
+        }
+    }
+
+    /// Looks at the interfaces, and brings their programs where they belong.
+    async fn look(&mut self, touched: &Interfaces) -> Result<(), HostError> {
+        let devices = if self.selection.needs_routes() {
+            self.netlink.devices().await?
+        } else {
+            self.netlink.devices_without_routes().await?
+        };
+        self.programs.keep_pinned()?;
+        self.programs.begin_look();
+        self.bits.adopt(&self.maps.ifaces()?);
+        self.left_over.clear();
+        let roles = self.selection.roles(&devices);
+        self.tell_about(&devices, &roles)?;
+        let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
+        self.attached.retain(|ifindex, _| there(ifindex));
+        self.suspects.retain(there);
+        let names: BTreeSet<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        self.problems.retain(|subject, _| match subject.split_once(' ') {
+            Some(("interface" | "attach" | "programs", name)) => names.contains(name),
+            _ => true,
+        });
+        let primary = self.attach_all(&devices, &roles, touched).await?;
+        self.links.answer = BTreeMap::new();
+        for (index, (vip, _)) in self.selection.vips.iter().enumerate() {
+            let chosen = |link: &&Link| {
+                let role = roles.roles.get(&link.port.ifindex);
+                link.answers() && role.is_some_and(|role| role.answers.contains(&index))
+            };
+            let mask = primary.iter().filter(chosen).fold(0, |mask, link| mask | 1 << link.bit);
+            let stray = roles.strays.contains(vip);
+            self.links.answer.insert(*vip, if stray { 0 } else { mask });
+        }
+        self.links.strays.clone_from(&roles.strays);
+        let (links, left_out) = fit(ports(&devices, &roles, primary), MAX_IFACES as usize);
+        self.links.links = links;
+        self.tell_left_out(&devices, &left_out);
+        self.detach_rest(&devices, &roles)?;
+        // Where a program could not be replaced, the other version's has no fence any more.
+        for old in std::mem::take(&mut self.retiring) {
+            if let Err(error) = carry::retire(&old) {
+                self.retiring.push(old);
+                return Err(error.into());
+            }
+        }
+        self.looked = true;
+        if self.left_over.contains(&LeftOver::Unfinished) {
+            self.netlink.touched.again();
+        }
+        Ok(())
+    }
+
+    /// Tells which interfaces are not used, and which VIPs another program has put on them.
+    fn tell_about(&mut self, devices: &[Device], roles: &Roles) -> Result<(), HostError> {
+        self.tell("selection ", "not answering there", &roles.refused);
+        let owned: BTreeSet<HostAddr> = self.maps.owned_addrs()?.into_iter().collect();
+        let ours = |vip, ifindex| owned.contains(&HostAddr { ip: Ip::from(vip), ifindex });
+        let carried = self.selection.carried_by_others(devices, roles, ours);
+        let carried = carried.into_iter().map(|(vip, why)| (vip.to_string(), why)).collect();
+        self.tell("address ", "carried by another program", &carried);
+        Ok(())
+    }
+
+    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays until the address
+    /// is gone: without it the stack would answer for the VIP, whoever holds it.
+    fn detach_rest(&mut self, devices: &[Device], roles: &Roles) -> Result<(), HostError> {
+        let owned =
+            self.maps.owned_addrs()?.into_iter().filter(|addr| !IpAddr::from(addr.ip).is_multicast());
+        let carrying: BTreeSet<u32> = owned.map(|addr| addr.ifindex).collect();
+        let has_role = |device: &Device| roles.roles.contains_key(&device.ifindex);
+        let leaving = |device: &Device| {
+            device.ifindex != LOOPBACK && !has_role(device) && carrying.contains(&device.ifindex)
+        };
+        if devices.iter().any(leaving) {
+            self.left_over.insert(LeftOver::Leaving);
+        }
+        let kept = devices.iter().filter(|device| has_role(device) || leaving(device));
+        let kept = kept.map(|device| (device.name.as_str(), device.ifindex)).collect();
+        Ok(self.programs.detach_all_but(&kept)?)
+    }
+
+    fn tell_left_out(&mut self, devices: &[Device], left_out: &[Port]) {
+        const SUBJECT: &str = "map of interfaces";
+        if left_out.is_empty() {
+            self.problems.remove(SUBJECT);
+            return;
+        }
+        let name = |port: &Port| {
+            let device = devices.iter().find(|device| device.ifindex == port.ifindex);
+            let name = device.map_or("?", |device| device.name.as_str());
+            match (port.outer_vid, port.inner_vid) {
+                (0, _) => name.to_owned(),
+                (vid, 0) => format!("VLAN {vid} on {name}"),
+                (outer, inner) => format!("VLAN {outer}.{inner} on {name}"),
+            }
+        };
+        let mut names: Vec<String> = left_out.iter().take(MAX_NAMED).map(name).collect();
+        if left_out.len() > MAX_NAMED {
+            names.push(format!("and {} more", left_out.len() - MAX_NAMED));
+        }
+        let why = format!(
+            "it has {MAX_IFACES} entries, and no room for {}: no claims of the VIPs leave those interfaces; tagged frames \
+             that a program writes to the interface below are not looked at. `exclude` leaves interfaces alone",
+            names.join(", ")
+        );
+        if self.problems.insert(SUBJECT.into(), why.clone()).is_none() {
+            tracing::warn!(%why, "the map of interfaces is full");
+        }
+    }
+}
+
+fn problem_of(device: &Device) -> String {
+    format!("interface {}", device.name)
+}
+
+fn links_of(ifindex: u32, known: &(String, Attached)) -> impl Iterator<Item = LinkPin> {
+    let (interface, attached) = known.clone();
+    attached.kinds().map(move |kind| LinkPin { interface: interface.clone(), ifindex, kind })
+}

@@ -1,0 +1,180 @@
+//! Next-hop objects (`ip nexthop`, Linux 5.3): a route may name one by its number and show nothing else
+//! (`net.ipv4.nexthop_compat_mode=0`). rtnetlink knows no such message, so its own is here.
+
+use futures::StreamExt as _;
+use rtnetlink::{
+    packet_core::{
+        DecodeError, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+        NetlinkPayload, NetlinkSerializable, NlasIterator,
+    },
+    proto,
+    sys::{SocketAddr, protocols::NETLINK_ROUTE},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
+
+const RTM_GETNEXTHOP: u16 = 106;
+/// `struct nhmsg`: family, scope, protocol, a reserved byte and 32 flags.
+const HEADER_LEN: usize = 8;
+const NHA_ID: u16 = 1;
+const NHA_GROUP: u16 = 2;
+const NHA_OIF: u16 = 5;
+const NHA_GATEWAY: u16 = 6;
+/// `struct nexthop_grp`: a number, and what the share of the member is.
+const MEMBER_LEN: usize = 8;
+
+/// One next-hop object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct NextHop {
+    id: u32,
+    ifindex: Option<u32>,
+    gateway: Option<IpAddr>,
+    group: Vec<u32>,
+}
+
+impl NextHop {
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        let mut hop = Self::default();
+        let number = |value: &[u8]| value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        for part in NlasIterator::new(payload.get(HEADER_LEN..).unwrap_or_default()) {
+            let part = part?;
+            let value = part.value();
+            match part.kind() {
+                NHA_ID => hop.id = number(value),
+                NHA_OIF => hop.ifindex = Some(number(value)),
+                NHA_GATEWAY => hop.gateway = address(value),
+                NHA_GROUP => hop.group = value.chunks_exact(MEMBER_LEN).map(number).collect(),
+                _ => {}
+            }
+        }
+        Ok(hop)
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+/// All next-hop objects of the host, by number.
+#[derive(Debug, Default)]
+pub(super) struct NextHops(BTreeMap<u32, NextHop>);
+
+impl NextHops {
+    /// Asks the kernel. One that has no next-hop objects has none to tell.
+    pub(super) async fn read() -> io::Result<Self> {
+        let (connection, handle, _) = proto::new_connection::<Message>(NETLINK_ROUTE)?;
+        // It ends with its handle.
+        tokio::spawn(connection);
+        let mut request =
+            NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(Message::Get));
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut found = Self::default();
+        let mut answers = handle.request(request, SocketAddr::new(0, 0)).map_err(io::Error::other)?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(Message::Is(hop)) => drop(found.0.insert(hop.id, hop)),
+                NetlinkPayload::Error(error) if -error.raw_code() == libc::EOPNOTSUPP => break,
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// The interfaces and gateways that an object leads to, itself or by the members of its group.
+    pub(super) fn ways(&self, id: u32) -> BTreeSet<(u32, Option<IpAddr>)> {
+        let Some(hop) = self.0.get(&id) else { return BTreeSet::new() };
+        // A group has no groups in it.
+        let members = hop.group.iter().filter_map(|member| self.0.get(member));
+        members.chain([hop]).filter_map(|hop| Some((hop.ifindex?, hop.gateway))).collect()
+    }
+
+    /// Every gateway, whether a route uses it or not.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+        self.0.values().filter_map(|hop| Some((hop.ifindex?, hop.gateway?)))
+    }
+}
+
+/// The messages of such a dump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Message {
+    Get,
+    Is(NextHop),
+}
+
+impl NetlinkSerializable for Message {
+    fn message_type(&self) -> u16 {
+        RTM_GETNEXTHOP
+    }
+
+    fn buffer_len(&self) -> usize {
+        HEADER_LEN
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+impl NetlinkDeserializable for Message {
+    type Error = DecodeError;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        NextHop::parse(payload).map(Self::Is)
+    }
+}
+
+impl From<Message> for NetlinkPayload<Message> {
+    fn from(message: Message) -> Self {
+        Self::InnerMessage(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes
+    }
+
+    fn hop(parts: &[(u16, &[u8])]) -> NextHop {
+        let mut message = vec![0; HEADER_LEN];
+        message.extend(parts.iter().flat_map(|(kind, value)| part(*kind, value)));
+        NextHop::parse(&message).unwrap()
+    }
+
+    #[test]
+    fn objects_and_groups_are_read() {
+        let (one, two, three) = (1u32.to_ne_bytes(), 2u32.to_ne_bytes(), 3u32.to_ne_bytes());
+        let oif = 7u32.to_ne_bytes();
+        let group: Vec<u8> = [one, [0; 4], two, [0; 4]].concat();
+        let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let hops = NextHops(
+            [
+                hop(&[(NHA_ID, &one), (NHA_OIF, &oif), (NHA_GATEWAY, &[192, 0, 2, 1])]),
+                hop(&[(NHA_ID, &two), (NHA_OIF, &oif), (NHA_GATEWAY, &v6)]),
+                hop(&[(NHA_ID, &three), (NHA_GROUP, &group)]),
+            ]
+            .map(|hop| (hop.id, hop))
+            .into(),
+        );
+        let v4: IpAddr = [192, 0, 2, 1].into();
+        assert_eq!(hops.ways(1), [(7, Some(v4))].into());
+        assert_eq!(hops.ways(3), [(7, Some(v4)), (7, Some(v6.into()))].into());
+        assert_eq!(hops.ways(9), [].into());
+    }
+
+    #[test]
+    fn what_is_cut_short_harms_nobody() {
+        assert_eq!(NextHop::parse(&[0; 3]).unwrap(), NextHop::default());
+        assert!(NextHop::parse(&[0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 1]).is_err());
+    }
+}

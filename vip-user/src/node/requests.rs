@@ -1,0 +1,370 @@
+//! Requests to the kernel over netlink, on a connection of their own: what the kernel tells everybody cannot crowd out
+//! an answer. Each request has a deadline, because the loop that renews waits for it.
+
+use super::clock;
+use crate::model::time::BootNs;
+use futures::StreamExt as _;
+use rtnetlink::{
+    Handle,
+    packet_core::{
+        NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    },
+    packet_route::RouteNetlinkMessage,
+};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// How long a request may take, from its sending to the last answer. A small part of the shortest fence (0.8 s).
+pub const REQUEST_LIMIT: Duration = Duration::from_millis(250);
+/// A listing is asked for so often while changes keep interrupting it.
+const LISTINGS: usize = 4;
+/// Connections that were given up and still wait for the kernel; with more of them none is opened.
+const WAITING: usize = 4;
+/// A connection that had to be replaced is told of for this long.
+const TOLD_FOR: Duration = Duration::from_mins(1);
+
+/// A netlink request that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The netlink socket could not be opened.
+    #[error("cannot open a netlink socket")]
+    Socket(#[source] io::Error),
+    /// The kernel refused.
+    #[error("cannot {what}")]
+    Refused {
+        /// The operation and its subject.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel did not answer in time.
+    #[error("cannot {what}: the kernel did not answer within {} ms", limit.as_millis())]
+    TimedOut {
+        /// The operation and its subject.
+        what: String,
+        /// So long an answer was waited for.
+        limit: Duration,
+    },
+    /// The connection ended before the answer was complete.
+    #[error("cannot {what}: the netlink connection ended before the answer was complete")]
+    Ended {
+        /// The operation and its subject.
+        what: String,
+    },
+    /// Connections that were given up still wait for the kernel.
+    #[error("{WAITING} earlier requests still wait for the kernel")]
+    Busy,
+    /// Changes interrupted every listing, which may lack what was there all the time.
+    #[error("cannot {what}: changes interrupted each of {LISTINGS} attempts")]
+    Interrupted {
+        /// The operation.
+        what: String,
+    },
+}
+
+impl NetlinkError {
+    /// Whether it says nothing about the host but that it could not be asked.
+    pub const fn is_blind(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Ended { .. } | Self::Busy)
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, NetlinkError>;
+
+/// A new connection, and what ends it.
+type Opened = (Handle, Arc<Alive>);
+type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
+
+/// Opens a connection on a thread of its own: the kernel works on a request while it is being sent, and waits there for
+/// its lock of all interfaces (RTNL), which others hold for seconds. A deadline on the sending thread would not be seen.
+fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result<Opened> {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let alive = Arc::new(Alive::default());
+    let until = alive.clone();
+    let drive = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _inside = runtime.enter();
+        let (mut connection, handle, _) = rtnetlink::new_connection()?;
+        // They tell a complete answer from one that was cut off.
+        connection.set_forward_done(true);
+        connection.set_forward_ack(true);
+        prepare(&mut connection);
+        let _ = tell.send(handle);
+        runtime.block_on(async {
+            // Answers that come too late are not read: the library tells of each.
+            tokio::select! {
+                biased;
+                () = until.given_up.notified() => {}
+                () = connection => {}
+            }
+            until.ended.store(true, Ordering::Release);
+        });
+        io::Result::Ok(())
+    };
+    let thread = std::thread::Builder::new().name("netlink".into()).spawn(drive)?;
+    match told.recv() {
+        Ok(handle) => Ok((handle, alive)),
+        // It ended before it had anything to tell.
+        Err(_) => Err(thread
+            .join()
+            .ok()
+            .and_then(std::result::Result::err)
+            .unwrap_or_else(|| io::Error::other("the thread of the connection has ended"))),
+    }
+}
+
+/// What is known of the thread of a connection.
+#[derive(Debug, Default)]
+struct Alive {
+    ended: AtomicBool,
+    given_up: Notify,
+}
+
+/// The connection for requests; its clones share it.
+#[derive(Clone)]
+pub struct Requests {
+    open: fn() -> io::Result<Opened>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    handle: Handle,
+    alive: Arc<Alive>,
+    /// Counts the connections. An answer that is missing on an old one says nothing about the present one.
+    number: u64,
+    broken: bool,
+    /// Earlier ones whose threads have not ended.
+    waiting: Vec<Arc<Alive>>,
+    /// When and why the last connection was given up.
+    replaced: Option<(BootNs, String)>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.alive.given_up.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Requests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Requests").finish_non_exhaustive()
+    }
+}
+
+impl Requests {
+    /// Opens a connection.
+    pub fn open() -> Result<Self> {
+        Self::open_with(|| connect(|_| {}))
+    }
+
+    fn open_with(open: fn() -> io::Result<Opened>) -> Result<Self> {
+        let (handle, alive) = open().map_err(NetlinkError::Socket)?;
+        let state =
+            State { handle, alive, number: 0, broken: false, waiting: Vec::new(), replaced: None };
+        Ok(Self { open, state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Everything that the kernel lists and `pick` takes.
+    pub async fn dump<T>(
+        &self,
+        what: &str,
+        message: RouteNetlinkMessage,
+        mut pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let end = tokio::time::Instant::now() + REQUEST_LIMIT;
+        for _ in 0..LISTINGS {
+            let flags = NLM_F_REQUEST | NLM_F_DUMP;
+            let mut found = Vec::new();
+            let take = |message| found.extend(pick(message));
+            if self.exchange(what, message.clone(), flags, end, take).await? {
+                return Ok(found);
+            }
+        }
+        Err(NetlinkError::Interrupted { what: what.into() })
+    }
+
+    /// Changes one thing; `flags` beside those that every change has.
+    pub async fn change(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
+        let end = tokio::time::Instant::now() + REQUEST_LIMIT;
+        let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        self.exchange(what, message, flags, end, |_| {}).await.map(drop)
+    }
+
+    /// What happened to the connection lately, in words.
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, why) = state.replaced.as_ref()?;
+        (at.until(clock::boot()) < TOLD_FOR).then(|| why.clone())
+    }
+
+    /// One request and its answers; says whether they are of one piece.
+    async fn exchange(
+        &self,
+        what: &str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        end: tokio::time::Instant,
+        mut take: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<bool> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = flags;
+        let ended = || NetlinkError::Ended { what: what.into() };
+        let (mut handle, number) = self.handle()?;
+        let mut answers = handle.request(request).map_err(|_| ended())?;
+        let refused = |errno: i32| {
+            let source = io::Error::from_raw_os_error(-errno);
+            Err(NetlinkError::Refused { what: what.into(), source })
+        };
+        let answered = async {
+            let mut whole = true;
+            while let Some(answer) = answers.next().await {
+                whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => take(message),
+                    NetlinkPayload::Done(done) if done.code < 0 => return refused(done.code),
+                    NetlinkPayload::Done(_) => return Ok(whole),
+                    NetlinkPayload::Error(error) if error.raw_code() == 0 => return Ok(whole),
+                    NetlinkPayload::Error(error) => return refused(error.raw_code()),
+                    _ => {}
+                }
+            }
+            Err(ended())
+        };
+        let outcome = tokio::time::timeout_at(end, answered).await.unwrap_or_else(|_| {
+            Err(NetlinkError::TimedOut { what: what.into(), limit: REQUEST_LIMIT })
+        });
+        if let Err(error @ (NetlinkError::TimedOut { .. } | NetlinkError::Ended { .. })) = &outcome {
+            self.give_up(number, &error.to_string());
+        }
+        outcome
+    }
+
+    /// The connection with its number; a new one where the last has ended.
+    fn handle(&self) -> Result<(Handle, u64)> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.broken && state.alive.ended.load(Ordering::Acquire) {
+            state.give_up("the netlink connection has ended");
+        }
+        if state.broken {
+            state.waiting.retain(|alive| !alive.ended.load(Ordering::Acquire));
+            if state.waiting.len() >= WAITING {
+                return Err(NetlinkError::Busy);
+            }
+            (state.handle, state.alive) = (self.open)().map_err(NetlinkError::Socket)?;
+            state.broken = false;
+            state.number += 1;
+        }
+        Ok((state.handle.clone(), state.number))
+    }
+
+    /// Ends a connection, so that the next request opens another: this one would wait for a lost answer for ever.
+    fn give_up(&self, number: u64, why: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.number == number && !state.broken {
+            state.give_up(why);
+        }
+    }
+}
+
+impl State {
+    fn give_up(&mut self, why: &str) {
+        self.alive.given_up.notify_one();
+        self.waiting.push(self.alive.clone());
+        self.broken = true;
+        let now = clock::boot();
+        let known = self.replaced.replace((now, why.into()));
+        if known.is_none_or(|(at, _)| at.until(now) >= TOLD_FOR) {
+            tracing::warn!(%why, "the netlink connection is replaced");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::{packet_route::link::LinkMessage, sys::AsyncSocket as _};
+    use std::os::fd::AsRawFd as _;
+
+    thread_local! {
+        static OPENED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
+
+    /// The first connection hears nothing: a filter on its socket drops every answer, as an overrun does.
+    fn deaf_at_first() -> io::Result<Opened> {
+        let deaf = OPENED.replace(OPENED.get() + 1) == 0;
+        connect(move |connection| {
+            if deaf {
+                hear_nothing(connection.socket_mut().socket_ref().as_raw_fd());
+            }
+        })
+    }
+
+    fn hear_nothing(socket: i32) {
+        let mut ret_0 = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+        let filter = libc::sock_fprog { len: 1, filter: &raw mut ret_0 };
+        // SAFETY: the program and its length are right, and the kernel copies it.
+        let attached = unsafe {
+            libc::setsockopt(
+                socket,
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of::<libc::sock_fprog>() as u32,
+            )
+        };
+        assert_eq!(attached, 0);
+    }
+
+    async fn links(requests: &Requests) -> Result<usize> {
+        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let listed = requests.dump("list interfaces", message, Some);
+        let listed = tokio::time::timeout(Duration::from_mins(1), listed).await;
+        listed.expect("a request has a deadline").map(|links| links.len())
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_an_error_that_names_the_request() {
+        let requests = Requests::open_with(deaf_at_first).unwrap();
+        assert_eq!(requests.trouble(), None);
+        let error = links(&requests).await.unwrap_err();
+        assert!(matches!(error, NetlinkError::TimedOut { .. }), "{error:?}");
+        let wanted = "cannot list interfaces: the kernel did not answer within 250 ms";
+        assert_eq!(error.to_string(), wanted);
+        assert_eq!(requests.trouble().as_deref(), Some(wanted));
+        // The next one has a connection that hears.
+        assert!(links(&requests).await.unwrap() > 0);
+    }
+
+    /// An answer that breaks off is not taken for the whole: what is missing would seem to be gone.
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_an_error() {
+        let requests = Requests::open_with(deaf_at_first).unwrap();
+        let ends = async {
+            tokio::task::yield_now().await;
+            requests.state.lock().unwrap().alive.given_up.notify_one();
+        };
+        let (listed, ()) = tokio::join!(links(&requests), ends);
+        assert!(matches!(listed, Err(NetlinkError::Ended { .. })), "{listed:?}");
+        assert!(links(&requests).await.unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_ended_is_opened_again() {
+        let requests = Requests::open().unwrap();
+        let alive = requests.state.lock().unwrap().alive.clone();
+        alive.given_up.notify_one();
+        while !alive.ended.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        assert!(links(&requests).await.unwrap() > 0);
+        assert_eq!(requests.trouble().as_deref(), Some("the netlink connection has ended"));
+    }
+}

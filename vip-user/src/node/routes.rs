@@ -1,0 +1,453 @@
+//! Routes, in whatever form the kernel holds them: one way or several (`RTA_MULTIPATH`), by next-hop
+//! objects (`RTA_NH_ID`), IPv4 by a gateway of IPv6 (`RTA_VIA`), in the main table or in others.
+
+use super::{
+    netlink::{Netlink, NetlinkError},
+    nexthops::NextHops,
+    requests::Result,
+};
+use futures::TryStreamExt as _;
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia},
+    rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+use vip_common::abi::HostAddr;
+
+/// The table of what this host takes in.
+const LOCAL_TABLE: u8 = 255;
+/// A rule's way of saying "no such limit".
+const NO_LIMIT: u32 = u32::MAX;
+/// A look at next hops or at the local table takes no longer: the loop that renews waits for it.
+const LIMIT: Duration = Duration::from_millis(200);
+
+/// One way of a route. A route has several where it balances over them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The table that it is in.
+    pub table: u32,
+    /// Of two routes in one table, the one with the lower metric is taken.
+    pub metric: u32,
+    /// The interface.
+    pub ifindex: u32,
+    /// The router, unless the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// A route of IPv4. Its gateway may be one of IPv6.
+    pub v4: bool,
+    /// A way to everywhere.
+    pub default: bool,
+}
+
+/// A way of a default route that this host takes for its own traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DefaultRoute {
+    pub(super) ifindex: u32,
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) v4: bool,
+    /// The lowest is taken first.
+    pub(super) rank: u32,
+}
+
+impl Netlink {
+    /// Default gateways on an interface.
+    pub async fn gateways(&self, ifindex: u32) -> Result<Vec<IpAddr>> {
+        let routes = self.default_routes().await?.into_iter();
+        let here = routes.filter(|route| route.ifindex == ifindex);
+        let gateways: BTreeSet<IpAddr> = here.filter_map(|route| route.gateway).collect();
+        Ok(gateways.into_iter().collect())
+    }
+
+    /// The ways of the default routes of the main table, and of tables that every packet is looked up
+    /// in.
+    pub(super) async fn default_routes(&self) -> Result<Vec<DefaultRoute>> {
+        let mut routes = Vec::new();
+        for v4 in [true, false] {
+            let mut ways: Vec<Way> = self.ways(v4, false).await?;
+            ways.retain(|way| way.default);
+            let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+            // Few hosts have default routes elsewhere, and only those need their rules.
+            let tables = if ways.iter().all(|way| way.table == main) {
+                vec![main]
+            } else {
+                tables(&self.rules(v4).await?)
+            };
+            routes.extend(ranked(ways, &tables));
+        }
+        Ok(routes)
+    }
+
+    /// Every router that a route of any table or a next-hop object names.
+    pub(super) async fn all_gateways(&self) -> Result<BTreeSet<Gateway>> {
+        let mut gateways = BTreeSet::new();
+        for v4 in [true, false] {
+            for way in self.ways(v4, true).await? {
+                let Way { table, ifindex, default, .. } = way;
+                gateways.extend(way.gateway.map(|ip| Gateway { ip, default, ifindex, table }));
+            }
+        }
+        let table = u32::from(RouteHeader::RT_TABLE_MAIN);
+        for (ifindex, ip) in next_hops().await?.gateways() {
+            if !gateways.iter().any(|known| known.ip == ip) {
+                gateways.insert(Gateway { ip, default: false, ifindex, table });
+            }
+        }
+        Ok(gateways)
+    }
+
+    /// The unicast routes of a family, or its default routes only.
+    async fn ways(&self, v4: bool, all: bool) -> Result<Vec<Way>> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family(v4);
+        // A "default" of the loopback interface says that there is none: it is unreachable. What is not wanted is dropped
+        // at once: there may be a million routes.
+        let pick = |found| match found {
+            RouteNetlinkMessage::NewRoute(route)
+                if route.header.kind == RouteType::Unicast
+                    && (all || route.header.destination_prefix_length == 0) =>
+            {
+                Some(route)
+            }
+            _ => None,
+        };
+        let request = RouteNetlinkMessage::GetRoute(request);
+        let routes = self.requests.dump("list routes", request, pick).await?;
+        let hops = if routes.iter().any(is_bare) { next_hops().await? } else { NextHops::default() };
+        Ok(routes.iter().flat_map(|route| ways(route, &hops)).collect())
+    }
+
+    async fn rules(&self, v4: bool) -> Result<Vec<RuleMessage>> {
+        let mut request = RuleMessage::default();
+        request.header.family = family(v4);
+        let pick = |found| match found {
+            RouteNetlinkMessage::NewRule(rule) => Some(rule),
+            _ => None,
+        };
+        let request = RouteNetlinkMessage::GetRule(request);
+        self.requests.dump("list routing rules", request, pick).await
+    }
+}
+
+/// A router that this host knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Gateway {
+    pub(super) ip: IpAddr,
+    pub(super) default: bool,
+    pub(super) ifindex: u32,
+    pub(super) table: u32,
+}
+
+impl Gateway {
+    /// In words, with the name of its interface.
+    pub(super) fn describe(&self, interface: &str) -> String {
+        let what = if self.default { "the default gateway" } else { "a gateway" };
+        if self.table == u32::from(RouteHeader::RT_TABLE_MAIN) {
+            format!("{what} on {interface}")
+        } else {
+            format!("{what} on {interface} (routing table {})", self.table)
+        }
+    }
+}
+
+/// A watch on the local table: an address whose route somebody has deleted there is still shown, and
+/// nothing that arrives for it is taken in.
+#[derive(Debug, Default)]
+pub(super) struct LocalRoutes {
+    /// Addresses without a route at the last look.
+    missing: BTreeSet<HostAddr>,
+}
+
+impl LocalRoutes {
+    /// Those of these addresses that have no route, at the last look neither: the kernel makes the
+    /// route of an IPv6 address a moment after the address. What cannot be read is not missing.
+    pub(super) async fn look(&mut self, addrs: impl Iterator<Item = &HostAddr>) -> BTreeSet<HostAddr> {
+        let unicast: Vec<(HostAddr, IpAddr)> = addrs
+            .map(|addr| (*addr, IpAddr::from(addr.ip)))
+            .filter(|(_, ip)| !ip.is_multicast())
+            .collect();
+        if unicast.is_empty() {
+            self.missing.clear();
+            return BTreeSet::new();
+        }
+        let families = [true, false].into_iter();
+        let families = families.filter(|v4| unicast.iter().any(|(_, ip)| ip.is_ipv4() == *v4));
+        match in_time("list local routes", taken_in(families)).await {
+            Ok(taken) => {
+                let missing = unicast.into_iter().filter(|(_, ip)| !taken.contains(ip));
+                let missing: BTreeSet<HostAddr> = missing.map(|(addr, _)| addr).collect();
+                let before = std::mem::replace(&mut self.missing, missing);
+                let lost = self
+                    .missing
+                    .iter()
+                    .filter(|addr| before.contains(addr) || IpAddr::from(addr.ip).is_ipv4());
+                lost.copied().collect()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the local table was not read");
+                BTreeSet::new()
+            }
+        }
+    }
+}
+
+/// Addresses that this host takes traffic in for. A socket of its own, because the kernel tells of one
+/// table alone only where it checks requests strictly (Linux 4.20).
+async fn taken_in(families: impl Iterator<Item = bool>) -> Result<BTreeSet<IpAddr>> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection_with_strict_check().map_err(NetlinkError::Socket)?;
+    tokio::spawn(connection);
+    let mut taken = BTreeSet::new();
+    for v4 in families {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family(v4);
+        request.header.table = LOCAL_TABLE;
+        let mut stream = handle.route().get(request).execute();
+        while let Some(route) = stream.try_next().await.map_err(failed("list local routes"))? {
+            if route.header.kind == RouteType::Local {
+                taken.extend(destination(&route));
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn family(v4: bool) -> AddressFamily {
+    if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+async fn next_hops() -> Result<NextHops> {
+    let read = async { NextHops::read().await.map_err(NetlinkError::Socket) };
+    in_time("list next hops", read).await
+}
+
+async fn in_time<T>(what: &str, read: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| NetlinkError::TimedOut { what: what.into(), limit: LIMIT };
+    tokio::time::timeout(LIMIT, read).await.map_err(late)?
+}
+
+fn failed(what: &str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
+    move |error| NetlinkError::Refused { what: what.into(), source: io::Error::other(error) }
+}
+
+/// Whether a route names a next-hop object and does not show what is in it.
+fn is_bare(route: &RouteMessage) -> bool {
+    let shows =
+        |part: &RouteAttribute| matches!(part, RouteAttribute::MultiPath(_) | RouteAttribute::Oif(_));
+    object(route).is_some() && !route.attributes.iter().any(shows)
+}
+
+fn object(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|part| match part {
+        RouteAttribute::NhId(id) => Some(*id),
+        _ => None,
+    })
+}
+
+fn destination(route: &RouteMessage) -> Option<IpAddr> {
+    route.attributes.iter().find_map(|part| match part {
+        RouteAttribute::Destination(to) => address(to),
+        _ => None,
+    })
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
+
+/// Where a way leads, from its attributes or those of the route.
+fn gateway(parts: &[RouteAttribute]) -> Option<IpAddr> {
+    parts.iter().find_map(|part| match part {
+        RouteAttribute::Gateway(to) => address(to),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => Some((*v4).into()),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some((*v6).into()),
+        _ => None,
+    })
+}
+
+/// All ways of a route.
+fn ways(route: &RouteMessage, hops: &NextHops) -> Vec<Way> {
+    let header = &route.header;
+    let (mut table, mut metric, mut oif) = (u32::from(header.table), 0, None);
+    let mut several = BTreeSet::new();
+    for part in &route.attributes {
+        match part {
+            // The header has room for 255 tables.
+            RouteAttribute::Table(full) => table = *full,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(ifindex) => oif = Some(*ifindex),
+            RouteAttribute::MultiPath(hops) => {
+                let hops = hops.iter().map(|hop| (hop.interface_index, gateway(&hop.attributes)));
+                several.extend(hops);
+            }
+            _ => {}
+        }
+    }
+    several.extend(oif.map(|ifindex| (ifindex, gateway(&route.attributes))));
+    if several.is_empty() {
+        several.extend(object(route).into_iter().flat_map(|id| hops.ways(id)));
+    }
+    let (v4, default) =
+        (header.address_family == AddressFamily::Inet, header.destination_prefix_length == 0);
+    let way = |(ifindex, gateway)| Way { table, metric, ifindex, gateway, v4, default };
+    several.into_iter().map(way).collect()
+}
+
+/// The tables that every packet of this host is looked up in, in their order. Those of a VRF, of a mark
+/// or of a source address hold for some packets only. The main table counts even where every rule to it
+/// has conditions.
+fn tables(rules: &[RuleMessage]) -> Vec<u32> {
+    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+    let mut tables: Vec<u32> = rules.iter().filter_map(table_for_all).collect();
+    if !tables.contains(&main) {
+        tables.push(main);
+    }
+    tables
+}
+
+fn table_for_all(rule: &RuleMessage) -> Option<u32> {
+    let header = &rule.header;
+    let plain = header.action == RuleAction::ToTable
+        && !header.flags.contains(RuleFlags::Invert)
+        && (header.src_len, header.dst_len, header.tos) == (0, 0, 0);
+    let mut table = u32::from(header.table);
+    let unconditional = rule.attributes.iter().all(|part| match part {
+        RuleAttribute::Table(full) => {
+            table = *full;
+            true
+        }
+        RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) => true,
+        RuleAttribute::SuppressPrefixLen(limit) | RuleAttribute::SuppressIfGroup(limit) => {
+            *limit == NO_LIMIT
+        }
+        _ => false,
+    });
+    (plain && unconditional).then_some(table)
+}
+
+/// Default routes in the order in which the kernel takes them.
+fn ranked(ways: Vec<Way>, tables: &[u32]) -> Vec<DefaultRoute> {
+    let place = |way: &Way| tables.iter().position(|table| *table == way.table);
+    let placed: Vec<((usize, u32), Way)> =
+        ways.into_iter().filter_map(|way| Some(((place(&way)?, way.metric), way))).collect();
+    let order: BTreeSet<(usize, u32)> = placed.iter().map(|(key, _)| *key).collect();
+    let ranks: BTreeMap<(usize, u32), u32> = order.into_iter().zip(0..).collect();
+    let route = |(key, way): ((usize, u32), Way)| DefaultRoute {
+        ifindex: way.ifindex,
+        gateway: way.gateway,
+        v4: way.v4,
+        rank: ranks.get(&key).copied().unwrap_or(0),
+    };
+    placed.into_iter().map(route).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_route::route::RouteNextHop;
+
+    fn v4(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    fn via(last: u8) -> RouteAttribute {
+        RouteAttribute::Gateway(RouteAddress::Inet([192, 0, 2, last].into()))
+    }
+
+    fn route(table: u8, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        route.header.table = table;
+        route.attributes = attributes;
+        route
+    }
+
+    fn hop(ifindex: u32, part: RouteAttribute) -> RouteNextHop {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = ifindex;
+        hop.attributes = vec![part];
+        hop
+    }
+
+    fn leads(route: &RouteMessage) -> Vec<(u32, Option<IpAddr>)> {
+        let found = ways(route, &NextHops::default());
+        found.iter().map(|way| (way.ifindex, way.gateway)).collect()
+    }
+
+    #[test]
+    fn one_way_several_ways_and_a_gateway_of_the_other_family_are_read() {
+        let one = route(254, vec![via(1), RouteAttribute::Oif(2)]);
+        assert_eq!(leads(&one), [(2, Some(v4(1)))]);
+        let v6 = "fe80::1".parse().unwrap();
+        let by_v6 = RouteAttribute::Via(RouteVia::Inet6(v6));
+        let hops = vec![hop(2, via(1)), hop(2, via(2)), hop(3, by_v6.clone())];
+        let several = route(254, vec![RouteAttribute::MultiPath(hops)]);
+        let wanted = [(2, Some(v4(1))), (2, Some(v4(2))), (3, Some(v6.into()))];
+        assert_eq!(leads(&several), wanted);
+        assert_eq!(leads(&route(254, vec![by_v6, RouteAttribute::Oif(2)])), [(2, Some(v6.into()))]);
+        assert_eq!(leads(&route(254, vec![RouteAttribute::Oif(4)])), [(4, None)]);
+    }
+
+    #[test]
+    fn a_table_beyond_255_is_known_by_its_attribute() {
+        let parts = vec![RouteAttribute::Table(1000), RouteAttribute::Oif(2)];
+        assert_eq!(ways(&route(252, parts), &NextHops::default())[0].table, 1000);
+    }
+
+    #[test]
+    fn a_route_that_shows_only_a_number_needs_the_object() {
+        assert!(is_bare(&route(254, vec![RouteAttribute::NhId(1)])));
+        assert!(!is_bare(&route(254, vec![RouteAttribute::NhId(1), RouteAttribute::Oif(2)])));
+        assert!(!is_bare(&route(254, vec![RouteAttribute::Oif(2)])));
+    }
+
+    fn rule(table: u8, attributes: Vec<RuleAttribute>) -> RuleMessage {
+        let mut rule = RuleMessage::default();
+        rule.header.action = RuleAction::ToTable;
+        rule.header.table = table;
+        rule.attributes = attributes;
+        rule
+    }
+
+    #[test]
+    fn tables_for_some_packets_are_not_the_hosts() {
+        let mut from_one = rule(100, vec![RuleAttribute::Source(v4(7))]);
+        from_one.header.src_len = 32;
+        let mut not = rule(101, vec![]);
+        not.header.flags = RuleFlags::Invert;
+        let rules = [
+            rule(255, vec![RuleAttribute::SuppressPrefixLen(NO_LIMIT)]),
+            from_one,
+            not,
+            rule(102, vec![RuleAttribute::L3MDev(true)]),
+            rule(254, vec![RuleAttribute::SuppressPrefixLen(0)]),
+            rule(252, vec![RuleAttribute::Table(1000), RuleAttribute::Priority(9)]),
+        ];
+        assert_eq!(tables(&rules), [255, 1000, 254]);
+    }
+
+    #[test]
+    fn the_first_table_comes_first_whatever_the_metrics() {
+        let way = |table, metric, ifindex| Way {
+            table,
+            metric,
+            ifindex,
+            gateway: None,
+            v4: true,
+            default: true,
+        };
+        let ways = vec![way(254, 0, 2), way(254, 100, 3), way(1000, 500, 4), way(7, 0, 5)];
+        let found = ranked(ways, &[255, 1000, 254]);
+        let ranks: Vec<_> = found.iter().map(|route| (route.ifindex, route.rank)).collect();
+        assert_eq!(ranks, [(2, 1), (3, 2), (4, 0)]);
+    }
+}

@@ -1,0 +1,317 @@
+//! The daemon's socket on its host: an abstract unix name in the network namespace, which a container
+//! without any mount shares with its host. Such a name belongs to whoever binds it first, so each
+//! side asks the kernel whose process the other one is.
+
+use crate::state::DaemonState;
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr as UnixAddr, UnixListener},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{UnixStream, unix::UCred},
+    time::timeout,
+};
+
+/// All that asking may take.
+const LIMIT: Duration = Duration::from_secs(1);
+/// The longest answer that is read. A state of many Leases and problems is far shorter.
+const LONGEST: u64 = 4 << 20;
+/// Names beside the usual one that are tried.
+const MOST_NAMES: usize = 256;
+
+/// A listener, or who is in the way.
+#[derive(Debug)]
+pub enum Bound {
+    /// On the usual name.
+    Name(UnixListener),
+    /// On a name of its own: the usual one is held by a process without rights, in words.
+    Beside(UnixListener, String),
+    /// The name is held by root, or by nobody knows whom; in words.
+    Busy(String),
+}
+
+/// Why a daemon's state is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody has the name.
+    #[error("no xvip daemon runs")]
+    Nobody,
+    /// The one who has it is not believed.
+    #[error("the socket's name is held by {0}, which is not believed, and no other daemon answers")]
+    Stranger(String),
+    /// No whole answer came.
+    #[error("the xvip daemon does not answer ({0})")]
+    Silent(String),
+}
+
+/// Whether a process of this user may be an xvip: root, or the user that this process runs as.
+pub fn is_trusted(uid: u32) -> bool {
+    // SAFETY: the call has no preconditions and cannot fail.
+    uid == 0 || uid == unsafe { libc::geteuid() }
+}
+
+/// Listens on the name of an instance.
+pub async fn bind(instance: &str) -> io::Result<Bound> {
+    match listen(&name(instance)) {
+        Ok(listener) => return Ok(Bound::Name(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        Err(error) => return Err(error),
+    }
+    let peer = timeout(LIMIT, peer(&name(instance))).await.ok().flatten();
+    // A stranger need not take our connection, so the kernel's own list comes first.
+    let listed = unix_sockets().unwrap_or_default();
+    let uid = listed.get(name(instance).as_bytes()).copied().or(peer.map(|peer| peer.uid()));
+    let of = peer.and_then(|peer| peer.pid()).map(process).unwrap_or_default();
+    Ok(match uid {
+        None => Bound::Busy("a process that cannot be looked at".into()),
+        Some(uid) if is_trusted(uid) => Bound::Busy(format!("another xvip{of}")),
+        Some(uid) => {
+            let own = format!("{}/{}", name(instance), uuid::Uuid::new_v4().simple());
+            Bound::Beside(listen(&own)?, format!("user {uid}{of}"))
+        }
+    })
+}
+
+async fn peer(name: &str) -> Option<UCred> {
+    UnixStream::connect(format!("\0{name}")).await.and_then(|stream| stream.peer_cred()).ok()
+}
+
+/// The usual name, once the process that held it has ended.
+pub fn bind_again(instance: &str) -> Option<UnixListener> {
+    listen(&name(instance)).ok()
+}
+
+fn listen(name: &str) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn name(instance: &str) -> String {
+    format!("xvip/{instance}")
+}
+
+/// Asks the running daemon of an instance for its state. It takes no longer than a second.
+pub async fn ask(instance: &str) -> Result<DaemonState, AskError> {
+    let late = || AskError::Silent(format!("within {} s", LIMIT.as_secs()));
+    timeout(LIMIT, ask_all(instance)).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn ask_all(instance: &str) -> Result<DaemonState, AskError> {
+    let mut why = AskError::Nobody;
+    // A stranger may have the usual name, and the daemon one beside it.
+    for name in [name(instance)].into_iter().chain(names_beside(instance)) {
+        match ask_one(&name).await {
+            Ok(state) => return Ok(state),
+            Err(AskError::Nobody) => {}
+            Err(AskError::Stranger(_)) if matches!(why, AskError::Silent(_)) => {}
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
+}
+
+async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
+    let silent = |error: io::Error| AskError::Silent(error.to_string());
+    let stream = match UnixStream::connect(format!("\0{name}")).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(AskError::Nobody),
+        Err(error) => return Err(silent(error)),
+    };
+    // What the kernel noted when the other side began to listen.
+    let peer = stream.peer_cred().map_err(silent)?;
+    if !is_trusted(peer.uid()) {
+        let of = peer.pid().map(process).unwrap_or_default();
+        return Err(AskError::Stranger(format!("user {}{of}", peer.uid())));
+    }
+    let mut text = Vec::new();
+    stream.take(LONGEST).read_to_end(&mut text).await.map_err(silent)?;
+    serde_json::from_slice(&text).map_err(|error| AskError::Silent(error.to_string()))
+}
+
+/// Names that begin as a daemon's beside the usual one does. Anybody may bind such names.
+fn names_beside(instance: &str) -> Vec<String> {
+    let begin = format!("@{}/", name(instance));
+    let table = fs::read("/proc/net/unix").unwrap_or_default();
+    let table = String::from_utf8_lossy(&table);
+    let names = table.lines().filter_map(|line| line.split_whitespace().last());
+    let beside = names.filter(|name| name.starts_with(&begin));
+    beside.map(|name| name[1..].to_owned()).take(MOST_NAMES).collect()
+}
+
+/// A process, in words, as far as this one can see it.
+fn process(pid: i32) -> String {
+    // 0: a process of another PID namespace.
+    if pid <= 0 {
+        return String::new();
+    }
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+    if command.is_empty() { format!(", pid {pid}") } else { format!(", pid {pid} ({command})") }
+}
+
+/// Who has which abstract stream name: its owner in this user namespace, by name. `SO_PEERCRED` tells
+/// it too, but only of a listener that has room for one more connection.
+fn unix_sockets() -> io::Result<BTreeMap<Vec<u8>, u32>> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    // The answer is there when the call is over; whatever is not will not come.
+    socket.set_non_blocking(true)?;
+    socket.send_to(&diag::request(), &SocketAddr::new(0, 0), 0)?;
+    let mut owners = BTreeMap::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        if diag::read(&datagram, &mut owners)? == diag::Dump::Done {
+            return Ok(owners);
+        }
+    }
+}
+
+/// `unix_diag` (sock_diag(7)); `UNIX_DIAG_UID` came with Linux 5.3.
+mod diag {
+    use std::{collections::BTreeMap, io};
+
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    const SHOW_NAME_AND_UID: u32 = 0x01 | 0x40;
+    const NAME: u16 = 0;
+    const UID: u16 = 7;
+    const CLOSE: u32 = 7;
+    const LISTEN: u32 = 10;
+
+    /// Whether more datagrams follow.
+    #[derive(Debug, PartialEq, Eq)]
+    pub(super) enum Dump {
+        More,
+        Done,
+    }
+
+    /// Asks for every unix socket that is no connection: one that waits to be accepted carries the
+    /// listener's name, and belongs to root as long as nobody has it.
+    pub(super) fn request() -> Vec<u8> {
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+        let mut bytes = Vec::with_capacity(40);
+        bytes.extend(40_u32.to_ne_bytes());
+        bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend([libc::AF_UNIX as u8, 0, 0, 0]);
+        bytes.extend((1_u32 << CLOSE | 1 << LISTEN).to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(SHOW_NAME_AND_UID.to_ne_bytes());
+        bytes.extend([0xff; 8]);
+        bytes
+    }
+
+    /// Reads one datagram of the answer.
+    pub(super) fn read(datagram: &[u8], owners: &mut BTreeMap<Vec<u8>, u32>) -> io::Result<Dump> {
+        let mut rest = datagram;
+        while let Some((length, kind)) = header(rest) {
+            let message = &rest[16..length];
+            match i32::from(kind) {
+                libc::NLMSG_DONE => return Ok(Dump::Done),
+                libc::NLMSG_ERROR => return Err(io::Error::other("sock_diag refuses to answer")),
+                _ => socket(message, owners),
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(Dump::More)
+    }
+
+    /// Length and type of the message that begins here.
+    fn header(bytes: &[u8]) -> Option<(usize, u16)> {
+        let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        (16..=bytes.len()).contains(&length).then_some((length, kind))
+    }
+
+    fn socket(message: &[u8], owners: &mut BTreeMap<Vec<u8>, u32>) {
+        let (mut name, mut uid) = (None, None);
+        // Names of stream sockets only: each type of socket has names of its own.
+        let is_stream = message.get(1).is_some_and(|kind| i32::from(*kind) == libc::SOCK_STREAM);
+        let mut rest = message.get(16..).unwrap_or_default();
+        while is_stream && let Some((length, kind)) = attribute(rest) {
+            let value = &rest[4..length];
+            match kind {
+                NAME => name = value.strip_prefix(&[0]).map(<[u8]>::to_vec),
+                UID => uid = value.try_into().ok().map(u32::from_ne_bytes),
+                _ => {}
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        if let (Some(name), Some(uid)) = (name, uid) {
+            owners.insert(name, uid);
+        }
+    }
+
+    /// Length and type of the attribute that begins here.
+    fn attribute(bytes: &[u8]) -> Option<(usize, u16)> {
+        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
+        (4..=bytes.len()).contains(&length).then_some((length, kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(test: &str) -> String {
+        format!("unit-{}-{test}", std::process::id())
+    }
+
+    #[test]
+    fn the_kernel_says_whose_a_name_is() {
+        let own = instance("own");
+        let _held = listen(&name(&own)).unwrap();
+        let owners = unix_sockets().unwrap();
+        // SAFETY: the call has no preconditions and cannot fail.
+        assert_eq!(owners.get(name(&own).as_bytes()), Some(&unsafe { libc::geteuid() }));
+        assert_eq!(owners.get(name(&instance("nobody")).as_bytes()), None);
+    }
+
+    #[test]
+    fn answers_that_end_in_the_middle_are_no_reason_to_panic() {
+        let mut message = Vec::new();
+        message.extend(52_u32.to_ne_bytes());
+        message.extend([20, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        message.extend([1, 1, 10, 0]);
+        message.extend([0; 12]);
+        message.extend([8, 0, 7, 0]);
+        message.extend(7_u32.to_ne_bytes());
+        message.extend([9, 0, 0, 0, 0, b'x', b'v', b'i', b'p', 0, 0, 0]);
+        let mut owners = BTreeMap::new();
+        assert_eq!(diag::read(&message, &mut owners).unwrap(), diag::Dump::More);
+        assert_eq!(owners, BTreeMap::from([(b"xvip".to_vec(), 7)]));
+        for end in 0..message.len() {
+            let _ = diag::read(&message[..end], &mut BTreeMap::new());
+            let mut shorter = message[..end].to_vec();
+            if let Some(length) = shorter.get_mut(..4) {
+                length.copy_from_slice(&(end as u32).to_ne_bytes());
+            }
+            let _ = diag::read(&shorter, &mut BTreeMap::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_ours_already_is_busy_and_a_free_one_is_taken() {
+        let instance = instance("busy");
+        let Ok(Bound::Name(first)) = bind(&instance).await else { panic!("it is free") };
+        assert!(matches!(bind(&instance).await, Ok(Bound::Busy(_))));
+        drop(first);
+        assert!(bind_again(&instance).is_some());
+    }
+
+    #[tokio::test]
+    async fn asking_ends_whatever_the_other_side_does() {
+        let instance = instance("ask");
+        assert!(matches!(ask(&instance).await, Err(AskError::Nobody)));
+        let _silent = listen(&name(&instance)).unwrap();
+        assert!(matches!(ask(&instance).await, Err(AskError::Silent(_))));
+    }
+}

@@ -1,0 +1,237 @@
+//! Everything that others may ask of the daemon: the admin port and the local socket. Served by a
+//! thread of its own, and by few descriptors: whoever looks must not delay or starve what holds the
+//! fence. Its priority is the usual one. It shares short locks with the loop, and a thread that seldom
+//! runs would keep them for long.
+
+use crate::{
+    admin::Admin,
+    controller::Event,
+    escape,
+    node::{lock::Lock, socket},
+    state::DaemonState,
+};
+use anyhow::Context as _;
+use std::{collections::VecDeque, io, os::unix::net::UnixListener, thread, time::Duration};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::UnixStream,
+    runtime,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
+/// Askers of the local socket that are served at a time.
+const ASKERS: usize = 8;
+/// How long one of them may take to read its answer.
+const ASKER_LIMIT: Duration = Duration::from_secs(2);
+/// Between attempts to get the usual name from a stranger, and after a failed accept.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What the thread needs.
+#[derive(Debug)]
+pub struct Observers {
+    /// The local socket.
+    pub listener: UnixListener,
+    /// Who sits on its usual name.
+    pub stranger: Option<String>,
+    /// The instance.
+    pub instance: String,
+    /// The state of the loop.
+    pub latest: watch::Receiver<DaemonState>,
+    /// The admin port, if there is to be one.
+    pub admin: Option<Admin>,
+    /// Where problems are told.
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Observers {
+    /// From the lock that is held.
+    pub fn new(
+        lock: &Lock,
+        instance: &str,
+        latest: watch::Receiver<DaemonState>,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            listener: lock.listener()?,
+            stranger: lock.stranger().map(str::to_owned),
+            instance: instance.into(),
+            latest,
+            admin: None,
+            events,
+        })
+    }
+
+    /// Starts the thread. It ends with the process.
+    pub fn start(self) -> anyhow::Result<()> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot start the runtime of the observers")?;
+        let serve = move || runtime.block_on(self.serve());
+        thread::Builder::new()
+            .name("observers".into())
+            .spawn(serve)
+            .context("cannot start a thread")?;
+        Ok(())
+    }
+
+    async fn serve(mut self) {
+        let admin = self.admin.take();
+        let events = self.events.clone();
+        let serve_admin = async move {
+            if let Some(admin) = admin {
+                admin.serve(&events).await;
+            }
+        };
+        tokio::join!(serve_admin, self.serve_socket());
+    }
+
+    async fn serve_socket(self) {
+        let Self { listener, stranger, instance, latest, events, .. } = self;
+        let mut listener = listener;
+        if let Some(stranger) = stranger {
+            tell(&events, "local socket", Some(format!("its name is held by {stranger}"))).await;
+            let again = async {
+                loop {
+                    sleep(RETRY).await;
+                    if let Some(usual) = socket::bind_again(&instance) {
+                        return usual;
+                    }
+                }
+            };
+            listener = tokio::select! {
+                usual = again => usual,
+                () = answer(listener, &latest) => return,
+            };
+            tell(&events, "local socket", None).await;
+        }
+        answer(listener, &latest).await;
+    }
+}
+
+/// Gives everyone who connects the daemon's state, as JSON.
+async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
+    let listener = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!(%error, "the local socket cannot be served"),
+    };
+    let mut askers = Guests::new(ASKERS);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let state = latest.borrow().clone();
+                askers.admit(timeout(ASKER_LIMIT, write(stream, state)));
+            }
+            // Out of descriptors, or of memory: later there may be some.
+            Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
+async fn write(mut stream: UnixStream, state: DaemonState) {
+    let text = escape::json(&serde_json::to_string(&state).unwrap_or_default());
+    // A reader that has gone away does not matter.
+    let _ = stream.write_all(text.as_bytes()).await;
+}
+
+/// Tells the loop of a problem, or that it is over.
+pub(crate) async fn tell(events: &mpsc::Sender<Event>, subject: &'static str, why: Option<String>) {
+    // A loop that has ended needs to know nothing any more.
+    let _ = events.send(Event::Problem(subject, why)).await;
+}
+
+/// A bounded number of connections. When one more comes, the one that has been here longest must
+/// leave: those that only sit there keep nobody else out.
+#[derive(Debug)]
+pub(crate) struct Guests {
+    places: usize,
+    present: VecDeque<AbortHandle>,
+}
+
+impl Guests {
+    /// For so many at a time.
+    pub(crate) fn new(places: usize) -> Self {
+        Self { places, present: VecDeque::new() }
+    }
+
+    /// Serves one more. Call within a runtime.
+    pub(crate) fn admit<T: Send + 'static>(&mut self, guest: impl Future<Output = T> + Send + 'static) {
+        self.present.retain(|present| !present.is_finished());
+        if self.present.len() >= self.places
+            && let Some(oldest) = self.present.pop_front()
+        {
+            oldest.abort();
+        }
+        self.present.push_back(tokio::spawn(guest).abort_handle());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+    use tokio::io::AsyncReadExt as _;
+
+    /// Readers that take nothing keep nobody waiting, however much there is to say.
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_blocks_nobody() {
+        let name = format!("xvip-unit-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut state = DaemonState::default();
+        state.problems.insert("long".into(), "x".repeat(1 << 20));
+        let (_sender, latest) = watch::channel(state.clone());
+        let serving = tokio::spawn(async move { answer(listener, &latest).await });
+        let connect = || UnixStream::connect(format!("\0{name}"));
+        let mut silent = Vec::new();
+        for _ in 0..3 * ASKERS {
+            silent.push(connect().await.unwrap());
+        }
+        let mut text = Vec::new();
+        connect().await.unwrap().read_to_end(&mut text).await.unwrap();
+        let got: DaemonState = serde_json::from_slice(&text).unwrap();
+        assert_eq!(got.problems, state.problems);
+        serving.abort();
+    }
+
+    /// Counts itself out.
+    struct Inside(Arc<AtomicUsize>);
+
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_guest_gives_way() {
+        let mut guests = Guests::new(3);
+        let inside = Arc::new(AtomicUsize::new(0));
+        for _ in 0..50 {
+            inside.fetch_add(1, Ordering::Relaxed);
+            let one = Inside(inside.clone());
+            guests.admit(async move {
+                let _one = one;
+                std::future::pending::<()>().await;
+            });
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(inside.load(Ordering::Relaxed), 3);
+        // One that has ended leaves its place, and nobody is sent away for it.
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let mut few = Guests::new(1);
+        few.admit(async move { done.send(()) });
+        ended.await.unwrap();
+        tokio::task::yield_now().await;
+        few.admit(async {});
+        assert_eq!(few.present.len(), 1);
+    }
+}

@@ -1,0 +1,81 @@
+//! Two Leases, one VIP, and nodes that are told different Leases for it: a rolling change of the
+//! file is under way. The real election and the real admission under a model checker: messages
+//! arrive in any order and as late as they like, timers are late, clocks run at 0.9 and 1.1, a
+//! process is restarted, a Lease is taken over. The LAN is no help: whoever asks it hears nobody.
+
+#[path = "admission/world.rs"]
+mod world;
+
+use stateright::{Checker as _, Model as _};
+use world::{Beginning, Bounds, Turn, World};
+
+/// How fast the clocks of the old holder, the new holder and the candidate run, in percent.
+const RATES: [[u64; 3]; 2] = [[90, 110, 110], [110, 90, 90]];
+
+/// What is looked at breadth first, which finds the shortest way to two owners.
+const NEARBY_STATES: usize = 20_000;
+
+/// Looks at every state; whether two owners were found.
+fn two_owners(bounds: &Bounds) -> bool {
+    let nearby = bounds.clone().checker().threads(2).target_state_count(NEARBY_STATES);
+    if let Some(path) = nearby.spawn_bfs().join().discovery("one owner") {
+        println!("{bounds:?}: two owners after {:?}", path.into_actions());
+        return true;
+    }
+    let checker = bounds.clone().checker().threads(2).spawn_dfs().join();
+    println!("{bounds:?}: {} states", checker.unique_state_count());
+    if let Some(path) = checker.discovery("one owner") {
+        println!("two owners after {:?}", path.into_actions());
+        return true;
+    }
+    // A model in which nothing can happen proves nothing.
+    assert!(checker.discovery("the other Lease serves").is_some(), "{bounds:?}: nothing moves");
+    false
+}
+
+/// Both have just taken their Lease, and neither had held it before.
+#[test]
+fn one_owner_when_two_claim_at_once() {
+    for rate in RATES {
+        for restart in [None, Some(0), Some(1)] {
+            assert!(!two_owners(&Bounds::of(Beginning::BothNew, rate, 2, restart)));
+        }
+    }
+}
+
+/// One Lease serves, and its holder may fall silent; a candidate may take it over.
+#[test]
+fn one_owner_when_a_lease_is_left_behind() {
+    for rate in RATES {
+        // The holder stands still, and its candidate takes over; or it wakes up late, without a candidate.
+        for still in [0, 2] {
+            assert!(!two_owners(&Bounds::of(Beginning::OneServes, rate, still, None)));
+        }
+    }
+}
+
+/// With nobody slow, lost or restarted any more, somebody answers soon.
+#[test]
+fn never_dark_for_good() {
+    for rate in RATES {
+        for beginning in [Beginning::BothNew, Beginning::OneServes] {
+            let bounds = Bounds::of(beginning, rate, 2, None);
+            for silent in [None, Some(0), Some(1)] {
+                // A holder that is switched off leaves its Lease behind. Its candidate has the
+                // other configuration too.
+                let only_b = silent == Some(0);
+                let served = bounds.promptly(silent, only_b, 12_000_000);
+                assert!(served, "{beginning:?}, {rate:?}, without {silent:?}: dark");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_world_moves() {
+    let bounds = Bounds::of(Beginning::BothNew, RATES[0], 2, None);
+    let world: World = bounds.init_states().pop().unwrap();
+    let mut turns: Vec<Turn> = Vec::new();
+    bounds.actions(&world, &mut turns);
+    assert!(turns.len() > 1, "{turns:?}");
+}

@@ -1,0 +1,212 @@
+//! The API of a simulated world and the ways to it: what `cluster/lease.rs`, `cluster/watch.rs` and
+//! the requests of `controller/mod.rs` do, and no more. Nothing is asked here that an election or
+//! its watch has not asked for.
+
+use super::{Happening, Ms, World};
+use vip_user::model::{
+    election::{Effect, Input, Source, State, Written},
+    record::{LeaseWrite, Record, Version},
+};
+
+/// A request that has not been answered after this long has failed.
+const TIMEOUT_MS: Ms = 2_650;
+/// Pause before a watch that has ended begins again.
+const BACKOFF_MS: Ms = 100;
+
+/// Where the watch of a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// Events come.
+    Open,
+    /// It is dead, and nobody has noticed.
+    Dead,
+    /// A pause, or a read that is to begin another.
+    Away,
+}
+
+impl World {
+    /// What leaves a process.
+    pub(super) fn request(&mut self, index: usize, effect: Effect) {
+        let process = self.nodes[index].process;
+        self.asked.count(&effect);
+        match effect {
+            Effect::Write(write) => {
+                if self.chance(self.knobs.twice) {
+                    let again = Happening::Arrive(index, process, write.clone());
+                    self.push(self.now + self.knobs.delay_ms.end, again);
+                }
+                if let Some(delay) = self.delay() {
+                    self.push(self.now + delay, Happening::Arrive(index, process, write));
+                } else {
+                    let id = write.id;
+                    let failed = Input::Written { id, outcome: Written::Failed };
+                    self.push(self.now + TIMEOUT_MS, Happening::Input(index, process, failed));
+                }
+            }
+            Effect::Read => {
+                // A candidate also begins its watch again.
+                if matches!(self.nodes[index].election.state(), State::Waiting(_)) {
+                    self.notify(index);
+                }
+                match self.delay() {
+                    Some(delay) => self.push(self.now + delay, Happening::Ask(index, process)),
+                    None => self.read_fails(index, TIMEOUT_MS),
+                }
+            }
+            Effect::Offer(base, offer) => {
+                if let Some(delay) = self.delay() {
+                    self.push(self.now + delay, Happening::Offered(base, offer));
+                }
+            }
+            Effect::Create => {
+                if let Some(delay) = self.delay() {
+                    self.push(self.now + delay, Happening::Create(index, process));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn arrive(&mut self, node: usize, process: u64, write: LeaseWrite) {
+        let current = self.lease.as_ref().map(|lease| lease.version.clone());
+        let outcome = if write.base == current {
+            let (fresh, version) = self.fresh_lease();
+            let uid = self.lease.as_ref().map_or(fresh, |lease| lease.uid.clone());
+            let record = write.stored(uid, version);
+            self.lease = Some(record.clone());
+            self.written_by = (!write.release).then_some(node);
+            self.tell_watchers();
+            Written::Stored(record)
+        } else {
+            Written::Conflict
+        };
+        self.answer(node, process, Input::Written { id: write.id, outcome });
+    }
+
+    /// A Lease without a holder. Its creator sees it, or that another was faster.
+    pub(super) fn create(&mut self, node: usize, process: u64) {
+        if self.lease.is_some() {
+            if self.nodes[node].process == process {
+                self.notify(node);
+            }
+            return;
+        }
+        let (uid, version) = self.fresh_lease();
+        let created = Record::unheld(uid, version, super::timing().duration_s);
+        self.lease = Some(created.clone());
+        self.written_by = None;
+        self.tell_watchers();
+        if let Some(delay) = self.delay() {
+            let seen = Input::Observed(Source::Quorum, Some(created));
+            self.push(self.now + delay, Happening::Input(node, process, seen));
+        }
+    }
+
+    /// A uid that no Lease has had, and the next version.
+    fn fresh_lease(&mut self) -> (String, u64) {
+        self.uids += 1;
+        self.version += 1;
+        (format!("uid-{}", self.uids), self.version)
+    }
+
+    /// An answer on its way back; one that is lost shows as a failure after the time limit.
+    pub(super) fn answer(&mut self, node: usize, process: u64, input: Input) {
+        match (self.delay(), input) {
+            (Some(delay), input) => {
+                self.push(self.now + delay, Happening::Input(node, process, input));
+            }
+            (None, Input::Written { id, .. }) => {
+                let failed = Input::Written { id, outcome: Written::Failed };
+                self.push(self.now + TIMEOUT_MS, Happening::Input(node, process, failed));
+            }
+            (None, _) => self.read_fails(node, TIMEOUT_MS),
+        }
+    }
+
+    fn read_fails(&mut self, node: usize, after: Ms) {
+        let process = self.nodes[node].process;
+        self.push(self.now + after, Happening::Input(node, process, Input::ReadFailed));
+    }
+
+    /// The present watch is to end. One that is not open yet does so when it is.
+    fn notify(&mut self, node: usize) {
+        if self.nodes[node].watch == Watch::Away {
+            self.nodes[node].again = true;
+        } else {
+            self.watch_after(node, BACKOFF_MS);
+        }
+    }
+
+    /// The present watch has ended; after a while a read begins another.
+    pub(super) fn watch_after(&mut self, node: usize, after: Ms) {
+        self.nodes[node].watch = Watch::Away;
+        self.follow_at(node, after);
+    }
+
+    fn follow_at(&mut self, node: usize, after: Ms) {
+        self.nodes[node].watches += 1;
+        let (process, watches) = (self.nodes[node].process, self.nodes[node].watches);
+        self.push(self.now + after, Happening::Follow(node, process, watches));
+    }
+
+    /// A quorum read, and a watch from its version: events come after its answer.
+    pub(super) fn follow(&mut self, node: usize, process: u64) {
+        let Some(delay) = self.delay() else {
+            self.read_fails(node, TIMEOUT_MS);
+            let pause = self.rng.u64(2 * BACKOFF_MS..2_000);
+            return self.watch_after(node, TIMEOUT_MS + pause);
+        };
+        let seen = Input::Observed(Source::Quorum, self.lease.clone());
+        let at = self.after_earlier(node, delay);
+        self.push(at, Happening::Input(node, process, seen));
+        self.nodes[node].watch = Watch::Open;
+        self.nodes[node].watches_nothing = self.lease.is_none();
+        if std::mem::take(&mut self.nodes[node].again) {
+            self.watch_after(node, at - self.now + BACKOFF_MS);
+        }
+    }
+
+    /// What a watch brings comes in its order, however late.
+    fn after_earlier(&mut self, node: usize, delay: Ms) -> Ms {
+        let at = self.nodes[node].watched_until.max(self.now + delay);
+        self.nodes[node].watched_until = at;
+        at
+    }
+
+    /// An event for everyone who watches, late perhaps. Where it is lost the watch is dead: nothing
+    /// comes until that is noticed and a read has begun another. So it is after a deletion, and
+    /// where the read had found nothing.
+    pub(super) fn tell_watchers(&mut self) {
+        for node in (0..self.nodes.len())
+            .filter(|node| self.nodes[*node].watch == Watch::Open)
+            .collect::<Vec<_>>()
+        {
+            let process = self.nodes[node].process;
+            let lease = self.lease.clone().filter(|_| !self.nodes[node].watches_nothing);
+            match (self.delay(), lease) {
+                (Some(delay), Some(lease)) => {
+                    let at = self.after_earlier(node, delay);
+                    let seen = Input::Observed(Source::Watch, Some(lease));
+                    self.push(at, Happening::Input(node, process, seen));
+                }
+                (Some(delay), None) => self.watch_after(node, delay + BACKOFF_MS),
+                (None, _) => {
+                    let unnoticed = self.rng.u64(100..60_000);
+                    self.nodes[node].watch = Watch::Dead;
+                    self.read_fails(node, unnoticed);
+                    self.follow_at(node, unnoticed + 2 * BACKOFF_MS);
+                }
+            }
+        }
+    }
+
+    pub(super) fn edit(&mut self, change: impl FnOnce(&mut Record)) {
+        if let Some(lease) = &mut self.lease {
+            change(lease);
+            self.version += 1;
+            lease.version = Version(self.version.to_string());
+            self.written_by = None;
+            self.tell_watchers();
+        }
+    }
+}

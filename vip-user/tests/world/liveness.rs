@@ -1,0 +1,115 @@
+//! What must happen in the end, and what must not happen too often: at any moment each node has
+//! something that will bring it on, and once the faults end every node holds the Lease or waits for
+//! it, one of them answers, and the API is left alone.
+
+use super::{Happening, Ms, World};
+use vip_user::model::{
+    election::{Effect, Input, Source, State},
+    fitness::Fitness,
+};
+
+/// The faults end this often.
+pub(super) const QUIET_EVERY_MS: Ms = 1_200_000;
+/// Every watch has been found dead by then, every process woken, and a foreign holder's Lease of 19
+/// s been waited out.
+const SETTLED_MS: Ms = 180_000;
+/// How long the requests of a quiet cluster are counted.
+const COUNTED_MS: Ms = 60_000;
+
+/// Requests since they were last counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    writes: u64,
+    others: u64,
+}
+
+impl Asked {
+    pub(super) fn count(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Write(_) => self.writes += 1,
+            _ => self.others += 1,
+        }
+    }
+}
+
+impl World {
+    /// The next step of a quiet time, which is over with the last.
+    pub(super) fn calm(&mut self, step: u8) {
+        match step {
+            0 => {
+                self.quiet = true;
+                for node in 0..self.nodes.len() {
+                    self.set_fitness(node, Fitness::Able);
+                }
+                self.push(self.now + SETTLED_MS, Happening::Calm(1));
+            }
+            1 => {
+                self.asked = Asked::default();
+                self.push(self.now + COUNTED_MS, Happening::Calm(2));
+            }
+            _ => {
+                self.judge_liveness();
+                self.quiet = false;
+                self.push(self.now + QUIET_EVERY_MS, Happening::Calm(0));
+            }
+        }
+    }
+
+    fn judge_liveness(&mut self) {
+        self.quiet_times += 1;
+        for index in 0..self.nodes.len() {
+            let state = self.nodes[index].election.state();
+            if !matches!(state, State::Waiting(_) | State::Holding(_)) {
+                self.crime = Some(format!("the faults are over and node {index} is lost: {state:?}"));
+            }
+        }
+        let owners = (0..self.nodes.len()).filter(|index| self.answers(*index, self.now)).count();
+        if owners != 1 {
+            self.crime = Some(format!("the faults are over and {owners} nodes answer"));
+        }
+        let Asked { writes, others } = self.asked;
+        // One holder by a clock that may be fast.
+        let renewals = COUNTED_MS * 110 / 100 / super::timing().renew_every.as_millis() as Ms;
+        if others > 0 || writes > renewals + 1 {
+            self.crime = Some(format!("quiet, and {writes} writes and {others} other requests"));
+        }
+    }
+
+    /// A timer that has come is moved, or something is asked for: otherwise the loop spins.
+    pub(super) fn judge_rest(&mut self, index: usize, asked: bool) {
+        let now = self.clock(index).boot;
+        let election = &self.nodes[index].election;
+        if !asked && election.wake_at(now).is_some_and(|at| at <= now) {
+            self.crime = Some(format!("the timer of node {index} stays in the past: {election:?}"));
+        }
+    }
+
+    /// A node that knows nothing needs a read. Its watch brings none while it lives.
+    pub(super) fn look_for_the_lost(&mut self) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            if node.down || *node.election.state() != State::Unknown || !node.is_idle() {
+                continue;
+            }
+            let brings_on = |at: Ms, happening: &Happening| match happening {
+                Happening::Follow(who, process, watches) => {
+                    (*who, *process, *watches) == (index, node.process, node.watches)
+                }
+                Happening::Ask(who, process) | Happening::Effect(who, process) => {
+                    (*who, *process) == (index, node.process)
+                }
+                Happening::Input(
+                    who,
+                    process,
+                    Input::ReadFailed | Input::Observed(Source::Quorum, _),
+                ) => (*who, *process) == (index, node.process),
+                Happening::Wake(who, process) => {
+                    (*who, *process, at) == (index, node.process, node.wake_at)
+                }
+                _ => false,
+            };
+            if !self.queue.iter().any(|((at, _), happening)| brings_on(*at, happening)) {
+                self.crime = Some(format!("node {index} knows nothing, and nothing will tell it more"));
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What befalls a simulated world.
+
+use super::{Happening, Ms, Todo, World, edges::Watch, identity, kernel::Kernel, timing};
+use std::collections::VecDeque;
+use vip_user::model::{
+    election::{Election, Input, Slot, State},
+    fitness::Fitness,
+    record::Record,
+    time::BootNs,
+};
+
+/// A client-go program on a node whose xvip has crashed (a rollback to kube-vip): it finds its own
+/// name in the Lease and renews what is no tenure of its own.
+#[derive(Clone, Copy)]
+pub(super) struct ClientGo {
+    pub(super) node: usize,
+    /// Its defaults are 15/10/2: where requests are swallowed it goes on until its renew deadline
+    /// and its release time-outs are over.
+    pub(super) answers_until: Ms,
+    cut_off: bool,
+}
+
+impl ClientGo {
+    const DURATION_S: u32 = 15;
+    const ANSWERS_MS: Ms = 22_000;
+    const RETRY_MS: Ms = 2_000;
+}
+
+impl World {
+    pub(super) fn mishap(&mut self) {
+        let node = self.rng.usize(0..self.nodes.len());
+        let kind = self.rng.u32(0..14);
+        // Only what client-go itself waits for is promised beside it: nobody edits its Lease, too.
+        let foreign = self.client_go.is_some() && (matches!(kind, 4..=9) || kind > 11);
+        if self.quiet || self.nodes[node].down || foreign {
+            return self.plan_mishap();
+        }
+        self.note(|| format!("mishap {kind} (node {node})"));
+        match kind {
+            0 | 1 => self.restart(node, false),
+            2 => self.restart(node, true),
+            3 => {
+                let process = self.nodes[node].process;
+                self.push(self.now, Happening::Input(node, process, Input::Leave));
+            }
+            4 => {
+                self.lease = None;
+                self.written_by = None;
+                self.tell_watchers();
+            }
+            5 => self.edit(|lease| lease.holder.clear()),
+            6 => self.edit(|lease| lease.holder = "stranger".into()),
+            // client-go on one of the nodes: the name is ours, the annotation is as it was.
+            7 => self.edit(|lease| {
+                lease.holder = format!("node{node}");
+                lease.transitions += 1;
+            }),
+            8 => {
+                let duration_s = self.rng.u32(1..20);
+                self.edit(|lease| lease.duration_s = duration_s);
+            }
+            9 => self.backup = self.lease.clone(),
+            // A link fails or comes back, seen at the next tick.
+            10 | 11 => {
+                let fitness = [Fitness::Able, Fitness::Doubtful, Fitness::Unable, Fitness::Barred];
+                let fitness = fitness[self.rng.usize(0..fitness.len())];
+                self.set_fitness(node, fitness);
+            }
+            12 => self.roll_back(node),
+            _ => {
+                // etcd comes back from a backup: the content goes back, versions go on.
+                if let Some(old) = self.backup.clone() {
+                    self.edit(|lease| {
+                        let version = lease.version.clone();
+                        *lease = Record { version, ..old };
+                    });
+                }
+            }
+        }
+        let long = self.nodes[node].paused_until.max(self.now + self.rng.u64(0..30_000));
+        if self.chance(300) {
+            self.nodes[node].paused_until = long;
+        }
+        self.plan_mishap();
+    }
+
+    pub(super) fn set_fitness(&mut self, node: usize, fitness: Fitness) {
+        if self.nodes[node].down {
+            return;
+        }
+        self.nodes[node].election.set_fitness(fitness, Vec::new());
+        let process = self.nodes[node].process;
+        self.push(self.now, Happening::Input(node, process, Input::Tick));
+    }
+
+    /// The process dies where it has written the Lease last, and a client-go program starts in its
+    /// place.
+    fn roll_back(&mut self, index: usize) {
+        if self.written_by != Some(index) {
+            return;
+        }
+        let node = &mut self.nodes[index];
+        node.process += 1;
+        node.down = true;
+        node.watch = Watch::Away;
+        node.todo.clear();
+        node.waiting.clear();
+        self.client_go = Some(ClientGo { node: index, answers_until: self.now, cut_off: false });
+        self.client_go_renews();
+        self.judge(index);
+    }
+
+    /// It reads and writes at once, as it may, and answers until it has to believe that it has lost.
+    pub(super) fn client_go_renews(&mut self) {
+        let Some(mut foreign) = self.client_go else { return };
+        let name = format!("node{}", foreign.node);
+        let lost = self.lease.as_ref().is_none_or(|lease| lease.holder != name);
+        if lost || foreign.answers_until < self.now {
+            self.client_go = None;
+            self.nodes[foreign.node].down = false;
+            return self.restart(foreign.node, false);
+        }
+        foreign.cut_off |= self.quiet || self.chance(150);
+        if !foreign.cut_off {
+            let wall_us = self.clock(foreign.node).wall_us;
+            self.edit(|lease| {
+                lease.duration_s = ClientGo::DURATION_S;
+                lease.renew_us = Some(wall_us);
+            });
+            foreign.answers_until = self.now + ClientGo::ANSWERS_MS;
+        }
+        self.client_go = Some(foreign);
+        let last = foreign.answers_until + 1;
+        let next = if foreign.cut_off { last } else { self.now + ClientGo::RETRY_MS };
+        self.push(next, Happening::ClientGo);
+    }
+
+    /// The process dies and another starts. Without a reboot the kernel goes on until its fence.
+    pub(super) fn restart(&mut self, index: usize, reboot: bool) {
+        let node = &mut self.nodes[index];
+        node.process += 1;
+        if reboot {
+            node.boot += 1;
+            node.kernel = Kernel::default();
+        }
+        node.wake_at = 0;
+        node.again = false;
+        node.todo = VecDeque::from([Todo::Reconcile]);
+        node.waiting.clear();
+        let Kernel { tenure, deadline: until, generation, .. } = &node.kernel;
+        let backed = tenure.clone().filter(|_| *until > BootNs(0));
+        let backed = backed.map(|(tenure, duration_s)| Slot { tenure, until: *until, duration_s });
+        let me = identity(index, node.process, node.boot);
+        node.election = Election::new(me, timing(), *generation, backed);
+        self.watch_after(index, 1);
+    }
+
+    pub(super) fn plan_mishap(&mut self) {
+        let at = self.now + self.rng.u64(1..2 * self.knobs.mishap_every_ms);
+        self.push(at, Happening::Mishap);
+        // Those who have left come back.
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            if !node.down && matches!(node.election.state(), State::Left) {
+                self.restart(index, false);
+            }
+        }
+        self.look_for_the_lost();
+    }
+}

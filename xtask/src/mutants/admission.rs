@@ -1,0 +1,75 @@
+//! Under which Lease a VIP may be published.
+
+use super::Mutation;
+
+const FILE: &str = "vip-user/src/model/admission.rs";
+const RIVALS: &str = "vip-user/src/model/rivals.rs";
+const TABLES: &[&str] = &["-p", "vip-user", "--lib", "admission_tests"];
+const WORLD: &[&str] = &["-p", "vip-user", "--test", "admission"];
+
+pub(super) const ADMISSIONS: &[Mutation] = &[
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a claim of another Lease is not seen",
+        file: RIVALS,
+        from: "                    Mark::Claimed if name < own => Rank::EarlierClaim,\n                    Mark::Claimed => Rank::LaterClaim,",
+        to: "                    Mark::Claimed if name < own => return None,\n                    Mark::Claimed => return None,",
+        tests: WORLD,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "the first name does not wait until the other claim is withdrawn",
+        file: FILE,
+        from: "Some(Rank::LaterClaim) => vip.stage,",
+        to: "Some(Rank::LaterClaim) => asking,",
+        tests: WORLD,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a list that was begun before the claim was stored counts",
+        file: FILE,
+        from: "Stage::Claiming { from: Some(from) } if list >= from => {",
+        to: "Stage::Claiming { from: Some(from) } if list <= from => {",
+        tests: TABLES,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a Lease counts as left behind at once",
+        file: RIVALS,
+        from: "if released { wait } else { wait * 2 }",
+        to: "if released { wait } else { wait * 0 }",
+        tests: WORLD,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a Lease that was left behind goes on naming the VIP",
+        file: FILE,
+        from: "None if dead => vip.stage,",
+        to: "None if dead => asking,",
+        tests: WORLD,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a VIP that was struck out wakes with the fence",
+        file: "vip-user/src/model/holding.rs",
+        from: "            && !live\n        {\n            self.generation += 1;",
+        to: "            && live\n        {\n            self.generation += 1;",
+        tests: TABLES,
+    },
+    Mutation {
+        rule: "only addresses that are free",
+        name: "the LAN is not asked for a VIP that is new",
+        file: FILE,
+        from: "if now >= since.after(self.probe_time) {",
+        to: "if now >= since {",
+        tests: TABLES,
+    },
+    Mutation {
+        rule: "only addresses that are free",
+        name: "what was admitted is forgotten at a failover",
+        file: FILE,
+        from: "Names::Listed(guarded) if guarded.admitted.contains(ip) => Mark::Admitted,",
+        to: "Names::Listed(guarded) if guarded.claimed.contains(ip) => Mark::Admitted,",
+        tests: TABLES,
+    },
+];
