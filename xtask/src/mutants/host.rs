@@ -118,9 +118,9 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "one harm stays its own",
         name: "a guard without an entry holds up every write",
-        file: "vip-user/src/controller/host.rs",
-        from: "Action::SetIface(_, iface) if iface.bit == GUARD_BIT => {}",
-        to: "Action::SetIface(_, iface) if iface.bit > GUARD_BIT => {}",
+        file: "vip-user/src/controller/reconcile.rs",
+        from: "Action::SetIface(_, iface) => iface.bit == GUARD_BIT,",
+        to: "Action::SetIface(_, iface) => iface.bit > GUARD_BIT,",
         tests: &["-p", "vip-tests", "--test", "controller", "a_guard_that_finds_no_entry"],
     },
     Mutation {
@@ -247,8 +247,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "unknown is not bad",
         name: "a Node that was not read bars",
         file: "vip-user/src/controller/fitness.rs",
-        from: "(Fitness::Doubtful, Some(\"its Node has not been read",
-        to: "(Fitness::Barred, Some(\"its Node has not been read",
+        from: "Fitness::Doubtful,\n                    Some(\"its Node has not been read",
+        to: "Fitness::Barred,\n                    Some(\"its Node has not been read",
         tests: &["-p", "vip-tests", "--test", "controller", "nodes::a_node_that_could_not_be_read"],
     },
     Mutation {
@@ -367,8 +367,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "one VIP's harm stays its own",
         name: "the first VIP that cannot be announced ends the round",
         file: "vip-user/src/node/kernel.rs",
-        from: "self.send(&link, *vip, announcement(*vip, link.mac), &mut failures);",
-        to: "self.send(&link, *vip, announcement(*vip, link.mac), &mut failures);\n                if !failures.is_empty() {\n                    return failures;\n                }",
+        from: "self.send(link, *vip, announcement(*vip, link.mac), &mut failures);",
+        to: "self.send(link, *vip, announcement(*vip, link.mac), &mut failures);\n                if !failures.is_empty() {\n                    return failures;\n                }",
         tests: &[LAB, "harm::one_vip"],
     },
     Mutation {

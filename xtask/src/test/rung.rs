@@ -56,7 +56,7 @@ const WAITING_LABS: &str = "--test-threads=6";
 const QUICK_LABS: [&str; 4] =
     ["faults::killed", "faults::a_planned_stop", "guard::nothing", "leaving::cleanup_after_a_crash"];
 /// The suites of the rung `kube` that have a lab or a control plane of their own.
-const KUBE_SUITES: [&str; 4] = ["contract::", "rights::", "hosts::", "three::"];
+const KUBE_SUITES: [&str; 5] = ["contract::", "rights::", "quiet::", "hosts::", "three::"];
 
 /// What one process of the test runner is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,34 +131,4 @@ pub fn only(rung: Rung, filter: &str) -> Vec<Stage> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_rung_runs() {
-        let stages = stages();
-        for rung in Rung::value_variants() {
-            let passes =
-                stages.iter().flatten().flatten().chain(&background()).cloned().collect::<Vec<_>>();
-            assert!(passes.iter().any(|pass| pass.rung == *rung), "{rung:?}");
-            assert!(!only(*rung, "").is_empty(), "{rung:?}");
-        }
-    }
-
-    /// A suite that is named in no pass would not run.
-    #[test]
-    fn every_suite_of_the_kube_rung_runs() {
-        let main = include_str!("../../../tests/tests/kube.rs");
-        let suites = main
-            .lines()
-            .filter_map(|line| line.split_once("::trials(")?.0.split(['(', ' ']).next_back());
-        let passes = stages().concat().concat();
-        let mut found = 0;
-        for suite in suites {
-            found += 1;
-            let part = format!("{suite}::");
-            assert!(passes.iter().any(|pass| pass.rung == Rung::Kube && pass.part == part), "{suite}");
-        }
-        assert!(found >= 5, "{found} suites found");
-    }
-}
+mod tests;

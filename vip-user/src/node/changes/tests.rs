@@ -1,0 +1,50 @@
+use super::*;
+
+fn message(kind: u16, ifindex: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 32];
+    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+    bytes[20..24].copy_from_slice(&ifindex.to_ne_bytes());
+    bytes
+}
+
+fn taken(messages: &[Vec<u8>]) -> Interfaces {
+    let mut found = Interfaces::default();
+    for message in messages {
+        found.take(message);
+    }
+    found
+}
+
+#[test]
+fn messages_name_their_interface() {
+    let (newlink, newaddr, delfilter, newroute) = (16, 20, 45, 24);
+    let found = taken(&[message(newlink, 7), message(newaddr, 8), message(delfilter, 9)]);
+    assert_eq!(found, Interfaces { some: BTreeSet::from([7, 8, 9]), all: false });
+    assert_eq!(taken(&[message(newroute, 7), vec![0; 3]]), Interfaces::default());
+}
+
+#[test]
+fn with_too_many_interfaces_or_a_lost_message_all_are_looked_at() {
+    let many: Vec<_> = (1..2_000).map(|ifindex| message(16, ifindex)).collect();
+    let found = taken(&many);
+    assert!(found.all && found.some.len() <= MAX_TOUCHED);
+    let overrun = 4;
+    assert!(taken(&[message(overrun, 0)]).contains(5));
+}
+
+/// The loop is asked once, however much happens before it looks; what happens after it has begun asks again.
+#[test]
+fn a_look_is_asked_for_once() {
+    let touched = Touched::default();
+    assert!(touched.ask() && !touched.ask());
+    touched.lock().touched.take(&message(16, 7));
+    let look = touched.begin();
+    assert!(look.interfaces().contains(7) && !look.interfaces().contains(8));
+    assert!(touched.ask());
+    look.done();
+    // One that is cut off leaves everything to the next.
+    let look = touched.begin();
+    assert!(!look.interfaces().contains(7));
+    drop(look);
+    assert!(touched.begin().interfaces().contains(8));
+}

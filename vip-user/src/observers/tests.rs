@@ -1,0 +1,66 @@
+use super::*;
+use std::{
+    os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::io::AsyncReadExt as _;
+
+/// Readers that take nothing keep nobody waiting, however much there is to say.
+#[tokio::test]
+async fn a_reader_that_does_not_read_blocks_nobody() {
+    let name = format!("xvip-unit-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut state = DaemonState::default();
+    state.problems.insert("long".into(), "x".repeat(1 << 20));
+    let (_sender, latest) = watch::channel(state.clone());
+    let serving = tokio::spawn(async move { answer(listener, &latest).await });
+    let connect = || UnixStream::connect(format!("\0{name}"));
+    let mut silent = Vec::new();
+    for _ in 0..3 * ASKERS {
+        silent.push(connect().await.unwrap());
+    }
+    let mut text = Vec::new();
+    connect().await.unwrap().read_to_end(&mut text).await.unwrap();
+    let got: DaemonState = serde_json::from_slice(&text).unwrap();
+    assert_eq!(got.problems, state.problems);
+    serving.abort();
+}
+
+/// Counts itself out.
+struct Inside(Arc<AtomicUsize>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_guest_gives_way() {
+    let mut guests = Guests::new(3);
+    let inside = Arc::new(AtomicUsize::new(0));
+    for _ in 0..50 {
+        inside.fetch_add(1, Ordering::Relaxed);
+        let one = Inside(inside.clone());
+        guests.admit(async move {
+            let _one = one;
+            std::future::pending::<()>().await;
+        });
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(inside.load(Ordering::Relaxed), 3);
+    // One that has ended leaves its place, and nobody is sent away for it.
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let mut few = Guests::new(1);
+    few.admit(async move { done.send(()) });
+    ended.await.unwrap();
+    tokio::task::yield_now().await;
+    few.admit(async {});
+    assert_eq!(few.present.len(), 1);
+}
