@@ -117,8 +117,9 @@ fn bpftool_shows_named_fields() {
     assert!(vips.iter().map(IpAddr::to_string).all(|vip| map.contains(&vip)), "{map}");
 }
 
-/// An interface that is excluded from now on may carry the VIP still. While nothing is known of the Lease the address is
-/// left alone, and the guard is what keeps the kernel from answering: the other order once made two owners.
+/// An interface that is excluded from now on may carry the VIP still. While nothing is known of the
+/// Lease the address is left alone, and the guard is what keeps the kernel from answering: the other
+/// order once made two owners.
 #[test]
 fn the_guard_stays_on_an_interface_for_as_long_as_it_carries_the_vip() {
     let options = Options {

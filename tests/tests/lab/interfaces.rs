@@ -359,7 +359,7 @@ fn labels_decide_which_nodes_may_hold() {
     // And with no node left the owner stays.
     lab.api.set_labels("node3", &[]);
     sleep(Duration::from_secs(4));
-    assert!(lab.nodes[2].owns(), "{}", lab.nodes[2].log());
+    assert!(eventually(LONG, || lab.nodes[2].owns()), "{}", lab.nodes[2].log());
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Many interfaces, many changes: nothing that the loop awaits takes long, and no look costs more than what changed.
+//! Many interfaces, many changes: nothing that the loop awaits takes long, and no look costs more than
+//! what changed.
 
 use std::{fs, path::PathBuf, thread::sleep, time::Duration};
 use vip_tests::{
@@ -156,7 +157,8 @@ fn cost(interfaces: usize) -> (u64, u64) {
 fn interfaces_that_did_not_change_cost_nothing() {
     let [(few, inspected), (many, all_inspected)] = [20, 200].map(cost);
     assert_eq!((few, many), (0, 0), "calls in a look at unchanged interfaces");
-    // One question for each that is only guarded, at most 64 in one turn; two for the program that answers.
+    // One question for each that is only guarded, at most 64 in one turn; two for the program that
+    // answers.
     assert!(inspected <= 20 + 3 && all_inspected <= 64 + 3, "{inspected} and {all_inspected} calls");
 }
 

@@ -24,7 +24,7 @@ pub async fn cleanup(place: &Place) -> anyhow::Result<ExitCode> {
             place.instance
         ),
     };
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::patient()?;
     let done = cleanup::cleanup(&pins, &netlink).await?;
     pins.remove_lock(host::netns_cookie().context("cannot tell this network namespace")?);
     for line in &done {

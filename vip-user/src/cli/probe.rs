@@ -92,7 +92,7 @@ async fn ask(args: &Probe) -> anyhow::Result<ExitCode> {
     if !args.watch && (args.duration.is_some() || args.report.is_some()) {
         bail!("--for and --report need --watch");
     }
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::patient()?;
     let devices = chosen(netlink.devices().await?, &args.interface)?;
     let lan = Lan {
         asker: Asker::open()?,

@@ -86,12 +86,14 @@ pub async fn status(view: &View) -> anyhow::Result<ExitCode> {
         if let Some(other) = pins.other_versions().first() {
             let version = other.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
             println!(
-                "another version of xvip ({version}) has pins here: ask the binary that made them, \
-                 or start this one to take over"
+                "another version of xvip ({}) has pins here: ask the binary that made them, \
+                 or start this one to take over",
+                printable(&version)
             );
             return Ok(ExitCode::SUCCESS);
         }
-        println!("xvip has put nothing on this host (no pins in {})", pins.dir().display());
+        let dir = pins.dir().display().to_string();
+        println!("xvip has put nothing on this host (no pins in {})", printable(&dir));
         return Ok(ExitCode::SUCCESS);
     };
     let (daemon, why) = match socket::ask(&view.place.instance).await {
@@ -160,7 +162,7 @@ fn read(pins: &Pins, instance: &str, daemon: Option<DaemonState>) -> anyhow::Res
 }
 
 fn print(status: &Status, why: &str) {
-    println!("{} {}   instance {}", bold("node"), printable(&status.node), status.instance);
+    println!("{} {}   instance {}", bold("node"), printable(&status.node), printable(&status.instance));
     if let Some(daemon) = &status.daemon {
         println!("{} running, pid {}", bold("daemon"), daemon.pid);
         for lease in &daemon.leases {

@@ -11,7 +11,10 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::WatchEvent};
 use std::{collections::BTreeMap, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 /// A watch is renewed after this long, which also ends one whose connection has died silently.
 const WATCH_SECONDS: u32 = 240;
@@ -72,11 +75,18 @@ async fn once(
     let version = |node: &Node| Version(node.metadata.resource_version.clone().unwrap_or_default());
     let read = found.as_ref().map(version);
     tell(last, Ok(found.map(Into::into).unwrap_or_default()), reports).await;
-    let Some((_, mut events)) = watch::open(api, name, WATCH_SECONDS, "0", Api::<Node>::all).await?
+    let silent_at = Instant::now() + watch::longest(WATCH_SECONDS);
+    let Some((endpoint, mut events)) =
+        watch::open(api, name, WATCH_SECONDS, "0", Api::<Node>::all).await?
     else {
         return Ok(());
     };
-    while let Some(Ok(event)) = events.next().await {
+    loop {
+        let Ok(next) = timeout_at(silent_at, events.next()).await else {
+            api.endpoints.failed(&endpoint);
+            break;
+        };
+        let Some(Ok(event)) = next else { break };
         match event {
             // A server that lags begins with what was before the read.
             WatchEvent::Added(node) | WatchEvent::Modified(node)

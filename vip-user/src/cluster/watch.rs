@@ -20,10 +20,11 @@ use serde::de::DeserializeOwned;
 use std::{fmt::Debug, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
-/// A watch is renewed after this long, which also ends one whose connection has died silently. Seconds.
+/// A watch is renewed after this long. Seconds. The server ends it, so a connection that died in silence ends later, by
+/// [`longest`].
 pub const WATCH_S: u32 = 60;
 /// The first pause after a watch or a read has ended before its time.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -119,6 +120,7 @@ async fn once(
     let mut reached = read.clone().filter(|_| !forgotten);
     let from = reached.clone().map_or_else(|| WHAT_EXISTS.to_owned(), |version| version.0);
     let opened_at = Instant::now();
+    let silent_at = opened_at + longest(watch_s);
     let opened = tokio::select! {
         opened = open(api, api.name(), watch_s, &from, |client| api.leases(client)) => opened?,
         () = again.notified() => return Ok(Begin::Read),
@@ -126,8 +128,12 @@ async fn once(
     let Some((endpoint, mut events)) = opened else { return Ok(Begin::Forgotten) };
     loop {
         let next = tokio::select! {
-            next = events.next() => next,
+            next = timeout_at(silent_at, events.next()) => next,
             () = again.notified() => return Ok(Begin::Read),
+        };
+        let Ok(next) = next else {
+            api.endpoints.failed(&endpoint);
+            return Err(broken(&endpoint, "the connection is dead".into()));
         };
         let Some(event) = next else {
             let complete = opened_at.elapsed().as_secs() + 1 >= u64::from(watch_s);
@@ -220,6 +226,11 @@ where
 
 fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == GONE)
+}
+
+/// A server that lives ends a watch in its time. One that says nothing for longer has lost its power.
+pub(super) fn longest(watch_s: u32) -> Duration {
+    Duration::from_secs(u64::from(watch_s) + 15)
 }
 
 fn broken(endpoint: &str, what: String) -> LeaseError {

@@ -19,6 +19,11 @@ pub(super) fn words(error: &kube::Error) -> String {
         parts.push(text);
         next = error.source();
     }
+    // The library shows the command with its environment and its output, which are there to hold secrets.
+    if parts.iter().any(|part| part.contains("auth exec")) {
+        return "the program that the kubeconfig names in `exec` has failed; run it by hand to see why"
+            .into();
+    }
     // The outer errors repeat the inner ones, or name the layer of the client library.
     let inner = parts.len().saturating_sub(1);
     let said: Vec<String> = (0..parts.len())

@@ -145,6 +145,16 @@ impl<D: Dataplane> Controller<D> {
         if self.watchdog.has_time() && leased.probe_at.take_due(now) {
             let vips = self.asked_vips(slot);
             let probed = self.watchdog.run(Step::Probe, self.dataplane.probe(&vips)).await;
+            // A question that did not leave has no answer: silence then means nothing.
+            let unasked: Vec<IpAddr> = match &probed {
+                Ok(failures) => failures.keys().copied().collect(),
+                Err(_) => vips.clone(),
+            };
+            if let Some(leased) = self.leases.get_mut(&slot) {
+                for vip in unasked {
+                    leased.election.cannot_ask(clock::now(), vip);
+                }
+            }
             let problem = match probed {
                 Ok(failures) => named(&failures),
                 Err(error) => Some(chain(&error)),

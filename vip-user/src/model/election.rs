@@ -389,7 +389,7 @@ impl Election {
         }
     }
 
-    /// No interface that answers for an address is up, so the LAN cannot be asked.
+    /// The LAN cannot be asked for an address: no interface that answers for it is up, or the question did not leave.
     pub fn cannot_ask(&mut self, now: Now, ip: IpAddr) {
         if let Some(admission) = &mut self.admission {
             admission.cannot_ask(now.boot, ip);
@@ -515,8 +515,8 @@ impl Election {
     }
 }
 
-/// The last microsecond that a timestamp of the API can name (end of the year 9999).
-const LAST_US: i64 = 253_402_300_799_999_999;
+/// The last microsecond that xvip can write: a time zone must still fit before the end of the year 9999.
+const LAST_US: i64 = 253_402_207_200_999_999;
 
 /// A `renewTime` that differs from the one before it: later, unless somebody has set it to the end of
 /// time by hand.

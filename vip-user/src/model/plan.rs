@@ -52,10 +52,9 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation == 0) {
         actions.push(Action::Publish(*ip, *vip));
     }
+    // Carried or not: what comes in between may fail, and the entry stay.
     for (ip, vip) in unwanted(want, have).filter(|(_, vip)| vip.generation != 0) {
-        if have.addrs.keys().any(|addr| addr.ip == *ip) {
-            actions.push(Action::Publish(*ip, Vip { generation: 0, ..*vip }));
-        }
+        actions.push(Action::Publish(*ip, Vip { generation: 0, ..*vip }));
     }
     for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation != 0) {
         if let Some(guard) = guard_first(vip, have.vips.get(ip)) {

@@ -19,7 +19,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is known of links without opening their pins: that is done once for each, and not at every look.
+/// What is known of links without opening their pins: that is done once for each, and not at every
+/// look.
 #[derive(Debug, Default)]
 pub struct KnownLinks {
     /// Ids of our guards, by the interface.
@@ -45,7 +46,8 @@ pub enum Seen {
 /// A link, and what was seen of it.
 pub type Inspected = (LinkPin, io::Result<Seen>);
 
-/// Asks the kernel about a link. It may wait for RTNL, its lock of all interfaces, which others hold for seconds.
+/// Asks the kernel about a link. It may wait for RTNL, its lock of all interfaces, which others hold
+/// for seconds.
 pub fn see(pins: &Pins, pin: LinkPin) -> io::Result<Seen> {
     let path = pins.link(&pin);
     let seen = match pin.kind {

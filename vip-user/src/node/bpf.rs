@@ -117,8 +117,8 @@ pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
-/// Ids of the links at TC egress (tcx, kernel 6.6) and of their programs, in the order in which they run; link 0 stands
-/// for a program that was attached without a link. No descriptor is needed for that.
+/// Ids of the links at TC egress (tcx, kernel 6.6) and of their programs, in the order in which they
+/// run; link 0 stands for a program that was attached without a link. No descriptor is needed for that.
 pub fn egress_links(ifindex: u32) -> io::Result<Vec<(u32, u32)>> {
     let (mut programs, mut links) = ([0_u32; MAX_QUERIED], [0_u32; MAX_QUERIED]);
     let mut attr = QueryAttr {

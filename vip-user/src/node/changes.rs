@@ -1,6 +1,6 @@
-//! What the kernel tells everybody: links, addresses, filters, routes. Each message is a hint to look again, and not the
-//! truth, so nothing is lost with a message that found no room, and nothing piles up while nobody reads: the socket's
-//! buffer is the only queue.
+//! What the kernel tells everybody: links, addresses, filters, routes. Each message is a hint to look
+//! again, and not the truth, so nothing is lost with a message that found no room, and nothing piles up
+//! while nobody reads: the socket's buffer is the only queue.
 
 use super::{
     netlink::Netlink,
@@ -26,7 +26,8 @@ use tokio::{
 const BUFFER: libc::c_int = 1 << 20;
 /// Of a message only the head is read.
 const HEAD: usize = 64;
-/// Kinds of messages: `NLMSG_OVERRUN`, `RTM_NEWLINK`, and behind those of addresses and of neighbours and rules.
+/// Kinds of messages: `NLMSG_OVERRUN`, `RTM_NEWLINK`, and behind those of addresses and of neighbours
+/// and rules.
 const OVERRUN: u16 = 4;
 const LINK: u16 = 16;
 const ROUTE: u16 = 24;
@@ -37,7 +38,8 @@ const AT_ONCE: usize = 1_024;
 const MAX_TOUCHED: usize = 1_024;
 /// A socket that failed is opened again after this.
 const REOPEN: Duration = Duration::from_millis(200);
-/// After a look, the next one waits this long, and longer while changes keep coming: one look serves them all.
+/// After a look, the next one waits this long, and longer while changes keep coming: one look serves
+/// them all.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(160)];
 
 /// What has changed since the last look, shared between the reader and the one who looks.
@@ -71,8 +73,8 @@ impl Interfaces {
         self.all || self.some.contains(&ifindex)
     }
 
-    /// Takes in the head of a message. Those of links, addresses, queueing disciplines and filters have the index of
-    /// the interface at the same place (`ifinfomsg`, `ifaddrmsg`, `tcmsg`).
+    /// Takes in the head of a message. Those of links, addresses, queueing disciplines and filters have
+    /// the index of the interface at the same place (`ifinfomsg`, `ifaddrmsg`, `tcmsg`).
     fn take(&mut self, message: &[u8]) {
         let Some(kind) = message.get(4..6).and_then(|bytes| bytes.try_into().ok()) else { return };
         let ifindex = message.get(20..24).and_then(|bytes| bytes.try_into().ok());
@@ -155,8 +157,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Subscribes to changes of links, addresses and filters; of routes too where the choice of interfaces depends on
-    /// them (a CNI changes routes all the time).
+    /// Subscribes to changes of links, addresses and filters; of routes too where the choice of
+    /// interfaces depends on them (a CNI changes routes all the time).
     pub fn open(netlink: &Netlink, routes: bool) -> Result<Self> {
         let mut groups = vec![
             MulticastGroup::Link,

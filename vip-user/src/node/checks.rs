@@ -43,6 +43,7 @@ pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<()
 /// Checks everything about the host that can be checked without changing it.
 async fn check_once(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
     pins.check_bpffs()?;
+    pins.check_owners()?;
     pins.check_geometry()?;
     // An interface that is not there yet is no error: it may come, and until then others serve.
     let links = netlink.devices().await?;

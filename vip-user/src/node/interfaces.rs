@@ -65,9 +65,9 @@ impl Turns {
     }
 }
 
-/// Leaves out what the map of interfaces has no room for: first the tagged frames of interfaces that are only guarded,
-/// then those interfaces. Returns what was left out. An interface without an entry is still guarded by its own program,
-/// which stops every claim there.
+/// Leaves out what the map of interfaces has no room for: first the tagged frames of interfaces that
+/// are only guarded, then those interfaces. Returns what was left out. An interface without an entry is
+/// still guarded by its own program, which stops every claim there.
 pub fn fit(mut links: Vec<Link>, room: usize) -> (Vec<Link>, Vec<Port>) {
     let matters = |link: &Link| (link.bit != GUARD_BIT, link.port.outer_vid == 0);
     links.sort_by_key(|link| Reverse(matters(link)));

@@ -1,5 +1,6 @@
-//! Looking at the interfaces: what is chosen gets its programs, what is chosen no more loses them, and whether they are
-//! where they were put. The loop waits for a look, so it costs what has changed, and has a bound.
+//! Looking at the interfaces: what is chosen gets its programs, what is chosen no more loses them, and
+//! whether they are where they were put. The loop waits for a look, so it costs what has changed, and
+//! has a bound.
 
 use super::{
     attach::{Seen, see},
@@ -217,9 +218,9 @@ impl Kernel {
         Ok(true)
     }
 
-    /// Gives every interface its programs; returns those that have a role, as the programs see them. Those that were
-    /// told of, or are suspect, are looked at; for the others nothing is asked of the kernel. What is only guarded may
-    /// have to wait for the next look: renewals come between.
+    /// Gives every interface its programs; returns those that have a role, as the programs see them.
+    /// Those that were told of, or are suspect, are looked at; for the others nothing is asked of the
+    /// kernel. What is only guarded may have to wait for the next look: renewals come between.
     async fn attach_all(
         &mut self,
         devices: &[Device],
@@ -364,8 +365,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays until the address
-    /// is gone: without it the stack would answer for the VIP, whoever holds it.
+    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays
+    /// until the address is gone: without it the stack would answer for the VIP, whoever holds it.
     fn detach_rest(&mut self, devices: &[Device], roles: &Roles) -> Result<(), HostError> {
         let owned =
             self.maps.owned_addrs()?.into_iter().filter(|addr| !IpAddr::from(addr.ip).is_multicast());

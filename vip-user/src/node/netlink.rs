@@ -43,6 +43,11 @@ impl Netlink {
         Ok(Self { requests: Requests::open()?, touched: Touched::default() })
     }
 
+    /// The same for a command that can wait while others keep the kernel busy.
+    pub fn patient() -> Result<Self> {
+        Ok(Self { requests: Requests::patient()?, touched: Touched::default() })
+    }
+
     /// What has changed since the last look.
     pub const fn touched(&self) -> &Touched {
         &self.touched
@@ -216,8 +221,8 @@ impl Netlink {
     }
 }
 
-/// What `ip addr add` sends. The attributes of the library's builder differ by kind of address: a broadcast address,
-/// which the kernel would answer for, or `IFA_MULTICAST`, which it refuses here.
+/// What `ip addr add` sends. The attributes of the library's builder differ by kind of address: a
+/// broadcast address, which the kernel would answer for, or `IFA_MULTICAST`, which it refuses here.
 fn host_address(addr: HostAddr) -> AddressMessage {
     let ip = IpAddr::from(addr.ip);
     let mut message = AddressMessage::default();

@@ -1,11 +1,12 @@
 //! The pin directory: where maps and links survive the process, and the checks before they are
 //! used again. Layout: `<pin_root>/<instance>/v<ABI>/` with one file per map and per link.
 
-use super::{bpf, confined::Confinement};
+use super::{bpf, confined::Confinement, socket};
 use aya::maps::{MapInfo, MapType};
 use std::{
     ffi::{CString, OsStr},
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 use vip_common::{
@@ -133,7 +134,7 @@ pub enum PinsError {
     /// There is no BPF file system there.
     #[error(
         "configuration field `pin_root`: {path} is not on a BPF file system; \
-         mount one with `mount -t bpf bpf /sys/fs/bpf`"
+         mount one with `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`"
     )]
     NotBpffs {
         /// The configured path.
@@ -155,6 +156,16 @@ pub enum PinsError {
     Bpf {
         /// Who refuses it, and what helps.
         why: String,
+    },
+    /// Somebody else could take the pins away, or put others there.
+    #[error(
+        "{path} cannot be used: {what}; remove it, or mount the BPF file system with `-o mode=0700`"
+    )]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// A file operation failed.
     #[error("cannot {what} {path}")]
@@ -274,6 +285,24 @@ impl Pins {
         if result == 0 && stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(not_bpffs()) }
     }
 
+    /// Refuses directories that a process without rights owns or may change: it could rename the pins away, or have put
+    /// its own there. The root of a BPF file system is open to all by default, and sticky: what root has put there
+    /// nobody else can move.
+    pub fn check_owners(&self) -> Result<(), PinsError> {
+        for path in self.dir.ancestors().take_while(|path| path.starts_with(&self.root)) {
+            let Ok(found) = fs::symlink_metadata(path) else { continue };
+            let refuse = |what| Err(PinsError::Open { path: path.into(), what });
+            if !socket::is_trusted(found.uid()) {
+                return refuse(format!("it belongs to user {}", found.uid()));
+            }
+            let (open, sticky) = (found.mode() & 0o022 != 0, found.mode() & 0o1000 != 0);
+            if open && !sticky {
+                return refuse(format!("its mode {:o} lets others change it", found.mode() & 0o7777));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this process may use bpf(2), and make and remove a directory where the pins will be. A
     /// profile of seccomp, AppArmor or SELinux that denies it would else show at whichever step came
     /// first. Leaves nothing behind.
@@ -349,7 +378,8 @@ impl Pins {
         links
     }
 
-    /// Pinned guards of every instance and version under the root, each with the index of its interface.
+    /// Pinned guards of every instance and version under the root, each with the index of its
+    /// interface.
     pub fn everyones_guards(&self) -> Vec<(u32, PathBuf)> {
         let guards = sub_paths(&self.root).into_iter().flat_map(|instance| sub_paths(&instance));
         let guards = guards.flat_map(|version| sub_paths(&version));

@@ -1,5 +1,5 @@
-//! Requests to the kernel over netlink, on a connection of their own: what the kernel tells everybody cannot crowd out
-//! an answer. Each request has a deadline, because the loop that renews waits for it.
+//! Requests to the kernel over netlink, on a connection of their own: what the kernel tells everybody
+//! cannot crowd out an answer. Each request has a deadline, because the loop that renews waits for it.
 
 use super::clock;
 use crate::model::time::BootNs;
@@ -21,8 +21,11 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How long a request may take, from its sending to the last answer. A small part of the shortest fence (0.8 s).
+/// How long a request may take, from its sending to the last answer. A small part of the shortest fence
+/// (0.8 s).
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(250);
+/// The same where no fence runs out meanwhile: on the command line.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A listing is asked for so often while changes keep interrupting it.
 const LISTINGS: usize = 4;
 /// Connections that were given up and still wait for the kernel; with more of them none is opened.
@@ -83,8 +86,9 @@ pub(super) type Result<T> = std::result::Result<T, NetlinkError>;
 type Opened = (Handle, Arc<Alive>);
 type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
 
-/// Opens a connection on a thread of its own: the kernel works on a request while it is being sent, and waits there for
-/// its lock of all interfaces (RTNL), which others hold for seconds. A deadline on the sending thread would not be seen.
+/// Opens a connection on a thread of its own: the kernel works on a request while it is being sent, and
+/// waits there for its lock of all interfaces (RTNL), which others hold for seconds. A deadline on the
+/// sending thread would not be seen.
 fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result<Opened> {
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let alive = Arc::new(Alive::default());
@@ -132,13 +136,16 @@ struct Alive {
 #[derive(Clone)]
 pub struct Requests {
     open: fn() -> io::Result<Opened>,
+    /// What each request may take.
+    limit: Duration,
     state: Arc<Mutex<State>>,
 }
 
 struct State {
     handle: Handle,
     alive: Arc<Alive>,
-    /// Counts the connections. An answer that is missing on an old one says nothing about the present one.
+    /// Counts the connections. An answer that is missing on an old one says nothing about the present
+    /// one.
     number: u64,
     broken: bool,
     /// Earlier ones whose threads have not ended.
@@ -165,11 +172,16 @@ impl Requests {
         Self::open_with(|| connect(|_| {}))
     }
 
+    /// The same for who renews nothing and can wait.
+    pub fn patient() -> Result<Self> {
+        Ok(Self { limit: PATIENCE, ..Self::open()? })
+    }
+
     fn open_with(open: fn() -> io::Result<Opened>) -> Result<Self> {
         let (handle, alive) = open().map_err(NetlinkError::Socket)?;
         let state =
             State { handle, alive, number: 0, broken: false, waiting: Vec::new(), replaced: None };
-        Ok(Self { open, state: Arc::new(Mutex::new(state)) })
+        Ok(Self { open, limit: REQUEST_LIMIT, state: Arc::new(Mutex::new(state)) })
     }
 
     /// Everything that the kernel lists and `pick` takes.
@@ -179,7 +191,7 @@ impl Requests {
         message: RouteNetlinkMessage,
         mut pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>> {
-        let end = tokio::time::Instant::now() + REQUEST_LIMIT;
+        let end = tokio::time::Instant::now() + self.limit;
         for _ in 0..LISTINGS {
             let flags = NLM_F_REQUEST | NLM_F_DUMP;
             let mut found = Vec::new();
@@ -193,7 +205,7 @@ impl Requests {
 
     /// Changes one thing; `flags` beside those that every change has.
     pub async fn change(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
-        let end = tokio::time::Instant::now() + REQUEST_LIMIT;
+        let end = tokio::time::Instant::now() + self.limit;
         let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
         self.exchange(what, message, flags, end, |_| {}).await.map(drop)
     }
@@ -238,9 +250,9 @@ impl Requests {
             }
             Err(ended())
         };
-        let outcome = tokio::time::timeout_at(end, answered).await.unwrap_or_else(|_| {
-            Err(NetlinkError::TimedOut { what: what.into(), limit: REQUEST_LIMIT })
-        });
+        let outcome = tokio::time::timeout_at(end, answered)
+            .await
+            .unwrap_or_else(|_| Err(NetlinkError::TimedOut { what: what.into(), limit: self.limit }));
         if let Err(error @ (NetlinkError::TimedOut { .. } | NetlinkError::Ended { .. })) = &outcome {
             self.give_up(number, &error.to_string());
         }
@@ -265,7 +277,8 @@ impl Requests {
         Ok((state.handle.clone(), state.number))
     }
 
-    /// Ends a connection, so that the next request opens another: this one would wait for a lost answer for ever.
+    /// Ends a connection, so that the next request opens another: this one would wait for a lost answer
+    /// for ever.
     fn give_up(&self, number: u64, why: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.number == number && !state.broken {

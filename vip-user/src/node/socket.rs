@@ -6,7 +6,8 @@ use crate::state::DaemonState;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::File,
+    io::{self, Read as _},
     os::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr as UnixAddr, UnixListener},
@@ -23,6 +24,8 @@ use tokio::{
 const LIMIT: Duration = Duration::from_secs(1);
 /// The longest answer that is read. A state of many Leases and problems is far shorter.
 const LONGEST: u64 = 4 << 20;
+/// As much of a stranger's command line is shown.
+const LONGEST_COMMAND: u64 = 200;
 /// Names beside the usual one that are tried.
 const MOST_NAMES: usize = 256;
 
@@ -66,7 +69,8 @@ pub async fn bind(instance: &str) -> io::Result<Bound> {
     }
     let peer = timeout(LIMIT, peer(&name(instance))).await.ok().flatten();
     // A stranger need not take our connection, so the kernel's own list comes first.
-    let listed = unix_sockets().unwrap_or_default();
+    let usual = name(instance);
+    let listed = unix_sockets(|name, _| name == usual.as_bytes()).unwrap_or_default();
     let uid = listed.get(name(instance).as_bytes()).copied().or(peer.map(|peer| peer.uid()));
     let of = peer.and_then(|peer| peer.pid()).map(process).unwrap_or_default();
     Ok(match uid {
@@ -105,9 +109,12 @@ pub async fn ask(instance: &str) -> Result<DaemonState, AskError> {
 }
 
 async fn ask_all(instance: &str) -> Result<DaemonState, AskError> {
-    let mut why = AskError::Nobody;
+    let mut why = match ask_one(&name(instance)).await {
+        Ok(state) => return Ok(state),
+        Err(error) => error,
+    };
     // A stranger may have the usual name, and the daemon one beside it.
-    for name in [name(instance)].into_iter().chain(names_beside(instance)) {
+    for name in names_beside(instance) {
         match ask_one(&name).await {
             Ok(state) => return Ok(state),
             Err(AskError::Nobody) => {}
@@ -136,14 +143,13 @@ async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
     serde_json::from_slice(&text).map_err(|error| AskError::Silent(error.to_string()))
 }
 
-/// Names that begin as a daemon's beside the usual one does. Anybody may bind such names.
+/// Names that begin as a daemon's beside the usual one does. Anybody may bind such names, as many as they like: only those
+/// of a user that may be an xvip are kept.
 fn names_beside(instance: &str) -> Vec<String> {
-    let begin = format!("@{}/", name(instance));
-    let table = fs::read("/proc/net/unix").unwrap_or_default();
-    let table = String::from_utf8_lossy(&table);
-    let names = table.lines().filter_map(|line| line.split_whitespace().last());
-    let beside = names.filter(|name| name.starts_with(&begin));
-    beside.map(|name| name[1..].to_owned()).take(MOST_NAMES).collect()
+    let begin = format!("{}/", name(instance));
+    let listed = unix_sockets(|name, uid| is_trusted(uid) && name.starts_with(begin.as_bytes()));
+    let names = listed.unwrap_or_default().into_keys().take(MOST_NAMES);
+    names.filter_map(|name| String::from_utf8(name).ok()).collect()
 }
 
 /// A process, in words, as far as this one can see it.
@@ -152,14 +158,18 @@ fn process(pid: i32) -> String {
     if pid <= 0 {
         return String::new();
     }
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // A stranger's command line may be as long as it likes.
+    let mut command = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
+        let _unread_is_empty = file.take(LONGEST_COMMAND).read_to_end(&mut command);
+    }
     let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
     if command.is_empty() { format!(", pid {pid}") } else { format!(", pid {pid} ({command})") }
 }
 
 /// Who has which abstract stream name: its owner in this user namespace, by name. `SO_PEERCRED` tells
-/// it too, but only of a listener that has room for one more connection.
-fn unix_sockets() -> io::Result<BTreeMap<Vec<u8>, u32>> {
+/// it too, but only of a listener that has room for one more connection. Only what `keep` says is kept.
+fn unix_sockets(keep: impl Fn(&[u8], u32) -> bool) -> io::Result<BTreeMap<Vec<u8>, u32>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     // The answer is there when the call is over; whatever is not will not come.
     socket.set_non_blocking(true)?;
@@ -167,7 +177,9 @@ fn unix_sockets() -> io::Result<BTreeMap<Vec<u8>, u32>> {
     let mut owners = BTreeMap::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        if diag::read(&datagram, &mut owners)? == diag::Dump::Done {
+        let done = diag::read(&datagram, &mut owners)? == diag::Dump::Done;
+        owners.retain(|name: &Vec<u8>, uid: &mut u32| keep(name, *uid));
+        if done {
             return Ok(owners);
         }
     }

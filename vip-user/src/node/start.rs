@@ -171,7 +171,11 @@ pub fn start(
         }
         leases.push(adopt(&mut maps, slot, record, node, boot_id)?);
     }
-    let slots = leases.iter().map(|found| found.slot).zip(&groups);
+    let slots = || leases.iter().map(|found| found.slot).zip(&groups);
+    let configured =
+        slots().flat_map(|(slot, group)| group.vips.iter().map(move |vip| (Ip::from(*vip), slot)));
+    silence_strays(&mut maps, &configured.collect())?;
+    let slots = slots();
     let names = slots
         .map(|(slot, group)| (slot, (config.lease.namespace.clone(), group.lease.clone())))
         .collect();
@@ -203,6 +207,17 @@ fn adopt(
         maps.set_deadline(slot, BootNs(0))?;
     }
     Ok(Found { slot, generation, backed })
+}
+
+/// Silences entries that name the slot of another Lease than the configuration, or are not in it any more. That is done
+/// before anything is renewed: a renewal of that other Lease would keep them alive.
+fn silence_strays(maps: &mut Maps, configured: &BTreeMap<Ip, u32>) -> Result<(), StartError> {
+    for (ip, vip) in maps.vips()? {
+        if vip.generation != 0 && configured.get(&ip) != Some(&vip.slot) {
+            maps.publish(ip, Vip { generation: 0, ..vip })?;
+        }
+    }
+    Ok(())
 }
 
 fn check_identity(pins: &Pins, ours: &Identity, found: &Identity) -> Result<(), StartError> {

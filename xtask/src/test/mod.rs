@@ -35,7 +35,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// From the command line. A filter without a rung looks through all of them, one after the other.
+    /// From the command line. A filter needs a rung.
     pub fn of(only: Option<Rung>, quick: bool, filter: String) -> anyhow::Result<Self> {
         match only {
             Some(rung) => Ok(Self::Only(rung, filter)),

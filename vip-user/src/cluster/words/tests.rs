@@ -35,3 +35,12 @@ async fn a_refused_connection_names_its_cause_once() {
     assert!(said.starts_with("cannot connect: Connection refused"), "{said}");
     assert_eq!(said.matches("refused").count(), 1, "{said}");
 }
+
+/// The library prints the command, its environment and its output.
+#[test]
+fn nothing_of_a_program_for_credentials_is_shown() {
+    let secret = "auth exec command 'SECRET=1 plugin' failed with status 1: Output { stdout: SECRET }";
+    let error = kube::Error::Service(std::io::Error::other(secret).into());
+    let said = words(&error);
+    assert!(!said.contains("SECRET") && said.contains("`exec`"), "{said}");
+}

@@ -124,6 +124,15 @@ fn nothing_is_touched_before_the_api_has_spoken() {
     assert_eq!(plan(&want, &has(Some(7), Some(20))), []);
 }
 
+/// Removing the address may fail, and then the entry stays: it must not answer until it goes.
+#[test]
+fn what_nobody_wants_is_silent_before_anything_else_happens_to_it() {
+    let actions = plan(&wants(None, false), &has(Some(7), None));
+    assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::Withdraw(IP)]);
+    let actions = plan(&wants(None, false), &has(Some(7), Some(9)));
+    assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::DelAddr(ADDR), Action::Withdraw(IP)]);
+}
+
 #[test]
 fn a_foreign_address_is_never_removed() {
     let mut have = has(None, Some(9));

@@ -12,3 +12,27 @@ fn link_names_survive_the_round_trip() {
     }
     assert_eq!(parse_link("VIPS"), None);
 }
+
+/// A process without rights that owns a directory on the way, or may change it, could rename the pins away.
+#[test]
+fn directories_that_others_may_change_are_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = std::env::temp_dir().join(format!("xvip-pins-{}", std::process::id()));
+    let pins = Pins::new(&root, "default");
+    fs::create_dir_all(pins.dir()).unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (path, mode, fine) in [
+        (root.as_path(), 0o700, true),
+        (root.as_path(), 0o1777, true),
+        (root.as_path(), 0o777, false),
+        (pins.dir(), 0o770, false),
+        (pins.dir(), 0o755, true),
+    ] {
+        set(&root, 0o755);
+        set(path, mode);
+        let result = pins.check_owners();
+        assert_eq!(result.is_ok(), fine, "{} with {mode:o}: {result:?}", path.display());
+    }
+    fs::remove_dir_all(&root).unwrap();
+    assert!(pins.check_owners().is_ok(), "what is not there yet is made by xvip");
+}
