@@ -15,8 +15,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "the entry outlives the address",
         name: "what left the configuration is answered while something carries it",
         file: "vip-user/src/model/plan.rs",
-        from: "            actions.push(Action::Publish(*ip, Vip { generation: 0, ..*vip }));\n",
-        to: "            let _ = vip;\n",
+        from: "        actions.push(Action::Publish(*ip, Vip { generation: 0, ..*vip }));\n",
+        to: "        let _ = vip;\n",
         tests: PLAN,
     },
     Mutation {
