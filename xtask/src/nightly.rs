@@ -1,4 +1,4 @@
-//! What is too long for every change: each part has found something that the short run of it had not.
+//! What is too long for every change.
 
 use crate::{mutants, setup, shell::run_command, vm};
 use clap::ValueEnum as _;
