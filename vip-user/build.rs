@@ -14,6 +14,9 @@ use std::{
 const TARGET: &str = "bpfel-unknown-none";
 
 fn main() -> Result<(), String> {
+    if env::var_os("CARGO_FEATURE_HOST").is_none() {
+        return Ok(());
+    }
     println!("cargo:rerun-if-env-changed=XVIP_EBPF_OBJECT");
     for path in ["../vip-ebpf/src", "../vip-ebpf/Cargo.toml", "../vip-common/src", "../Cargo.toml"] {
         println!("cargo:rerun-if-changed={path}");

@@ -2,6 +2,8 @@
 //! the API. One control plane serves all tests that only talk to it. Needs root and `cargo xtask setup --kube`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "kube/bench.rs"]
+mod bench;
 #[path = "kube/contract.rs"]
 mod contract;
 #[path = "kube/faults.rs"]
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     trials.extend(faults::trials());
     trials.extend(hosts::trials());
     trials.extend(three::trials());
+    trials.extend(bench::trials());
     let Conclusion { num_failed, .. } = libtest_mimic::run(&arguments, trials);
     drop(shared);
     if num_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

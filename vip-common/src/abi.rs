@@ -226,7 +226,6 @@ impl Ip {
     }
 }
 
-#[cfg(feature = "user")]
 impl From<core::net::IpAddr> for Ip {
     fn from(ip: core::net::IpAddr) -> Self {
         match ip {
@@ -236,7 +235,6 @@ impl From<core::net::IpAddr> for Ip {
     }
 }
 
-#[cfg(feature = "user")]
 impl From<Ip> for core::net::IpAddr {
     fn from(ip: Ip) -> Self {
         core::net::Ipv6Addr::from(ip.octets).to_canonical()

@@ -2,18 +2,31 @@
 //!
 //! Userspace decides who may answer for a VIP and until when; the kernel enforces it packet by
 //! packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop), [`cluster`]
-//! (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`].
+//! (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`]. Without the feature `host` there is the
+//! model alone.
 
+#[cfg(feature = "host")]
 pub mod admin;
+#[cfg(feature = "host")]
 pub mod cli;
+#[cfg(feature = "host")]
 pub mod cluster;
+#[cfg(feature = "host")]
 pub mod config;
+#[cfg(feature = "host")]
 pub mod controller;
+#[cfg(feature = "host")]
 pub mod escape;
+#[cfg(feature = "host")]
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "host")]
 pub mod node;
+#[cfg(feature = "host")]
 pub mod notice;
+#[cfg(feature = "host")]
 pub mod observers;
+#[cfg(feature = "host")]
 pub mod probe;
+#[cfg(feature = "host")]
 pub mod state;

@@ -1,6 +1,9 @@
 //! Coverage-guided fuzzing: libFuzzer's loop around our own crates, on a stable compiler.
 
-use crate::shell::run_command;
+use crate::{
+    shell::run_command,
+    test::{ANY_TEST, PACKAGES},
+};
 use anyhow::Context as _;
 use std::{fs, path::Path, process::Command};
 
@@ -13,7 +16,9 @@ const TARGETS: [(&str, u32); 3] = [("frames", 256), ("lease", 2_000), ("config",
 pub fn fuzz(seconds: u32, seed: u32, only: &str, keep: bool) -> anyhow::Result<()> {
     let wrapper = fs::canonicalize("tests/fuzz/rustc-with-coverage").context("coverage wrapper")?;
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--locked", "-p", "vip-fuzz"]);
+    let programs = TARGETS.iter().flat_map(|(target, _)| ["--bin".into(), format!("fuzz-{target}")]);
+    cargo.args(["build", "--quiet", "--locked", "-p", "vip-fuzz"]).args(PACKAGES).args(ANY_TEST);
+    cargo.args(programs);
     run_command(cargo.env("RUSTC_WORKSPACE_WRAPPER", wrapper))?;
     if seconds == 0 {
         return Ok(());

@@ -162,10 +162,7 @@ fn main() -> anyhow::Result<()> {
             if kube {
                 kube::servers()?;
             }
-            shell::run(
-                "cargo",
-                &["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"],
-            )?;
+            test::programs(&[])?;
             let kube: &[&str] = if kube { &["--kube"] } else { &[] };
             shell::run("target/debug/xvip-demo", &[&["--only", &only], kube].concat())
         }
@@ -183,8 +180,7 @@ fn main() -> anyhow::Result<()> {
             // The daemon is measured as it ships.
             let debug = matches!(what, Bench::Failover { debug: true, .. });
             let profile: &[&str] = if debug { &[] } else { &["--release"] };
-            let build = ["build", "--quiet", "--locked", "-p", "vip-user", "-p", "vip-tests"];
-            shell::run("cargo", &[&build[..], profile].concat())?;
+            test::programs(profile)?;
             match what {
                 Bench::Packets => shell::run("target/release/xvip-bench", &[]),
                 Bench::Host => shell::run("target/release/xvip-bench-host", &[]),

@@ -1,11 +1,13 @@
 //! What is too long for every change.
 
-use crate::{mutants, setup, shell::run_command, vm};
+use crate::{mutants, setup, shell::run_command, test::MODEL, vm};
 use clap::ValueEnum as _;
 use std::process::Command;
 
 /// Simulated hours of one night. Two faults of the election took 20 000 and 120 000 hours to turn up.
 const HOURS: u64 = 100_000;
+/// States of each world of two Leases in one night.
+const STATES: usize = 50_000_000;
 /// Frames of one night. The harness itself once failed after 54 s of frames.
 const FRAMES: u32 = 10_000_000;
 
@@ -14,9 +16,10 @@ type Part = fn() -> anyhow::Result<()>;
 /// Runs all parts, whatever becomes of the others, and names those that failed.
 pub fn nightly() -> anyhow::Result<()> {
     setup::setup(setup::Extent::Tests)?;
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 5] = [
         ("guests with every kernel", || vm::vm(vm::Kernel::value_variants(), "")?.verdict()),
         ("simulation", || simulate(HOURS, 0)),
+        ("two Leases", || walk(STATES)),
         ("frames", || soak(FRAMES)),
         ("planted bugs", || mutants::mutants("")),
     ];
@@ -35,10 +38,18 @@ pub fn nightly() -> anyhow::Result<()> {
 
 /// Plays the election and the plan for so many hours, from that one on.
 pub fn simulate(hours: u64, from: u64) -> anyhow::Result<()> {
-    let test = "test --locked --release -p vip-user --test simulation hours -- --nocapture";
     let mut cargo = Command::new("cargo");
-    cargo.args(test.split(' ')).env("XVIP_SIMULATED_HOURS", hours.to_string());
+    cargo.args(["test", "--locked"]).args(MODEL);
+    cargo.args(["--test", "simulation", "hours", "--", "--nocapture"]);
+    cargo.env("XVIP_SIMULATED_HOURS", hours.to_string());
     run_command(cargo.env("XVIP_SIMULATED_FROM", from.to_string()))
+}
+
+/// Walks through the worlds of two Leases, and looks at so many states of each.
+fn walk(states: usize) -> anyhow::Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--locked"]).args(MODEL).args(["--test", "admission", "one_owner"]);
+    run_command(cargo.env("XVIP_WALKED_STATES", states.to_string()))
 }
 
 /// Sends that many mutated frames through the programs and through the same rules on the host.

@@ -5,7 +5,7 @@ mod rung;
 mod table;
 
 pub use count::Count;
-pub use rung::Rung;
+pub use rung::{ANY_TEST, MODEL, PACKAGES, Rung};
 
 use crate::{
     shell::{run, run_command},
@@ -73,18 +73,25 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
 
 /// Builds what the passes run. The labs run the binary, and upgrade to and from one whose map layouts differ.
 fn build(choice: &Choice) -> anyhow::Result<()> {
-    let build = ["build", "--quiet", "--locked", "-p", "vip-user"];
+    let program =
+        [&["build", "--quiet", "--locked", "--bin", "xvip"], &PACKAGES[..], &ANY_TEST].concat();
     if *choice != Choice::Quick {
-        run("cargo", &[&build[..], &["--features", "abi-next"]].concat())?;
+        run("cargo", &[&program[..], &["--features", "vip-user/abi-next"]].concat())?;
         fs::copy("target/debug/xvip", "target/debug/xvip-next").context("target/debug/xvip")?;
     }
-    run("cargo", &build)?;
+    run("cargo", &program)?;
     if *choice == Choice::All {
         // Where this does not compile, neither do the passes, and that is counted at the end.
-        let all = ["test", "--quiet", "--locked", "--no-run", "-p", "vip-user", "-p", "vip-tests"];
-        let _passes_tell = run_command(Command::new("cargo").args(all));
+        let all = ["test", "--quiet", "--locked", "--no-run", "--lib", "--bins", "--tests"];
+        let _passes_tell = run_command(Command::new("cargo").args(all).args(PACKAGES));
     }
     Ok(())
+}
+
+/// Builds the programs of the demo and the benches.
+pub fn programs(profile: &[&str]) -> anyhow::Result<()> {
+    let build = ["build", "--quiet", "--locked", "--bins"];
+    run("cargo", &[&build[..], &PACKAGES, &ANY_TEST, profile].concat())
 }
 
 /// The Kubernetes servers and the image, made once by whoever needs them first.

@@ -23,28 +23,30 @@ pub enum Rung {
     Vm,
 }
 
+/// The crates that are built and tested together, whatever a pass needs of them. Cargo unites the features of what it
+/// is told to build: another choice would compile most dependencies again, for minutes.
+pub const PACKAGES: [&str; 6] = ["-p", "vip-user", "-p", "xtask", "-p", "vip-tests"];
+/// Something that makes Cargo unite the features of tests as well where only programs are to be built.
+pub const ANY_TEST: [&str; 2] = ["--test", "exhaustive"];
+/// The pure core alone, optimised: without I/O it compiles in seconds.
+pub const MODEL: [&str; 5] = ["-p", "vip-user", "--no-default-features", "--profile", "simulation"];
+
 impl Rung {
     /// What `cargo test` is told to build for it.
-    pub const fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Unit => &["-p", "vip-user", "-p", "xtask", "-p", "vip-tests", "--lib", "--bins"],
-            Self::Simulation => &[
-                "-p",
-                "vip-user",
-                "--test",
-                "simulation",
-                "--test",
-                "exhaustive",
-                "--test",
-                "admission",
-            ],
-            Self::Packets => &["-p", "vip-tests", "--test", "packets"],
-            Self::Controller => &["-p", "vip-tests", "--test", "controller", "--test", "edge"],
-            Self::Lab => &["-p", "vip-tests", "--test", "lab"],
-            Self::Kube => &["-p", "vip-tests", "--test", "kube"],
-            Self::Cluster => &["-p", "vip-tests", "--test", "cluster"],
-            Self::Vm => &["-p", "vip-tests", "--test", "devices"],
-        }
+    pub fn arguments(self) -> Vec<&'static str> {
+        let (packages, targets): (&[&str], &[&str]) = match self {
+            Self::Unit => (&PACKAGES, &["--lib", "--bins"]),
+            Self::Simulation => {
+                (&MODEL, &["--test", "simulation", "--test", "exhaustive", "--test", "admission"])
+            }
+            Self::Packets => (&PACKAGES, &["--test", "packets"]),
+            Self::Controller => (&PACKAGES, &["--test", "controller", "--test", "edge"]),
+            Self::Lab => (&PACKAGES, &["--test", "lab"]),
+            Self::Kube => (&PACKAGES, &["--test", "kube"]),
+            Self::Cluster => (&PACKAGES, &["--test", "cluster"]),
+            Self::Vm => (&PACKAGES, &["--test", "devices"]),
+        };
+        [packages, targets].concat()
     }
 }
 
@@ -56,7 +58,7 @@ const WAITING_LABS: &str = "--test-threads=6";
 const QUICK_LABS: [&str; 4] =
     ["faults::killed", "faults::a_planned_stop", "guard::nothing", "leaving::cleanup_after_a_crash"];
 /// The suites of the rung `kube` that have a lab or a control plane of their own.
-const KUBE_SUITES: [&str; 5] = ["contract::", "rights::", "quiet::", "hosts::", "three::"];
+const KUBE_SUITES: [&str; 6] = ["contract::", "rights::", "quiet::", "hosts::", "three::", "bench::"];
 
 /// What one process of the test runner is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
