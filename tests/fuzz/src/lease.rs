@@ -18,7 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(lease) = serde_json::from_slice::<Lease>(bytes) else { return };
     let record = record(&lease);
     for mut election in [Some(candidate()), holder()].into_iter().flatten() {
-        for (ms, source) in [(10, Source::Quorum), (20, Source::Watch), (5_000, Source::Quorum)] {
+        let read = |ms| Source::Quorum(at(ms).boot);
+        for (ms, source) in
+            [(10, read(10)), (20, Source::Watch), (5_000, read(5_000)), (5_010, read(20))]
+        {
             let input = Input::Observed(source, Some(record.clone()));
             let effects = election.step(at(ms), input);
             let raised =
@@ -53,7 +56,7 @@ fn holder() -> Option<Election> {
         let Now { boot, wall_us } = at(0);
         Now { boot: BootNs(boot.0 - (20_000 - ms) * 1_000_000), wall_us }
     };
-    let mut effects = election.step(before(0), Input::Observed(Source::Quorum, None));
+    let mut effects = election.step(before(0), Input::Observed(Source::Quorum(before(0).boot), None));
     for ms in (1..200).map(|step| step * 100) {
         let now = before(ms);
         let write = effects.iter().find_map(|effect| match effect {

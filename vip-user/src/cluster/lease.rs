@@ -1,6 +1,6 @@
 //! Reading and writing the Lease, and the way between its JSON and the model.
 
-use super::{ask::retry_after, endpoints::Endpoints, words::words};
+use super::{ask::retry_after, endpoints::Endpoints, lenient::Lenient, words::words};
 use crate::{
     metrics::Metrics,
     model::{
@@ -126,6 +126,7 @@ impl LeaseApi {
             async move { api.get_opt(&self.name).await }
         };
         let (_, lease) = self.ask("get", first, read).await?;
+        let lease = lease.map(|Lenient(lease)| lease);
         let record = lease.as_ref().map(record);
         self.remember(lease);
         Ok(record)
@@ -142,7 +143,7 @@ impl LeaseApi {
             None => Some(Lease::default()),
         };
         let Some(current) = current else { return (Written::Conflict, None) };
-        match self.put(write.in_flight, &self.object(&write, current)).await {
+        match self.put(write.in_flight, self.object(&write, current)).await {
             Ok(Some(lease)) => {
                 let stored = record(&lease);
                 self.remember(Some(lease));
@@ -163,13 +164,14 @@ impl LeaseApi {
             lease_duration_seconds: i32::try_from(duration_s).ok(),
             ..LeaseSpec::default()
         };
-        let lease = Lease { metadata: self.named_metadata(ObjectMeta::default()), spec: Some(spec) };
+        let metadata = self.named_metadata(ObjectMeta::default());
+        let lease = Lenient(Lease { metadata, spec: Some(spec) });
         let params = parameters();
         let create = |client| {
             let (api, params, lease) = (self.leases(client), params.clone(), lease.clone());
             async move {
                 match api.create(&params, &lease).await {
-                    Ok(created) => Ok(Some(created)),
+                    Ok(Lenient(created)) => Ok(Some(created)),
                     // Somebody else, or our own request to another server.
                     Err(error) if is_conflict(&error, false) => Ok(None),
                     Err(error) => Err(error),
@@ -189,7 +191,7 @@ impl LeaseApi {
         lease.metadata.managed_fields = None;
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(OFFER.into(), serde_json::to_string(offer).unwrap_or_default());
-        self.put(0, &lease).await.err()
+        self.put(0, lease).await.err()
     }
 
     /// All Leases of the namespace with their names: a LIST without `resourceVersion`, which is linearizable.
@@ -198,11 +200,13 @@ impl LeaseApi {
     /// If the request failed.
     pub async fn list(&self) -> Result<Vec<(String, Record)>, LeaseError> {
         let list = |client| async move {
-            let api: Api<Lease> = self.leases(client);
+            let api = self.leases(client);
             api.list(&ListParams::default()).await
         };
         let (_, leases) = self.ask("list", 0, list).await?;
-        let named = |lease: &Lease| (lease.metadata.name.clone().unwrap_or_default(), record(lease));
+        let named = |Lenient(lease): &Lenient<Lease>| {
+            (lease.metadata.name.clone().unwrap_or_default(), record(lease))
+        };
         Ok(leases.items.iter().map(named).collect())
     }
 
@@ -219,26 +223,27 @@ impl LeaseApi {
         lease.metadata.managed_fields = None;
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(VIPS.into(), serde_json::to_string(&strike.guarded).unwrap_or_default());
-        other.put(0, &lease).await.err()
+        other.put(0, lease).await.err()
     }
 
     /// PUT by version. `None`: another version is current.
-    async fn put(&self, attempt: usize, lease: &Lease) -> Result<Option<Lease>, LeaseError> {
+    async fn put(&self, attempt: usize, lease: Lease) -> Result<Option<Lease>, LeaseError> {
         let (endpoint, client) = self.endpoints.get(attempt);
         let (api, params) = (self.leases(client), parameters());
         let replaces = lease.metadata.resource_version.is_some();
+        let lease = Lenient(lease);
         let request = async {
             if replaces {
-                api.replace(&self.name, &params, lease).await
+                api.replace(&self.name, &params, &lease).await
             } else {
-                api.create(&params, lease).await
+                api.create(&params, &lease).await
             }
         };
         let begun = Instant::now();
         let answer = tokio::time::timeout(self.timeout, request).await;
         let (outcome, result) = match answer {
             Err(_) => ("timeout", Err(self.timed_out("put", &endpoint))),
-            Ok(Ok(lease)) => ("ok", Ok(Some(lease))),
+            Ok(Ok(Lenient(stored))) => ("ok", Ok(Some(stored))),
             Ok(Err(error)) if is_conflict(&error, replaces) => ("conflict", Ok(None)),
             Ok(Err(error)) => {
                 let (wanted, what) = (retry_after(&error), words(&error));
@@ -273,7 +278,7 @@ impl LeaseApi {
         (endpoint, client, &self.namespace)
     }
 
-    pub(super) fn leases(&self, client: Client) -> Api<Lease> {
+    pub(super) fn leases(&self, client: Client) -> Api<Lenient<Lease>> {
         Api::namespaced(client, &self.namespace)
     }
 

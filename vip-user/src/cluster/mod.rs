@@ -7,6 +7,7 @@ pub mod endpoints;
 pub mod events;
 mod kubeconfig;
 pub mod lease;
+mod lenient;
 pub mod node;
 mod proxy;
 pub mod watch;

@@ -4,6 +4,7 @@
 use super::{
     backoff::Backoff,
     lease::{LeaseApi, LeaseError},
+    lenient::Lenient,
     watch,
 };
 use crate::model::record::Version;
@@ -31,8 +32,8 @@ pub struct NodeFacts {
     pub cordoned: bool,
 }
 
-impl From<Node> for NodeFacts {
-    fn from(node: Node) -> Self {
+impl From<Lenient<Node>> for NodeFacts {
+    fn from(Lenient(node): Lenient<Node>) -> Self {
         let cordoned = node.spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
         Self { labels: node.metadata.labels.unwrap_or_default(), cordoned }
     }
@@ -70,14 +71,16 @@ async fn once(
     last: &mut Option<Report>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), LeaseError> {
-    let read = |client| async move { Api::<Node>::all(client).get_opt(name).await };
+    let read = |client| async move { Api::<Lenient<Node>>::all(client).get_opt(name).await };
     let (_, found) = api.ask("get", 0, read).await?;
-    let version = |node: &Node| Version(node.metadata.resource_version.clone().unwrap_or_default());
+    let version = |Lenient(node): &Lenient<Node>| {
+        Version(node.metadata.resource_version.clone().unwrap_or_default())
+    };
     let read = found.as_ref().map(version);
     tell(last, Ok(found.map(Into::into).unwrap_or_default()), reports).await;
     let silent_at = Instant::now() + watch::longest(WATCH_SECONDS);
     let Some((endpoint, mut events)) =
-        watch::open(api, name, WATCH_SECONDS, "0", Api::<Node>::all).await?
+        watch::open(api, name, WATCH_SECONDS, "0", Api::<Lenient<Node>>::all).await?
     else {
         return Ok(());
     };

@@ -5,11 +5,15 @@
 use super::{
     backoff::Backoff,
     lease::{LeaseApi, LeaseError, record},
+    lenient::Lenient,
     words::{refusal, words},
 };
-use crate::model::{
-    election::Source,
-    record::{Record, Version},
+use crate::{
+    model::{
+        election::Source,
+        record::{Record, Version},
+    },
+    node::clock,
 };
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use kube::{
@@ -110,9 +114,10 @@ async fn once(
     } else {
         // What is read now answers every doubt from before.
         let _ = again.notified().now_or_never();
+        let began = clock::boot();
         let found = api.get(0).await?;
         let version = found.as_ref().map(|record| record.version.clone());
-        let _ = sightings.send(Sighting::Seen(Source::Quorum, found)).await;
+        let _ = sightings.send(Sighting::Seen(Source::Quorum(began), found)).await;
         version
     };
     // Events count from the version that was read on. A watch that begins with what exists has to show
@@ -141,7 +146,7 @@ async fn once(
             return Ok(after.map_or(Begin::Read, |version| Begin::After(version.0)));
         };
         let lease = match event {
-            Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => lease,
+            Ok(WatchEvent::Added(Lenient(lease)) | WatchEvent::Modified(Lenient(lease))) => lease,
             Ok(WatchEvent::Bookmark(bookmark)) => {
                 reached = reached.map(|_| Version(bookmark.metadata.resource_version));
                 continue;

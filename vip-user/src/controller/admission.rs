@@ -110,6 +110,6 @@ impl<D: Dataplane> Controller<D> {
 
 async fn strike_out(api: LeaseApi, strike: Strike) {
     if let Some(error) = api.strike(&strike).await {
-        tracing::debug!(%error, lease = %strike.lease, "nothing was struck out");
+        tracing::warn!(%error, lease = %strike.lease, "nothing was struck out");
     }
 }

@@ -374,9 +374,10 @@ impl<D: Dataplane> Controller<D> {
     fn read(&self, slot: u32) {
         let Some(leased) = self.leases.get(&slot) else { return };
         let (api, events) = (leased.api.clone(), self.events.clone());
+        let began = clock::boot();
         tokio::spawn(async move {
             let sighting = match api.get(1).await {
-                Ok(record) => Sighting::Seen(Source::Quorum, record),
+                Ok(record) => Sighting::Seen(Source::Quorum(began), record),
                 Err(error) => Sighting::Unreadable(error.to_string()),
             };
             let _ = events.send(Event::Sighting(slot, sighting)).await;
@@ -388,13 +389,14 @@ impl<D: Dataplane> Controller<D> {
         let Some(leased) = self.leases.get(&slot) else { return };
         let (api, events) = (leased.api.clone(), self.events.clone());
         let (again, duration_s) = (Arc::clone(&leased.again), self.setup.timing.duration_s);
+        let began = clock::boot();
         tokio::spawn(async move {
             let created = api.create(duration_s).await;
             let problem = created.as_ref().err().map(ToString::to_string);
             let _ = events.send(Event::Created(slot, problem)).await;
             match created {
                 Ok(Some(record)) => {
-                    let seen = Sighting::Seen(Source::Quorum, Some(record));
+                    let seen = Sighting::Seen(Source::Quorum(began), Some(record));
                     let _ = events.send(Event::Sighting(slot, seen)).await;
                 }
                 // Somebody else has: a watch that lags may not show it yet, a read does.

@@ -38,6 +38,8 @@ const IN_USE_PAUSE: Duration = Duration::from_secs(5);
 /// limit.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_LIMIT: Duration = Duration::from_secs(8);
+/// So many strikes in a row are stored late perhaps; what is still named then is told.
+const QUIET_STRIKES: u32 = 3;
 
 /// How far the admission of one VIP has come. Counts only while this node holds the Lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,8 +62,8 @@ enum Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Vip {
     stage: Stage,
-    /// It was taken over from a holder that did not say what it guarded: no other Lease may have
-    /// admitted it.
+    /// A version of xvip that does not say what it guards held the Lease before: it answered for this VIP, but another
+    /// Lease may have admitted it since.
     unverified: bool,
     /// Silent at once, though the Lease still says that it is admitted.
     revoked: bool,
@@ -96,6 +98,8 @@ pub struct Admission {
     list_pending: bool,
     list_at: BootNs,
     pause: Duration,
+    /// Lists in a row after which something had to be struck out.
+    strikes: u32,
     probing_since: Option<BootNs>,
     /// Counts the changes of what is admitted.
     changes: u64,
@@ -121,6 +125,7 @@ impl Admission {
             list_pending: false,
             list_at: BootNs(0),
             pause: PAUSE,
+            strikes: 0,
             probing_since: None,
             changes: 0,
             settled: false,
@@ -176,19 +181,12 @@ impl Admission {
     /// The annotation of a take-over. What the holder before had admitted is published at once.
     pub(super) fn take(&mut self, seen: &Record) -> Marks {
         let names = seen.names();
-        // A holder that did not say what it guards guarded what is configured; so did one that is
-        // not xvip.
-        let inherits = match names {
-            Names::Listed(_) => false,
-            Names::Unknown => true,
-            Names::Nothing => !seen.is_unheld(),
-        };
+        // Of a holder that is not xvip nothing is known: its address may still be on its host.
         for vip in self.vips.values_mut() {
-            vip.unverified = inherits;
+            vip.unverified = names == Names::Unknown;
         }
         self.settled = false;
         let mark = |ip: &IpAddr| match names {
-            _ if inherits => Mark::Admitted,
             Names::Listed(guarded) if guarded.admitted.contains(ip) => Mark::Admitted,
             _ => Mark::Claimed,
         };
@@ -393,8 +391,12 @@ impl Admission {
         for ip in ips {
             self.judge(now, list, ip, &mut strikes);
         }
-        if !strikes.is_empty() {
-            self.list_at = now.after(PAUSE / 5);
+        if strikes.is_empty() {
+            self.strikes = 0;
+        } else {
+            let pause = PAUSE / 5 * (1 << self.strikes.min(8));
+            self.list_at = now.after(pause.min(PAUSE_LIMIT));
+            self.strikes = self.strikes.saturating_add(1);
         }
         self.requests.extend(strikes.into_values().map(Request::Strike));
         self.settle();
@@ -406,11 +408,15 @@ impl Admission {
 
     /// What the other Leases mean for one VIP.
     fn judge(&mut self, now: BootNs, list: u64, ip: IpAddr, strikes: &mut BTreeMap<String, Strike>) {
-        let (found, dead) = self.rivals.against(now, ip, &self.lease, strikes);
         let asking = self.begin_asking(now, ip);
         let Some(vip) = self.vips.get_mut(&ip) else { return };
+        // Versions that do not say what they guard are told apart by their configuration alone, and the holder
+        // before this one answered for the VIP.
+        let inherited = vip.unverified && vip.stage != Stage::Admitted;
+        let (found, dead) = self.rivals.against(now, ip, &self.lease, inherited, strikes);
         let highest = found.as_ref().map(|(rank, _)| *rank);
-        let obstacle = found.map(|(_, obstacle)| obstacle);
+        let told = dead.clone().filter(|_| self.strikes >= QUIET_STRIKES);
+        let (obstacle, dead) = (found.map(|(_, obstacle)| obstacle).or(told), dead.is_some());
         match vip.stage {
             Stage::Admitted => {
                 let other_serves = highest == Some(Rank::Admitted);
@@ -419,12 +425,13 @@ impl Admission {
                     self.changes += 1;
                     vip.stage = Stage::Waiting;
                 }
-                vip.unverified &= dead;
+                vip.unverified &= dead || highest == Some(Rank::Unknown);
             }
             Stage::Claiming { from: Some(from) } if list >= from => {
                 vip.obstacle = obstacle;
                 vip.stage = match highest {
                     None if dead => vip.stage,
+                    None if inherited => Stage::Admitting,
                     None => asking,
                     Some(Rank::LaterClaim) => vip.stage,
                     Some(_) => Stage::Waiting,

@@ -140,6 +140,27 @@ fn a_lease_that_nobody_renews_is_waited_for_and_struck() {
     assert_eq!(admission.take_requests(), []);
 }
 
+/// An admission webhook, say, refuses each strike.
+#[test]
+fn a_lease_that_cannot_be_changed_is_asked_less_and_less_and_told() {
+    let mut admission = holding(&BOTH);
+    let other = naming(held("x", 7, 9), &[(20, Mark::Admitted)]);
+    list(&mut admission, 0, &[("lease-x", other.clone())]);
+    let (mut now, mut pauses) = (6_600, Vec::new());
+    for _ in 0..12 {
+        list(&mut admission, now, &[("lease-x", other.clone())]);
+        let wake = admission.wake_at().expect("it is looked again");
+        pauses.push((wake.0 - at(now).boot.0) / 1_000_000);
+        now += pauses.last().unwrap();
+    }
+    assert_eq!(pauses[..4], [100, 200, 400, 800]);
+    assert_eq!(pauses.last(), Some(&8_000));
+    let left = Obstacle::LeftBehind { lease: "lease-x".into(), holder: "x".into() };
+    assert_eq!(admission.take_obstacles().unwrap()[1].1, Some(left));
+    list(&mut admission, now, &[("lease-x", naming(held("x", 7, 10), &[]))]);
+    assert_eq!(admission.take_obstacles().unwrap()[1].1, None);
+}
+
 #[test]
 fn a_lease_that_vanishes_is_waited_for() {
     let mut admission = holding(&BOTH);
@@ -184,27 +205,52 @@ fn a_successor_publishes_what_was_admitted_and_asks_for_the_rest() {
     assert_eq!(write.vips, Some(marks(&BOTH)), "what is not configured is dropped");
     assert_eq!(takes(unheld()).vips, Some(marks(&[(10, Mark::Claimed), (20, Mark::Claimed)])));
     // A version that said nothing, another program, and an annotation that was left standing.
-    let all = Some(marks(&[(10, Mark::Admitted), (20, Mark::Admitted)]));
-    assert_eq!(takes(held("other", 4, 10)).vips, all);
-    assert_eq!(takes(Record { note: None, ..held("kube-vip", 4, 10) }).vips, all);
+    let none = Some(marks(&[(10, Mark::Claimed), (20, Mark::Claimed)]));
+    assert_eq!(takes(held("other", 4, 10)).vips, none);
+    assert_eq!(takes(Record { note: None, ..held("kube-vip", 4, 10) }).vips, none);
     let stale = Record { transitions: 5, ..naming(held("other", 4, 10), &BOTH) };
-    assert_eq!(takes(Record { note: None, ..stale }).vips, all);
+    assert_eq!(takes(Record { note: None, ..stale }).vips, none);
 }
 
-/// Two Leases with an old version behind both: one of them gives the VIP up as soon as it looks.
+/// Another Lease may have admitted the VIP since that version wrote: it is looked first.
 #[test]
-fn what_was_taken_from_an_old_version_is_looked_at_once() {
+fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody() {
     let mut admission = Admission::new(OWN, &[vip(10)], PROBE_TIME);
-    let taken = admission.take(&held("old", 1, 5));
-    let mine = |version| {
-        let mut record = held("me", 2, version);
-        record.guarded = Some(Guarded::of(2, record.acquire_us.unwrap(), &taken));
-        record
-    };
-    admission.took(&mine(6));
-    assert!(admission.admits(vip(10)), "a failover asks nobody");
+    let claimed = admission.take(&held("old", 1, 5));
+    assert_eq!(claimed, marks(&[(10, Mark::Claimed)]));
+    let mine = |version, of: &[(u8, Mark)]| naming(held("me", 2, version), of);
+    admission.took(&mine(6, &[(10, Mark::Claimed)]));
+    assert!(!admission.admits(vip(10)));
     let mut alone = admission.clone();
+    // Another Lease of the old version is no obstacle: its holder was told other VIPs.
     list(&mut alone, 0, &[("lease-x", held("old", 3, 3))]);
+    assert!(alone.has_news() && alone.take_requests().is_empty(), "the LAN is not asked");
+    alone.stored(&mine(7, &[(10, Mark::Admitted)]), true);
+    assert!(alone.admits(vip(10)));
+    list(&mut alone, 1_000, &[("lease-x", held("old", 3, 4))]);
+    assert!(alone.wake_at().is_some(), "until the other Lease says what it guards");
+    list(&mut alone, 3_000, &[("lease-x", naming(held("x", 4, 5), &[(20, Mark::Admitted)]))]);
+    assert_eq!(alone.wake_at(), None);
+    for other in [Mark::Admitted, Mark::Claimed] {
+        let mut second = admission.clone();
+        let rival = naming(held("x", 7, 9), &[(10, other)]);
+        list(&mut second, 0, &[("lease-a", rival), ("lease-x", held("old", 3, 3))]);
+        assert_eq!(second.write(false), Marks::new(), "{other:?}");
+    }
+}
+
+/// Adopted from an old version on this host, which answers already: it goes on, and gives the VIP up as soon as it
+/// sees another Lease that has admitted it.
+#[test]
+fn what_was_adopted_from_an_old_version_is_looked_at_once() {
+    let mut admission = Admission::new(OWN, &[vip(10)], PROBE_TIME);
+    admission.stored(&held("me", 2, 6), true);
+    assert!(admission.admits(vip(10)), "a restart asks nobody");
+    let mine = |version| naming(held("me", 2, version), &[(10, Mark::Admitted)]);
+    admission.write(false);
+    admission.stored(&mine(7), true);
+    let mut alone = admission.clone();
+    list(&mut alone, 0, &[("lease-x", naming(held("x", 3, 3), &[(20, Mark::Admitted)]))]);
     assert!(alone.admits(vip(10)) && alone.wake_at().is_none());
     list(&mut admission, 0, &[("lease-x", naming(held("x", 7, 9), &[(10, Mark::Admitted)]))]);
     assert!(!admission.admits(vip(10)), "silent before it is written");

@@ -128,6 +128,9 @@ pub struct Desired {
     pub passing: BTreeSet<Ip>,
     /// Addresses and groups.
     pub addrs: BTreeMap<HostAddr, AddrSpec>,
+    /// Addresses that stay where they are, for late traffic, and come nowhere else: a VIP that was never admitted to
+    /// its Lease is not on this host.
+    pub lingering: BTreeMap<HostAddr, AddrSpec>,
     /// Entries of the interface map.
     pub ifaces: BTreeMap<Port, Iface>,
 }
@@ -184,7 +187,9 @@ pub fn desired(
         }
         if carried && let Some(ifindex) = carrier(placement, links) {
             let valid_s = timing.duration_s + timing.linger.as_secs() as u32 + ADDRESS_SLACK_S;
-            want.addrs.insert(HostAddr { ip, ifindex }, AddrSpec::Vip { valid_s });
+            let serves = matches!(presence, Presence::Serving);
+            let addrs = if serves { &mut want.addrs } else { &mut want.lingering };
+            addrs.insert(HostAddr { ip, ifindex }, AddrSpec::Vip { valid_s });
         }
     }
     want

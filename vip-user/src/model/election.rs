@@ -5,7 +5,7 @@ use super::{
     fitness::{Fitness, Offer},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     retry::Reading,
-    time::{BootNs, Now},
+    time::{BootNs, Mark, Now},
     timing::{MAX_DURATION_S, Timing},
 };
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -24,8 +24,9 @@ pub struct Identity {
 /// Where an observation comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A GET without `resourceVersion`: linearizable.
-    Quorum,
+    /// A GET without `resourceVersion`, and when it began: linearizable from then on. Two of them may be answered in
+    /// the other order.
+    Quorum(BootNs),
     /// A watch event: may come from an API server that lags behind. It follows the event before it, or the
     /// quorum read that the watch began with, and nothing was written in between.
     Watch,
@@ -289,6 +290,7 @@ pub struct Election {
     pub(super) linger_until: BootNs,
     pub(super) leave_until: BootNs,
     pub(super) reading: Reading,
+    pub(super) evidence_at: Mark,
     pub(super) passes: bool,
 }
 
@@ -311,6 +313,7 @@ impl Election {
             linger_until: BootNs(0),
             leave_until: BootNs(0),
             reading: Reading::default(),
+            evidence_at: Mark::default(),
             passes: false,
         }
     }
@@ -326,7 +329,12 @@ impl Election {
             Input::Observed(source, record) => {
                 if self.is_evidence(source, record.as_ref()) {
                     self.reading = Reading::default();
+                    self.evidence_at = Mark(now.boot);
                     self.observed(now, source, record, &mut out);
+                } else if source != Source::Watch {
+                    // It may be the only one that shows what has happened to the Lease since.
+                    self.read_failed(now);
+                    self.read(now, &mut out);
                 }
             }
             Input::Tick => {}
@@ -424,6 +432,11 @@ impl Election {
         wake.into_iter().chain(self.reading_wake()).chain(passes).chain(linger).min()
     }
 
+    /// When the last evidence came: a read that began before it may be overtaken.
+    pub fn evidence_at(&self) -> BootNs {
+        self.evidence_at.0
+    }
+
     /// The present state.
     pub fn state(&self) -> &State {
         &self.state
@@ -455,22 +468,22 @@ impl Election {
         here.then(|| waiting.since.after(self.timing.foreign_pass(self.duration_of(record))))
     }
 
-    /// Only a quorum read, or a watch event newer than everything known, is evidence. An older one
-    /// comes from a lagging API server and changes nothing.
+    /// What is newer than everything known is evidence, and so is whatever a quorum read shows that began after the
+    /// last evidence came. A watch event that is older comes from a lagging API server, an older answer of a read was
+    /// overtaken: they change nothing.
     fn is_evidence(&self, source: Source, record: Option<&Record>) -> bool {
-        if source != Source::Watch {
-            return true;
-        }
         let known = match &self.state {
-            State::Unknown | State::Left => return false,
+            State::Unknown | State::Left => None,
             State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| &seen.version),
             State::Holding(holding) | State::Leaving(holding) => Some(&holding.base),
         };
-        // A deletion arrives without a version of its own and is confirmed by a quorum read.
-        match (record, known) {
-            (Some(record), Some(known)) => record.version.newer_than(known),
-            (Some(_), None) => true,
-            (None, _) => false,
+        let shown = record.map(|record| &record.version);
+        let newer = shown.zip(known).is_some_and(|(shown, known)| shown.newer_than(known));
+        match source {
+            Source::Quorum(began) => newer || shown == known || began > self.evidence_at.0,
+            Source::Watch if matches!(self.state, State::Unknown | State::Left) => false,
+            // A deletion arrives without a version of its own and is confirmed by a quorum read.
+            Source::Watch => newer || (known.is_none() && shown.is_some()),
         }
     }
 
@@ -485,6 +498,9 @@ impl Election {
     }
 
     fn written(&mut self, now: Now, id: u64, outcome: Written, out: &mut Vec<Effect>) {
+        if matches!(outcome, Written::Stored(_)) {
+            self.evidence_at = Mark(now.boot);
+        }
         match std::mem::replace(&mut self.state, State::Unknown) {
             State::Waiting(waiting) => self.written_waiting(now, waiting, id, outcome, out),
             State::Holding(holding) => self.written_holding(now, holding, id, outcome, out),

@@ -82,8 +82,9 @@ pub(super) fn released(mut record: Record, version: u64) -> Record {
     record
 }
 
+/// The answer of a read that has just begun.
 pub(super) fn quorum(record: Option<Record>) -> Input {
-    Input::Observed(Source::Quorum, record)
+    Input::Observed(Source::Quorum(BootNs(u64::MAX)), record)
 }
 
 pub(super) fn watched(record: Record) -> Input {

@@ -2,7 +2,7 @@
 //! nobody here has seen. `tests/exhaustive.rs` found the first two of these ways to two owners.
 
 use super::{
-    election::{Input, State},
+    election::{Effect, Input, Source, State},
     election_tests::{
         answered, at, fresh, held, holder, own_record, quorum, released, watched, writes,
     },
@@ -79,4 +79,36 @@ fn the_release_of_a_tenure_that_is_not_the_newest_counts_for_nothing() {
     assert!(writes(&early).is_empty(), "taken at once");
     assert!(writes(&election.step(at(3_499), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(3_500), Input::Tick)).len(), 1);
+}
+
+/// Two reads are on their way, of the election or of its watch; the one that began first is answered last.
+#[test]
+fn an_answer_that_was_overtaken_deposes_nobody_and_is_asked_for_again() {
+    let began = |ms| move |record| Input::Observed(Source::Quorum(at(ms).boot), record);
+    let older = || Some(held("other", 4, 10));
+    for shown in [older(), None] {
+        let mut election = holder();
+        let now = own_record(&election, 20);
+        election.step(at(3_600), began(3_550)(Some(now)));
+        let effects = election.step(at(3_700), began(3_500)(shown.clone()));
+        assert!(matches!(election.state(), State::Holding(_)), "{shown:?}");
+        assert!(effects.contains(&Effect::Read), "{effects:?}");
+        // What a read shows that began later has happened: etcd was restored, or somebody has deleted the Lease.
+        let effects = election.step(at(3_800), began(3_750)(shown.clone()));
+        assert!(!effects.contains(&Effect::Read), "{effects:?}");
+        let deposed = matches!(election.state(), State::Waiting(_));
+        let reasserted = !writes(&effects).is_empty();
+        assert!(deposed || reasserted, "{shown:?}: {effects:?}");
+    }
+    // A write that was stored is evidence as well.
+    let mut election = holder();
+    let write = writes(&election.step(at(4_100), Input::Tick))[0].clone();
+    election.step(at(4_150), answered(&write, 12));
+    election.step(at(4_200), began(4_120)(older()));
+    assert!(matches!(election.state(), State::Holding(_)));
+    // What shows more than is known comes when it comes.
+    let mut candidate = fresh();
+    candidate.step(at(0), began(0)(Some(held("other", 4, 10))));
+    candidate.step(at(100), began(0)(Some(held("another", 5, 11))));
+    assert!(format!("{:?}", candidate.state()).contains("another"));
 }

@@ -76,11 +76,11 @@ impl Election {
         out: &mut Vec<Effect>,
     ) {
         let Some(Slot { tenure, until, duration_s }) = self.backed.take() else {
-            return self.follow(now, None, Source::Quorum, record, out);
+            return self.follow(now, None, Source::Quorum(now.boot), record, out);
         };
         if now.boot >= until {
             out.push(Effect::ClearFence(Why::NotAdopted));
-            return self.follow(now, None, Source::Quorum, record, out);
+            return self.follow(now, None, Source::Quorum(now.boot), record, out);
         }
         let base = record.as_ref().map_or(Version(String::new()), |record| record.version.clone());
         let mut holding = Holding::new(tenure, base, duration_s, now.boot);
@@ -94,7 +94,7 @@ impl Election {
         if ours {
             out.push(Effect::Notice(Notice::Adopted));
         }
-        self.observed_holding(now, holding, Source::Quorum, record, out);
+        self.observed_holding(now, holding, Source::Quorum(now.boot), record, out);
     }
 
     pub(super) fn observed_holding(
@@ -166,7 +166,7 @@ impl Election {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
                 Written::Stored(record) if attempt.is_blind(now, &holding) => {
-                    return self.deposed(now, holding, Source::Quorum, Some(record), out);
+                    return self.deposed(now, holding, Source::Quorum(now.boot), Some(record), out);
                 }
                 Written::Stored(record) => self.renewed(now, &mut holding, &attempt, &record, out),
                 Written::Conflict => {

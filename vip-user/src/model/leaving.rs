@@ -107,7 +107,13 @@ impl Election {
                 }
                 // To release what is ours by its content, and perhaps not by right, would invite a third.
                 Written::Stored(record) if attempt.is_blind(now, &holding) => {
-                    return self.left(now, Notice::ReleaseFailed, Source::Quorum, Some(record), out);
+                    return self.left(
+                        now,
+                        Notice::ReleaseFailed,
+                        Source::Quorum(now.boot),
+                        Some(record),
+                        out,
+                    );
                 }
                 // A renewal that was on its way when the stop came raises no fence any more.
                 Written::Stored(record) => {
@@ -135,7 +141,7 @@ impl Election {
 
     pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Vec<Effect>) {
         if now.boot >= self.leave_until {
-            return self.left(now, Notice::ReleaseFailed, Source::Quorum, None, out);
+            return self.left(now, Notice::ReleaseFailed, Source::Quorum(now.boot), None, out);
         }
         if holding.may_release() && now.boot >= holding.next_write {
             holding.next_write = now.boot.after(self.timing.renew_every);

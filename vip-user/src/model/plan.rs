@@ -61,7 +61,9 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
             actions.push(Action::Publish(*ip, guard));
         }
     }
-    for (addr, spec) in &want.addrs {
+    let stays = |addr: &HostAddr| have.owned.contains(addr) && have.addrs.contains_key(addr);
+    let lingering = want.lingering.iter().filter(|(addr, _)| stays(addr));
+    for (addr, spec) in want.addrs.iter().chain(lingering) {
         let unrouted = have.unrouted.contains(addr);
         if unrouted {
             // The kernel makes the route only with the address.
@@ -113,7 +115,9 @@ fn guard_first(want: &Vip, have: Option<&Vip>) -> Option<Vip> {
 }
 
 fn keeps(want: &Desired, addr: &HostAddr) -> bool {
-    want.addrs.contains_key(addr) || want.untouched.contains(&addr.ip)
+    want.addrs.contains_key(addr)
+        || want.lingering.contains_key(addr)
+        || want.untouched.contains(&addr.ip)
 }
 
 fn needs_adding(addr: HostAddr, spec: AddrSpec, have: &Actual) -> bool {

@@ -34,6 +34,13 @@ pub enum Obstacle {
         /// Who holds it.
         holder: String,
     },
+    /// Another Lease names it, nobody renews that one, and it could not be struck out of it.
+    LeftBehind {
+        /// Its name.
+        lease: String,
+        /// Who held it.
+        holder: String,
+    },
     /// A version of xvip that does not say what it guards holds another Lease.
     Silent {
         /// Its name.
@@ -53,6 +60,11 @@ impl fmt::Display for Obstacle {
             Self::Lease { lease, holder } => {
                 write!(f, "the Lease {lease:?}, last held by {holder:?}, guards it as well")
             }
+            Self::LeftBehind { lease, holder } => write!(
+                f,
+                "the Lease {lease:?}, which {holder:?} has left behind, names it and cannot be changed; delete it if \
+                 no node uses it any more"
+            ),
             Self::Silent { lease, holder } => write!(
                 f,
                 "the Lease {lease:?} is held by a version of xvip, on {holder:?}, that does not say what it guards"
@@ -111,21 +123,25 @@ impl Rivals {
         self.0 = others;
     }
 
-    /// What stands most strongly against a VIP, and whether one names it whose holder is over; that
-    /// one is struck.
+    /// What stands most strongly against a VIP, and a Lease that names it and whose holder is over; the VIP is struck
+    /// out of that. `inherited`: Leases that do not say what they guard are no obstacle.
     pub(super) fn against(
         &self,
         now: BootNs,
         ip: IpAddr,
         own: &str,
+        inherited: bool,
         strikes: &mut BTreeMap<String, Strike>,
-    ) -> (Option<(Rank, Obstacle)>, bool) {
+    ) -> (Option<(Rank, Obstacle)>, Option<Obstacle>) {
         let mut found: Option<(Rank, Obstacle)> = None;
-        let mut dead = false;
+        let mut dead = None;
         for (name, other) in &self.0 {
             let Some((rank, obstacle)) = other.stands_against(ip, name, own) else { continue };
+            if inherited && rank == Rank::Unknown {
+                continue;
+            }
             if !other.gone && now >= other.since.after(other.wait) {
-                dead = true;
+                dead = Some(Obstacle::LeftBehind { lease: name.clone(), holder: other.holder() });
                 other.strike(ip, name, strikes);
             } else if found.as_ref().is_none_or(|(highest, _)| rank > *highest) {
                 found = Some((rank, obstacle));
@@ -156,9 +172,7 @@ pub(super) enum Rank {
 
 impl Other {
     fn stands_against(&self, ip: IpAddr, name: &str, own: &str) -> Option<(Rank, Obstacle)> {
-        let lease = name.to_owned();
-        let note = self.record.note.as_ref().map(|note| note.holder.clone());
-        let holder = note.unwrap_or_else(|| self.record.holder.clone());
+        let (lease, holder) = (name.to_owned(), self.holder());
         match self.record.names() {
             Names::Nothing => None,
             Names::Unknown => Some((Rank::Unknown, Obstacle::Silent { lease, holder })),
@@ -171,6 +185,12 @@ impl Other {
                 Some((rank, Obstacle::Lease { lease, holder }))
             }
         }
+    }
+
+    /// Who holds it, or has held it last.
+    fn holder(&self) -> String {
+        let note = self.record.note.as_ref().map(|note| note.holder.clone());
+        note.unwrap_or_else(|| self.record.holder.clone())
     }
 
     /// Its holder, if there ever was one, cannot answer any more: the VIP is struck out of this

@@ -1,7 +1,11 @@
 //! Instants. Only `CLOCK_BOOTTIME` decides anything; the wall clock is written into the Lease for
 //! people to read.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 /// `CLOCK_BOOTTIME` in nanoseconds: monotonic, and it goes on while the host sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +28,15 @@ impl fmt::Display for BootNs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}s", self.0 / 1_000_000_000, self.0 / 1_000_000 % 1_000)
     }
+}
+
+/// An instant that is compared with others and means nothing by itself. It has no part in a hash: for the model
+/// checker, states that differ in nothing else are one, if it sees to the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark(pub BootNs);
+
+impl Hash for Mark {
+    fn hash<H: Hasher>(&self, _state: &mut H) {}
 }
 
 /// One reading of both clocks.

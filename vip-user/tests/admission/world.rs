@@ -1,11 +1,11 @@
 //! The world of two Leases.
 
-use stateright::{Model, Property};
+use stateright::{Chooser, Model, Property};
 use std::{net::IpAddr, time::Duration};
 use vip_user::model::{
     admission::{Request, Strike},
     election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
-    record::{LeaseWrite, Record, Tenure, Version},
+    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     time::{BootNs, Now},
     timing::Timing,
 };
@@ -15,6 +15,8 @@ type Us = u64;
 
 /// Where the clocks of the hosts stand at the start, in nanoseconds.
 const EPOCH: u64 = 1_000_000_000_000;
+/// The read that a watch begins with waits for nothing that was known before.
+const JUST_BEGUN: BootNs = BootNs(u64::MAX);
 const LEASES: [&str; 2] = ["a", "b"];
 /// Which Lease each node has been told: the holder of A, the holder of B, a candidate of A.
 const TOLD: [usize; 3] = [0, 1, 0];
@@ -27,6 +29,7 @@ pub struct Bounds {
     /// How far time goes in one step of the model checker.
     step: Us,
     beginning: Beginning,
+    before: Before,
     /// This process may die once, and another start on the same boot.
     restart: Option<usize>,
     /// This node is still: nothing of it happens any more.
@@ -41,6 +44,16 @@ pub enum Beginning {
     BothNew,
     /// Lease A serves the VIP. Lease B is about to be taken for the first time.
     OneServes,
+}
+
+/// Who held the Leases last that are about to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    Nobody,
+    /// A program that is not xvip.
+    Stranger,
+    /// A version of xvip that does not say what it guards.
+    OldVersion,
 }
 
 /// What can be the next thing to happen.
@@ -61,7 +74,7 @@ pub enum Turn {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Message {
     Write(LeaseWrite),
-    Read,
+    Read(BootNs),
     List(u64),
     Strike(Strike),
     Input(Input),
@@ -121,9 +134,50 @@ impl Bounds {
         let (step, steps) = match beginning {
             Beginning::BothNew if restart.is_some() => (450_000, 1),
             Beginning::BothNew => (450_000, 2),
-            Beginning::OneServes => (750_000, 5),
+            Beginning::OneServes => (450_000, 20),
         };
-        Self { rate, horizon: steps * step, step, beginning, restart, still: Some(still) }
+        Self {
+            rate,
+            horizon: steps * step,
+            step,
+            beginning,
+            restart,
+            still: Some(still),
+            before: Before::Nobody,
+        }
+    }
+
+    /// It has more states than can be looked at.
+    pub fn is_wide(&self) -> bool {
+        self.beginning == Beginning::OneServes
+    }
+
+    /// The Leases that are about to be taken had a holder, which is not heard of any more.
+    pub fn after(self, before: Before) -> Self {
+        Self { before, ..self }
+    }
+
+    /// A Lease before it is taken.
+    fn lease(&self, lease: usize) -> Record {
+        let record = Record::unheld(lease.to_string(), 100 + lease as u64, 1);
+        let (holder, transitions, acquire_us) = ("gone".to_owned(), 3, 1_600_000_000_000_000);
+        let (process, boot_id) = (holder.clone(), holder.clone());
+        let note = TenureNote { holder: holder.clone(), transitions, acquire_us, process, boot_id };
+        let renew_us = Some(acquire_us);
+        match self.before {
+            Before::Nobody => record,
+            Before::Stranger => {
+                Record { holder, transitions, acquire_us: renew_us, renew_us, ..record }
+            }
+            Before::OldVersion => Record {
+                holder,
+                transitions,
+                acquire_us: renew_us,
+                renew_us,
+                note: Some(note),
+                ..record
+            },
+        }
     }
 
     fn clock(&self, node: usize, now: Us) -> Now {
@@ -162,7 +216,7 @@ impl Bounds {
                         inputs.push(Input::Silenced);
                     }
                     Effect::Write(write) => leaving.push(Message::Write(write)),
-                    Effect::Read => leaving.push(Message::Read),
+                    Effect::Read => leaving.push(Message::Read(now.boot)),
                     Effect::Create | Effect::Offer(..) | Effect::ProbeAddresses | Effect::Notice(_) => {
                     }
                 }
@@ -184,8 +238,8 @@ impl Bounds {
         let lease = TOLD[index];
         match world.nodes[index].messages.remove(message) {
             Message::Input(input) => self.take_in(world, index, input),
-            Message::Read => {
-                let seen = Input::Observed(Source::Quorum, Some(world.leases[lease].clone()));
+            Message::Read(began) => {
+                let seen = Input::Observed(Source::Quorum(began), Some(world.leases[lease].clone()));
                 let node = &mut world.nodes[index];
                 if node.open {
                     node.messages.push(Message::Input(seen));
@@ -226,7 +280,7 @@ impl Bounds {
         node.messages.retain(|message| matches!(message, Message::Write(_) | Message::Strike(_)));
         node.stream.clear();
         node.open = false;
-        node.messages.push(Message::Read);
+        node.messages.push(Message::Read(JUST_BEGUN));
     }
 
     /// The instant at which something is due next.
@@ -266,15 +320,18 @@ impl Bounds {
             while !self.speaks(&world, 0) {
                 self.turn(&mut world, 0);
             }
+            world.leases[1] = self.lease(1);
+        } else {
+            world.leases = [0, 1].map(|lease| self.lease(lease as usize));
         }
         for index in 0..world.nodes.len() {
             if index != 0 || self.beginning != Beginning::OneServes {
                 self.watch(&mut world, index);
             }
         }
-        // Everybody has waited long enough for a Lease that nobody has held; only a living holder
-        // renews.
-        let unheld = world.now + 4_500_000;
+        // Everybody has waited long enough for the holder before; only a living one renews.
+        let waited = if self.before == Before::Nobody { 4_500_000 } else { 15_000_000 };
+        let unheld = world.now + waited;
         while world.now < unheld {
             world.now = self.next_instant(&world).min(unheld);
             if self.beginning == Beginning::OneServes {
@@ -295,7 +352,7 @@ impl Bounds {
     }
 
     fn watch(&self, world: &mut World, index: usize) {
-        let seen = Input::Observed(Source::Quorum, Some(world.leases[TOLD[index]].clone()));
+        let seen = Input::Observed(Source::Quorum(JUST_BEGUN), Some(world.leases[TOLD[index]].clone()));
         self.take_in(world, index, seen);
     }
 
@@ -384,7 +441,7 @@ impl World {
             } else {
                 node.stream.clear();
                 node.open = false;
-                node.messages.push(Message::Read);
+                node.messages.push(Message::Read(JUST_BEGUN));
             }
         }
     }
@@ -444,5 +501,42 @@ impl Model for Bounds {
 
     fn within_boundary(&self, world: &World) -> bool {
         world.now <= world.began + self.horizon
+    }
+}
+
+/// Walks at random: time goes on once in a while, and now and then a node stands still for some turns.
+#[derive(Clone)]
+pub struct Walk;
+
+pub struct Walker {
+    lots: fastrand::Rng,
+    idle: usize,
+}
+
+impl Chooser<Bounds> for Walk {
+    type State = Walker;
+
+    fn new_state(&self, seed: u64) -> Walker {
+        Walker { lots: fastrand::Rng::with_seed(seed), idle: TOLD.len() }
+    }
+
+    fn choose_initial_state(&self, walker: &mut Walker, worlds: &[World]) -> usize {
+        walker.lots.usize(..worlds.len())
+    }
+
+    fn choose_action(&self, walker: &mut Walker, _world: &World, turns: &[Turn]) -> usize {
+        let lots = &mut walker.lots;
+        if lots.u8(..40) == 0 {
+            walker.idle = lots.usize(..=TOLD.len());
+        }
+        let of_idle = |turn: &Turn| match turn {
+            Turn::Time => false,
+            Turn::Arrive(node, _) | Turn::Event(node) | Turn::Tick(node) | Turn::Restart(node) => {
+                *node == walker.idle
+            }
+        };
+        let rest: Vec<usize> = (1..turns.len()).filter(|turn| !of_idle(&turns[*turn])).collect();
+        // `Turn::Time` comes first.
+        if rest.is_empty() || lots.u8(..8) == 0 { 0 } else { rest[lots.usize(..rest.len())] }
     }
 }

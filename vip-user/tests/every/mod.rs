@@ -13,6 +13,10 @@ use vip_user::model::{
 /// Real time in microseconds.
 type Us = u64;
 
+/// When a read began that nothing has overtaken yet. Only that counts, so states in which it began earlier or later
+/// are one.
+const JUST_BEGUN: BootNs = BootNs(u64::MAX);
+const OVERTAKEN: BootNs = BootNs(0);
 /// Where the clocks of the hosts stand at the start, in nanoseconds.
 const EPOCH: u64 = 1_000_000_000_000;
 
@@ -103,7 +107,7 @@ pub enum Turn {
 enum Message {
     Write(LeaseWrite),
     Create(u32),
-    Read,
+    Read(BootNs),
     Input(Input),
 }
 
@@ -170,7 +174,11 @@ impl Bounds {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let node = &mut world.nodes[index];
+            let evidence_at = node.election.evidence_at();
             let effects = node.election.step(now, input);
+            if node.election.evidence_at() != evidence_at {
+                node.overtake_reads();
+            }
             let due = node.election.wake_at(now.boot).is_some_and(|at| at <= now.boot);
             world.spins |= due && effects.is_empty();
             for effect in effects {
@@ -186,7 +194,7 @@ impl Bounds {
                         inputs.push(Input::Silenced);
                     }
                     Effect::Write(write) => node.messages.push(Message::Write(write)),
-                    Effect::Read => node.messages.push(Message::Read),
+                    Effect::Read => node.messages.push(Message::Read(JUST_BEGUN)),
                     Effect::Create => {
                         let create = Message::Create(self.timing[index].duration_s);
                         node.messages.push(create);
@@ -201,8 +209,8 @@ impl Bounds {
         match world.nodes[index].messages.remove(message) {
             Message::Input(_) if world.nodes[index].down => {}
             Message::Input(input) => self.step(world, index, input),
-            Message::Read => {
-                let seen = Input::Observed(Source::Quorum, world.lease.clone());
+            Message::Read(began) => {
+                let seen = Input::Observed(Source::Quorum(began), world.lease.clone());
                 world.nodes[index].messages.push(Message::Input(seen));
             }
             Message::Create(duration_s) => {
@@ -267,7 +275,7 @@ impl Bounds {
             Mishap::FailRead(index) => {
                 let messages = &mut world.nodes[index].messages;
                 let read = messages.iter_mut().find(|message| {
-                    matches!(message, Message::Read | Message::Input(Input::Observed(..)))
+                    matches!(message, Message::Read(_) | Message::Input(Input::Observed(..)))
                 })?;
                 *read = Message::Input(Input::ReadFailed);
             }
@@ -323,7 +331,7 @@ impl Bounds {
             spins: false,
             moved: false,
         };
-        let seen = Input::Observed(Source::Quorum, world.lease.clone());
+        let seen = Input::Observed(Source::Quorum(JUST_BEGUN), world.lease.clone());
         self.step(&mut world, 0, seen);
         loop {
             self.step(&mut world, 0, Input::Tick);
@@ -333,7 +341,7 @@ impl Bounds {
             }
             world.now = self.next_instant(&world);
         }
-        let seen = Input::Observed(Source::Quorum, world.lease.clone());
+        let seen = Input::Observed(Source::Quorum(JUST_BEGUN), world.lease.clone());
         for index in 1..world.nodes.len() {
             self.step(&mut world, index, seen.clone());
         }
@@ -376,14 +384,14 @@ impl Bounds {
         let taker = world.nodes.len() - 1;
         assert!(self.befall(world, Mishap::Delete).is_some());
         world.mishap_over = false;
-        let nothing = Input::Observed(Source::Quorum, None);
+        let nothing = Input::Observed(Source::Quorum(JUST_BEGUN), None);
         self.step(world, 0, nothing.clone());
         if self.beginning == Beginning::CreateLateLeaving {
             self.step(world, 0, Input::Leave);
         }
         self.step(world, taker, nothing);
         self.arrive(world, taker, 0);
-        let created = Input::Observed(Source::Quorum, world.lease.clone());
+        let created = Input::Observed(Source::Quorum(JUST_BEGUN), world.lease.clone());
         self.step(world, taker, created);
         world.nodes[taker].open = true;
         while !self.speaks(world, taker) {
@@ -415,10 +423,11 @@ impl Bounds {
         let reads = |message: &Message| {
             matches!(
                 message,
-                Message::Read | Message::Input(Input::ReadFailed | Input::Observed(Source::Quorum, _))
+                Message::Read(_)
+                    | Message::Input(Input::ReadFailed | Input::Observed(Source::Quorum(_), _))
             )
         };
-        let watched = |event: &Input| matches!(event, Input::Observed(Source::Quorum, _));
+        let watched = |event: &Input| matches!(event, Input::Observed(Source::Quorum(_), _));
         *node.election.state() == State::Unknown
             && node.open
             && !node.stream.iter().any(watched)
@@ -524,7 +533,7 @@ impl Model for Bounds {
                 self.step(&mut next, node, event);
             }
             Turn::Reopen(node) => {
-                let seen = Input::Observed(Source::Quorum, next.lease.clone());
+                let seen = Input::Observed(Source::Quorum(JUST_BEGUN), next.lease.clone());
                 next.nodes[node].stream.push(seen);
                 next.nodes[node].open = true;
             }
@@ -550,6 +559,23 @@ impl Model for Bounds {
 
     fn within_boundary(&self, world: &World) -> bool {
         world.now <= world.began + self.horizon
+    }
+}
+
+impl Node {
+    /// Evidence has come: what is still on its way was read before.
+    fn overtake_reads(&mut self) {
+        let messages = self.messages.iter_mut().filter_map(|message| match message {
+            Message::Read(began) | Message::Input(Input::Observed(Source::Quorum(began), _)) => {
+                Some(began)
+            }
+            _ => None,
+        });
+        let watched = self.stream.iter_mut().filter_map(|event| match event {
+            Input::Observed(Source::Quorum(began), _) => Some(began),
+            _ => None,
+        });
+        messages.chain(watched).for_each(|began| *began = OVERTAKEN);
     }
 }
 

@@ -49,7 +49,10 @@ impl World {
                     self.notify(index);
                 }
                 match self.delay() {
-                    Some(delay) => self.push(self.now + delay, Happening::Ask(index, process)),
+                    Some(delay) => {
+                        let began = self.clock(index).boot;
+                        self.push(self.now + delay, Happening::Ask(index, process, began));
+                    }
                     None => self.read_fails(index, TIMEOUT_MS),
                 }
             }
@@ -97,7 +100,8 @@ impl World {
         self.written_by = None;
         self.tell_watchers();
         if let Some(delay) = self.delay() {
-            let seen = Input::Observed(Source::Quorum, Some(created));
+            let began = self.clock(node).boot;
+            let seen = Input::Observed(Source::Quorum(began), Some(created));
             self.push(self.now + delay, Happening::Input(node, process, seen));
         }
     }
@@ -156,7 +160,8 @@ impl World {
             let pause = self.rng.u64(2 * BACKOFF_MS..2_000);
             return self.watch_after(node, TIMEOUT_MS + pause);
         };
-        let seen = Input::Observed(Source::Quorum, self.lease.clone());
+        let began = self.clock(node).boot;
+        let seen = Input::Observed(Source::Quorum(began), self.lease.clone());
         let at = self.after_earlier(node, delay);
         self.push(at, Happening::Input(node, process, seen));
         self.nodes[node].watch = Watch::Open;

@@ -94,13 +94,13 @@ impl World {
                 Happening::Follow(who, process, watches) => {
                     (*who, *process, *watches) == (index, node.process, node.watches)
                 }
-                Happening::Ask(who, process) | Happening::Effect(who, process) => {
+                Happening::Ask(who, process, _) | Happening::Effect(who, process) => {
                     (*who, *process) == (index, node.process)
                 }
                 Happening::Input(
                     who,
                     process,
-                    Input::ReadFailed | Input::Observed(Source::Quorum, _),
+                    Input::ReadFailed | Input::Observed(Source::Quorum(_), _),
                 ) => (*who, *process) == (index, node.process),
                 Happening::Wake(who, process) => {
                     (*who, *process, at) == (index, node.process, node.wake_at)

@@ -36,7 +36,7 @@ enum Happening {
     Effect(usize, u64),
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
-    Ask(usize, u64),
+    Ask(usize, u64, BootNs),
     /// The read that begins a watch, unless another one was planned since.
     Follow(usize, u64, u64),
     Offered(Version, Offer),
@@ -219,9 +219,9 @@ impl World {
                     self.follow(node, process);
                 }
             }
-            Happening::Ask(node, process) => {
+            Happening::Ask(node, process, began) => {
                 let seen = self.lease.clone();
-                self.answer(node, process, Input::Observed(Source::Quorum, seen));
+                self.answer(node, process, Input::Observed(Source::Quorum(began), seen));
             }
             Happening::Input(node, process, input) => {
                 if self.nodes[node].process == process {

@@ -22,8 +22,8 @@ pub struct Shape {
 impl Shape {
     pub fn of(now: BootNs, state: &State, input: &Input) -> Self {
         let input = match input {
-            Input::Observed(Source::Quorum, Some(_)) => "read",
-            Input::Observed(Source::Quorum, None) => "read of nothing",
+            Input::Observed(Source::Quorum(_), Some(_)) => "read",
+            Input::Observed(Source::Quorum(_), None) => "read of nothing",
             Input::Observed(Source::Watch, _) => "watch event",
             Input::Written { outcome: Written::Stored(_), .. } => "stored",
             Input::Written { outcome: Written::Conflict, .. } => "conflict",

@@ -255,8 +255,8 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "only newer evidence counts",
         name: "a lagging watch is believed",
         file: "vip-user/src/model/election.rs",
-        from: "(Some(record), Some(known)) => record.version.newer_than(known),",
-        to: "(Some(_), Some(_)) => true,",
+        from: "Source::Watch => newer ||",
+        to: "Source::Watch => shown.is_some() ||",
         tests: ELECTION,
     },
     Mutation {
@@ -386,6 +386,14 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         from: "let alone = now.boot < holding.until && !release_sent;",
         to: "let alone = release_sent || !release_sent;",
         tests: &["-p", "vip-user", "--test", "exhaustive", "old_release"],
+    },
+    Mutation {
+        rule: "a read proves nothing between",
+        name: "an answer that was overtaken counts",
+        file: "vip-user/src/model/election.rs",
+        from: "|| began > self.evidence_at.0,",
+        to: "|| began > BootNs(0),",
+        tests: &["-p", "vip-user", "--lib", "evidence_tests"],
     },
     Mutation {
         rule: "a read proves nothing between",

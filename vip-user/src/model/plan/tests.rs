@@ -81,7 +81,19 @@ fn the_guard_stays_while_another_interface_carries_the_address() {
 fn what_is_not_wanted_any_more_is_silent_before_its_address_goes() {
     let actions = plan(&wants(None, false), &has(Some(7), Some(9)));
     assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::DelAddr(ADDR), Action::Withdraw(IP)]);
-    assert_eq!(plan(&wants(None, false), &has(Some(7), None)), [Action::Withdraw(IP)]);
+    let actions = plan(&wants(None, false), &has(Some(7), None));
+    assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::Withdraw(IP)]);
+}
+
+/// A VIP that was never admitted to its Lease is another one's address: this host's own traffic must reach that.
+#[test]
+fn an_address_that_lingers_stays_and_comes_nowhere() {
+    let mut want = wants(Some(0), false);
+    want.lingering.insert(ADDR, SPEC);
+    assert_eq!(plan(&want, &has(Some(0), None)), []);
+    assert_eq!(plan(&want, &has(Some(0), Some(20))), []);
+    let refreshed = plan(&want, &has(Some(0), Some(2)));
+    assert_eq!(refreshed, [Action::AddAddr(ADDR, SPEC)], "as long as it is wanted");
 }
 
 /// kube-vip on this host has the Lease, and the address on its interface; what is ours goes first.
