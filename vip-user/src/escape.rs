@@ -68,26 +68,26 @@ pub fn log_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug)
     }
 }
 
-/// Standard error for a log of JSON lines, each written at once.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct JsonLog;
+/// The way to standard error for a log of JSON lines, each written at once.
+#[derive(Clone, Debug)]
+pub struct JsonLog<W>(pub W);
 
-impl MakeWriter<'_> for JsonLog {
+impl<W: Clone + io::Write> MakeWriter<'_> for JsonLog<W> {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
-        *self
+        self.clone()
     }
 }
 
-impl io::Write for JsonLog {
+impl<W: io::Write> io::Write for JsonLog<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(json(&String::from_utf8_lossy(line)).as_bytes())?;
+        self.0.write_all(json(&String::from_utf8_lossy(line)).as_bytes())?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        self.0.flush()
     }
 }
 

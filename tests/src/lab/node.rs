@@ -240,6 +240,11 @@ impl Node {
         self.process.is_some()
     }
 
+    /// Where its log goes.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What goes wrong for one VIP stays with that VIP, and is a reason to give way.
 
-use std::time::Duration;
+use std::{fs::OpenOptions, os::fd::AsRawFd as _, thread::sleep, time::Duration};
 use vip_tests::{
     lab::{Lab, Options, VIP4, VIP6, eventually, node::Node},
     netns::sh,
@@ -77,4 +77,29 @@ fn a_clear_waits_for_the_programs() {
         lab.nodes[0].start().unwrap();
     }
     assert!(seen[1].is_some() && seen[1] != seen[0] && seen[2] != seen[1], "{seen:?}");
+}
+
+/// In a pod the log is a pipe, and who reads it may stand still: renewals go on.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let environment = vec![("RUST_LOG".into(), "trace".into())];
+    let mut lab = Lab::new(&Options { nodes: 1, environment, ..Options::default() }).unwrap();
+    let path = lab.nodes[0].log_path().display().to_string();
+    sh(&format!("mkfifo {path}")).unwrap();
+    let pipe = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let unread = || {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: FIONREAD stores one int.
+        assert_eq!(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut bytes) }, 0);
+        bytes
+    };
+    lab.start().unwrap();
+    let node = &lab.nodes[0];
+    assert!(eventually(Duration::from_mins(1), || node.owns()));
+    assert!(eventually(Duration::from_mins(1), || unread() > 60_000), "{} bytes", unread());
+    // Twice as long as a fence that nobody renews.
+    for _ in 0..60 {
+        assert!(node.owns(), "the fence has run out");
+        sleep(Duration::from_millis(100));
+    }
 }

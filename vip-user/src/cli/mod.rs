@@ -128,7 +128,13 @@ fn pins_of(place: &Place) -> anyhow::Result<Option<Pins>> {
 /// Runs a command.
 pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run { config, pin_root } => async_runtime()?.block_on(run::run(&config, pin_root)),
+        Command::Run { config, pin_root } => {
+            let runtime = async_runtime()?;
+            let ended = runtime.block_on(run::run(&config, pin_root));
+            // What still waits for the kernel on another thread is not waited for.
+            runtime.shutdown_background();
+            ended
+        }
         Command::Status(view) => async_runtime()?.block_on(status::status(&view)),
         Command::Health(args) => async_runtime()?.block_on(health::health(&args)),
         Command::Map(view) => map::map(&view),

@@ -38,11 +38,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format::debug_fn};
 use vip_common::abi::Claim;
 
 /// What has failed where the local socket cannot be used.
 const SOCKET: &str = "cannot listen on the local socket";
+
+/// Lines of the log that wait for who reads it.
+const LOG_LINES: usize = 4_096;
 
 /// How often a busy lock is tried.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -57,7 +61,7 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     if let Some(pin_root) = pin_root {
         config.pin_root = pin_root;
     }
-    start_log(&config.log);
+    let _log = start_log(&config.log);
     if let Err(error) = host::raise_file_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
@@ -133,7 +137,12 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(config: &LogConfig) {
+/// Lines are written by a thread of their own: standard error is a pipe in a pod, and who reads it may stand still.
+/// What finds no room is lost. The guard writes what is left when it is dropped, and waits for that no longer than a
+/// second or so.
+fn start_log(config: &LogConfig) -> WorkerGuard {
+    let appender = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES);
+    let (stderr, guard) = appender.thread_name("xvip-log").finish(io::stderr());
     let level = match config.level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
@@ -145,7 +154,7 @@ fn start_log(config: &LogConfig) {
         .unwrap_or_else(|_| EnvFilter::new(log_filter(config.level, level)));
     // A log that nobody takes is no reason to end: a line about that would go to the same place.
     let log = tracing_subscriber::fmt().log_internal_errors(false);
-    let log = log.with_env_filter(filter).with_writer(io::stderr);
+    let log = log.with_env_filter(filter).with_writer(stderr.clone());
     let log = log.with_ansi(has_colours(&io::stderr()));
     // What a field holds may come from outside: a Lease, the API, the name of an interface.
     match config.format {
@@ -154,9 +163,10 @@ fn start_log(config: &LogConfig) {
             log.fmt_fields(fields).with_target(false).init();
         }
         LogFormat::Json => {
-            log.json().flatten_event(true).with_writer(escape::JsonLog).init();
+            log.json().flatten_event(true).with_writer(escape::JsonLog(stderr)).init();
         }
     }
+    guard
 }
 
 /// The client library logs each failed request at ERROR and names no server. Whoever asks for a request
@@ -268,7 +278,8 @@ fn when_readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
 }
 
 fn log_from_kernel(kernel: &mut Kernel) {
-    match aya_log::EbpfLogger::init(kernel.programs().ebpf()).map(when_readable) {
+    let Some(programs) = kernel.programs() else { return };
+    match aya_log::EbpfLogger::init(programs.ebpf()).map(when_readable) {
         Ok(Ok(mut logger)) => {
             tokio::spawn(async move {
                 while let Ok(mut ready) = logger.readable_mut().await {

@@ -131,7 +131,7 @@ fn read(pins: &Pins, instance: &str, daemon: Option<DaemonState>) -> anyhow::Res
     let vips = maps.vips()?.into_iter().map(|(ip, vip)| VipStatus {
         address: IpAddr::from(ip),
         slot: vip.slot,
-        answering: owner(vip.slot, vip.generation),
+        answering: vip.answer != 0 && owner(vip.slot, vip.generation),
     });
     let ports = maps.ifaces()?;
     let mut interfaces: BTreeMap<u32, InterfaceStatus> = BTreeMap::new();

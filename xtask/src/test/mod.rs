@@ -5,7 +5,7 @@ mod rung;
 mod table;
 
 pub use count::Count;
-pub use rung::{ANY_TEST, MODEL, PACKAGES, Rung};
+pub use rung::{MODEL, PACKAGES, Rung};
 
 use crate::{
     shell::{run, run_command},
@@ -73,8 +73,7 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
 
 /// Builds what the passes run. The labs run the binary, and upgrade to and from one whose map layouts differ.
 fn build(choice: &Choice) -> anyhow::Result<()> {
-    let program =
-        [&["build", "--quiet", "--locked", "--bin", "xvip"], &PACKAGES[..], &ANY_TEST].concat();
+    let program = [&["build", "--quiet", "--locked", "--bin", "xvip"][..], &PACKAGES].concat();
     if *choice != Choice::Quick {
         run("cargo", &[&program[..], &["--features", "vip-user/abi-next"]].concat())?;
         fs::copy("target/debug/xvip", "target/debug/xvip-next").context("target/debug/xvip")?;
@@ -91,7 +90,7 @@ fn build(choice: &Choice) -> anyhow::Result<()> {
 /// Builds the programs of the demo and the benches.
 pub fn programs(profile: &[&str]) -> anyhow::Result<()> {
     let build = ["build", "--quiet", "--locked", "--bins"];
-    run("cargo", &[&build[..], &PACKAGES, &ANY_TEST, profile].concat())
+    run("cargo", &[&build[..], &PACKAGES, profile].concat())
 }
 
 /// The Kubernetes servers and the image, made once by whoever needs them first.

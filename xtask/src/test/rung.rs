@@ -26,8 +26,6 @@ pub enum Rung {
 /// The crates that are built and tested together, whatever a pass needs of them. Cargo unites the features of what it
 /// is told to build: another choice would compile most dependencies again, for minutes.
 pub const PACKAGES: [&str; 6] = ["-p", "vip-user", "-p", "xtask", "-p", "vip-tests"];
-/// Something that makes Cargo unite the features of tests as well where only programs are to be built.
-pub const ANY_TEST: [&str; 2] = ["--test", "exhaustive"];
 /// The pure core alone, optimised: without I/O it compiles in seconds.
 pub const MODEL: [&str; 5] = ["-p", "vip-user", "--no-default-features", "--profile", "simulation"];
 
