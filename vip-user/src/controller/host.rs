@@ -26,6 +26,8 @@ pub(super) const BURST: [Duration; 6] = [
 /// Rounds of an address probe (RFC 5227 section 2.1.1).
 pub(super) const PROBES: [Duration; 3] =
     [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(2)];
+/// An address probe that is so late is not sent.
+const LATE_PROBE: Duration = Duration::from_millis(500);
 /// A host that did not take a change is tried again after this.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// The kernel sends no event when a link is detached, so the guard is looked at this often.
@@ -125,11 +127,8 @@ impl<D: Dataplane> Controller<D> {
 
     /// Sends what is due for one Lease. What finds no time in this turn stays due.
     async fn speak(&mut self, slot: u32, now: BootNs) {
-        if !self.watchdog.has_time() {
-            return;
-        }
         let Some(leased) = self.leases.get_mut(&slot) else { return };
-        if leased.announce_at.take_due(now) && leased.serves(now) {
+        if self.watchdog.has_time() && leased.announce_at.take_due(now) && leased.serves(now) {
             let ask = leased.announce_at.0.len() >= BURST.len() - 2;
             if leased.announce_at.0.is_empty() && !self.setup.refresh.is_zero() {
                 leased.announce_at.0.push_back(now.after(self.setup.refresh));
@@ -141,6 +140,7 @@ impl<D: Dataplane> Controller<D> {
                 self.announce(slot, &vips, ask).await;
             }
         }
+        self.give_up_late_probes(slot, now);
         let Some(leased) = self.leases.get_mut(&slot) else { return };
         if self.watchdog.has_time() && leased.probe_at.take_due(now) {
             let vips = self.asked_vips(slot);
@@ -160,6 +160,17 @@ impl<D: Dataplane> Controller<D> {
                 Err(error) => Some(chain(&error)),
             };
             self.problem_of("address probe", slot, problem);
+        }
+    }
+
+    /// The time for an answer counts from when the question was to leave: one that leaves much later is asked anew.
+    fn give_up_late_probes(&mut self, slot: u32, now: BootNs) {
+        let Some(leased) = self.leases.get_mut(&slot) else { return };
+        if leased.probe_at.next().is_some_and(|at| at.after(LATE_PROBE) <= now) {
+            leased.probe_at.clear();
+            for vip in leased.election.asking() {
+                leased.election.cannot_ask(clock::now(), vip);
+            }
         }
     }
 

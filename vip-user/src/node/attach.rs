@@ -241,13 +241,19 @@ impl Programs {
     /// made anew, or are not configured any more.
     pub fn detach_all_but(&mut self, kept: &BTreeSet<(&str, u32)>) -> Result<()> {
         let left = |pin: &LinkPin| !kept.contains(&(pin.interface.as_str(), pin.ifindex));
+        // One that stays must not keep the others.
+        let mut failed = Ok(());
         for pin in self.pinned_links(left) {
-            tracing::info!(interface = %pin.interface, ifindex = pin.ifindex, kind = pin.kind.name(), "detached");
-            self.detach(&pin)?;
+            match self.detach(&pin) {
+                Ok(()) => {
+                    tracing::info!(interface = %pin.interface, ifindex = pin.ifindex, kind = pin.kind.name(), "detached");
+                }
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
         let there: BTreeSet<u32> = kept.iter().map(|(_, ifindex)| *ifindex).collect();
         self.known.guards.retain(|ifindex, _| there.contains(ifindex));
-        Ok(())
+        failed
     }
 
     fn attach_xdp(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> Result<LinkKind> {

@@ -57,6 +57,8 @@ struct State {
     touched: Interfaces,
     /// A look was asked for and has not begun.
     asked: bool,
+    /// Something was told since the last look began; of routes nothing else is kept.
+    changed: bool,
     trouble: Option<String>,
 }
 
@@ -91,13 +93,23 @@ impl Touched {
     /// Begins a look: what changes from now on asks for another.
     pub fn begin(&self) -> Begun<'_> {
         let mut state = self.lock();
-        state.asked = false;
+        (state.asked, state.changed) = (false, false);
         Begun { interfaces: std::mem::take(&mut state.touched), touched: self, done: false }
+    }
+
+    /// Whether something has changed since the last look began.
+    pub fn has_changed(&self) -> bool {
+        self.lock().changed
     }
 
     /// Everything is to be looked at.
     fn all(&self) {
         self.lock().touched.all = true;
+    }
+
+    /// The question for a look has arrived: what changes from now on asks again.
+    pub fn heard(&self) {
+        self.lock().asked = false;
     }
 
     /// Asks for another look.
@@ -217,6 +229,7 @@ impl Changes {
     }
 
     async fn take(&mut self, read: io::Result<()>) {
+        self.touched.lock().changed = true;
         match read {
             Ok(()) => self.touched.lock().touched.take(&self.buffer),
             // The buffer was full, and messages are lost.
@@ -239,7 +252,7 @@ impl Changes {
         }
         let mut state = self.touched.lock();
         state.trouble = None;
-        state.touched.all = true;
+        (state.touched.all, state.changed) = (true, true);
     }
 }
 

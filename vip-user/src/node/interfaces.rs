@@ -85,12 +85,16 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// Takes over the bits that the map has.
-    pub fn adopt(&mut self, ifaces: &BTreeMap<Port, Iface>) {
+    /// Takes over the bits that the map has, and those that are on their way into it.
+    pub fn adopt(&mut self, ifaces: &BTreeMap<Port, Iface>, links: &[Link]) {
         let answering = ifaces.iter().filter(|(_, iface)| iface.bit != GUARD_BIT);
-        self.used = answering.clone().map(|(_, iface)| iface.bit).collect();
+        let planned = links.iter().filter(|link| link.bit != GUARD_BIT);
+        let bits = answering.clone().map(|(_, iface)| iface.bit);
+        self.used = bits.chain(planned.clone().map(|link| link.bit)).collect();
+        let planned = planned.filter(|link| link.port.outer_vid == 0 && link.answers());
         let primary = answering.filter(|(port, iface)| port.outer_vid == 0 && iface.alias == 0);
-        self.owners = primary.map(|(port, iface)| (port.ifindex, iface.bit)).collect();
+        let primary = primary.map(|(port, iface)| (port.ifindex, iface.bit));
+        self.owners = planned.map(|link| (link.port.ifindex, link.bit)).chain(primary).collect();
     }
 
     /// The bit of an interface that answers; `None` where all are in use.

@@ -2,11 +2,10 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
-    attach::Inspected,
     clock,
     dataplane::{Dataplane, Failures, HostError},
+    guards::{BLIND_FOR, Guards, InPlace, Watch},
     host::interface_name,
-    interfaces::{Attached, Bits, LeftOver, Turns},
     maps::{Maps, SlotRecord},
     netlink::{Neighbour, Netlink},
     pins::Pins,
@@ -16,22 +15,20 @@ use super::{
     sysctl,
 };
 use crate::{
-    config::{Config, Hooks},
+    config::Config,
     model::{
         desired::{Link, LinkRole, Links, Placement},
         plan::{Action, Actual},
         record::Tenure,
-        selection::Selection,
         time::BootNs,
     },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::Duration,
 };
-use tokio::task::JoinHandle;
 use vip_common::abi::{Holder, HostAddr, MAX_STATIONS};
 
 /// Neighbours that are asked from the VIP after a take-over, per interface.
@@ -40,36 +37,27 @@ const MAX_ASKED: usize = 64;
 /// The real host.
 pub struct Kernel {
     pub(super) maps: Maps,
-    pub(super) programs: Programs,
     pub(super) netlink: Netlink,
+    /// The connection of the looks at the interfaces.
+    looks: Netlink,
     pub(super) announcer: Announcer,
-    pub(super) selection: Selection,
-    /// What is on which interface, by name and index.
-    pub(super) attached: BTreeMap<u32, (String, Attached)>,
-    pub(super) bits: Bits,
-    pub(super) links: Links,
-    pub(super) attach: Hooks,
+    watch: Watch,
+    /// As the last look has shown them.
+    links: Links,
+    /// The names of interfaces with programs.
+    names: BTreeMap<u32, String>,
+    looked: bool,
+    /// Problems of the last look.
+    problems: BTreeMap<String, String>,
+    vips: Vec<IpAddr>,
     /// Namespace and name of the Lease of each slot.
-    pub(super) leases: BTreeMap<u32, (String, String)>,
-    pub(super) problems: BTreeMap<String, String>,
-    /// What another version has left: its programs are replaced by the first look at the interfaces.
-    pub(super) retiring: Vec<Pins>,
-    /// What the last look left for the next one.
-    pub(super) left_over: BTreeSet<LeftOver>,
-    /// Interfaces whose programs are to be looked at, or put back.
-    pub(super) suspects: BTreeSet<u32>,
-    pub(super) turns: Turns,
-    /// What is being asked about links; it may wait for the kernel.
-    pub(super) inspecting: Option<JoinHandle<Vec<Inspected>>>,
-    pub(super) looked: bool,
-    /// Since then the interfaces could not be looked at.
-    pub(super) blind_since: Option<BootNs>,
+    leases: BTreeMap<u32, (String, String)>,
     /// When the fence of a slot was cleared.
-    pub(super) cleared: BTreeMap<u32, BootNs>,
+    cleared: BTreeMap<u32, BootNs>,
     /// Where held VIPs are put.
     placement: Placement,
     /// The longest that a frame waits after it has passed the check.
-    pub(super) margin: Duration,
+    margin: Duration,
     /// Which of our addresses this host takes traffic in for.
     local: LocalRoutes,
 }
@@ -83,26 +71,21 @@ impl Kernel {
         netlink: Netlink,
         retiring: Vec<Pins>,
         leases: BTreeMap<u32, (String, String)>,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
+        let looks = netlink.beside().map_err(io::Error::other)?;
+        let guards = Guards::new(config, programs, looks.clone(), retiring);
         Ok(Self {
             maps,
-            programs,
             netlink,
+            looks,
             announcer: Announcer::open()?,
-            selection: config.selection(),
-            attached: BTreeMap::new(),
-            bits: Bits::default(),
+            vips: guards.selection.vips.iter().map(|(vip, _)| *vip).collect(),
+            watch: Watch::Idle(Box::new(guards)),
             links: Links::default(),
-            attach: config.attach.clone(),
-            leases,
-            problems: BTreeMap::new(),
-            retiring,
-            left_over: BTreeSet::new(),
-            suspects: BTreeSet::new(),
-            turns: Turns::default(),
-            inspecting: None,
+            names: BTreeMap::new(),
             looked: false,
-            blind_since: None,
+            problems: BTreeMap::new(),
+            leases,
             cleared: BTreeMap::new(),
             margin: config.timing().margin,
             local: LocalRoutes::default(),
@@ -110,9 +93,29 @@ impl Kernel {
         })
     }
 
-    /// The programs, for the ring buffer and debug logs.
-    pub fn programs(&mut self) -> &mut Programs {
-        &mut self.programs
+    /// The programs, for the ring buffer and debug logs; not while the interfaces are looked at.
+    pub fn programs(&mut self) -> Option<&mut Programs> {
+        Some(&mut self.watch.guards()?.programs)
+    }
+
+    /// Begins a look at the interfaces, unless one is under way; `waits`: its end need not be told.
+    fn begin_look(&mut self, waits: bool) -> Result<(), HostError> {
+        let in_place = InPlace {
+            ifaces: self.maps.ifaces()?,
+            owned: self.maps.owned_addrs()?.into_iter().collect(),
+            in_use: self.links.links.iter().map(|link| link.port.ifindex).collect(),
+        };
+        self.watch.begin(in_place, waits);
+        Ok(())
+    }
+
+    /// Takes over what a look has found.
+    fn take_in(&mut self) {
+        let Some(guards) = self.watch.guards() else { return };
+        self.problems.clone_from(&guards.problems);
+        let names = guards.attached.iter().map(|(ifindex, (name, _))| (*ifindex, name.clone()));
+        self.names = names.collect();
+        self.looked = guards.looked;
     }
 
     fn record(&self, slot: u32, tenure: &Tenure, duration_s: u32, generation: u64) -> SlotRecord {
@@ -144,18 +147,6 @@ impl Kernel {
             }
         }
     }
-
-    /// Notes the problems of one kind, whose subjects begin with `kind`; logs what has changed.
-    pub(super) fn tell(&mut self, kind: &str, what: &str, found: &BTreeMap<String, String>) {
-        let gone =
-            |known: &String| known.strip_prefix(kind).is_some_and(|name| !found.contains_key(name));
-        self.problems.retain(|known, _| !gone(known));
-        for (name, why) in found {
-            if self.problems.insert(format!("{kind}{name}"), why.clone()).as_ref() != Some(why) {
-                tracing::warn!(%name, %why, "{what}");
-            }
-        }
-    }
 }
 
 impl Dataplane for Kernel {
@@ -168,21 +159,41 @@ impl Dataplane for Kernel {
     }
 
     async fn links(&mut self) -> Result<Links, HostError> {
-        self.look_or_keep().await
+        self.netlink.touched.heard();
+        self.begin_look(true)?;
+        let Some(looked) = self.watch.ended(!self.looked).await else {
+            let took = self.watch.since().map_or(Duration::ZERO, |since| since.until(clock::boot()));
+            if took >= BLIND_FOR {
+                return Err(HostError::CutOff { step: "interfaces", took });
+            }
+            return Ok(self.links.clone());
+        };
+        self.take_in();
+        if let Ok(links) = &looked {
+            self.links = Links { attached: false, ..links.clone() };
+        }
+        // A look that was under way already may not have seen it.
+        if self.netlink.touched.has_changed() {
+            self.begin_look(false)?;
+        }
+        looked
     }
 
     async fn is_guarded(&mut self) -> Result<bool, HostError> {
-        Ok(self.inspect().await)
+        let Some(guards) = self.watch.guards() else { return Ok(!self.watch.has_news()) };
+        let intact = guards.inspect().await && !self.netlink.touched.has_changed();
+        self.take_in();
+        Ok(intact)
     }
 
     fn refused(&self) -> BTreeMap<IpAddr, String> {
         let lo = (self.placement == Placement::Loopback).then_some("lo");
-        let vips = self.selection.vips.iter().map(|(vip, _)| *vip).filter(IpAddr::is_ipv6);
+        let vips = self.vips.iter().copied().filter(IpAddr::is_ipv6);
         let mut known = BTreeMap::new();
         let mut why = |vip: IpAddr| {
             let answering = self.links.of(vip).filter(|link| link.up);
-            let names = answering.filter_map(|link| self.attached.get(&link.port.ifindex));
-            let mut names = lo.into_iter().chain(names.map(|(name, _)| name.as_str()));
+            let names = answering.filter_map(|link| self.names.get(&link.port.ifindex));
+            let mut names = lo.into_iter().chain(names.map(String::as_str));
             names.find_map(|name| {
                 known.entry(name).or_insert_with(|| sysctl::without_ipv6(name)).clone()
             })
@@ -290,28 +301,46 @@ impl Dataplane for Kernel {
     }
 
     fn problems(&self) -> BTreeMap<String, String> {
-        let trouble = self.netlink.trouble().map(|why| ("netlink".to_owned(), why));
+        let trouble = self.netlink.trouble().or_else(|| self.looks.trouble());
+        let trouble = trouble.map(|why| ("netlink".to_owned(), why));
         self.problems.clone().into_iter().chain(trouble).collect()
     }
 
     async fn probe(&mut self, vips: &[IpAddr]) -> Failures {
         let mut failures = Failures::new();
         // IPv4 needs no source. Without the list an IPv6 probe is not sent, and is reported.
-        let addresses = self.netlink.addresses().await;
+        let addresses = self.netlink.addresses().await.map_err(|error| error.to_string());
+        let mut unasked: BTreeMap<IpAddr, String> = BTreeMap::new();
+        let mut asked = BTreeSet::new();
         for (link, vips) in self.answering(vips) {
-            let source = addresses.iter().flatten().find_map(|(addr, _)| {
-                let v6 = Ipv6Addr::from(addr.ip.octets);
-                let here = addr.ifindex == link.port.ifindex;
-                (here && v6.is_unicast_link_local()).then_some(addr.ip.octets)
-            });
+            let source = source_on(link.port.ifindex, addresses.iter().flatten(), &self.vips);
             for vip in vips {
-                self.send(&link, vip, probe(vip, link.mac, source), &mut failures);
-                if let (IpAddr::V6(_), Err(error)) = (vip, &addresses) {
-                    let error = HostError::Announce(io::Error::other(error.to_string()));
-                    failures.entry(vip).or_insert(error);
-                }
+                let Some(frame) = probe(vip, link.mac, source) else {
+                    let nothing = "an interface has no IPv6 address to ask from".to_owned();
+                    unasked.insert(vip, addresses.as_ref().err().cloned().unwrap_or(nothing));
+                    continue;
+                };
+                asked.insert(vip);
+                self.send(&link, vip, [frame], &mut failures);
             }
+        }
+        // One interface on which it was asked is enough: they are on one segment, or the VIP is not on theirs.
+        for (vip, why) in unasked.into_iter().filter(|(vip, _)| !asked.contains(vip)) {
+            failures.entry(vip).or_insert(HostError::Announce(io::Error::other(why)));
         }
         failures
     }
+}
+
+/// An IPv6 address of an interface that a neighbour can be asked from: its link-local one, or another that is no VIP.
+fn source_on<'a>(
+    ifindex: u32,
+    addresses: impl Iterator<Item = (&'a HostAddr, &'a u32)>,
+    vips: &[IpAddr],
+) -> Option<[u8; 16]> {
+    let here = addresses.map(|(addr, _)| addr).filter(|addr| addr.ifindex == ifindex);
+    let v6 = here.map(|addr| IpAddr::from(addr.ip)).filter(|ip| !vips.contains(ip));
+    let v6 = v6.filter_map(|ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None });
+    let asks = v6.filter(|v6| !v6.is_multicast() && !v6.is_unspecified() && !v6.is_loopback());
+    asks.min_by_key(|v6| !v6.is_unicast_link_local()).map(|v6| v6.octets())
 }

@@ -1,6 +1,5 @@
 //! Looking at the interfaces: what is chosen gets its programs, what is chosen no more loses them, and
-//! whether they are where they were put. The loop waits for a look, so it costs what has changed, and
-//! has a bound.
+//! whether they are where they were put. A look costs what has changed.
 
 use super::{
     attach::{Seen, see},
@@ -9,8 +8,8 @@ use super::{
     clock,
     dataplane::HostError,
     ethtool::strips_tags,
+    guards::{BLIND_FOR, Guards, InPlace},
     interfaces::{Attached, LeftOver, fit, ports, untagged},
-    kernel::Kernel,
     pins::{LinkKind, LinkPin},
     programs::AttachError,
 };
@@ -34,18 +33,16 @@ const LOOK_LIMIT: Duration = Duration::from_millis(20);
 /// An inspection is waited for so long in one turn of the loop.
 const INSPECT_LIMIT: Duration = Duration::from_millis(50);
 const INSPECTION: &str = "inspection";
-/// A host that could not be looked at for so long may be anything.
-const BLIND_FOR: Duration = Duration::from_secs(5);
 /// Interfaces that one problem names.
 const MAX_NAMED: usize = 8;
 
-impl Kernel {
+impl Guards {
     /// Looks at the interfaces. What could not be looked at is as it was, for a while.
-    pub(super) async fn look_or_keep(&mut self) -> Result<Links, HostError> {
+    pub(super) async fn look_or_keep(&mut self, in_place: &InPlace) -> Result<Links, HostError> {
         const SUBJECT: &str = "look at the interfaces";
         let touched = self.netlink.touched.clone();
         let begun = touched.begin();
-        match self.look(begun.interfaces()).await {
+        match self.look(in_place, begun.interfaces()).await {
             Ok(()) => {
                 begun.done();
                 self.blind_since = None;
@@ -304,7 +301,7 @@ impl Kernel {
     }
 
     /// Looks at the interfaces, and brings their programs where they belong.
-    async fn look(&mut self, touched: &Interfaces) -> Result<(), HostError> {
+    async fn look(&mut self, in_place: &InPlace, touched: &Interfaces) -> Result<(), HostError> {
         let devices = if self.selection.needs_routes() {
             self.netlink.devices().await?
         } else {
@@ -312,10 +309,10 @@ impl Kernel {
         };
         self.programs.keep_pinned()?;
         self.programs.begin_look();
-        self.bits.adopt(&self.maps.ifaces()?);
+        self.bits.adopt(&in_place.ifaces, &self.links.links);
         self.left_over.clear();
         let roles = self.selection.roles(&devices);
-        self.tell_about(&devices, &roles)?;
+        self.tell_about(&devices, &roles, &in_place.owned);
         let there = |ifindex: &u32| roles.roles.contains_key(ifindex);
         self.attached.retain(|ifindex, _| there(ifindex));
         self.suspects.retain(there);
@@ -339,7 +336,7 @@ impl Kernel {
         let (links, left_out) = fit(ports(&devices, &roles, primary), MAX_IFACES as usize);
         self.links.links = links;
         self.tell_left_out(&devices, &left_out);
-        self.detach_rest(&devices, &roles)?;
+        self.detach_rest(&devices, &roles, in_place)?;
         // Where a program could not be replaced, the other version's has no fence any more.
         for old in std::mem::take(&mut self.retiring) {
             if let Err(error) = carry::retire(&old) {
@@ -355,26 +352,29 @@ impl Kernel {
     }
 
     /// Tells which interfaces are not used, and which VIPs another program has put on them.
-    fn tell_about(&mut self, devices: &[Device], roles: &Roles) -> Result<(), HostError> {
+    fn tell_about(&mut self, devices: &[Device], roles: &Roles, owned: &BTreeSet<HostAddr>) {
         self.tell("selection ", "not answering there", &roles.refused);
-        let owned: BTreeSet<HostAddr> = self.maps.owned_addrs()?.into_iter().collect();
         let ours = |vip, ifindex| owned.contains(&HostAddr { ip: Ip::from(vip), ifindex });
         let carried = self.selection.carried_by_others(devices, roles, ours);
         let carried = carried.into_iter().map(|(vip, why)| (vip.to_string(), why)).collect();
         self.tell("address ", "carried by another program", &carried);
-        Ok(())
     }
 
-    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays
-    /// until the address is gone: without it the stack would answer for the VIP, whoever holds it.
-    fn detach_rest(&mut self, devices: &[Device], roles: &Roles) -> Result<(), HostError> {
-        let owned =
-            self.maps.owned_addrs()?.into_iter().filter(|addr| !IpAddr::from(addr.ip).is_multicast());
+    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays until the address
+    /// is gone: without it the stack would answer for the VIP, whoever holds it. The loop may put one on an interface
+    /// that it knows with a role: what is there stays until the next look.
+    fn detach_rest(
+        &mut self,
+        devices: &[Device],
+        roles: &Roles,
+        in_place: &InPlace,
+    ) -> Result<(), HostError> {
+        let owned = in_place.owned.iter().filter(|addr| !IpAddr::from(addr.ip).is_multicast());
         let carrying: BTreeSet<u32> = owned.map(|addr| addr.ifindex).collect();
         let has_role = |device: &Device| roles.roles.contains_key(&device.ifindex);
-        let leaving = |device: &Device| {
-            device.ifindex != LOOPBACK && !has_role(device) && carrying.contains(&device.ifindex)
-        };
+        let in_use = |ifindex| carrying.contains(&ifindex) || in_place.in_use.contains(&ifindex);
+        let leaving =
+            |device: &Device| device.ifindex != LOOPBACK && !has_role(device) && in_use(device.ifindex);
         if devices.iter().any(leaving) {
             self.left_over.insert(LeftOver::Leaving);
         }

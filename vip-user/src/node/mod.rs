@@ -13,6 +13,7 @@ pub mod clsact;
 pub mod confined;
 pub mod dataplane;
 pub mod ethtool;
+mod guards;
 pub mod host;
 pub mod interfaces;
 pub mod kernel;

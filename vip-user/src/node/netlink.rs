@@ -48,6 +48,11 @@ impl Netlink {
         Ok(Self { requests: Requests::patient()?, touched: Touched::default() })
     }
 
+    /// Another connection for who looks at the same host and may be kept waiting.
+    pub fn beside(&self) -> Result<Self> {
+        Ok(Self { requests: Requests::open()?, touched: self.touched.clone() })
+    }
+
     /// What has changed since the last look.
     pub const fn touched(&self) -> &Touched {
         &self.touched

@@ -105,9 +105,20 @@ fn what_is_only_guarded_is_looked_at_in_turns() {
 fn bits_do_not_change_hands() {
     let iface = Iface { mac: [2; 6], bit: 0, up: 1, known: 1, alias: 0, _reserved: [0; 6] };
     let mut bits = Bits::default();
-    bits.adopt(&BTreeMap::from([(untagged(7), iface)]));
+    bits.adopt(&BTreeMap::from([(untagged(7), iface)]), &[]);
     assert_eq!((bits.of(3), bits.of(7), bits.of(3)), (Some(1), Some(0), Some(1)));
     let all: Vec<_> = (100..170).map(|index| bits.of(index)).collect();
     assert_eq!(all.iter().flatten().count(), 61);
     assert!(all.last().unwrap().is_none());
+}
+
+/// A look may begin before the loop has written what the last one found.
+#[test]
+fn a_bit_that_is_on_its_way_into_the_map_is_taken() {
+    let (port, role) = (untagged(7), LinkRole::Answer);
+    let link = Link { port, bit: 0, role, mac: [7; 6], up: true, guarded: true };
+    let mut bits = Bits::default();
+    bits.adopt(&BTreeMap::new(), &[link]);
+    assert_eq!(bits.of(8), Some(1));
+    assert_eq!(bits.of(7), Some(0));
 }
