@@ -34,7 +34,10 @@ fn main() -> Result<(), String> {
 }
 
 fn build(out: &Path) -> Result<PathBuf, String> {
-    let target_dir = out.join("ebpf");
+    // Cargo runs this script once for each choice of features and for clippy: all of them share what was compiled.
+    let next = env::var_os("CARGO_FEATURE_ABI_NEXT").is_some();
+    let profile = out.ancestors().nth(3).unwrap_or(out);
+    let target_dir = profile.join(if next { "ebpf-next" } else { "ebpf" });
     let mut cargo = if nightly_has_rust_src() {
         let mut cargo = Command::new("rustup");
         cargo.args(["run", "nightly", "cargo", "build", "-Z", "build-std=core"]);
@@ -60,7 +63,7 @@ fn build(out: &Path) -> Result<PathBuf, String> {
     cargo
         .args(["--profile", "ebpf", "--locked", "-p", "vip-ebpf", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
-        .args(env::var_os("CARGO_FEATURE_ABI_NEXT").map(|_| "--features=abi-next"))
+        .args(next.then_some("--features=abi-next"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     for name in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"] {
         cargo.env_remove(name);

@@ -47,6 +47,8 @@ const SOCKET: &str = "cannot listen on the local socket";
 
 /// Lines of the log that wait for who reads it.
 const LOG_LINES: usize = 4_096;
+/// The end of the process waits so long for them.
+const LOG_END: Duration = Duration::from_millis(1_200);
 
 /// How often a busy lock is tried.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -133,14 +135,33 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     metrics.begin(&config.addresses(), &leases);
     tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
     Controller::new(kernel, events, setup, state).run(inbox).await;
+    // A thread may still look at the interfaces. The end of the process ends that, and frees the lock.
+    std::mem::forget(lock);
     tracing::info!(%node, "xvip has stopped");
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes what is left of the log at the end, and waits for that no longer than [`LOG_END`].
+struct LogEnd(Option<WorkerGuard>);
+
+impl Drop for LogEnd {
+    fn drop(&mut self) {
+        let (ended, end) = std::sync::mpsc::channel();
+        let guard = self.0.take();
+        // Where nobody reads the log, the guard's own complaint may hang too.
+        let waits = std::thread::Builder::new().spawn(move || {
+            drop(guard);
+            let _ = ended.send(());
+        });
+        if waits.is_ok() {
+            let _ = end.recv_timeout(LOG_END);
+        }
+    }
+}
+
 /// Lines are written by a thread of their own: standard error is a pipe in a pod, and who reads it may stand still.
-/// What finds no room is lost. The guard writes what is left when it is dropped, and waits for that no longer than a
-/// second or so.
-fn start_log(config: &LogConfig) -> WorkerGuard {
+/// What finds no room is lost.
+fn start_log(config: &LogConfig) -> LogEnd {
     let appender = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES);
     let (stderr, guard) = appender.thread_name("xvip-log").finish(io::stderr());
     let level = match config.level {
@@ -166,7 +187,7 @@ fn start_log(config: &LogConfig) -> WorkerGuard {
             log.json().flatten_event(true).with_writer(escape::JsonLog(stderr)).init();
         }
     }
-    guard
+    LogEnd(Some(guard))
 }
 
 /// The client library logs each failed request at ERROR and names no server. Whoever asks for a request

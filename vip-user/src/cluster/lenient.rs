@@ -21,27 +21,33 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
     }
 }
 
-/// Times two days earlier in place of those that are too late: two of them that differ still do. Anything else that is
-/// no time says nothing.
-fn mend(value: &mut Value) {
-    match value {
-        Value::Array(values) => values.iter_mut().for_each(mend),
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value {
-                    Value::String(text) if name.ends_with("Time") || name.ends_with("Timestamp") => {
-                        let readable = |text: &str| text.parse::<Timestamp>().is_ok();
-                        if !readable(text) {
-                            let earlier = text.replacen("-12-31T", "-12-29T", 1);
-                            let earlier = earlier.replacen("-12-30T", "-12-28T", 1);
-                            *value = if readable(&earlier) { earlier.into() } else { Value::Null };
-                        }
-                    }
-                    other => mend(other),
-                }
-            }
-        }
-        _ => {}
+/// Mends the times that others than the API server write. What stands in labels and annotations is text, whatever its
+/// name; who wrote which field is not needed.
+fn mend(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    for time in ["/spec/acquireTime", "/spec/renewTime"] {
+        object.pointer_mut(time).into_iter().for_each(mend_time);
+    }
+    let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+        condition
+            .iter_mut()
+            .filter(|(name, _)| name.ends_with("Time"))
+            .for_each(|(_, time)| mend_time(time));
+    }
+}
+
+/// A time two days earlier in place of one that is too late: two of them that differ still do. Anything else that is no
+/// time says nothing.
+fn mend_time(time: &mut Value) {
+    let readable = |text: &str| text.parse::<Timestamp>().is_ok();
+    if let Value::String(text) = time
+        && !readable(text)
+    {
+        let earlier = text.replacen("-12-31T", "-12-29T", 1).replacen("-12-30T", "-12-28T", 1);
+        *time = if readable(&earlier) { earlier.into() } else { Value::Null };
     }
 }
 
@@ -84,6 +90,7 @@ mod tests {
         let lease =
             json!({"metadata": {"name": "x"}, "spec": {"holderIdentity": "kcm", "renewTime": time}});
         let Lenient(lease): Lenient<Lease> = serde_json::from_value(lease).unwrap();
+        assert_eq!(lease.metadata.annotations.unwrap()["ops/maintenanceTime"], "tonight");
         let spec = lease.spec.unwrap();
         assert_eq!(spec.holder_identity.as_deref(), Some("kcm"));
         spec.renew_time.map(|time| time.0)

@@ -140,7 +140,6 @@ impl<D: Dataplane> Controller<D> {
                 self.announce(slot, &vips, ask).await;
             }
         }
-        self.give_up_late_probes(slot, now);
         let Some(leased) = self.leases.get_mut(&slot) else { return };
         if self.watchdog.has_time() && leased.probe_at.take_due(now) {
             let vips = self.asked_vips(slot);
@@ -164,12 +163,15 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// The time for an answer counts from when the question was to leave: one that leaves much later is asked anew.
-    fn give_up_late_probes(&mut self, slot: u32, now: BootNs) {
-        let Some(leased) = self.leases.get_mut(&slot) else { return };
-        if leased.probe_at.next().is_some_and(|at| at.after(LATE_PROBE) <= now) {
-            leased.probe_at.clear();
-            for vip in leased.election.asking() {
-                leased.election.cannot_ask(clock::now(), vip);
+    /// So this comes first in a turn: the process may have stood still.
+    pub(super) fn give_up_late_probes(&mut self) {
+        let now = clock::now();
+        for leased in self.leases.values_mut() {
+            if leased.probe_at.next().is_some_and(|at| at.after(LATE_PROBE) <= now.boot) {
+                leased.probe_at.clear();
+                for vip in leased.election.asking() {
+                    leased.election.cannot_ask(now, vip);
+                }
             }
         }
     }

@@ -144,6 +144,7 @@ impl<D: Dataplane> Controller<D> {
         loop {
             let events = self.next_events(&mut inbox).await;
             self.watchdog.turn();
+            self.give_up_late_probes();
             if self.setup.on_stop == OnStop::Keep && matches!(events.first(), Some(Event::Stop)) {
                 tracing::info!("stopping; VIPs preserved until the fence runs out");
                 return self.dataplane;

@@ -201,7 +201,7 @@ impl Admission {
         }
         self.base.clear();
         self.settled = false;
-        (self.list_at, self.pause) = (BootNs(0), PAUSE);
+        (self.list_at, self.pause, self.strikes) = (BootNs(0), PAUSE, 0);
         self.stored(record, false);
     }
 
@@ -307,12 +307,12 @@ impl Admission {
         for vip in self.vips.values_mut() {
             let Stage::Asking { since, asked } = vip.stage else { continue };
             if !asked && now >= since {
-                vip.stage = Stage::Asking { since, asked: true };
+                // The fence may have been over meanwhile: the time for answers begins with the question.
+                vip.stage = Stage::Asking { since: now, asked: true };
                 if !self.requests.contains(&Request::Probe) {
                     self.requests.push(Request::Probe);
                 }
-            }
-            if now >= since.after(self.probe_time) {
+            } else if asked && now >= since.after(self.probe_time) {
                 vip.stage = Stage::Admitting;
             }
         }
@@ -348,6 +348,8 @@ impl Admission {
         vip.heard = Some((now, mac));
         if matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
             self.obstacles_changed = true;
+            // The write that says otherwise may be on its way.
+            vip.revoked = vip.stage == Stage::Admitting;
             vip.obstacle = Some(Obstacle::InUse(mac));
             vip.stage = Stage::Asking { since: now.after(IN_USE_PAUSE), asked: false };
         }
@@ -394,8 +396,9 @@ impl Admission {
         if strikes.is_empty() {
             self.strikes = 0;
         } else {
-            let pause = PAUSE / 5 * (1 << self.strikes.min(8));
-            self.list_at = now.after(pause.min(PAUSE_LIMIT));
+            let pause = now.after((PAUSE / 5 * (1 << self.strikes.min(8))).min(PAUSE_LIMIT));
+            // One that has just become free is claimed at once.
+            self.list_at = if self.list_at <= now { self.list_at } else { pause };
             self.strikes = self.strikes.saturating_add(1);
         }
         self.requests.extend(strikes.into_values().map(Request::Strike));

@@ -56,9 +56,9 @@ fn a_claim_that_stands_alone_is_admitted_when_the_lan_was_asked() {
     admission.act(at(10).boot);
     assert_eq!(admission.take_requests(), [Request::Probe]);
     assert_eq!(admission.asking(), [vip(20)]);
-    admission.act(at(3_999).boot);
+    admission.act(at(4_009).boot);
     assert!(!admission.has_news());
-    admission.act(at(4_000).boot);
+    admission.act(at(4_010).boot);
     assert!(admission.has_news());
     let both = [(10, Mark::Admitted), (20, Mark::Admitted)];
     assert_eq!(admission.write(false), marks(&both));
@@ -188,6 +188,44 @@ fn an_address_in_use_is_asked_for_again() {
     assert_eq!(admission.take_requests(), [Request::Probe]);
     admission.act(at(9_500).boot);
     assert!(admission.has_news());
+}
+
+/// The fence was over in between, so nothing was asked when the time had come.
+#[test]
+fn the_time_for_answers_begins_with_the_question() {
+    let mut admission = holding(&BOTH);
+    list(&mut admission, 0, &[]);
+    admission.act(at(0).boot);
+    admission.heard(at(500).boot, vip(20), [6; 6]);
+    let _ = admission.take_requests();
+    admission.act(at(60_000).boot);
+    assert_eq!(admission.take_requests(), [Request::Probe]);
+    assert_eq!(admission.asking(), [vip(20)]);
+    admission.act(at(63_999).boot);
+    assert!(!admission.has_news());
+    admission.act(at(64_000).boot);
+    assert!(admission.has_news());
+}
+
+/// An answer comes while the write that says "admitted" is on its way.
+#[test]
+fn an_address_that_is_heard_at_last_is_not_published() {
+    let mut admission = holding(&BOTH);
+    list(&mut admission, 0, &[]);
+    admission.act(at(0).boot);
+    admission.act(at(4_000).boot);
+    let both = [(10, Mark::Admitted), (20, Mark::Admitted)];
+    assert_eq!(admission.write(false), marks(&both));
+    admission.heard(at(4_010).boot, vip(20), [6; 6]);
+    admission.stored(&naming(held("me", 2, 8), &both), true);
+    assert!(!admission.admits(vip(20)) && admission.admits(vip(10)));
+    assert_eq!(admission.write(false), marks(&BOTH), "it is a claim again");
+    admission.stored(&naming(held("me", 2, 9), &BOTH), true);
+    admission.act(at(9_010).boot);
+    admission.act(at(13_010).boot);
+    assert_eq!(admission.write(false), marks(&both));
+    admission.stored(&naming(held("me", 2, 10), &both), true);
+    assert!(admission.admits(vip(20)));
 }
 
 /// An election with two VIPs; what `seen` shows is taken over as soon as that is right.

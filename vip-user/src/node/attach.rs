@@ -238,9 +238,15 @@ impl Programs {
     }
 
     /// Removes what is pinned for interfaces other than these (name and index): they are gone, were
-    /// made anew, or are not configured any more.
-    pub fn detach_all_but(&mut self, kept: &BTreeSet<(&str, u32)>) -> Result<()> {
-        let left = |pin: &LinkPin| !kept.contains(&(pin.interface.as_str(), pin.ifindex));
+    /// made anew, or are not configured any more. What is on the `leaving` ones stays, whatever their name was.
+    pub fn detach_all_but(
+        &mut self,
+        kept: &BTreeSet<(&str, u32)>,
+        leaving: &BTreeSet<u32>,
+    ) -> Result<()> {
+        let left = |pin: &LinkPin| {
+            !kept.contains(&(pin.interface.as_str(), pin.ifindex)) && !leaving.contains(&pin.ifindex)
+        };
         // One that stays must not keep the others.
         let mut failed = Ok(());
         for pin in self.pinned_links(left) {
@@ -251,7 +257,8 @@ impl Programs {
                 Err(error) => failed = failed.and(Err(error)),
             }
         }
-        let there: BTreeSet<u32> = kept.iter().map(|(_, ifindex)| *ifindex).collect();
+        let there = kept.iter().map(|(_, ifindex)| *ifindex).chain(leaving.iter().copied());
+        let there: BTreeSet<u32> = there.collect();
         self.known.guards.retain(|ifindex, _| there.contains(ifindex));
         failed
     }

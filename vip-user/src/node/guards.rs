@@ -18,6 +18,10 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
@@ -119,23 +123,26 @@ pub(super) enum Watch {
 pub(super) struct Looking {
     task: JoinHandle<Ended>,
     since: BootNs,
+    /// Nobody waits for it any more: its end is told.
+    unheard: Arc<AtomicBool>,
 }
 
 impl Watch {
-    /// Begins a look, unless one is under way. Its end is told where nobody `waits` for it, or no longer.
-    pub(super) fn begin(&mut self, in_place: InPlace, waits: bool) {
+    /// Begins a look, unless one is under way.
+    pub(super) fn begin(&mut self, in_place: InPlace) {
         *self = match std::mem::replace(self, Self::Moving) {
             Self::Idle(mut guards) => {
                 let (runtime, touched) = (Handle::current(), guards.netlink.touched.clone());
-                let since = clock::boot();
+                let (since, unheard) = (clock::boot(), Arc::new(AtomicBool::new(false)));
+                let told = Arc::clone(&unheard);
                 let task = tokio::task::spawn_blocking(move || {
                     let looked = runtime.block_on(guards.look_or_keep(&in_place));
-                    if !waits || since.after(LOOK_WAIT / 2) < clock::boot() {
+                    if told.load(Ordering::Acquire) {
                         touched.again();
                     }
                     (guards, looked)
                 });
-                Self::Looking(Looking { task, since })
+                Self::Looking(Looking { task, since, unheard })
             }
             other => other,
         };
@@ -144,8 +151,16 @@ impl Watch {
     /// The result of the look that is under way, if it comes in time. The first look is waited for without a bound of
     /// its own.
     pub(super) async fn ended(&mut self, first: bool) -> Option<Result<Links, HostError>> {
-        let Self::Looking(Looking { task, .. }) = self else { return None };
-        let ended = if first { task.await } else { timeout(LOOK_WAIT, task).await.ok()? };
+        let Self::Looking(Looking { task, unheard, .. }) = self else { return None };
+        let ended = if first {
+            task.await
+        } else if let Ok(ended) = timeout(LOOK_WAIT, &mut *task).await {
+            ended
+        } else {
+            // One that ends in this moment is found by the next inspection.
+            unheard.store(true, Ordering::Release);
+            return None;
+        };
         let (guards, looked) = ended.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
         *self = Self::Idle(guards);
         Some(looked)
@@ -161,8 +176,9 @@ impl Watch {
         if let Self::Idle(guards) = self { Some(guards) } else { None }
     }
 
-    /// A look has ended, and nobody has taken its result.
+    /// A look has ended and nobody has taken its result, or it takes so long that nothing is known any more.
     pub(super) fn has_news(&self) -> bool {
-        matches!(self, Self::Looking(looking) if looking.task.is_finished())
+        let Self::Looking(looking) = self else { return false };
+        looking.task.is_finished() || looking.since.until(clock::boot()) >= BLIND_FOR
     }
 }

@@ -98,14 +98,14 @@ impl Kernel {
         Some(&mut self.watch.guards()?.programs)
     }
 
-    /// Begins a look at the interfaces, unless one is under way; `waits`: its end need not be told.
-    fn begin_look(&mut self, waits: bool) -> Result<(), HostError> {
+    /// Begins a look at the interfaces, unless one is under way.
+    fn begin_look(&mut self) -> Result<(), HostError> {
         let in_place = InPlace {
             ifaces: self.maps.ifaces()?,
             owned: self.maps.owned_addrs()?.into_iter().collect(),
             in_use: self.links.links.iter().map(|link| link.port.ifindex).collect(),
         };
-        self.watch.begin(in_place, waits);
+        self.watch.begin(in_place);
         Ok(())
     }
 
@@ -160,7 +160,7 @@ impl Dataplane for Kernel {
 
     async fn links(&mut self) -> Result<Links, HostError> {
         self.netlink.touched.heard();
-        self.begin_look(true)?;
+        self.begin_look()?;
         let Some(looked) = self.watch.ended(!self.looked).await else {
             let took = self.watch.since().map_or(Duration::ZERO, |since| since.until(clock::boot()));
             if took >= BLIND_FOR {
@@ -172,9 +172,9 @@ impl Dataplane for Kernel {
         if let Ok(links) = &looked {
             self.links = Links { attached: false, ..links.clone() };
         }
-        // A look that was under way already may not have seen it.
+        // A look that was under way already may not have seen it. Between two of them the programs are inspected.
         if self.netlink.touched.has_changed() {
-            self.begin_look(false)?;
+            self.netlink.touched.again();
         }
         looked
     }

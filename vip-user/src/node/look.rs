@@ -375,12 +375,14 @@ impl Guards {
         let in_use = |ifindex| carrying.contains(&ifindex) || in_place.in_use.contains(&ifindex);
         let leaving =
             |device: &Device| device.ifindex != LOOPBACK && !has_role(device) && in_use(device.ifindex);
-        if devices.iter().any(leaving) {
+        let kept = devices.iter().filter(|device| has_role(device));
+        let kept = kept.map(|device| (device.name.as_str(), device.ifindex)).collect();
+        let leaving = devices.iter().filter(|device| leaving(device));
+        let leaving: BTreeSet<u32> = leaving.map(|device| device.ifindex).collect();
+        if !leaving.is_empty() {
             self.left_over.insert(LeftOver::Leaving);
         }
-        let kept = devices.iter().filter(|device| has_role(device) || leaving(device));
-        let kept = kept.map(|device| (device.name.as_str(), device.ifindex)).collect();
-        Ok(self.programs.detach_all_but(&kept)?)
+        Ok(self.programs.detach_all_but(&kept, &leaving)?)
     }
 
     fn tell_left_out(&mut self, devices: &[Device], left_out: &[Port]) {

@@ -90,10 +90,26 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
     },
     Mutation {
         rule: "only addresses that are free",
+        name: "the time for answers begins before the question",
+        file: FILE,
+        from: "vip.stage = Stage::Asking { since: now, asked: true };",
+        to: "vip.stage = Stage::Asking { since, asked: true };",
+        tests: TABLES,
+    },
+    Mutation {
+        rule: "only addresses that are free",
+        name: "an answer that comes at last is not heard",
+        file: FILE,
+        from: "vip.revoked = vip.stage == Stage::Admitting;",
+        to: "vip.revoked = false;",
+        tests: TABLES,
+    },
+    Mutation {
+        rule: "only addresses that are free",
         name: "the LAN is not asked for a VIP that is new",
         file: FILE,
-        from: "if now >= since.after(self.probe_time) {",
-        to: "if now >= since {",
+        from: "asked && now >= since.after(self.probe_time) {",
+        to: "asked && now >= since {",
         tests: TABLES,
     },
     Mutation {

@@ -333,6 +333,14 @@ pub(super) const HOST: &[Mutation] = &[
     },
     Mutation {
         rule: "nothing keeps a renewal waiting",
+        name: "the loop writes the log",
+        file: "vip-user/src/cli/run.rs",
+        from: ".with_writer(stderr.clone());",
+        to: ".with_writer(io::stderr);",
+        tests: &[LAB, "harm::a_log_that"],
+    },
+    Mutation {
+        rule: "nothing keeps a renewal waiting",
         name: "a plan is done in one turn",
         file: "vip-user/src/controller/reconcile.rs",
         from: "if self.watchdog.is_used_up(began) {",
