@@ -95,8 +95,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "the guard outlives the address",
         name: "an interface without a role loses its guard first",
         file: "vip-user/src/node/look.rs",
-        from: "has_role(device) || leaving(device));",
-        to: "has_role(device));",
+        from: "leaving.map(|device| device.ifindex).collect();",
+        to: "leaving.map(|device| device.ifindex).take(0).collect();",
         tests: &[LAB, "guard::the_guard_stays_on_an_interface"],
     },
     Mutation {
