@@ -167,7 +167,7 @@ fn the_lease_is_taken_by_client_go_and_restored_to_an_older_content() {
                 lease["spec"]["leaseTransitions"] = (transitions + 1).into();
             });
             taken = clock::boot().0;
-            std::thread::sleep(Duration::from_secs(9));
+            std::thread::sleep(Duration::from_secs(14));
             Ok(())
         })
         .unwrap();
