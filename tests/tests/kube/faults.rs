@@ -232,7 +232,7 @@ fn foreign(lab: &mut Lab, moves: &mut Vec<u64>) {
         }
         let last = clock::boot().0;
         quiet = taken + 500_000_000..last + 5_000_000_000;
-        sleep(Duration::from_secs(8));
+        sleep(Duration::from_secs(13));
     });
     let early = recording.claims.iter().filter(|claim| quiet.contains(&claim.at_ns)).count();
     assert_eq!(early, 0, "claims while somebody else holds the Lease");

@@ -153,6 +153,8 @@ impl Watch {
     pub(super) async fn ended(&mut self, first: bool) -> Option<Result<Links, HostError>> {
         let Self::Looking(Looking { task, unheard, .. }) = self else { return None };
         let ended = if first {
+            // The loop may drop this call.
+            unheard.store(true, Ordering::Release);
             task.await
         } else if let Ok(ended) = timeout(LOOK_WAIT, &mut *task).await {
             ended
