@@ -148,15 +148,10 @@ impl Watch {
         };
     }
 
-    /// The result of the look that is under way, if it comes in time. The first look is waited for without a bound of
-    /// its own.
-    pub(super) async fn ended(&mut self, first: bool) -> Option<Result<Links, HostError>> {
+    /// The result of the look that is under way, if it comes in time.
+    pub(super) async fn ended(&mut self) -> Option<Result<Links, HostError>> {
         let Self::Looking(Looking { task, unheard, .. }) = self else { return None };
-        let ended = if first {
-            // The loop may drop this call.
-            unheard.store(true, Ordering::Release);
-            task.await
-        } else if let Ok(ended) = timeout(LOOK_WAIT, &mut *task).await {
+        let ended = if let Ok(ended) = timeout(LOOK_WAIT, &mut *task).await {
             ended
         } else {
             // One that ends in this moment is found by the next inspection.

@@ -46,7 +46,6 @@ pub struct Kernel {
     links: Links,
     /// The names of interfaces with programs.
     names: BTreeMap<u32, String>,
-    looked: bool,
     /// Problems of the last look.
     problems: BTreeMap<String, String>,
     vips: Vec<IpAddr>,
@@ -83,7 +82,6 @@ impl Kernel {
             watch: Watch::Idle(Box::new(guards)),
             links: Links::default(),
             names: BTreeMap::new(),
-            looked: false,
             problems: BTreeMap::new(),
             leases,
             cleared: BTreeMap::new(),
@@ -98,15 +96,12 @@ impl Kernel {
         Some(&mut self.watch.guards()?.programs)
     }
 
-    /// Begins a look at the interfaces, unless one is under way.
-    fn begin_look(&mut self) -> Result<(), HostError> {
-        let in_place = InPlace {
+    fn in_place(&self) -> Result<InPlace, HostError> {
+        Ok(InPlace {
             ifaces: self.maps.ifaces()?,
             owned: self.maps.owned_addrs()?.into_iter().collect(),
             in_use: self.links.links.iter().map(|link| link.port.ifindex).collect(),
-        };
-        self.watch.begin(in_place);
-        Ok(())
+        })
     }
 
     /// Takes over what a look has found.
@@ -115,7 +110,6 @@ impl Kernel {
         self.problems.clone_from(&guards.problems);
         let names = guards.attached.iter().map(|(ifindex, (name, _))| (*ifindex, name.clone()));
         self.names = names.collect();
-        self.looked = guards.looked;
     }
 
     fn record(&self, slot: u32, tenure: &Tenure, duration_s: u32, generation: u64) -> SlotRecord {
@@ -160,13 +154,22 @@ impl Dataplane for Kernel {
 
     async fn links(&mut self) -> Result<Links, HostError> {
         self.netlink.touched.heard();
-        self.begin_look()?;
-        let Some(looked) = self.watch.ended(!self.looked).await else {
-            let took = self.watch.since().map_or(Duration::ZERO, |since| since.until(clock::boot()));
-            if took >= BLIND_FOR {
-                return Err(HostError::CutOff { step: "interfaces", took });
+        let in_place = self.in_place()?;
+        let looked = match self.watch.guards() {
+            // There is nothing to go on with before the first look: it is waited for.
+            Some(guards) if !guards.looked => guards.look_or_keep(&in_place).await,
+            _ => {
+                self.watch.begin(in_place);
+                let Some(looked) = self.watch.ended().await else {
+                    let since = self.watch.since();
+                    let took = since.map_or(Duration::ZERO, |since| since.until(clock::boot()));
+                    if took >= BLIND_FOR {
+                        return Err(HostError::CutOff { step: "interfaces", took });
+                    }
+                    return Ok(self.links.clone());
+                };
+                looked
             }
-            return Ok(self.links.clone());
         };
         self.take_in();
         if let Ok(links) = &looked {
