@@ -117,8 +117,9 @@ fn drained(cluster: &mut Cluster) {
 fn roll(cluster: &mut Cluster, change: impl FnOnce(&Cluster)) {
     let before: BTreeSet<String> = names(cluster);
     let (recording, from, to) = judged(cluster, |cluster, moves| {
-        change(cluster);
+        // Before the change: the first pod may be another one before it returns.
         let mut owner = cluster.owners();
+        change(cluster);
         let renewed = eventually(SETTLE, || {
             let now = cluster.owners();
             if now != owner {
