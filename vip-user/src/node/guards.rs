@@ -151,9 +151,7 @@ impl Watch {
     /// The result of the look that is under way, if it comes in time.
     pub(super) async fn ended(&mut self) -> Option<Result<Links, HostError>> {
         let Self::Looking(Looking { task, unheard, .. }) = self else { return None };
-        let ended = if let Ok(ended) = timeout(LOOK_WAIT, &mut *task).await {
-            ended
-        } else {
+        let Ok(ended) = timeout(LOOK_WAIT, &mut *task).await else {
             // One that ends in this moment is found by the next inspection.
             unheard.store(true, Ordering::Release);
             return None;
