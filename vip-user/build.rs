@@ -34,7 +34,8 @@ fn main() -> Result<(), String> {
 }
 
 fn build(out: &Path) -> Result<PathBuf, String> {
-    // Cargo runs this script once for each choice of features and for clippy: all of them share what was compiled.
+    // Cargo runs this script once for each choice of features and for clippy: all of them share what
+    // was compiled.
     let next = env::var_os("CARGO_FEATURE_ABI_NEXT").is_some();
     let profile = out.ancestors().nth(3).unwrap_or(out);
     let target_dir = profile.join(if next { "ebpf-next" } else { "ebpf" });

@@ -1,9 +1,9 @@
 //! The xvip controller.
 //!
-//! Userspace decides who may answer for a VIP and until when; the kernel enforces it packet by
-//! packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop), [`cluster`]
-//! (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`]. Without the feature `host` there is the
-//! model alone.
+//! Userspace decides who may answer for a VIP and until when; the kernel enforces it packet by packet.
+//! Reading order: [`model`] (pure), [`config`], [`controller`] (the loop), [`cluster`] (Kubernetes
+//! I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`]. Without the feature `host` there is
+//! the model alone.
 
 #[cfg(feature = "host")]
 pub mod admin;

@@ -15,7 +15,8 @@ const RATES: [[u64; 3]; 2] = [[90, 110, 110], [110, 90, 90]];
 /// What is looked at breadth first, which finds the shortest way to two owners.
 const NEARBY_STATES: usize = 20_000;
 
-/// States met on walks at random, where all of them would be hundreds of millions. `cargo xtask nightly` looks at more.
+/// States met on walks at random, where there are too many to look at all of them. `cargo xtask
+/// nightly` looks at more.
 const WALKED_STATES: usize = 1_000_000;
 
 #[expect(clippy::disallowed_methods, reason = "set by cargo xtask nightly")]
@@ -72,8 +73,8 @@ fn one_owner_when_a_lease_is_left_behind() {
     }
 }
 
-/// A Lease whose last holder did not say what it guarded is taken while another one serves the VIP, and two of them at
-/// once.
+/// A Lease whose last holder did not say what it guarded is taken while another one serves the VIP, and
+/// two of them at once.
 #[test]
 fn one_owner_after_a_holder_that_said_nothing() {
     for before in [Before::Stranger, Before::OldVersion] {

@@ -74,7 +74,7 @@ fn play(Mutation { file, tests, .. }: &Mutation) -> (bool, bool) {
         return (builds, builds && succeeds("cargo", &run));
     }
     let (packages, tests) = tests.split_at(2);
-    // The model is built without the rest, the tests without a choice of their own: both in seconds.
+    // The model is built without the rest, the others with the packages that are built already.
     let of_model = file.starts_with("vip-user/src/model/") && packages == ["-p", "vip-user"];
     let packages = if of_model { &MODEL[..] } else { &PACKAGES };
     let args = [&["test", "--quiet", "--locked"], packages, tests].concat();

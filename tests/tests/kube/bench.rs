@@ -1,4 +1,5 @@
-//! The bench of the failover runs: once, as it was built for the tests, which measures nothing that counts.
+//! The bench of the failover runs: once, as it was built for the tests, which measures nothing that
+//! counts.
 
 use super::trial;
 use libtest_mimic::Trial;

@@ -159,8 +159,8 @@ impl Drop for LogEnd {
     }
 }
 
-/// Lines are written by a thread of their own: standard error is a pipe in a pod, and who reads it may stand still.
-/// What finds no room is lost.
+/// Lines are written by a thread of their own: standard error is a pipe in a pod, and who reads it may
+/// stand still. What finds no room is lost.
 fn start_log(config: &LogConfig) -> LogEnd {
     let appender = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES);
     let (stderr, guard) = appender.thread_name("xvip-log").finish(io::stderr());

@@ -1,6 +1,6 @@
-//! Objects whose times lie beyond what can be computed with. An API server takes any time up to the end of the year
-//! 9999, and the last 26 hours before it leave no room for time zones: whoever writes such a time into a Lease must not
-//! make it unreadable, nor the list of all Leases that it is part of.
+//! Objects whose times lie beyond what can be computed with. An API server takes any time up to the end
+//! of the year 9999, and the last 26 hours before it leave no room for time zones: whoever writes such
+//! a time into a Lease must not make it unreadable, nor the list of all Leases that it is part of.
 
 use jiff::Timestamp;
 use kube::Resource;
@@ -21,8 +21,8 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
     }
 }
 
-/// Mends the times that others than the API server write. What stands in labels and annotations is text, whatever its
-/// name; who wrote which field is not needed.
+/// Mends the times that others than the API server write. What stands in labels and annotations is
+/// text, whatever its name; who wrote which field is not needed.
 fn mend(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
@@ -39,8 +39,8 @@ fn mend(object: &mut Value) {
     }
 }
 
-/// A time two days earlier in place of one that is too late: two of them that differ still do. Anything else that is no
-/// time says nothing.
+/// A time two days earlier in place of one that is too late: two of them that differ still do. Anything
+/// else that is no time says nothing.
 fn mend_time(time: &mut Value) {
     let readable = |text: &str| text.parse::<Timestamp>().is_ok();
     if let Value::String(text) = time

@@ -162,8 +162,8 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// The time for an answer counts from when the question was to leave: one that leaves much later is asked anew.
-    /// So this comes first in a turn: the process may have stood still.
+    /// The time for an answer counts from when the question was to leave: one that leaves much later is
+    /// asked anew. So this comes first in a turn: the process may have stood still.
     pub(super) fn give_up_late_probes(&mut self) {
         let now = clock::now();
         for leased in self.leases.values_mut() {

@@ -62,8 +62,8 @@ enum Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Vip {
     stage: Stage,
-    /// A version of xvip that does not say what it guards held the Lease before: it answered for this VIP, but another
-    /// Lease may have admitted it since.
+    /// A version of xvip that does not say what it guards held the Lease before: it answered for this
+    /// VIP, but another Lease may have admitted it since.
     unverified: bool,
     /// Silent at once, though the Lease still says that it is admitted.
     revoked: bool,
@@ -307,7 +307,8 @@ impl Admission {
         for vip in self.vips.values_mut() {
             let Stage::Asking { since, asked } = vip.stage else { continue };
             if !asked && now >= since {
-                // The fence may have been over meanwhile: the time for answers begins with the question.
+                // The fence may have been over meanwhile: the time for answers begins with the
+                // question.
                 vip.stage = Stage::Asking { since: now, asked: true };
                 if !self.requests.contains(&Request::Probe) {
                     self.requests.push(Request::Probe);
@@ -413,8 +414,8 @@ impl Admission {
     fn judge(&mut self, now: BootNs, list: u64, ip: IpAddr, strikes: &mut BTreeMap<String, Strike>) {
         let asking = self.begin_asking(now, ip);
         let Some(vip) = self.vips.get_mut(&ip) else { return };
-        // Versions that do not say what they guard are told apart by their configuration alone, and the holder
-        // before this one answered for the VIP.
+        // Versions that do not say what they guard are told apart by their configuration alone, and the
+        // holder before this one answered for the VIP.
         let inherited = vip.unverified && vip.stage != Stage::Admitted;
         let (found, dead) = self.rivals.against(now, ip, &self.lease, inherited, strikes);
         let highest = found.as_ref().map(|(rank, _)| *rank);

@@ -277,8 +277,8 @@ fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody
     }
 }
 
-/// Adopted from an old version on this host, which answers already: it goes on, and gives the VIP up as soon as it
-/// sees another Lease that has admitted it.
+/// Adopted from an old version on this host, which answers already: it goes on, and gives the VIP up as
+/// soon as it sees another Lease that has admitted it.
 #[test]
 fn what_was_adopted_from_an_old_version_is_looked_at_once() {
     let mut admission = Admission::new(OWN, &[vip(10)], PROBE_TIME);

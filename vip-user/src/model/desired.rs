@@ -128,8 +128,8 @@ pub struct Desired {
     pub passing: BTreeSet<Ip>,
     /// Addresses and groups.
     pub addrs: BTreeMap<HostAddr, AddrSpec>,
-    /// Addresses that stay where they are, for late traffic, and come nowhere else: a VIP that was never admitted to
-    /// its Lease is not on this host.
+    /// Addresses that stay where they are, for late traffic, and come nowhere else: a VIP that was
+    /// never admitted to its Lease is not on this host.
     pub lingering: BTreeMap<HostAddr, AddrSpec>,
     /// Entries of the interface map.
     pub ifaces: BTreeMap<Port, Iface>,

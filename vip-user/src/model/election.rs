@@ -24,8 +24,8 @@ pub struct Identity {
 /// Where an observation comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A GET without `resourceVersion`, and when it began: linearizable from then on. Two of them may be answered in
-    /// the other order.
+    /// A GET without `resourceVersion`, and when it began: linearizable from then on. Two of them may
+    /// be answered in the other order.
     Quorum(BootNs),
     /// A watch event: may come from an API server that lags behind. It follows the event before it, or the
     /// quorum read that the watch began with, and nothing was written in between.
@@ -331,7 +331,7 @@ impl Election {
                     self.reading = Reading::default();
                     self.evidence_at = Mark(now.boot);
                     self.observed(now, source, record, &mut out);
-                } else if source != Source::Watch {
+                } else if source != Source::Watch && self.state != State::Left {
                     // It may be the only one that shows what has happened to the Lease since.
                     self.read_failed(now);
                     self.read(now, &mut out);
@@ -468,9 +468,9 @@ impl Election {
         here.then(|| waiting.since.after(self.timing.foreign_pass(self.duration_of(record))))
     }
 
-    /// What is newer than everything known is evidence, and so is whatever a quorum read shows that began after the
-    /// last evidence came. A watch event that is older comes from a lagging API server, an older answer of a read was
-    /// overtaken: they change nothing.
+    /// What is newer than everything known is evidence, and so is whatever a quorum read shows that
+    /// began after the last evidence came. A watch event that is older comes from a lagging API server,
+    /// an older answer of a read was overtaken: they change nothing.
     fn is_evidence(&self, source: Source, record: Option<&Record>) -> bool {
         let known = match &self.state {
             State::Unknown | State::Left => None,

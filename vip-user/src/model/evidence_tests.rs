@@ -81,7 +81,8 @@ fn the_release_of_a_tenure_that_is_not_the_newest_counts_for_nothing() {
     assert_eq!(writes(&election.step(at(3_500), Input::Tick)).len(), 1);
 }
 
-/// Two reads are on their way, of the election or of its watch; the one that began first is answered last.
+/// Two reads are on their way, of the election or of its watch; the one that began first is answered
+/// last.
 #[test]
 fn an_answer_that_was_overtaken_deposes_nobody_and_is_asked_for_again() {
     let began = |ms| move |record| Input::Observed(Source::Quorum(at(ms).boot), record);
@@ -93,7 +94,8 @@ fn an_answer_that_was_overtaken_deposes_nobody_and_is_asked_for_again() {
         let effects = election.step(at(3_700), began(3_500)(shown.clone()));
         assert!(matches!(election.state(), State::Holding(_)), "{shown:?}");
         assert!(effects.contains(&Effect::Read), "{effects:?}");
-        // What a read shows that began later has happened: etcd was restored, or somebody has deleted the Lease.
+        // What a read shows that began later has happened: etcd was restored, or somebody has deleted
+        // the Lease.
         let effects = election.step(at(3_800), began(3_750)(shown.clone()));
         assert!(!effects.contains(&Effect::Read), "{effects:?}");
         let deposed = matches!(election.state(), State::Waiting(_));

@@ -62,8 +62,8 @@ impl fmt::Display for Obstacle {
             }
             Self::LeftBehind { lease, holder } => write!(
                 f,
-                "the Lease {lease:?}, which {holder:?} has left behind, names it and cannot be changed; delete it if \
-                 no node uses it any more"
+                "the Lease {lease:?}, which {holder:?} has left behind, names it and cannot be changed; \
+                 delete it if no node uses it any more"
             ),
             Self::Silent { lease, holder } => write!(
                 f,
@@ -123,8 +123,8 @@ impl Rivals {
         self.0 = others;
     }
 
-    /// What stands most strongly against a VIP, and a Lease that names it and whose holder is over; the VIP is struck
-    /// out of that. `inherited`: Leases that do not say what they guard are no obstacle.
+    /// What stands most strongly against a VIP, and a Lease that names it and whose holder is over; the
+    /// VIP is struck out of that. `inherited`: Leases that do not say what they guard are no obstacle.
     pub(super) fn against(
         &self,
         now: BootNs,

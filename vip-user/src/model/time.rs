@@ -30,8 +30,8 @@ impl fmt::Display for BootNs {
     }
 }
 
-/// An instant that is compared with others and means nothing by itself. It has no part in a hash: for the model
-/// checker, states that differ in nothing else are one, if it sees to the others.
+/// An instant that is compared with others and means nothing by itself. It has no part in a hash: for
+/// the model checker, states that differ in nothing else are one, if it sees to the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(pub BootNs);
 

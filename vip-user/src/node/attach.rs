@@ -238,7 +238,8 @@ impl Programs {
     }
 
     /// Removes what is pinned for interfaces other than these (name and index): they are gone, were
-    /// made anew, or are not configured any more. What is on the `leaving` ones stays, whatever their name was.
+    /// made anew, or are not configured any more. What is on the `leaving` ones stays, whatever their
+    /// name was.
     pub fn detach_all_but(
         &mut self,
         kept: &BTreeSet<(&str, u32)>,
@@ -252,7 +253,8 @@ impl Programs {
         for pin in self.pinned_links(left) {
             match self.detach(&pin) {
                 Ok(()) => {
-                    tracing::info!(interface = %pin.interface, ifindex = pin.ifindex, kind = pin.kind.name(), "detached");
+                    let (ifindex, kind) = (pin.ifindex, pin.kind.name());
+                    tracing::info!(interface = %pin.interface, ifindex, kind, "detached");
                 }
                 Err(error) => failed = failed.and(Err(error)),
             }

@@ -1,6 +1,7 @@
-//! The programs on the interfaces of this host, and what is known of them. Looking at the interfaces takes the kernel's
-//! lock of all interfaces (RTNL) again and again, and others hold that for seconds. So it is done on a thread of its
-//! own, and the loop goes on renewing meanwhile.
+//! The programs on the interfaces of this host, and what is known of them. Looking at the interfaces
+//! takes the kernel's lock of all interfaces (RTNL) again and again, and others hold that for seconds.
+//! So it is done on a thread of its own, and the loop goes on renewing meanwhile; only the first look is
+//! waited for.
 
 use super::{
     attach::Inspected,
@@ -171,7 +172,8 @@ impl Watch {
         if let Self::Idle(guards) = self { Some(guards) } else { None }
     }
 
-    /// A look has ended and nobody has taken its result, or it takes so long that nothing is known any more.
+    /// A look has ended and nobody has taken its result, or it takes so long that nothing is known any
+    /// more.
     pub(super) fn has_news(&self) -> bool {
         let Self::Looking(looking) = self else { return false };
         looking.task.is_finished() || looking.since.until(clock::boot()) >= BLIND_FOR

@@ -175,7 +175,8 @@ impl Dataplane for Kernel {
         if let Ok(links) = &looked {
             self.links = Links { attached: false, ..links.clone() };
         }
-        // A look that was under way already may not have seen it. Between two of them the programs are inspected.
+        // A look that was under way already may not have seen it. Between two of them the programs are
+        // inspected.
         if self.netlink.touched.has_changed() {
             self.netlink.touched.again();
         }
@@ -327,7 +328,8 @@ impl Dataplane for Kernel {
                 self.send(&link, vip, [frame], &mut failures);
             }
         }
-        // One interface on which it was asked is enough: they are on one segment, or the VIP is not on theirs.
+        // One interface on which it was asked is enough: they are on one segment, or the VIP is not on
+        // theirs.
         for (vip, why) in unasked.into_iter().filter(|(vip, _)| !asked.contains(vip)) {
             failures.entry(vip).or_insert(HostError::Announce(io::Error::other(why)));
         }
@@ -335,7 +337,8 @@ impl Dataplane for Kernel {
     }
 }
 
-/// An IPv6 address of an interface that a neighbour can be asked from: its link-local one, or another that is no VIP.
+/// An IPv6 address of an interface that a neighbour can be asked from: its link-local one, or another
+/// that is no VIP.
 fn source_on<'a>(
     ifindex: u32,
     addresses: impl Iterator<Item = (&'a HostAddr, &'a u32)>,

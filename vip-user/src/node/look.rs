@@ -360,9 +360,10 @@ impl Guards {
         self.tell("address ", "carried by another program", &carried);
     }
 
-    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays until the address
-    /// is gone: without it the stack would answer for the VIP, whoever holds it. The loop may put one on an interface
-    /// that it knows with a role: what is there stays until the next look.
+    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays
+    /// until the address is gone: without it the stack would answer for the VIP, whoever holds it. The
+    /// loop may put one on an interface that it knows with a role: what is there stays until the next
+    /// look.
     fn detach_rest(
         &mut self,
         devices: &[Device],

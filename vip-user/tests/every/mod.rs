@@ -13,8 +13,8 @@ use vip_user::model::{
 /// Real time in microseconds.
 type Us = u64;
 
-/// When a read began that nothing has overtaken yet. Only that counts, so states in which it began earlier or later
-/// are one.
+/// When a read began that nothing has overtaken yet. Only that counts, so states in which it began
+/// earlier or later are one.
 const JUST_BEGUN: BootNs = BootNs(u64::MAX);
 const OVERTAKEN: BootNs = BootNs(0);
 /// Where the clocks of the hosts stand at the start, in nanoseconds.

@@ -23,10 +23,11 @@ pub enum Rung {
     Vm,
 }
 
-/// The crates that are built and tested together, whatever a pass needs of them. Cargo unites the features of what it
-/// is told to build: another choice would compile most dependencies again, for minutes.
+/// The crates that are built and tested together, whatever a pass needs of them. Cargo unites the
+/// features of what it is told to build: another choice would compile most dependencies again, for
+/// minutes.
 pub const PACKAGES: [&str; 6] = ["-p", "vip-user", "-p", "xtask", "-p", "vip-tests"];
-/// The pure core alone, optimised: without I/O it compiles in seconds.
+/// The pure core alone, optimised: most of what takes long to compile is I/O.
 pub const MODEL: [&str; 5] = ["-p", "vip-user", "--no-default-features", "--profile", "simulation"];
 
 impl Rung {

@@ -85,7 +85,8 @@ fn what_is_not_wanted_any_more_is_silent_before_its_address_goes() {
     assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::Withdraw(IP)]);
 }
 
-/// A VIP that was never admitted to its Lease is another one's address: this host's own traffic must reach that.
+/// A VIP that was never admitted to its Lease is another one's address: this host's own traffic must
+/// reach that.
 #[test]
 fn an_address_that_lingers_stays_and_comes_nowhere() {
     let mut want = wants(Some(0), false);
