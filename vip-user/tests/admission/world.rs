@@ -504,20 +504,22 @@ impl Model for Bounds {
     }
 }
 
-/// Walks at random: time goes on once in a while, and now and then a node stands still for some turns.
+/// Walks at random: time goes on once in a while, and now and then a node stands still for some turns,
+/// or the oldest message of each node does not arrive.
 #[derive(Clone)]
 pub struct Walk;
 
 pub struct Walker {
     lots: fastrand::Rng,
     idle: usize,
+    held_up: bool,
 }
 
 impl Chooser<Bounds> for Walk {
     type State = Walker;
 
     fn new_state(&self, seed: u64) -> Walker {
-        Walker { lots: fastrand::Rng::with_seed(seed), idle: TOLD.len() }
+        Walker { lots: fastrand::Rng::with_seed(seed), idle: TOLD.len(), held_up: false }
     }
 
     fn choose_initial_state(&self, walker: &mut Walker, worlds: &[World]) -> usize {
@@ -526,16 +528,20 @@ impl Chooser<Bounds> for Walk {
 
     fn choose_action(&self, walker: &mut Walker, _world: &World, turns: &[Turn]) -> usize {
         let lots = &mut walker.lots;
-        if lots.u8(..40) == 0 {
+        if lots.u8(..60) == 0 {
             walker.idle = lots.usize(..=TOLD.len());
         }
-        let of_idle = |turn: &Turn| match turn {
+        if lots.u8(..60) == 0 {
+            walker.held_up = !walker.held_up;
+        }
+        let waits = |turn: &Turn| match turn {
             Turn::Time => false,
+            Turn::Arrive(_, 0) if walker.held_up => true,
             Turn::Arrive(node, _) | Turn::Event(node) | Turn::Tick(node) | Turn::Restart(node) => {
                 *node == walker.idle
             }
         };
-        let rest: Vec<usize> = (1..turns.len()).filter(|turn| !of_idle(&turns[*turn])).collect();
+        let rest: Vec<usize> = (1..turns.len()).filter(|turn| !waits(&turns[*turn])).collect();
         // `Turn::Time` comes first.
         if rest.is_empty() || lots.u8(..8) == 0 { 0 } else { rest[lots.usize(..rest.len())] }
     }
