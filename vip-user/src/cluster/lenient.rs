@@ -87,8 +87,8 @@ mod tests {
     use serde_json::json;
 
     fn renewed(time: &str) -> Option<Timestamp> {
-        let lease =
-            json!({"metadata": {"name": "x"}, "spec": {"holderIdentity": "kcm", "renewTime": time}});
+        let metadata = json!({"name": "x", "annotations": {"ops/maintenanceTime": "tonight"}});
+        let lease = json!({"metadata": metadata, "spec": {"holderIdentity": "kcm", "renewTime": time}});
         let Lenient(lease): Lenient<Lease> = serde_json::from_value(lease).unwrap();
         assert_eq!(lease.metadata.annotations.unwrap()["ops/maintenanceTime"], "tonight");
         let spec = lease.spec.unwrap();
