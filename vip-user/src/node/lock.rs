@@ -3,7 +3,11 @@
 //! with the process. Beside it an abstract unix socket is bound, as versions without this directory
 //! do: they and this one exclude each other. The daemon answers on that socket (`node/socket.rs`).
 
-use super::{host, pins::Pins, socket};
+use super::{
+    host,
+    pins::{Pins, PinsError},
+    socket,
+};
 use std::{
     fs::{self, File, TryLockError},
     io,
@@ -45,6 +49,9 @@ pub enum LockError {
         #[source]
         source: io::Error,
     },
+    /// The pins cannot be written either, and that error says what helps.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// Somebody without our rights made the directory first.
     #[error(
         "{path} belongs to user {uid}, who could keep every xvip from running; remove it, and mount \
@@ -67,7 +74,12 @@ impl Lock {
         // Where there is no BPF file system, there are no pins to lock: `cleanup` finds that out.
         let directory = if pins.check_bpffs().is_ok() {
             let netns = host::netns_cookie().map_err(LockError::Socket)?;
-            let Some(directory) = take_directory(&pins.lock(netns))? else {
+            let taken = take_directory(&pins.lock(netns)).or_else(|error| {
+                // A profile that lets nothing be written shows here first.
+                pins.check_allowed()?;
+                Err(error)
+            })?;
+            let Some(directory) = taken else {
                 return Ok(Attempt::Busy("another xvip".into()));
             };
             Some(directory)

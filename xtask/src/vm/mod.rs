@@ -3,7 +3,10 @@
 mod image;
 mod kernels;
 
-use crate::{shell::run, test::Count};
+use crate::{
+    shell::run,
+    test::{Count, PACKAGES},
+};
 use anyhow::{Context as _, bail};
 pub use kernels::Kernel;
 use kernels::{Packages, Unpacked};
@@ -40,8 +43,8 @@ const SUITES: [(&str, u32, &str); 3] = [
 /// Runs them in a guest for each kernel; returns how many passed and failed.
 pub fn vm(kernels: &[Kernel], filter: &str) -> anyhow::Result<Count> {
     let dir = std::env::current_dir()?.join("target/vm");
-    let bins = ["-p", "vip-user", "-p", "vip-tests", "--bin", "xvip", "--bin", "xvip-verifier"];
-    run("cargo", &[&["build", "--quiet", "--locked"], &bins[..]].concat())?;
+    let bins = ["--bin", "xvip", "--bin", "xvip-verifier"];
+    run("cargo", &[&["build", "--quiet", "--locked"], &PACKAGES[..], &bins[..]].concat())?;
     let suites = SUITES.map(|suite| Suite::build(suite, filter));
     let suites = suites.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let packages = Packages::update(&dir.join("apt"), kernels)?;
@@ -65,7 +68,7 @@ impl Suite {
         filter: &str,
     ) -> anyhow::Result<Self> {
         let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--locked", "-p", "vip-tests", "--test", name, "--no-run"]);
+        cargo.args(["test", "--locked", "--test", name, "--no-run"]).args(PACKAGES);
         let built = cargo.arg("--message-format=json").stderr(Stdio::inherit()).output()?;
         let text = String::from_utf8_lossy(&built.stdout).into_owned();
         let path = |line: &str| -> Option<String> {
