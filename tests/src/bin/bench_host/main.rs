@@ -1,5 +1,7 @@
-//! What one host can carry: answers per second on one core against the kernel's own, and a daemon with
-//! ten thousand VIPs.
+//! What one host can carry: answers per second on one core against the kernel's own, a daemon with
+//! ten thousand VIPs, and one with five hundred interfaces.
+
+mod interfaces;
 
 use anyhow::Context as _;
 use aya::{
@@ -38,6 +40,7 @@ const WANTED: f64 = 4.0;
 fn main() -> anyhow::Result<ExitCode> {
     answers()?;
     ten_thousand()?;
+    interfaces::many()?;
     Ok(ExitCode::SUCCESS)
 }
 
