@@ -4,12 +4,19 @@ use super::{
     fake::{self, Did, Host, Running, SLOT, eventually, other_vip, run, vip},
     is_held,
 };
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 use vip_tests::standin::StandIn;
 use vip_user::{
     cluster::{lease::record, node::NodeFacts},
     controller::{Event, Setup},
-    model::election::{Identity, Slot},
+    model::{
+        election::{Identity, Slot},
+        fitness::Fitness,
+    },
     node::clock,
 };
 
@@ -76,6 +83,7 @@ async fn a_holder_goes_on_across_a_restart_before_its_node_is_read() {
         tenure: record.tenure().unwrap(),
         until: clock::boot().after(Duration::from_secs(1)),
         duration_s: 2,
+        served: BTreeSet::from([vip(), other_vip()]),
     };
     let (again, _) = started("a", Some(api), |setup| {
         only_edge(setup);
@@ -117,4 +125,20 @@ async fn another_host_of_the_same_name_is_a_problem() {
     first.ended.abort();
     eventually("the other one takes over", || second.host.answers()).await;
     eventually("it is over", || problem().is_none()).await;
+}
+
+/// A node without the right to list Leases could not publish what another version leaves behind: it is
+/// not ready, and the last choice, until it has the right.
+#[tokio::test]
+async fn a_node_that_may_not_list_leases_is_not_ready() {
+    let (running, _) = run("a", None).await;
+    let told = |forbidden: Option<&str>| Event::MayList(forbidden.map(str::to_owned));
+    let fitness = || running.state.borrow().leases[0].fitness;
+    let lacks = || running.state.borrow().not_ready.join("; ");
+    eventually("able", || fitness() == Fitness::Able && lacks().is_empty()).await;
+    running.events.send(told(Some("HTTP 403 (Forbidden)"))).await.unwrap();
+    eventually("doubtful", || fitness() == Fitness::Doubtful).await;
+    assert!(running.problem("rights").contains("403") && lacks().contains("may not list"));
+    running.events.send(told(None)).await.unwrap();
+    eventually("able", || fitness() == Fitness::Able && lacks().is_empty()).await;
 }

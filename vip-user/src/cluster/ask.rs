@@ -1,10 +1,7 @@
 //! What must be known soon is asked of more than one API server: the first that answers counts. A
 //! server that hangs then costs a fraction of the fence, not all of it.
 
-use super::{
-    lease::{LeaseApi, LeaseError},
-    words::words,
-};
+use super::lease::{LeaseApi, LeaseError};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use kube::Client;
 use std::time::Duration;
@@ -62,9 +59,7 @@ impl LeaseApi {
                     self.endpoints.failed(&endpoint);
                     waiting.retain(|other| *other != endpoint);
                     if asked >= order.len() && open.is_empty() {
-                        let wanted = retry_after(&error);
-                        let what = words(&error);
-                        return Err(LeaseError::Request { endpoint, verb, what, wanted });
+                        return Err(LeaseError::of(endpoint, verb, &error));
                     }
                     if asked >= order.len() {
                         continue;

@@ -80,6 +80,8 @@ pub enum LeaseError {
         what: String,
         /// How long the server wants to be left alone.
         wanted: Option<Duration>,
+        /// This user has no right to it (HTTP 403).
+        forbidden: bool,
     },
 }
 
@@ -90,6 +92,16 @@ impl LeaseError {
             Self::Timeout { .. } => None,
             Self::Request { wanted, .. } => *wanted,
         }
+    }
+
+    /// Whether this user has no right to do that.
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Request { forbidden: true, .. })
+    }
+
+    pub(super) fn of(endpoint: String, verb: &'static str, error: &kube::Error) -> Self {
+        let forbidden = matches!(error, kube::Error::Api(status) if status.code == 403);
+        Self::Request { endpoint, verb, what: words(error), wanted: retry_after(error), forbidden }
     }
 }
 
@@ -245,11 +257,7 @@ impl LeaseApi {
             Err(_) => ("timeout", Err(self.timed_out("put", &endpoint))),
             Ok(Ok(Lenient(stored))) => ("ok", Ok(Some(stored))),
             Ok(Err(error)) if is_conflict(&error, replaces) => ("conflict", Ok(None)),
-            Ok(Err(error)) => {
-                let (wanted, what) = (retry_after(&error), words(&error));
-                let endpoint = endpoint.clone();
-                ("error", Err(LeaseError::Request { endpoint, verb: "put", what, wanted }))
-            }
+            Ok(Err(error)) => ("error", Err(LeaseError::of(endpoint.clone(), "put", &error))),
         };
         self.metrics.request("put", outcome, begun.elapsed());
         if result.is_err() {

@@ -10,5 +10,6 @@ pub mod lease;
 mod lenient;
 pub mod node;
 mod proxy;
+pub mod rights;
 pub mod watch;
 mod words;

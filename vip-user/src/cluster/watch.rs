@@ -239,7 +239,8 @@ pub(super) fn longest(watch_s: u32) -> Duration {
 }
 
 fn broken(endpoint: &str, what: String) -> LeaseError {
-    LeaseError::Request { endpoint: endpoint.into(), verb: "watch", what, wanted: None }
+    let endpoint = endpoint.into();
+    LeaseError::Request { endpoint, verb: "watch", what, wanted: None, forbidden: false }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum Event {
     /// The Leases of the namespace, which the admission of a slot has asked for under this
     /// number; in words if they could not be listed.
     Listed(u32, u64, Result<Vec<(String, Record)>, String>),
+    /// Whether this process may list Leases; in words if not.
+    MayList(Option<String>),
     /// An attempt to create the Lease of a slot, without a holder, has ended; in words if it failed.
     Created(u32, Option<String>),
     /// Links or addresses have changed.

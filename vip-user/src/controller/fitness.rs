@@ -106,6 +106,9 @@ impl<D: Dataplane> Controller<D> {
                 (harmed, harm)
             } else if let Some(why) = &self.lan {
                 (Fitness::Doubtful, Some(why.clone()))
+            } else if self.cannot_list.is_some() {
+                // What another version leaves behind could not be published here.
+                (Fitness::Doubtful, Some("it may not list Leases".into()))
             } else if unread {
                 (
                     Fitness::Doubtful,

@@ -19,6 +19,7 @@ pub use event::{Event, LeaseSetup, Setup};
 use crate::{
     cluster::{
         node::NodeFacts,
+        rights,
         watch::{self, Sighting},
     },
     config::OnStop,
@@ -79,6 +80,8 @@ pub struct Controller<D> {
     facts: Option<NodeFacts>,
     /// Why the LAN seems to be away.
     lan: Option<String>,
+    /// Why it may not list Leases.
+    cannot_list: Option<String>,
     problems: Problems,
     harms: Harms,
     host: HostState,
@@ -120,6 +123,7 @@ impl<D: Dataplane> Controller<D> {
             conflicts: Conflicts::default(),
             facts: None,
             lan: None,
+            cannot_list: None,
             problems: Problems::default(),
             harms: Harms::default(),
             host: HostState::default(),
@@ -182,6 +186,10 @@ impl<D: Dataplane> Controller<D> {
     }
 
     fn follow_leases(&self) {
+        if let Some(leased) = self.leases.values().next() {
+            let (api, events) = (leased.api.clone(), self.events.clone());
+            tokio::spawn(rights::may_list(api, events, Event::MayList));
+        }
         for (slot, leased) in &self.leases {
             let (sender, mut receiver) = mpsc::channel(16);
             let again = Arc::clone(&leased.again);
@@ -219,6 +227,11 @@ impl<D: Dataplane> Controller<D> {
             Event::Lan(problem) => {
                 self.problem("LAN", problem.clone());
                 self.lan = problem;
+                return self.weigh().await;
+            }
+            Event::MayList(forbidden) => {
+                self.problem("rights", forbidden.clone());
+                self.cannot_list = forbidden;
                 return self.weigh().await;
             }
             Event::Listed(slot, number, leases) => return self.listed(slot, number, leases).await,

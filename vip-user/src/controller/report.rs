@@ -138,6 +138,7 @@ impl<D: Dataplane> Controller<D> {
             (!self.reconciled, "the entries of this host have not been reconciled yet"),
             (self.leases.values().any(unread), "the Lease has not been read yet"),
             (!self.is_usable(), "no answering interface is up and guarded"),
+            (self.cannot_list.is_some(), "it may not list Leases: apply the Role of this version"),
             (self.stopping.is_some(), "this process is stopping"),
         ];
         lacks.iter().filter(|(lacks, _)| *lacks).map(|(_, what)| (*what).to_owned()).collect()

@@ -17,7 +17,7 @@ pub use super::{
 };
 use super::{
     record::Record,
-    rivals::{Rank, Rivals},
+    rivals::{Against, Rank, Rivals},
     time::BootNs,
     timing::Timing,
 };
@@ -89,6 +89,8 @@ pub struct Admission {
     lease: String,
     probe_time: Duration,
     vips: BTreeMap<IpAddr, Vip>,
+    /// What a process before this one has published under the fence that this one adopts.
+    served: BTreeSet<IpAddr>,
     /// What the version says that the next write replaces.
     base: Marks,
     /// What the last write says.
@@ -118,6 +120,7 @@ impl Admission {
             lease: lease.into(),
             probe_time,
             vips: vips.iter().map(|ip| (*ip, Vip::default())).collect(),
+            served: BTreeSet::new(),
             base: Marks::new(),
             written: Marks::new(),
             rivals: Rivals::default(),
@@ -180,8 +183,10 @@ impl Admission {
 
     /// The annotation of a take-over. What the holder before had admitted is published at once.
     pub(super) fn take(&mut self, seen: &Record) -> Marks {
-        let names = seen.names();
-        // Of a holder that is not xvip nothing is known: its address may still be on its host.
+        // Of a holder that is not xvip nothing is known: its address may still be on its host. That is
+        // so too where another program under the same name has renewed a tenure of xvip.
+        let foreign = !seen.holder.is_empty() && seen.tenure().is_none();
+        let names = if foreign { Names::Nothing } else { seen.names() };
         for vip in self.vips.values_mut() {
             vip.unverified = names == Names::Unknown;
         }
@@ -192,6 +197,24 @@ impl Admission {
         };
         self.written = self.vips.keys().map(|ip| (*ip, mark(ip))).collect();
         self.written.clone()
+    }
+
+    /// A process before this one published these VIPs under a fence that is live.
+    pub(super) fn adopt(&mut self, served: BTreeSet<IpAddr>) {
+        self.served = served;
+    }
+
+    /// The Lease is written anew under a live fence. Where this process has not read it, what the
+    /// kernel answers for is what it said: nobody else can have changed it.
+    pub(super) fn reassert(&mut self) {
+        if self.vips.values().any(|vip| vip.stage != Stage::Idle) {
+            return;
+        }
+        for (ip, vip) in self.vips.iter_mut().filter(|(ip, _)| self.served.contains(ip)) {
+            self.base.insert(*ip, Mark::Admitted);
+            vip.stage = Stage::Admitted;
+        }
+        self.changes += 1;
     }
 
     /// This node has taken the Lease over.
@@ -350,7 +373,7 @@ impl Admission {
         if matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
             self.obstacles_changed = true;
             // The write that says otherwise may be on its way.
-            vip.revoked = vip.stage == Stage::Admitting;
+            vip.revoked |= vip.stage == Stage::Admitting;
             vip.obstacle = Some(Obstacle::InUse(mac));
             vip.stage = Stage::Asking { since: now.after(IN_USE_PAUSE), asked: false };
         }
@@ -414,13 +437,14 @@ impl Admission {
     fn judge(&mut self, now: BootNs, list: u64, ip: IpAddr, strikes: &mut BTreeMap<String, Strike>) {
         let asking = self.begin_asking(now, ip);
         let Some(vip) = self.vips.get_mut(&ip) else { return };
-        // Versions that do not say what they guard are told apart by their configuration alone, and the
-        // holder before this one answered for the VIP.
+        // The holder before this one answered for the VIP, unless its configuration was another one.
+        // Versions that do not say what they guard are no obstacle then, but the LAN is asked.
         let inherited = vip.unverified && vip.stage != Stage::Admitted;
-        let (found, dead) = self.rivals.against(now, ip, &self.lease, inherited, strikes);
-        let highest = found.as_ref().map(|(rank, _)| *rank);
+        let Against { strongest, dead, passed_over } =
+            self.rivals.against(now, ip, &self.lease, inherited, strikes);
+        let highest = strongest.as_ref().map(|(rank, _)| *rank);
         let told = dead.clone().filter(|_| self.strikes >= QUIET_STRIKES);
-        let (obstacle, dead) = (found.map(|(_, obstacle)| obstacle).or(told), dead.is_some());
+        let (obstacle, dead) = (strongest.map(|(_, obstacle)| obstacle).or(told), dead.is_some());
         match vip.stage {
             Stage::Admitted => {
                 let other_serves = highest == Some(Rank::Admitted);
@@ -433,13 +457,15 @@ impl Admission {
             }
             Stage::Claiming { from: Some(from) } if list >= from => {
                 vip.obstacle = obstacle;
-                vip.stage = match highest {
+                let next = match highest {
                     None if dead => vip.stage,
-                    None if inherited => Stage::Admitting,
+                    None if inherited && !passed_over => Stage::Admitting,
                     None => asking,
                     Some(Rank::LaterClaim) => vip.stage,
                     Some(_) => Stage::Waiting,
                 };
+                vip.unverified &= next == vip.stage;
+                vip.stage = next;
             }
             Stage::Waiting => {
                 vip.obstacle = obstacle;

@@ -8,7 +8,11 @@ use super::{
     time::{BootNs, Mark, Now},
     timing::{MAX_DURATION_S, Timing},
 };
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 /// Who this process is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -270,6 +274,8 @@ pub struct Slot {
     pub until: BootNs,
     /// D of the last confirmed write.
     pub duration_s: u32,
+    /// VIPs that the kernel answers for under this tenure.
+    pub served: BTreeSet<IpAddr>,
 }
 
 /// The election for one Lease.

@@ -9,7 +9,7 @@ use super::{
     time::{BootNs, Now},
     timing::Timing,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 pub(super) const D: u32 = 3;
 pub(super) const UID: &str = "uid-1";
@@ -29,7 +29,7 @@ pub(super) fn at(ms: u64) -> Now {
     Now { boot: BootNs(1_000_000_000_000 + ms * 1_000_000), wall_us: 1_700_000_000_000_000 + ms as i64 }
 }
 
-fn me() -> Identity {
+pub(super) fn me() -> Identity {
     Identity { node: "me".into(), process: "p1".into(), boot_id: "b1".into() }
 }
 
@@ -457,7 +457,7 @@ fn a_take_over_whose_answer_was_lost_is_recognised() {
 fn a_restart_adopts_the_tenure_of_its_own_boot() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
     let until = at(2_000).boot;
-    let slot = Slot { tenure: tenure.clone(), until, duration_s: D };
+    let slot = Slot { tenure: tenure.clone(), until, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
     let effects = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
     assert!(effects.contains(&Effect::Notice(Notice::Adopted)));
@@ -470,7 +470,7 @@ fn a_restart_adopts_the_tenure_of_its_own_boot() {
 #[test]
 fn a_restart_after_the_fence_adopts_nothing() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
-    let slot = Slot { tenure, until: at(900).boot, duration_s: D };
+    let slot = Slot { tenure, until: at(900).boot, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
     let effects = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
     assert_eq!(effects[0], Effect::ClearFence(Why::NotAdopted));
@@ -485,7 +485,7 @@ fn a_restart_after_the_fence_adopts_nothing() {
 #[test]
 fn a_restart_under_another_holder_is_silent_at_once() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
-    let slot = Slot { tenure, until: at(2_000).boot, duration_s: D };
+    let slot = Slot { tenure, until: at(2_000).boot, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
     let effects = election.step(at(1_000), quorum(Some(held("other", 5, 11))));
     assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
@@ -495,7 +495,12 @@ fn a_restart_under_another_holder_is_silent_at_once() {
 fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
     let sent = at(0).boot;
-    let slot = Slot { tenure, until: sent.after(timing(10).hold(10)), duration_s: 10 };
+    let slot = Slot {
+        tenure,
+        until: sent.after(timing(10).hold(10)),
+        duration_s: 10,
+        served: BTreeSet::new(),
+    };
     let mut election = Election::new(me(), timing(3), 7, Some(slot));
     let mut record = held("me", 4, 10);
     record.duration_s = 10;
@@ -509,7 +514,12 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
 #[test]
 fn a_shorter_lease_and_a_worse_clock_at_once_lower_the_fence_as_far() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
-    let slot = Slot { tenure, until: at(0).boot.after(timing(10).hold(10)), duration_s: 10 };
+    let slot = Slot {
+        tenure,
+        until: at(0).boot.after(timing(10).hold(10)),
+        duration_s: 10,
+        served: BTreeSet::new(),
+    };
     let worse = Timing { clock_error_percent: 30, ..timing(3) };
     let mut election = Election::new(me(), worse.clone(), 7, Some(slot));
     let effects = election.step(at(500), quorum(Some(Record { duration_s: 10, ..held("me", 4, 10) })));

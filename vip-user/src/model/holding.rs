@@ -75,12 +75,15 @@ impl Election {
         record: Option<Record>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(Slot { tenure, until, duration_s }) = self.backed.take() else {
+        let Some(Slot { tenure, until, duration_s, served }) = self.backed.take() else {
             return self.follow(now, None, Source::Quorum(now.boot), record, out);
         };
         if now.boot >= until {
             out.push(Effect::ClearFence(Why::NotAdopted));
             return self.follow(now, None, Source::Quorum(now.boot), record, out);
+        }
+        if let Some(admission) = &mut self.admission {
+            admission.adopt(served);
         }
         let base = record.as_ref().map_or(Version(String::new()), |record| record.version.clone());
         let mut holding = Holding::new(tenure, base, duration_s, now.boot);
@@ -326,6 +329,9 @@ impl Election {
         }
         holding.stale = false;
         holding.next_write = now.boot.after(self.timing.renew_every);
+        if let Some(admission) = &mut self.admission {
+            admission.reassert();
+        }
         out.push(Effect::Notice(Notice::Reasserted));
         let write = self.write(now, &mut holding, base);
         out.push(Effect::Write(write));

@@ -123,8 +123,8 @@ impl Rivals {
         self.0 = others;
     }
 
-    /// What stands most strongly against a VIP, and a Lease that names it and whose holder is over; the
-    /// VIP is struck out of that. `inherited`: Leases that do not say what they guard are no obstacle.
+    /// What stands against a VIP, and the strikes that follow. `inherited`: Leases that do not say what
+    /// they guard are no obstacle.
     pub(super) fn against(
         &self,
         now: BootNs,
@@ -132,22 +132,22 @@ impl Rivals {
         own: &str,
         inherited: bool,
         strikes: &mut BTreeMap<String, Strike>,
-    ) -> (Option<(Rank, Obstacle)>, Option<Obstacle>) {
-        let mut found: Option<(Rank, Obstacle)> = None;
-        let mut dead = None;
+    ) -> Against {
+        let mut found = Against::default();
         for (name, other) in &self.0 {
             let Some((rank, obstacle)) = other.stands_against(ip, name, own) else { continue };
             if inherited && rank == Rank::Unknown {
+                found.passed_over = true;
                 continue;
             }
             if !other.gone && now >= other.since.after(other.wait) {
-                dead = Some(Obstacle::LeftBehind { lease: name.clone(), holder: other.holder() });
+                found.dead = Some(Obstacle::LeftBehind { lease: name.clone(), holder: other.holder() });
                 other.strike(ip, name, strikes);
-            } else if found.as_ref().is_none_or(|(highest, _)| rank > *highest) {
-                found = Some((rank, obstacle));
+            } else if found.strongest.as_ref().is_none_or(|(highest, _)| rank > *highest) {
+                found.strongest = Some((rank, obstacle));
             }
         }
-        (found, dead)
+        found
     }
 
     /// When the next of their holders is over, if nobody renews.
@@ -155,6 +155,17 @@ impl Rivals {
         let ends = self.0.values().map(|other| other.since.after(other.wait));
         ends.filter(|end| *end > now).min()
     }
+}
+
+/// What the other Leases mean for one VIP.
+#[derive(Debug, Default)]
+pub(super) struct Against {
+    /// What stands most strongly against it.
+    pub(super) strongest: Option<(Rank, Obstacle)>,
+    /// A Lease that names it and whose holder is over: it is struck out of that.
+    pub(super) dead: Option<Obstacle>,
+    /// Leases that do not say what they guard were no obstacle.
+    pub(super) passed_over: bool,
 }
 
 /// How strongly another Lease stands against one of our VIPs.

@@ -15,7 +15,9 @@ impl BootNs {
     /// This instant plus a span.
     #[must_use]
     pub const fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span.as_nanos() as u64))
+        let nanos = span.as_nanos();
+        let nanos = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
+        Self(self.0.saturating_add(nanos))
     }
 
     /// Time from `self` until `later`, zero if that is past.

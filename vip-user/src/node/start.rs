@@ -89,7 +89,7 @@ pub struct Found {
     pub backed: Option<Slot>,
 }
 
-/// Loads the programs, opens the maps and finds the Lease's slot. Call with the lock held and after
+/// Loads the programs, opens the maps and finds the slot of each Lease. Call with the lock held and after
 /// [`check`](super::checks::check). Interfaces are attached by the first [`Dataplane::links`](super::dataplane::Dataplane::links).
 pub fn start(
     config: &Config,
@@ -161,6 +161,7 @@ pub fn start(
     let groups = config.groups();
     let names: Vec<&str> = groups.iter().map(|group| group.lease.as_str()).collect();
     let slots = find_slots(&mut maps, &config.lease.namespace, &names)?;
+    let published = maps.vips()?;
     let mut leases = Vec::new();
     for (group, (slot, record)) in groups.iter().zip(slots) {
         if damaged {
@@ -169,7 +170,7 @@ pub fn start(
                 maps.publish(Ip::from(*vip), Vip::new(slot, 0, 0, u64::MAX))?;
             }
         }
-        leases.push(adopt(&mut maps, slot, record, node, boot_id)?);
+        leases.push(adopt(&mut maps, &published, slot, record, node, boot_id)?);
     }
     let slots = || leases.iter().map(|found| found.slot).zip(&groups);
     let configured =
@@ -188,6 +189,7 @@ pub fn start(
 /// other is silenced.
 fn adopt(
     maps: &mut Maps,
+    published: &BTreeMap<Ip, Vip>,
     slot: u32,
     record: Option<SlotRecord>,
     node: &str,
@@ -195,6 +197,9 @@ fn adopt(
 ) -> Result<Found, StartError> {
     let fence = maps.fence(slot)?;
     let generation = fence.generation.max(record.as_ref().map_or(0, |record| record.generation));
+    let under_it = |(_, vip): &(&Ip, &Vip)| {
+        vip.slot == slot && vip.generation != 0 && vip.generation == fence.generation
+    };
     let backed = record
         .filter(|record| fence.deadline_ns != 0 && record.tenure.note.boot_id == boot_id)
         .filter(|record| record.generation == fence.generation && record.tenure.note.holder == node)
@@ -202,6 +207,7 @@ fn adopt(
             tenure,
             until: BootNs(fence.deadline_ns),
             duration_s,
+            served: published.iter().filter(under_it).map(|(ip, _)| IpAddr::from(*ip)).collect(),
         });
     if backed.is_none() && fence.deadline_ns != 0 {
         maps.set_deadline(slot, BootNs(0))?;

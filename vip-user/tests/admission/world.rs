@@ -1,7 +1,7 @@
 //! The world of two Leases.
 
 use stateright::{Chooser, Model, Property};
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use vip_user::model::{
     admission::{Request, Strike},
     election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
@@ -274,7 +274,9 @@ impl Bounds {
         let node = &mut world.nodes[index];
         node.process += 1;
         let slot = node.tenure.clone().filter(|_| node.fence > BootNs(0));
-        let slot = slot.map(|(tenure, duration_s)| Slot { tenure, until: node.fence, duration_s });
+        let served = BTreeSet::from_iter(node.election.admits(vip()).then(vip));
+        let slot =
+            slot.map(|(tenure, duration_s)| Slot { tenure, until: node.fence, duration_s, served });
         node.election = election(index, node.process, node.election.generation(), slot);
         // What is on its way to the API may still be stored; what comes back finds nobody.
         node.messages.retain(|message| matches!(message, Message::Write(_) | Message::Strike(_)));

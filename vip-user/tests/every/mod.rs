@@ -2,6 +2,7 @@
 //! a model checker. What the simulation draws by lot, this tries in every order.
 
 use stateright::{Model, Property};
+use std::collections::BTreeSet;
 use vip_user::model::{
     election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
     fitness::{Fitness, Offer},
@@ -249,8 +250,13 @@ impl Bounds {
                 let node = &mut world.nodes[index];
                 node.process += 1;
                 let backed = node.tenure.clone().filter(|_| node.fence > BootNs(0));
-                let backed =
-                    backed.map(|(tenure, duration_s)| Slot { tenure, until: node.fence, duration_s });
+                let slot = |(tenure, duration_s)| Slot {
+                    tenure,
+                    until: node.fence,
+                    duration_s,
+                    served: BTreeSet::new(),
+                };
+                let backed = backed.map(slot);
                 let generation = node.election.generation();
                 node.election =
                     Election::new(identity(index, node.process), timing, generation, backed);

@@ -19,7 +19,7 @@ pub(super) struct Kernel {
     pub(super) deadline: BootNs,
     pub(super) generation: u64,
     pub(super) tenure: Option<(Tenure, u32)>,
-    vips: BTreeMap<Ip, Vip>,
+    pub(super) vips: BTreeMap<Ip, Vip>,
     /// Addresses on the answering interface, with the end of their lifetime.
     addrs: BTreeMap<HostAddr, BootNs>,
     owned: BTreeSet<HostAddr>,

@@ -1,7 +1,10 @@
 //! What befalls a simulated world.
 
 use super::{Happening, Ms, Todo, World, edges::Watch, identity, kernel::Kernel, timing};
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+};
 use vip_user::model::{
     election::{Election, Input, Slot, State},
     fitness::Fitness,
@@ -147,9 +150,13 @@ impl World {
         node.again = false;
         node.todo = VecDeque::from([Todo::Reconcile]);
         node.waiting.clear();
-        let Kernel { tenure, deadline: until, generation, .. } = &node.kernel;
+        let Kernel { tenure, deadline: until, generation, vips, .. } = &node.kernel;
+        let served =
+            vips.iter().filter(|(_, vip)| vip.generation != 0 && vip.generation == *generation);
+        let served: BTreeSet<IpAddr> = served.map(|(ip, _)| IpAddr::from(*ip)).collect();
         let backed = tenure.clone().filter(|_| *until > BootNs(0));
-        let backed = backed.map(|(tenure, duration_s)| Slot { tenure, until: *until, duration_s });
+        let backed =
+            backed.map(|(tenure, duration_s)| Slot { tenure, until: *until, duration_s, served });
         let me = identity(index, node.process, node.boot);
         node.election = Election::new(me, timing(), *generation, backed);
         self.watch_after(index, 1);

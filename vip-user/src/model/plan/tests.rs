@@ -77,6 +77,7 @@ fn the_guard_stays_while_another_interface_carries_the_address() {
     }
 }
 
+/// Removing the address may fail, and then the entry stays: it must not answer until it goes.
 #[test]
 fn what_is_not_wanted_any_more_is_silent_before_its_address_goes() {
     let actions = plan(&wants(None, false), &has(Some(7), Some(9)));
@@ -135,15 +136,6 @@ fn nothing_is_touched_before_the_api_has_spoken() {
     let mut want = wants(None, false);
     want.untouched.insert(IP);
     assert_eq!(plan(&want, &has(Some(7), Some(20))), []);
-}
-
-/// Removing the address may fail, and then the entry stays: it must not answer until it goes.
-#[test]
-fn what_nobody_wants_is_silent_before_anything_else_happens_to_it() {
-    let actions = plan(&wants(None, false), &has(Some(7), None));
-    assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::Withdraw(IP)]);
-    let actions = plan(&wants(None, false), &has(Some(7), Some(9)));
-    assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::DelAddr(ADDR), Action::Withdraw(IP)]);
 }
 
 #[test]
