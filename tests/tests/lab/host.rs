@@ -9,7 +9,7 @@ use vip_tests::{
     lab::{Lab, Options, VIP4, eventually, mac_text, node::Node},
     netns::sh,
 };
-use vip_user::node::{bpf, clock, clsact::HANDLE};
+use vip_user::node::{bpf, clock, clsact::handles};
 
 fn lab_of(options: &Options) -> (Lab, usize) {
     let mut lab = Lab::new(options).unwrap();
@@ -221,7 +221,8 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
     };
     // Its handle is known; its name is lost, for aya asks whether programs may have one by loading another kind of
     // program, which takes CAP_PERFMON.
-    let guarded = |lab: &Lab| filters(lab, "egress").contains(&format!("handle {HANDLE:#x}"));
+    let ours = handles(&lab.nodes[standby].instance).map(|handle| format!("handle {handle:#x} "));
+    let guarded = |lab: &Lab| ours.iter().any(|handle| filters(lab, "egress").contains(handle));
     assert!(guarded(&lab), "{}", lab.nodes[standby].log());
     let recording = watched(&mut lab, |lab| {
         let node = &lab.nodes[standby];
@@ -246,6 +247,38 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
             && status["daemon"]["problems"]["interface eth0"].is_null()
     };
     assert!(eventually(Duration::from_secs(3), guarded), "{}", lab.nodes[standby].log());
+}
+
+/// A filter of another program that comes to stand before the guard would let frames around it (Cilium's
+/// has the same priority).
+#[test]
+fn a_clsact_filter_before_the_guard_does_not_stay_there() {
+    let (mut lab, owner) = lab_of(&without_tcx());
+    let standby = (owner + 1) % 3;
+    let name = lab.nodes[standby].ns.name().to_owned();
+    let first = || {
+        let shown = sh(&format!("tc -n {name} filter show dev eth0 egress")).unwrap();
+        let filter = shown.lines().find_map(|line| line.split_once("handle 0x"));
+        filter.map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned())
+    };
+    let stranger = "bpf direct-action bytecode '1,6 0 0 0'";
+    let add = format!("tc -n {name} filter add dev eth0 egress prio 1 handle 0x1 {stranger}");
+    let ours = handles(&lab.nodes[standby].instance).map(|handle| format!("{handle:x}"));
+    let guarded = || first().is_some_and(|first| ours.contains(&first));
+    assert!(guarded());
+    let before = first();
+    sh(&add).unwrap();
+    // It was first; the guard stands there again as another filter.
+    assert!(eventually(Duration::from_secs(10), || guarded() && first() != before));
+    let recording = watched(&mut lab, |lab| {
+        let node = &lab.nodes[standby];
+        node.ns.ip("addr add 192.0.2.10/32 dev eth0")?;
+        let mut arping = node.ns.command("arping");
+        let _ = arping.args(["-U", "-c3", "-w2", "-I", "eth0", "192.0.2.10"]).output()?;
+        Ok(())
+    })
+    .unwrap();
+    assert!(recording.claims.iter().all(|claim| claim.node == owner), "a claim left a standby");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::{path::Path, thread::sleep, time::Duration};
 use vip_tests::{
     faults::{Recording, watched},
-    judge::two_owner_ms,
+    judge::{Judge, two_owner_ms},
     lab::{
-        Lab, Options, eventually,
+        Lab, Options, VIP4, eventually,
         node::{Node, next_xvip, xvip},
     },
     netns::sh,
@@ -146,7 +146,17 @@ fn arp_ignore(node: &Node) -> String {
 /// Two instances on one host: each holds its own VIP behind its own guard; either leaves alone.
 #[test]
 fn a_second_instance_lives_beside_the_first() {
-    let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
+    beside_each_other(Vec::new());
+}
+
+/// The same as on kernels before 6.6: both guards are filters of one clsact qdisc.
+#[test]
+fn a_second_instance_lives_beside_the_first_without_tcx() {
+    beside_each_other(vec![("XVIP_NO_TCX".into(), "1".into())]);
+}
+
+fn beside_each_other(environment: Vec<(String, String)>) {
+    let mut lab = Lab::new(&Options { nodes: 1, environment, ..Options::default() }).unwrap();
     let sysctl = arp_ignore(&lab.nodes[0]);
     lab.start().unwrap();
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
@@ -162,6 +172,13 @@ fn a_second_instance_lives_beside_the_first() {
     };
     assert!(answered("192.0.2.77") && answered("192.0.2.10"));
     lab.nodes[0].kill();
+    let silent = || !lab.nodes[0].owns();
+    assert!(eventually(Duration::from_secs(20), silent), "its fence does not run out");
+    // Its guard stands, whatever the other instance has attached since.
+    let judge = Judge::listen(&lab.bridge, lab.ports(), &[VIP4.into()]);
+    let mut arping = lab.nodes[0].ns.command("arping");
+    let _ = arping.args(["-U", "-c", "2", "-w", "2", "-I", "eth0", "192.0.2.10"]).output().unwrap();
+    assert_eq!(judge.finish().unwrap(), [], "a claim left without a fence");
     lab.nodes[0].xvip("cleanup", &[]).unwrap();
     assert!(second.owns() && answered("192.0.2.77"));
     assert_eq!(arp_ignore(&second).trim(), "1", "the second instance still needs it");

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::{Hook, Hooks};
 use aya::programs::{
-    LinkOrder, ProgramError, TcAttachType, XdpMode,
+    LinkOrder, ProgramError, ProgramInfo, TcAttachType, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
     tc::TcAttachOptions,
 };
@@ -94,7 +94,7 @@ impl Programs {
 
     /// Whether a pinned link still is what was attached, to this interface and with our program. The
     /// guard must also be the first program at TC egress. clsact has no links to look at: see
-    /// [`Netlink::has_filter`](super::netlink::Netlink::has_filter).
+    /// [`is_foremost`](Self::is_foremost).
     ///
     /// # Errors
     /// If that cannot be found out, which says nothing about the link.
@@ -143,12 +143,41 @@ impl Programs {
         Ok(true)
     }
 
+    /// Whether our filter of this kind runs, before all filters but those of other instances.
+    ///
+    /// # Errors
+    /// If what others have pinned cannot be looked at.
+    pub fn is_foremost(
+        &self,
+        ifindex: u32,
+        kind: LinkKind,
+        filters: &[clsact::Filter],
+    ) -> io::Result<bool> {
+        let ours = self.ids.get(kind.program());
+        let place = filters.iter().position(|filter| filter.program.as_ref() == ours);
+        let Some(place) = place.filter(|_| ours.is_some()) else { return Ok(false) };
+        if place == 0 {
+            return Ok(true);
+        }
+        let mut others = BTreeSet::new();
+        let everyones = self.pins.everyones(kind).into_iter();
+        for (_, path) in everyones.filter(|(there, _)| *there == ifindex) {
+            match ProgramInfo::from_pin(&path) {
+                Ok(info) => drop(others.insert(info.id())),
+                Err(error) if errno(&error) == Some(libc::ENOENT) => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(filters[..place].iter().all(|filter| filter.program.is_some_and(|id| others.contains(&id))))
+    }
+
     /// Whether a link is the pinned guard of another instance on the same interface.
     fn is_anothers_guard(&mut self, link: u32, ifindex: u32) -> io::Result<bool> {
         if self.known.others.contains(&link) {
             return Ok(true);
         }
-        let everyones = self.known.everyones.get_or_insert_with(|| self.pins.everyones_guards());
+        let everyones =
+            self.known.everyones.get_or_insert_with(|| self.pins.everyones(LinkKind::Guard));
         for (_, path) in everyones.iter().filter(|(there, _)| *there == ifindex) {
             match bpf::link_info(path) {
                 Ok(info) if info.id == link => {
@@ -238,15 +267,15 @@ impl Programs {
     }
 
     /// Removes what is pinned for interfaces other than these (name and index): they are gone, were
-    /// made anew, or are not configured any more. What is on the `leaving` ones stays, whatever their
+    /// made anew, or are not configured any more. What is on the `spared` ones stays, whatever their
     /// name was.
     pub fn detach_all_but(
         &mut self,
         kept: &BTreeSet<(&str, u32)>,
-        leaving: &BTreeSet<u32>,
+        spared: &BTreeSet<u32>,
     ) -> Result<()> {
         let left = |pin: &LinkPin| {
-            !kept.contains(&(pin.interface.as_str(), pin.ifindex)) && !leaving.contains(&pin.ifindex)
+            !kept.contains(&(pin.interface.as_str(), pin.ifindex)) && !spared.contains(&pin.ifindex)
         };
         // One that stays must not keep the others.
         let mut failed = Ok(());
@@ -259,7 +288,7 @@ impl Programs {
                 Err(error) => failed = failed.and(Err(error)),
             }
         }
-        let there = kept.iter().map(|(_, ifindex)| *ifindex).chain(leaving.iter().copied());
+        let there = kept.iter().map(|(_, ifindex)| *ifindex).chain(spared.iter().copied());
         let there: BTreeSet<u32> = there.collect();
         self.known.guards.retain(|ifindex, _| there.contains(ifindex));
         failed
@@ -346,8 +375,17 @@ impl Programs {
         let failed =
             |why: String| AttachError::Attach { kind: kind.name(), interface: interface.into(), why };
         self.pins.remove(&path)?;
+        let instance = self.pins.instance().to_owned();
+        let others = self.pins.other_instances();
+        if let Some(twin) = clsact::twin(&instance, others.iter().map(Pins::instance)) {
+            let why = "on a kernel before 6.6 their filters have the same handles; choose another";
+            return Err(failed(format!(
+                "the instances {instance} and {twin} exclude each other: {why}"
+            )));
+        }
         let classifier = self.classifier(kind.program())?;
-        clsact::attach(classifier, interface, kind).map_err(|error| failed(describe(&error)))?;
+        clsact::attach(classifier, interface, kind, &instance)
+            .map_err(|error| failed(describe(&error)))?;
         // One program serves several interfaces; aya pins it only once.
         let program = classifier.fd().map_err(|error| failed(describe(&error)))?;
         bpf::pin(&path, program.as_fd()).map_err(|error| failed(error.to_string()))?;
@@ -360,7 +398,7 @@ impl Programs {
 pub fn detach(pins: &Pins, pin: &LinkPin) -> std::result::Result<(), PinsError> {
     // An interface that was made again under the same name has a filter of its own.
     if pin.kind.is_clsact() && host::interface_index(&pin.interface) == Some(pin.ifindex) {
-        clsact::detach(&pin.interface, pin.kind);
+        clsact::detach(&pin.interface, pin.kind, pins.instance());
     }
     pins.remove(&pins.link(pin))
 }

@@ -1,62 +1,123 @@
-//! TC filters on kernels without tcx (before 6.6). They live in the clsact qdisc under a fixed priority
-//! and handle, so that a restart finds and replaces them.
+//! TC filters on kernels without tcx (before 6.6). They live in the clsact qdisc under a fixed priority,
+//! and under handles that each instance has of its own, so that a restart finds and replaces its own.
+//!
+//! The kernel runs the filters of a priority in turn, the newest first (`cls_bpf_change`), until one
+//! decides. So a filter that others come to stand before is not mended in place: a new one is attached,
+//! and then the old one goes.
 
 use super::{
     netlink::{Netlink, NetlinkError},
     pins::LinkKind,
+    programs::errno,
 };
 use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType,
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
 };
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
-    tc::{TcHandle, TcMessage},
+    tc::{self, TcAttribute, TcFilterBpfOption, TcMessage, TcOption},
 };
 
 /// Runs before everything else.
 pub const PRIORITY: u16 = 1;
-/// Ours, among filters of that priority.
-pub const HANDLE: u32 = 0x7869;
+/// The first handle of the instance `default`.
+const DEFAULT_HANDLE: u16 = 0x7868;
 
-/// Attaches a filter, or replaces the one that is there.
+/// The handles of an instance among filters of that priority: one stands, the other one is free for its
+/// successor. Two names may come to the same ones: see [`twin`].
+pub fn handles(instance: &str) -> [u16; 2] {
+    // FNV-1a, folded. The numbers must not change with the version of a library.
+    let hash = instance
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let even = ((hash ^ hash >> 16) as u16) & !1;
+    let first = if instance == "default" { DEFAULT_HANDLE } else { even.max(2) };
+    [first, first + 1]
+}
+
+/// Another instance of this host that would have the same handles.
+pub fn twin<'a>(instance: &str, others: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let same = |other: &&str| *other != instance && handles(other) == handles(instance);
+    others.into_iter().find(same)
+}
+
+/// Attaches a filter before all others of its priority, and removes the one that was there before.
 pub fn attach(
     classifier: &mut SchedClassifier,
     interface: &str,
     kind: LinkKind,
+    instance: &str,
 ) -> Result<(), ProgramError> {
     // It may be there already: the attachment tells.
     let _ = qdisc_add_clsact(interface);
-    let options = NlOptions {
-        priority: PRIORITY,
-        handle: aya::programs::tc::TcHandle::new(0, HANDLE as u16),
-        ..NlOptions::default()
+    let mut at = |handle| {
+        let handle = TcHandle::new(0, handle);
+        let options = NlOptions { priority: PRIORITY, handle, ..NlOptions::default() };
+        let options = TcAttachOptions::Netlink(options);
+        classifier.attach_with_options(interface, direction(kind), options)
     };
-    let id = classifier
-        .attach_with_options(interface, direction(kind), TcAttachOptions::Netlink(options))
-        .or_else(|_| classifier.attach_to_link(filter(interface, kind)?))?;
+    let is_taken = |error: &ProgramError| errno(error) == Some(libc::EEXIST);
+    let [one, other] = handles(instance);
+    let (attached, old) = match at(one) {
+        Err(error) if is_taken(&error) => match at(other) {
+            // A process ended between the two steps. The one that is left goes on guarding.
+            Err(error) if is_taken(&error) => {
+                remove(interface, kind, one);
+                (at(one), other)
+            }
+            attached => (attached, one),
+        },
+        attached => (attached, other),
+    };
     // The filter must outlive the process; dropping the link would remove it.
-    std::mem::forget(classifier.take_link(id)?);
+    std::mem::forget(classifier.take_link(attached?)?);
+    remove(interface, kind, old);
     Ok(())
 }
 
-/// Removes a filter. One that is not there is fine.
-pub fn detach(interface: &str, kind: LinkKind) {
-    // Dropping a link of this sort removes its filter.
-    drop(filter(interface, kind));
+/// Removes the filters of an instance. Where there are none is fine.
+pub fn detach(interface: &str, kind: LinkKind, instance: &str) {
+    for handle in handles(instance) {
+        remove(interface, kind, handle);
+    }
+}
+
+/// A filter of our priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Its handle.
+    pub handle: u32,
+    /// The id of its program; `None` for a filter of another sort.
+    pub program: Option<u32>,
+}
+
+impl Filter {
+    fn of(message: &TcMessage) -> Self {
+        let options = message.attributes.iter().filter_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        });
+        let program = options.flatten().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+            _ => None,
+        });
+        Self { handle: u32::from(message.header.handle), program }
+    }
 }
 
 impl Netlink {
-    /// Whether our filter is in the clsact qdisc of an interface (kernels before 6.6).
-    pub async fn has_filter(&self, ifindex: u32, egress: bool) -> Result<bool, NetlinkError> {
+    /// The filters of our priority in the clsact qdisc of an interface, in the order in which they run.
+    pub async fn first_filters(&self, ifindex: u32, egress: bool) -> Result<Vec<Filter>, NetlinkError> {
         let filters = match self.filters(ifindex, egress).await {
             // Without the qdisc there are no filters either, and the kernel says so with an error.
-            Err(NetlinkError::Refused { .. }) => return Ok(false),
+            Err(NetlinkError::Refused { .. }) => return Ok(Vec::new()),
             filters => filters?,
         };
-        Ok(filters.iter().any(|filter| {
-            filter.header.info >> 16 == u32::from(PRIORITY) && u32::from(filter.header.handle) == HANDLE
-        }))
+        let ours = |filter: &&TcMessage| filter.header.info >> 16 == u32::from(PRIORITY);
+        // Each priority has a message of its own, without a handle.
+        let filters = filters.iter().filter(ours).map(Filter::of);
+        Ok(filters.filter(|filter| filter.handle != 0).collect())
     }
 
     /// Removes a clsact qdisc that has no filters any more. Says whether it did.
@@ -68,7 +129,7 @@ impl Netlink {
         }
         let mut message = TcMessage::default();
         message.header.index = ifindex.cast_signed();
-        message.header.parent = TcHandle::CLSACT;
+        message.header.parent = tc::TcHandle::CLSACT;
         let message = RouteNetlinkMessage::DelQueueDiscipline(message);
         self.requests.change("remove a clsact qdisc", message, 0).await.is_ok()
     }
@@ -76,8 +137,8 @@ impl Netlink {
     async fn filters(&self, ifindex: u32, egress: bool) -> Result<Vec<TcMessage>, NetlinkError> {
         let mut message = TcMessage::default();
         message.header.index = ifindex.cast_signed();
-        let minor = if egress { TcHandle::MIN_EGRESS } else { TcHandle::MIN_INGRESS };
-        message.header.parent = TcHandle { major: 0xffff, minor };
+        let minor = if egress { tc::TcHandle::MIN_EGRESS } else { tc::TcHandle::MIN_INGRESS };
+        message.header.parent = tc::TcHandle { major: 0xffff, minor };
         let pick = |found| match found {
             RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
             _ => None,
@@ -87,12 +148,32 @@ impl Netlink {
     }
 }
 
-fn filter(interface: &str, kind: LinkKind) -> Result<SchedClassifierLink, ProgramError> {
-    let handle = aya::programs::tc::TcHandle::new(0, HANDLE as u16);
-    SchedClassifierLink::attached(interface, direction(kind), PRIORITY, handle, None)
-        .map_err(ProgramError::from)
+fn remove(interface: &str, kind: LinkKind, handle: u16) {
+    let handle = TcHandle::new(0, handle);
+    // Dropping a link of this sort removes its filter.
+    drop(SchedClassifierLink::attached(interface, direction(kind), PRIORITY, handle, None));
 }
 
 fn direction(kind: LinkKind) -> TcAttachType {
     if kind.is_guard() { TcAttachType::Egress } else { TcAttachType::Ingress }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_have_handles_of_their_own() {
+        assert_eq!(handles("default"), [0x7868, 0x7869], "0x7869 was everybody's in versions before");
+        assert_ne!(handles("default"), handles("lab"));
+        let names: Vec<String> = (0..100_000).map(|n| format!("i{n}")).collect();
+        for name in &names {
+            let [one, other] = handles(name);
+            assert!(one > 0 && one % 2 == 0 && other == one + 1, "{name}");
+        }
+        let names = names.iter().map(String::as_str);
+        let twin = twin("i0", names.clone()).expect("one of so many");
+        assert_eq!(handles(twin), handles("i0"));
+        assert_eq!(super::twin("i0", ["i0", "i1"]), None);
+    }
 }

@@ -82,6 +82,8 @@ impl Lock {
             let Some(directory) = taken else {
                 return Ok(Attempt::Busy("another xvip".into()));
             };
+            // The directories exist from here on: whoever owns them now stays their owner.
+            pins.check_owners()?;
             Some(directory)
         } else {
             None

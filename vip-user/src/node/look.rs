@@ -105,7 +105,7 @@ impl Guards {
             self.turns.passed(ifindex);
         }
         let intact = if kind.is_clsact() {
-            self.netlink.has_filter(ifindex, kind.is_guard()).await.map_err(HostError::from)
+            self.is_filter_foremost(&interface, ifindex, kind).await
         } else {
             let intact = seen.and_then(|seen| self.programs.judge(ifindex, kind, &seen));
             intact.map_err(|source| AttachError::Look { interface: interface.clone(), source }.into())
@@ -116,6 +116,18 @@ impl Guards {
             // What could not be looked at is not gone.
             Err(error) => self.tell_blind(&interface, &error),
         }
+    }
+
+    /// Whether a filter of clsact still is what was attached, and runs first.
+    async fn is_filter_foremost(
+        &self,
+        interface: &str,
+        ifindex: u32,
+        kind: LinkKind,
+    ) -> Result<bool, HostError> {
+        let filters = self.netlink.first_filters(ifindex, kind.is_guard()).await?;
+        let foremost = self.programs.is_foremost(ifindex, kind, &filters);
+        Ok(foremost.map_err(|source| AttachError::Look { interface: interface.into(), source })?)
     }
 
     fn is_blind_for_long(&mut self) -> bool {
@@ -203,7 +215,7 @@ impl Guards {
     ) -> Result<bool, HostError> {
         for kind in attached.kinds() {
             let there = if kind.is_clsact() {
-                self.netlink.has_filter(ifindex, kind.is_guard()).await?
+                self.is_filter_foremost(name, ifindex, kind).await?
             } else {
                 let cannot_look = |source| AttachError::Look { interface: name.into(), source };
                 self.programs.is_intact(name, ifindex, kind).map_err(cannot_look)?
@@ -383,7 +395,10 @@ impl Guards {
         if !leaving.is_empty() {
             self.left_over.insert(LeftOver::Leaving);
         }
-        Ok(self.programs.detach_all_but(&kept, &leaving)?)
+        // Nor is anything taken from an interface that was put off, or could not be looked at: its pins
+        // may still have the name that it had before.
+        let spared = leaving.into_iter().chain(self.suspects.iter().copied()).collect();
+        Ok(self.programs.detach_all_but(&kept, &spared)?)
     }
 
     fn tell_left_out(&mut self, devices: &[Device], left_out: &[Port]) {

@@ -378,16 +378,16 @@ impl Pins {
         links
     }
 
-    /// Pinned guards of every instance and version under the root, each with the index of its
+    /// Pins of this kind of every instance and version under the root, each with the index of its
     /// interface.
-    pub fn everyones_guards(&self) -> Vec<(u32, PathBuf)> {
-        let guards = sub_paths(&self.root).into_iter().flat_map(|instance| sub_paths(&instance));
-        let guards = guards.flat_map(|version| sub_paths(&version));
-        let guard = |path: PathBuf| {
+    pub fn everyones(&self, kind: LinkKind) -> Vec<(u32, PathBuf)> {
+        let pins = sub_paths(&self.root).into_iter().flat_map(|instance| sub_paths(&instance));
+        let pins = pins.flat_map(|version| sub_paths(&version));
+        let wanted = |path: PathBuf| {
             let pin = parse_link(path.file_name()?.to_str()?)?;
-            (pin.kind == LinkKind::Guard).then_some((pin.ifindex, path))
+            (pin.kind == kind).then_some((pin.ifindex, path))
         };
-        guards.filter_map(guard).collect()
+        pins.filter_map(wanted).collect()
     }
 
     /// Removes one pin; a link is detached by that. Nothing there is fine.
@@ -424,9 +424,14 @@ impl Pins {
     }
 }
 
+/// What lies in a directory. Symbolic links are not ours, and lead elsewhere.
 fn sub_paths(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten();
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    if fs::symlink_metadata(dir).is_ok_and(|found| found.is_symlink()) {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
+    let mut paths: Vec<PathBuf> = ours.map(|entry| entry.path()).collect();
     paths.sort();
     paths
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    programs::{ProgramError, SchedClassifier, TestRunOptions, Xdp},
+    programs::{ProgramError, SchedClassifier, TcError, TestRunOptions, Xdp},
 };
 use std::{
     collections::BTreeMap,
@@ -251,6 +251,7 @@ impl Programs {
 pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        ProgramError::TcError(TcError::NetlinkError(error)) => error.raw_os_error(),
         _ => None,
     }
 }

@@ -36,3 +36,22 @@ fn directories_that_others_may_change_are_refused() {
     fs::remove_dir_all(&root).unwrap();
     assert!(pins.check_owners().is_ok(), "what is not there yet is made by xvip");
 }
+
+/// What a symbolic link leads to is somebody else's: `cleanup` would remove it.
+#[test]
+fn symbolic_links_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let root = std::env::temp_dir().join(format!("xvip-links-{}", std::process::id()));
+    let (pins, elsewhere) = (Pins::new(&root, "default"), root.join("elsewhere"));
+    let version = pins.dir().with_file_name("v9");
+    for dir in [pins.dir(), &version, &elsewhere] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    fs::write(elsewhere.join("file"), "").unwrap();
+    symlink(&elsewhere, pins.dir().with_file_name("v8")).unwrap();
+    symlink(elsewhere.join("file"), version.join("VIPS")).unwrap();
+    let others = pins.other_versions();
+    assert_eq!(others.iter().map(Pins::dir).collect::<Vec<_>>(), [version.as_path()]);
+    assert_eq!(others[0].files(), Vec::<PathBuf>::new());
+    fs::remove_dir_all(&root).unwrap();
+}
