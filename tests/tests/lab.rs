@@ -20,6 +20,8 @@ mod leaving;
 mod netlink;
 #[path = "lab/probe.rs"]
 mod probe;
+#[path = "lab/queues.rs"]
+mod queues;
 #[path = "lab/restart.rs"]
 mod restart;
 #[path = "lab/seen.rs"]

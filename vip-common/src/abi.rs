@@ -12,9 +12,14 @@ use bytemuck::{Pod, Zeroable};
 
 /// Version of all layouts in this file; part of the pin path.
 pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 3 } else { 2 };
+/// Priority of what xvip sends, in the queues of the host (linux/pkt_sched.h). A frame has passed the
+/// guard when it is queued, and must leave within the margin of its fence. A process without rights may
+/// use priorities up to 6, and with the usual one it could keep our frames waiting for as long as it
+/// likes.
+pub const TC_PRIO_CONTROL: u32 = 7;
 /// Capacity of the `VIPS` map.
 pub const MAX_VIPS: u32 = 16_384;
-/// Capacity of the `FENCES` and `TENURES` maps: one slot per Lease.
+/// Capacity of the `FENCES`, `TENURES` and `HOLDERS` maps: one slot per Lease.
 pub const MAX_SLOTS: u32 = 1_024;
 /// Capacity of the `IFACES` map. [`Vip::answer`] has 64 bits: interfaces that are only guarded share one.
 pub const MAX_IFACES: u32 = 1_024;

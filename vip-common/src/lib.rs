@@ -4,7 +4,8 @@
 //! decide what happens to a frame, and see the world only through [`Frame`](env::Frame) and
 //! [`Env`](env::Env). The same functions run in the kernel and in host tests.
 //!
-//! Reading order: [`abi`], [`wire`], [`env`], [`standing`], [`ingress`], [`egress`].
+//! Reading order: [`abi`], [`wire`], [`env`], [`standing`], [`ingress`], [`nd_reply`],
+//! [`egress`].
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]

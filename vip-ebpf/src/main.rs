@@ -52,12 +52,8 @@ fn decide<const MESSAGES: bool>(ctx: *mut xdp_md) -> u32 {
     let env = Kernel::<false> { ifindex: unsafe { (*ctx).ingress_ifindex } };
     let verdict = ingress(&mut XdpFrame { ctx }, &env);
     if MESSAGES && verdict != Verdict::Pass {
-        debug!(
-            &XdpContext::new(ctx),
-            "xdp on {}: reply {}",
-            env.ifindex,
-            (verdict == Verdict::Reply) as u32
-        );
+        let reply = verdict == Verdict::Reply;
+        debug!(&XdpContext::new(ctx), "xdp on {}: reply {}", env.ifindex, reply as u32);
     }
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,

@@ -33,8 +33,11 @@ fn decide_at_tc(skb: *mut __sk_buff) -> i32 {
     match ingress(&mut frame, &env) {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
-        // SAFETY: the helper takes plain numbers.
-        Verdict::Reply => unsafe { bpf_redirect(env.ifindex, 0) as i32 },
+        // SAFETY: the kernel hands the program a valid __sk_buff; the helper takes plain numbers.
+        Verdict::Reply => unsafe {
+            (*skb).priority = vip_common::abi::TC_PRIO_CONTROL;
+            bpf_redirect(env.ifindex, 0) as i32
+        },
     }
 }
 

@@ -110,7 +110,9 @@ async fn accept(listener: TcpListener, router: Router) {
     let mut guests = Guests::new(CONNECTIONS);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => guests.admit(timeout(CONNECTION_LIMIT, answer(stream, router.clone()))),
+            Ok((stream, _)) => {
+                guests.admit(timeout(CONNECTION_LIMIT, answer(stream, router.clone()))).await;
+            }
             // Out of descriptors, or of memory: later there may be some.
             Err(_) => sleep(RETRY).await,
         }

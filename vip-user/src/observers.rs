@@ -17,7 +17,7 @@ use tokio::{
     net::UnixStream,
     runtime,
     sync::{mpsc, watch},
-    task::AbortHandle,
+    task::{AbortHandle, yield_now},
     time::{sleep, timeout},
 };
 
@@ -120,7 +120,7 @@ async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let state = latest.borrow().clone();
-                askers.admit(timeout(ASKER_LIMIT, write(stream, state)));
+                askers.admit(timeout(ASKER_LIMIT, write(stream, state))).await;
             }
             // Out of descriptors, or of memory: later there may be some.
             Err(_) => sleep(RETRY).await,
@@ -154,8 +154,12 @@ impl Guests {
         Self { places, present: VecDeque::new() }
     }
 
-    /// Serves one more. Call within a runtime.
-    pub(crate) fn admit<T: Send + 'static>(&mut self, guest: impl Future<Output = T> + Send + 'static) {
+    /// Serves one more. Call within a runtime. It returns when the guest has had a turn: a flood of
+    /// connections would else push everybody out unserved.
+    pub(crate) async fn admit<T: Send + 'static>(
+        &mut self,
+        guest: impl Future<Output = T> + Send + 'static,
+    ) {
         self.present.retain(|present| !present.is_finished());
         if self.present.len() >= self.places
             && let Some(oldest) = self.present.pop_front()
@@ -163,6 +167,7 @@ impl Guests {
             oldest.abort();
         }
         self.present.push_back(tokio::spawn(guest).abort_handle());
+        yield_now().await;
     }
 }
 

@@ -245,3 +245,18 @@ async fn a_step_that_blocks_is_named_while_it_does() {
     eventually("it was long", || running.problem("loop").contains("was in step")).await;
     eventually("over", || running.problem("loop").is_empty()).await;
 }
+
+/// The time for answers is counted from when a question was to leave. Questions that the loop comes to
+/// much later are asked anew, and the VIP is not taken before that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn questions_that_are_late_are_asked_anew() {
+    let (running, _) = run("a", None).await;
+    let asked = || running.host.lock().did.iter().filter(|did| **did == Did::Probed).count();
+    eventually("the first question", || asked() == 1).await;
+    running.host.lock().blocks = Some(Call::Links);
+    running.events.send(Event::HostChanged).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    running.host.lock().blocks = None;
+    eventually("take-over", || running.host.answers()).await;
+    assert_eq!(asked(), 1 + 3, "{:?}", running.host.lock().did);
+}

@@ -120,6 +120,8 @@ enum Sits {
     Bound,
     /// Listens, and lets nobody in any more.
     Full,
+    /// Has bound it, and is connected to a listener of its own.
+    Connected,
 }
 
 /// A process without rights has the name of a node's socket until the sender is dropped.
@@ -133,6 +135,14 @@ fn stranger(ns: &NetNs, instance: &str, sits: Sits) -> mpsc::Sender<()> {
         let set = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
         assert_eq!(set, 0, "cannot become nobody");
         let bound = bind_only(&name);
+        if sits == Sits::Connected {
+            let other = SocketAddr::from_abstract_name(format!("{name}-other"))?;
+            let _listener = UnixListener::bind_addr(&other)?;
+            connect_to(&bound, &format!("{name}-other"));
+            ready.send(())?;
+            let _ = left.recv();
+            return Ok(());
+        }
         if sits == Sits::Bound {
             ready.send(())?;
             let _ = left.recv();
@@ -171,21 +181,32 @@ fn bind_only(name: &str) -> OwnedFd {
     unsafe {
         let socket = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
         assert!(socket >= 0);
-        let mut address: libc::sockaddr_un = std::mem::zeroed();
-        address.sun_family = libc::AF_UNIX as u16;
-        for (to, from) in address.sun_path[1..].iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
-        }
-        let length = offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
-        let address = (&raw const address).cast();
-        assert_eq!(libc::bind(socket, address, length as u32), 0, "cannot bind {name}");
+        let (address, length) = abstract_name(name);
+        assert_eq!(libc::bind(socket, (&raw const address).cast(), length), 0, "cannot bind {name}");
         OwnedFd::from_raw_fd(socket)
     }
 }
 
+fn connect_to(socket: &OwnedFd, name: &str) {
+    let (address, length) = abstract_name(name);
+    // SAFETY: the pointer is to a live value of the given size.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    assert_eq!(result, 0, "cannot connect to {name}");
+}
+
+fn abstract_name(name: &str) -> (libc::sockaddr_un, libc::socklen_t) {
+    // SAFETY: an all-zero address is valid.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as u16;
+    for (to, from) in address.sun_path[1..].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    (address, (offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len()) as libc::socklen_t)
+}
+
 #[test]
 fn a_stranger_on_the_name_of_the_socket_keeps_nobody_waiting() {
-    for sits in [Sits::Feeding, Sits::Bound, Sits::Full] {
+    for sits in [Sits::Feeding, Sits::Bound, Sits::Full, Sits::Connected] {
         let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
         let leave = stranger(&lab.nodes[0].ns, &lab.nodes[0].instance, sits);
         lab.start().unwrap();
@@ -195,7 +216,8 @@ fn a_stranger_on_the_name_of_the_socket_keeps_nobody_waiting() {
         let status = node.status().unwrap();
         assert_eq!(status["daemon"]["pid"], Value::from(node.pid().unwrap()), "{status}");
         let told = status["daemon"]["problems"]["local socket"].as_str().unwrap_or_default();
-        assert!(told.contains("user 65534"), "{status}");
+        let who = if sits == Sits::Connected { "does not listen" } else { "user 65534" };
+        assert!(told.contains(who), "{status}");
         assert!(health(node, &[]).1.contains("ok"));
         let refused = node.xvip("cleanup", &[]).unwrap_err().to_string();
         assert!(refused.contains("is running; stop it first"), "{refused}");

@@ -8,6 +8,7 @@ use crate::{
     escape::printable,
     model::{selection::Device, time::BootNs},
     node::{
+        answers::Answers,
         ask::Asker,
         clock, host,
         maps::{Maps, string},
@@ -32,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use vip_common::abi::{Iface, Ip, Port};
+use vip_common::abi::Ip;
 
 /// What to ask, and how.
 #[derive(Debug, Args)]
@@ -53,7 +54,7 @@ pub struct Probe {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub interval: u64,
     /// With --watch: end after this many seconds.
-    #[arg(long = "for", value_name = "SECONDS")]
+    #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub duration: Option<u64>,
     /// With --watch: write the timeline as an HTML page.
     #[arg(long, value_name = "FILE")]
@@ -86,8 +87,8 @@ pub async fn probe(args: &Probe) -> anyhow::Result<ExitCode> {
 }
 
 async fn ask(args: &Probe) -> anyhow::Result<ExitCode> {
-    if args.http.as_ref().is_some_and(|path| !path.starts_with('/')) {
-        bail!("--http: {:?} cannot be used: a path that begins with /", args.http);
+    if let Some(path) = args.http.as_ref().filter(|path| !path.starts_with('/')) {
+        bail!("--http: {path:?} cannot be used: a path that begins with /");
     }
     if !args.watch && (args.duration.is_some() || args.report.is_some()) {
         bail!("--for and --report need --watch");
@@ -126,12 +127,13 @@ impl Lan {
                 }
             }
         }
+        let asked = self.vips.iter().copied().collect();
         let served = async {
             let Some(wish) = &self.wish else { return vec![None; self.vips.len()] };
             let asked = self.vips.iter().map(|vip| wish.is_served(*vip, wait));
             futures::future::join_all(asked).await.into_iter().map(Some).collect()
         };
-        let (heard, served) = tokio::join!(self.asker.hear(wait), served);
+        let (heard, served) = tokio::join!(self.asker.hear(&asked, wait), served);
         let heard = heard.context("cannot hear answers")?;
         let verdict = |vip: &IpAddr| {
             let answers = heard.iter().filter(|answer| answer.ip == *vip);
@@ -163,11 +165,8 @@ impl Lan {
     /// This host, where its kernel answers for the VIP.
     fn own(&self, maps: &Maps, vip: IpAddr) -> Option<Station> {
         let entry = *maps.vips().ok()?.get(&Ip::from(vip))?;
-        let fence = maps.fence(entry.slot).ok()?;
-        let answers = fence.generation == entry.generation && BootNs(fence.deadline_ns) > clock::boot();
-        let ifaces = maps.ifaces().ok()?;
-        let up = |(_, iface): &(&Port, &Iface)| iface.up == 1 && entry.answers_on(iface.bit);
-        let (port, iface) = ifaces.iter().find(up).filter(|_| answers)?;
+        let answers = Answers::read(maps).ok()?;
+        let (port, iface) = answers.on(&entry)?;
         let device = self.devices.iter().find(|device| device.ifindex == port.ifindex)?;
         Some(Station {
             mac: iface.mac.map(|byte| format!("{byte:02x}")).join(":"),
@@ -201,8 +200,11 @@ fn chosen(devices: Vec<Device>, names: &[String]) -> anyhow::Result<Vec<Device>>
     let wanted = |device: &Device| names.is_empty() || names.contains(&device.name);
     let chosen: Vec<Device> =
         devices.into_iter().filter(|device| usable(device) && wanted(device)).collect();
+    if chosen.is_empty() && names.is_empty() {
+        bail!("nobody can be asked: no interface of this host is up and has a MAC address");
+    }
     if chosen.is_empty() {
-        bail!("no interface is up, so nobody can be asked");
+        bail!("--interface: {} cannot be used: one that is up is needed", names.join(", "));
     }
     Ok(chosen)
 }

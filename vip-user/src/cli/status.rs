@@ -8,6 +8,7 @@ use crate::{
     escape::printable,
     model::time::BootNs,
     node::{
+        answers::Answers,
         clock,
         maps::{Maps, string},
         pins::Pins,
@@ -125,13 +126,11 @@ fn read(pins: &Pins, instance: &str, daemon: Option<DaemonState>) -> anyhow::Res
             });
         }
     }
-    let owner = |slot: u32, generation: u64| {
-        leases.iter().any(|lease| lease.slot == slot && lease.owner && lease.generation == generation)
-    };
+    let answers = Answers::read(&maps)?;
     let vips = maps.vips()?.into_iter().map(|(ip, vip)| VipStatus {
         address: IpAddr::from(ip),
         slot: vip.slot,
-        answering: vip.answer != 0 && owner(vip.slot, vip.generation),
+        answering: answers.on(&vip).is_some(),
     });
     let ports = maps.ifaces()?;
     let mut interfaces: BTreeMap<u32, InterfaceStatus> = BTreeMap::new();

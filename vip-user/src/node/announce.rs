@@ -9,6 +9,7 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 use vip_common::{
+    abi::TC_PRIO_CONTROL,
     checksum::Sum,
     wire::{
         ALL_NODES, ALL_NODES_MAC, ARP_REPLY, ARP_REQUEST, Addresses, Arp, BROADCAST, ETHERTYPE_ARP,
@@ -37,7 +38,20 @@ impl Announcer {
             return Err(os_error("cannot open a packet socket (CAP_NET_RAW is needed)"));
         }
         // SAFETY: the descriptor is fresh and owned by nobody else.
-        Ok(Self { socket: unsafe { OwnedFd::from_raw_fd(fd) } })
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let priority = TC_PRIO_CONTROL.cast_signed();
+        // It needs CAP_NET_ADMIN. `xvip probe` does without: its questions are no claims.
+        // SAFETY: the pointer is to a live value of the given size.
+        let _without = unsafe {
+            libc::setsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                libc::SO_PRIORITY,
+                (&raw const priority).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        Ok(Self { socket })
     }
 
     /// Sends one frame. A frame that the guard drops shows as ENOBUFS.

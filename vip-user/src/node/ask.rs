@@ -3,23 +3,28 @@
 
 use super::{
     announce::{Announcer, probe, question},
-    clock::{self, os_error},
+    clock::os_error,
 };
-use crate::model::{selection::Device, time::BootNs};
+use crate::model::selection::Device;
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::Duration,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::{
+    io::unix::AsyncFd,
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
 use vip_common::wire::{
     Arp, BROADCAST, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, NEIGHBOUR_ADVERTISEMENT,
     NEXT_ICMPV6, Neighbour,
 };
 
 /// A reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answer {
     /// Whose address it tells.
     pub ip: IpAddr,
@@ -27,9 +32,12 @@ pub struct Answer {
     pub mac: [u8; 6],
     /// The interface that it came in on.
     pub ifindex: u32,
-    /// When it was taken in.
-    pub at: BootNs,
 }
+
+/// Frames that are read in one go. Others may send faster than we read, and the thread has more to do.
+const FRAMES_IN_ONE_GO: usize = 64;
+/// As many answers are kept.
+const MOST_ANSWERS: usize = 4_096;
 
 /// Asks, and hears what is answered on every interface.
 #[derive(Debug)]
@@ -44,7 +52,7 @@ impl Asker {
     pub fn open() -> io::Result<Self> {
         Ok(Self {
             sender: Announcer::open()?,
-            arp: listen(ETHERTYPE_ARP, &[])?,
+            arp: listen(ETHERTYPE_ARP, &TO_THIS_HOST)?,
             nd: listen(ETHERTYPE_IPV6, &ADVERTISEMENTS)?,
         })
     }
@@ -73,24 +81,52 @@ impl Asker {
         Ok(true)
     }
 
-    /// Everything that arrives until `limit` is over.
-    pub async fn hear(&self, limit: Duration) -> io::Result<Vec<Answer>> {
-        let end = tokio::time::Instant::now() + limit;
-        let mut answers = Vec::new();
-        loop {
+    /// What is answered for these addresses until `limit` is over.
+    pub async fn hear(
+        &self,
+        asked: &BTreeSet<IpAddr>,
+        limit: Duration,
+    ) -> io::Result<BTreeSet<Answer>> {
+        let end = Instant::now() + limit;
+        let mut answers = BTreeSet::new();
+        while Instant::now() < end {
             let ready = tokio::select! {
                 ready = self.arp.readable() => ready,
                 ready = self.nd.readable() => ready,
-                () = tokio::time::sleep_until(end) => return Ok(answers),
+                () = sleep_until(end) => break,
             };
             let mut ready = ready?;
-            while let Some((frame, ifindex)) = receive(ready.get_inner())? {
-                answers.extend(answer(&frame, ifindex));
+            for _ in 0..FRAMES_IN_ONE_GO {
+                match receive(ready.get_inner())? {
+                    Received::Nothing => {
+                        ready.clear_ready();
+                        break;
+                    }
+                    Received::ToOthers => {}
+                    Received::Frame(frame, ifindex) => {
+                        let told = answer(&frame, ifindex).filter(|told| asked.contains(&told.ip));
+                        if let Some(told) = told.filter(|_| answers.len() < MOST_ANSWERS) {
+                            answers.insert(told);
+                        }
+                    }
+                }
             }
-            ready.clear_ready();
+            yield_now().await;
         }
+        Ok(answers)
     }
 }
+
+/// Where the kernel keeps whom a frame is for (`SKF_AD_OFF + SKF_AD_PKTTYPE`).
+const PACKET_TYPE: u32 = 0xffff_f004;
+
+/// Classic BPF: only what was sent to this host alone, so that broadcasts stay in the kernel.
+const TO_THIS_HOST: [libc::sock_filter; 4] = [
+    libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: PACKET_TYPE },
+    libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: libc::PACKET_HOST as u32 },
+    libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX },
+    libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
+];
 
 /// Classic BPF: only neighbour advertisements, so that a busy host's traffic stays in the kernel.
 const ADVERTISEMENTS: [libc::sock_filter; 6] = [
@@ -145,49 +181,57 @@ fn listen(ethertype: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<Ow
 
 /// The next frame that was sent to this host alone: a reply to a question of ours. What is announced to
 /// everybody answers nothing, and in a handover would look like a second owner.
-fn receive(socket: &OwnedFd) -> io::Result<Option<(Vec<u8>, u32)>> {
-    loop {
-        let mut frame = vec![0; 256];
-        // SAFETY: an all-zero sockaddr_ll is valid.
-        let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: the pointers are to live buffers of the given sizes.
-        let received = unsafe {
-            libc::recvfrom(
-                socket.as_raw_fd(),
-                frame.as_mut_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw mut from).cast(),
-                &raw mut size,
-            )
+fn receive(socket: &OwnedFd) -> io::Result<Received> {
+    let mut frame = vec![0; 256];
+    // SAFETY: an all-zero sockaddr_ll is valid.
+    let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the pointers are to live buffers of the given sizes.
+    let received = unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            frame.as_mut_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw mut from).cast(),
+            &raw mut size,
+        )
+    };
+    if received < 0 {
+        let error = io::Error::last_os_error();
+        return match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(Received::Nothing),
+            // An interface that went down tells so once.
+            _ if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(Received::Nothing),
+            _ => Err(error),
         };
-        if received < 0 {
-            let error = io::Error::last_os_error();
-            return match error.kind() {
-                io::ErrorKind::WouldBlock => Ok(None),
-                // An interface that went down tells so once.
-                _ if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
-                _ => Err(error),
-            };
-        }
-        if from.sll_pkttype == libc::PACKET_HOST {
-            frame.truncate(received as usize);
-            return Ok(Some((frame, from.sll_ifindex.cast_unsigned())));
-        }
     }
+    if from.sll_pkttype != libc::PACKET_HOST {
+        return Ok(Received::ToOthers);
+    }
+    frame.truncate(received as usize);
+    Ok(Received::Frame(frame, from.sll_ifindex.cast_unsigned()))
+}
+
+/// What a socket had.
+enum Received {
+    /// A frame to this host alone, and the interface that it came in on.
+    Frame(Vec<u8>, u32),
+    /// A frame that others were to get as well, or instead.
+    ToOthers,
+    /// Nothing more for now.
+    Nothing,
 }
 
 /// What a frame tells: the sender of any ARP message, the target of an advertisement.
 fn answer(frame: &[u8], ifindex: u32) -> Option<Answer> {
-    let at = clock::boot();
     let source: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
     let body = frame.get(ETH_LEN..)?;
     let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
     if ethertype == ETHERTYPE_ARP {
         let arp: Arp = bytemuck::pod_read_unaligned(body.get(..size_of::<Arp>())?);
         let ip = IpAddr::from(Ipv4Addr::from(arp.spa));
-        return Some(Answer { ip, mac: arp.sha, ifindex, at });
+        return Some(Answer { ip, mac: arp.sha, ifindex });
     }
     let icmp = body.get(IP6_LEN..)?;
     let message: Neighbour = bytemuck::pod_read_unaligned(icmp.get(..size_of::<Neighbour>())?);
@@ -200,5 +244,5 @@ fn answer(frame: &[u8], ifindex: u32) -> Option<Answer> {
         _ => None,
     };
     let ip = IpAddr::from(Ipv6Addr::from(message.target));
-    Some(Answer { ip, mac: told.unwrap_or(source), ifindex, at })
+    Some(Answer { ip, mac: told.unwrap_or(source), ifindex })
 }

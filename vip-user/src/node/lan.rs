@@ -80,7 +80,8 @@ async fn round(
     if questions.is_empty() {
         return Ok(None);
     }
-    let heard = asker.hear(WAIT).await?;
+    let asked = questions.iter().map(|(_, target)| *target).collect();
+    let heard = asker.hear(&asked, WAIT).await?;
     // What another interface hears says nothing about this one.
     Ok(Some(heard.iter().any(|answer| questions.contains(&(answer.ifindex, answer.ip)))))
 }

@@ -1,6 +1,7 @@
 //! Host I/O: the maps and programs, addresses, announcements, and what identifies this host.
 
 pub mod announce;
+pub mod answers;
 pub mod ask;
 pub mod attach;
 pub mod bpf;

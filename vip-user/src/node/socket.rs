@@ -17,11 +17,13 @@ use std::{
 use tokio::{
     io::AsyncReadExt as _,
     net::{UnixStream, unix::UCred},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// All that asking may take.
 const LIMIT: Duration = Duration::from_secs(1);
+/// Between attempts to connect to a socket at which too many others wait.
+const FULL_RETRY: Duration = Duration::from_millis(10);
 /// The longest answer that is read. A state of many Leases and problems is far shorter.
 const LONGEST: u64 = 4 << 20;
 /// As much of a stranger's command line is shown.
@@ -36,7 +38,7 @@ pub enum Bound {
     Name(UnixListener),
     /// On a name of its own: the usual one is held by a process without rights, in words.
     Beside(UnixListener, String),
-    /// The name is held by root, or by nobody knows whom; in words.
+    /// The name is held by root, or the kernel does not tell by whom; in words.
     Busy(String),
 }
 
@@ -49,6 +51,9 @@ pub enum AskError {
     /// The one who has it is not believed.
     #[error("the socket's name is held by {0}, which is not believed, and no other daemon answers")]
     Stranger(String),
+    /// More wait to be let in than the kernel queues.
+    #[error("too many others ask the xvip daemon")]
+    Full,
     /// No whole answer came.
     #[error("the xvip daemon does not answer ({0})")]
     Silent(String),
@@ -70,17 +75,20 @@ pub async fn bind(instance: &str) -> io::Result<Bound> {
     let peer = timeout(LIMIT, peer(&name(instance))).await.ok().flatten();
     // A stranger need not take our connection, so the kernel's own list comes first.
     let usual = name(instance);
-    let listed = unix_sockets(|name, _| name == usual.as_bytes()).unwrap_or_default();
-    let uid = listed.get(name(instance).as_bytes()).copied().or(peer.map(|peer| peer.uid()));
+    let listed = unix_sockets(|name, _| name == usual.as_bytes());
+    let is_told = listed.is_ok();
+    let listed = listed.unwrap_or_default().get(usual.as_bytes()).copied();
     let of = peer.and_then(|peer| peer.pid()).map(process).unwrap_or_default();
-    Ok(match uid {
-        None => Bound::Busy("a process that cannot be looked at".into()),
-        Some(uid) if is_trusted(uid) => Bound::Busy(format!("another xvip{of}")),
-        Some(uid) => {
-            let own = format!("{}/{}", name(instance), uuid::Uuid::new_v4().simple());
-            Bound::Beside(listen(&own)?, format!("user {uid}{of}"))
-        }
-    })
+    let stranger = match listed.or(peer.map(|peer| peer.uid())) {
+        Some(uid) if is_trusted(uid) => return Ok(Bound::Busy(format!("another xvip{of}"))),
+        Some(uid) => format!("user {uid}{of}"),
+        None if !is_told => return Ok(Bound::Busy("a process that cannot be looked at".into())),
+        // Every xvip listens on its name. A name may also be held by a connection, which the kernel
+        // does not list, or the holder has just gone.
+        None => "a process that does not listen".into(),
+    };
+    let own = format!("{usual}/{}", uuid::Uuid::new_v4().simple());
+    Ok(Bound::Beside(listen(&own)?, stranger))
 }
 
 async fn peer(name: &str) -> Option<UCred> {
@@ -105,7 +113,15 @@ fn name(instance: &str) -> String {
 /// Asks the running daemon of an instance for its state. It takes no longer than a second.
 pub async fn ask(instance: &str) -> Result<DaemonState, AskError> {
     let late = || AskError::Silent(format!("within {} s", LIMIT.as_secs()));
-    timeout(LIMIT, ask_all(instance)).await.unwrap_or_else(|_| Err(late()))
+    let answered = timeout(LIMIT, async {
+        loop {
+            match ask_all(instance).await {
+                Err(AskError::Full) => sleep(FULL_RETRY).await,
+                answered => return answered,
+            }
+        }
+    });
+    answered.await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn ask_all(instance: &str) -> Result<DaemonState, AskError> {
@@ -118,7 +134,7 @@ async fn ask_all(instance: &str) -> Result<DaemonState, AskError> {
         match ask_one(&name).await {
             Ok(state) => return Ok(state),
             Err(AskError::Nobody) => {}
-            Err(AskError::Stranger(_)) if matches!(why, AskError::Silent(_)) => {}
+            Err(AskError::Stranger(_)) if matches!(why, AskError::Silent(_) | AskError::Full) => {}
             Err(error) => why = error,
         }
     }
@@ -130,6 +146,7 @@ async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
     let stream = match UnixStream::connect(format!("\0{name}")).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(AskError::Nobody),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(AskError::Full),
         Err(error) => return Err(silent(error)),
     };
     // What the kernel noted when the other side began to listen.

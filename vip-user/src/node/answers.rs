@@ -1,0 +1,62 @@
+//! What the kernel answers for at one instant, as the pinned maps say.
+
+use super::{
+    clock,
+    maps::{Maps, MapsError},
+};
+use std::collections::BTreeMap;
+use vip_common::abi::{Fence, Iface, Port, Vip};
+
+/// Fences and interfaces as they stood when the maps were read.
+#[derive(Debug)]
+pub struct Answers {
+    fences: Vec<Fence>,
+    ifaces: BTreeMap<Port, Iface>,
+    now_ns: u64,
+}
+
+impl Answers {
+    /// Reads the maps.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    pub fn read(maps: &Maps) -> Result<Self, MapsError> {
+        let fences = (0..maps.slots()).map(|slot| maps.fence(slot));
+        let fences = fences.collect::<Result<_, _>>()?;
+        Ok(Self { fences, ifaces: maps.ifaces()?, now_ns: clock::boot().0 })
+    }
+
+    /// The first interface on which the kernel answers for an entry: the rules of `vip_common::standing`.
+    pub fn on(&self, entry: &Vip) -> Option<(&Port, &Iface)> {
+        let fence = self.fences.get(usize::try_from(entry.slot).ok()?)?;
+        let held = entry.generation != 0
+            && fence.generation == entry.generation
+            && self.now_ns < fence.deadline_ns;
+        let up = |(_, iface): &(&Port, &Iface)| iface.up != 0 && entry.answers_on(iface.bit);
+        self.ifaces.iter().find(up).filter(|_| held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_answered_for_where_its_fence_is_live_and_an_interface_up() {
+        let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
+        let iface = Iface { mac: [2; 6], bit: 1, up: 1, known: 1, alias: 0, _reserved: [0; 6] };
+        let entry = Vip::new(0, 3, 0b10, 0b10);
+        let answers = |fence: Fence, iface: Iface, entry: &Vip| {
+            let read =
+                Answers { fences: vec![fence], ifaces: BTreeMap::from([(port, iface)]), now_ns: 100 };
+            read.on(entry).is_some()
+        };
+        assert!(answers(Fence::new(101, 3), iface, &entry));
+        assert!(!answers(Fence::new(100, 3), iface, &entry), "the fence ran out");
+        assert!(!answers(Fence::new(101, 4), iface, &entry), "another tenure");
+        assert!(!answers(Fence::new(101, 3), Iface { up: 0, ..iface }, &entry), "the link is down");
+        assert!(!answers(Fence::new(101, 3), Iface { bit: 0, ..iface }, &entry), "another interface");
+        assert!(!answers(Fence::new(101, 0), iface, &Vip::new(0, 0, 0b10, 0b10)), "the silent entry");
+        assert!(!answers(Fence::new(101, 3), iface, &Vip::new(9, 3, 0b10, 0b10)), "no such slot");
+    }
+}
