@@ -1,4 +1,4 @@
-//! Builds the eBPF object and leaves it, stripped, where `node/attach.rs` embeds it from.
+//! Builds the eBPF object and leaves it, stripped, where `node/programs.rs` embeds it from.
 //!
 //! Three ways, in this order: the object that `XVIP_EBPF_OBJECT` names, a rustup nightly that has
 //! rust-src, Debian's rustc with its prebuilt BPF core (packages rustc-web, cargo-web and

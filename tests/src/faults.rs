@@ -3,7 +3,7 @@
 
 use crate::{
     cgroup::Cgroup,
-    judge::{Claim, Judge, two_owner_ms_between},
+    judge::{Claim, Judge, spans, two_owner_ms_between},
     lab::{ASKER_MAC, Lab, eventually},
     probes::{Probe, Series},
     stalls::{StallWatch, Stalls},
@@ -194,6 +194,26 @@ pub struct Recording {
     pub echoes: Series,
     /// When the machine stood still.
     pub stalls: Stalls,
+}
+
+/// Fails if `run` loses an echo between the instants that it returns. A machine that stood still loses
+/// some by itself: then it runs once more.
+pub fn loses_no_echo(mut run: impl FnMut() -> (Recording, u64, u64)) {
+    for again in [true, false] {
+        let (recording, from, to) = run();
+        let ((lost, sent), stood) =
+            (recording.echoes.unanswered(from, to), recording.stalls.within_ms(from, to));
+        let dark = recording.asked.dark_ms(from, to);
+        println!(
+            "{lost} of {sent} echoes lost, dark for {dark:.0} ms, the machine stood {stood:.0} ms"
+        );
+        if lost == 0 {
+            return;
+        }
+        let (at, who) = (recording.echoes.unanswered_at(from, to), spans(&recording.claims));
+        assert!(again && stood > 0.0, "{lost} of {sent} echoes lost: {at:?}\n{who}");
+        println!("they were lost while the machine stood still, so it is repeated: {at:?}\n{who}");
+    }
 }
 
 /// Listeners and probes that are under way.

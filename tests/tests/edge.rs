@@ -75,10 +75,10 @@ fn soon<T>(answer: Result<T, tokio::time::error::Elapsed>, what: &str) -> T {
     answer.unwrap_or_else(|_| panic!("{what}: it waited for the endpoint that hangs"))
 }
 
-/// The next sighting: its source and `leaseTransitions`, or that there is none.
 /// A read, whenever it began.
 const READ: Source = Source::Quorum(BootNs(0));
 
+/// The next sighting: its source and `leaseTransitions`, or that there is none.
 async fn next(sightings: &mut mpsc::Receiver<Sighting>, what: &str) -> (Source, Option<i64>) {
     match soon(tokio::time::timeout(SOON, sightings.recv()).await, what) {
         Some(Sighting::Seen(source, record)) => {

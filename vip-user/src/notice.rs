@@ -41,7 +41,7 @@ pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
             tracing::warn!(lease, %holder, "the leader is not xvip; it is waited out");
         }
         Notice::Foreign { holder, own_name: true } => tracing::warn!(
-            lease, %holder, "another program on this node is the leader; the guard stays detached"
+            lease, %holder, "another program on this node holds the Lease; its frames pass"
         ),
         Notice::Missing => tracing::info!(lease, "the Lease does not exist"),
         Notice::Reasserted => {

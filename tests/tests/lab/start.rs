@@ -151,7 +151,7 @@ fn an_address_in_use_delays_the_first_creation() {
 /// is gone. When it was killed its address stays; then the guard is back before anybody takes the
 /// Lease.
 #[test]
-fn a_foreign_holder_under_our_own_name_keeps_the_guard_detached() {
+fn what_a_foreign_holder_under_our_own_name_sends_passes() {
     let mut lab = one_node();
     let lease = |holder: &str, transitions: u32| {
         json!({
@@ -172,10 +172,10 @@ fn a_foreign_holder_under_our_own_name_keeps_the_guard_detached() {
     lab.nodes[0].ns.ip("addr add 192.0.2.10/32 dev eth0").unwrap();
     assert!(!answers(&lab), "another node holds the Lease");
     lab.api.put("kube-system", "plndr-cp-lock", lease("node1", 3));
-    let detached = eventually(Duration::from_secs(10), || {
-        lab.nodes[0].log().contains("another program on this node is the leader")
+    let seen = eventually(Duration::from_secs(10), || {
+        lab.nodes[0].log().contains("another program on this node holds the Lease")
     });
-    assert!(detached, "{}", lab.nodes[0].log());
+    assert!(seen, "{}", lab.nodes[0].log());
     assert!(eventually(Duration::from_secs(5), || answers(&lab)), "{}", lab.nodes[0].log());
     assert_eq!(vips(&lab), Some(0));
     // It renews no more, and is waited out: 2·5 + 10 s. The guard is back after 9/11 of that.

@@ -26,8 +26,8 @@ impl Config {
         if !name_ok(&self.instance) {
             return refuse("instance", &self.instance, "1 to 32 letters, digits, - and _");
         }
-        if self.node.as_deref().is_some_and(|node| node.is_empty() || node.len() > 253) {
-            return refuse("node", "the name", "1 to 253 characters, the name of the Node object");
+        if let Some(node) = self.node.as_ref().filter(|node| node.is_empty() || node.len() > 253) {
+            return refuse("node", node, "1 to 253 characters, the name of the Node object");
         }
         if self.vips.is_empty() {
             return refuse("vips", "an empty list", "at least one address");
@@ -47,8 +47,12 @@ impl Config {
             return refuse("lease.name", &self.lease.name, OBJECT_NAME);
         }
         self.check_leases()?;
-        if self.lease.namespace.is_empty() || self.lease.namespace.len() > 63 {
-            return refuse("lease.namespace", &self.lease.namespace, "1 to 63 characters");
+        if !is_namespace_name(&self.lease.namespace) {
+            return refuse("lease.namespace", &self.lease.namespace, NAMESPACE_NAME);
+        }
+        if self.announce.refresh_s > ONE_DAY_S {
+            let allowed = format!("0 (none) to {ONE_DAY_S}");
+            return refuse("announce.refresh_s", self.announce.refresh_s, allowed);
         }
         if self.kernel_log_level > 5 {
             return refuse("kernel_log_level", self.kernel_log_level, "0 (off) to 5 (trace)");
@@ -209,9 +213,10 @@ impl Config {
                 ),
             );
         }
-        if foreign_grace_s.is_some_and(|grace| grace < u64::from(duration_s)) {
-            let grace = foreign_grace_s.unwrap_or_default();
-            return refuse("lease.foreign_grace_s", grace, "at least lease.duration_s");
+        let graces = u64::from(duration_s)..=ONE_DAY_S;
+        if let Some(grace) = foreign_grace_s.filter(|grace| !graces.contains(grace)) {
+            let allowed = format!("lease.duration_s ({duration_s}) to {ONE_DAY_S}");
+            return refuse("lease.foreign_grace_s", grace, allowed);
         }
         if self.linger_ms > 60_000 {
             return refuse("linger_ms", self.linger_ms, "0 to 60000");
@@ -229,6 +234,7 @@ impl Config {
     }
 }
 
+const ONE_DAY_S: u64 = 86_400;
 /// Two renewals, each of at least 100 ms.
 const SHORTEST_FENCE: Duration = Duration::from_millis(200);
 
@@ -240,6 +246,13 @@ fn is_object_name(name: &str) -> bool {
     let ends = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = name.as_bytes();
     name.len() <= 253 && ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| inner(*b))
+}
+
+const NAMESPACE_NAME: &str = "1 to 63 lower-case letters, digits and -";
+
+/// Whether Kubernetes takes this as the name of a namespace (RFC 1123 label).
+fn is_namespace_name(name: &str) -> bool {
+    is_object_name(name) && name.len() <= 63 && !name.contains('.')
 }
 
 /// The URL of an API server, if it is one.

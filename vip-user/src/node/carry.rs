@@ -28,7 +28,7 @@ pub fn fill(old: &Pins, new: &Pins) -> Result<(), PinsError> {
     Ok(())
 }
 
-/// Whether the directory was completed by its owner and not given up since.
+/// The identity that is stored in this directory, if any.
 pub fn identity(pins: &Pins) -> Result<Option<Identity>, PinsError> {
     let Some(map) = open(pins, "IDENTITY")? else { return Ok(None) };
     let entries = map.entries().map_err(failed("read", pins, "IDENTITY"))?;
