@@ -69,7 +69,8 @@ pub fn mutants(filter: &str) -> anyhow::Result<()> {
 /// Whether the mutated code builds, and whether the tests stay green.
 fn play(Mutation { file, tests, .. }: &Mutation) -> (bool, bool) {
     if let Some((&LAB, filter)) = tests.split_first() {
-        let builds = succeeds("cargo", &["build", "--quiet", "--locked", "-p", "vip-user"]);
+        let build = [&["build", "--quiet", "--locked"][..], &PACKAGES].concat();
+        let builds = succeeds("cargo", &build);
         let run = [&["xtask", "test", "--only", LAB][..], filter].concat();
         return (builds, builds && succeeds("cargo", &run));
     }
