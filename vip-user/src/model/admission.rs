@@ -62,8 +62,10 @@ enum Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Vip {
     stage: Stage,
-    /// A version of xvip that does not say what it guards held the Lease before: it answered for this
-    /// VIP, but another Lease may have admitted it since.
+    /// The holder before this one was a version of xvip that does not say what it guards, and answered for
+    /// this VIP.
+    inherited: bool,
+    /// It is published, but another Lease may have admitted it before this one said so.
     unverified: bool,
     /// Silent at once, though the Lease still says that it is admitted.
     revoked: bool,
@@ -185,17 +187,19 @@ impl Admission {
     pub(super) fn take(&mut self, seen: &Record) -> Marks {
         // Of a holder that is not xvip nothing is known: its address may still be on its host. That is
         // so too where another program under the same name has renewed a tenure of xvip.
-        let foreign = !seen.holder.is_empty() && seen.tenure().is_none();
+        let foreign = !seen.was_renewed_by_us() || (!seen.holder.is_empty() && seen.tenure().is_none());
         let names = if foreign { Names::Nothing } else { seen.names() };
-        for vip in self.vips.values_mut() {
-            vip.unverified = names == Names::Unknown;
-        }
         self.settled = false;
         let mark = |ip: &IpAddr| match names {
-            Names::Listed(guarded) if guarded.admitted.contains(ip) => Mark::Admitted,
-            _ => Mark::Claimed,
+            Names::Listed(guarded) => guarded.mark(*ip).unwrap_or(Mark::Claimed),
+            Names::Unknown => Mark::Inherited,
+            Names::Nothing => Mark::Claimed,
         };
         self.written = self.vips.keys().map(|ip| (*ip, mark(ip))).collect();
+        for (ip, vip) in &mut self.vips {
+            vip.unverified = false;
+            vip.inherited = self.written.get(ip) == Some(&Mark::Inherited);
+        }
         self.written.clone()
     }
 
@@ -212,7 +216,8 @@ impl Admission {
         }
         for (ip, vip) in self.vips.iter_mut().filter(|(ip, _)| self.served.contains(ip)) {
             self.base.insert(*ip, Mark::Admitted);
-            vip.stage = Stage::Admitted;
+            // While no process ran, another Lease may have admitted it: one look tells.
+            (vip.stage, vip.unverified) = (Stage::Admitted, true);
         }
         self.changes += 1;
     }
@@ -259,7 +264,7 @@ impl Admission {
             vip.stage = match (vip.stage, mark) {
                 (stage, Some(Mark::Admitted)) if vip.revoked => stage,
                 (_, Some(Mark::Admitted)) => {
-                    vip.obstacle = None;
+                    (vip.obstacle, vip.inherited) = (None, false);
                     Stage::Admitted
                 }
                 (Stage::Waiting, _) => Stage::Waiting,
@@ -279,7 +284,8 @@ impl Admission {
     /// This node does not hold the Lease any more.
     pub(super) fn lost(&mut self) {
         for vip in self.vips.values_mut() {
-            *vip = Vip { heard: vip.heard, unverified: vip.unverified, ..Vip::default() };
+            let Vip { heard, inherited, unverified, .. } = *vip;
+            *vip = Vip { heard, inherited, unverified, ..Vip::default() };
         }
         self.base.clear();
         (self.settled, self.obstacles_changed) = (false, true);
@@ -301,8 +307,9 @@ impl Admission {
             let mark = match (vip.stage, self.base.get(ip)) {
                 (_, Some(Mark::Admitted)) if !vip.revoked => Mark::Admitted,
                 _ if release => return None,
-                (Stage::Admitting, Some(Mark::Claimed)) => Mark::Admitted,
+                (Stage::Admitting, Some(Mark::Claimed | Mark::Inherited)) => Mark::Admitted,
                 (Stage::Waiting, _) => return None,
+                _ if vip.inherited => Mark::Inherited,
                 _ => Mark::Claimed,
             };
             Some((*ip, mark))
@@ -437,11 +444,10 @@ impl Admission {
     fn judge(&mut self, now: BootNs, list: u64, ip: IpAddr, strikes: &mut BTreeMap<String, Strike>) {
         let asking = self.begin_asking(now, ip);
         let Some(vip) = self.vips.get_mut(&ip) else { return };
-        // The holder before this one answered for the VIP, unless its configuration was another one.
-        // Versions that do not say what they guard are no obstacle then, but the LAN is asked.
-        let inherited = vip.unverified && vip.stage != Stage::Admitted;
+        // Where the holder before answered for the VIP, versions that do not say what they guard are no
+        // obstacle. The LAN is asked then: one of them may have had another configuration.
         let Against { strongest, dead, passed_over } =
-            self.rivals.against(now, ip, &self.lease, inherited, strikes);
+            self.rivals.against(now, ip, &self.lease, vip.inherited, strikes);
         let highest = strongest.as_ref().map(|(rank, _)| *rank);
         let told = dead.clone().filter(|_| self.strikes >= QUIET_STRIKES);
         let (obstacle, dead) = (strongest.map(|(_, obstacle)| obstacle).or(told), dead.is_some());
@@ -459,12 +465,13 @@ impl Admission {
                 vip.obstacle = obstacle;
                 let next = match highest {
                     None if dead => vip.stage,
-                    None if inherited && !passed_over => Stage::Admitting,
+                    None if vip.inherited && !passed_over => Stage::Admitting,
                     None => asking,
                     Some(Rank::LaterClaim) => vip.stage,
                     Some(_) => Stage::Waiting,
                 };
-                vip.unverified &= next == vip.stage;
+                // Another Lease guards it now, so this one does not go on with what was.
+                vip.inherited &= next != Stage::Waiting;
                 vip.stage = next;
             }
             Stage::Waiting => {

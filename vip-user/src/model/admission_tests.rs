@@ -246,14 +246,17 @@ fn a_successor_publishes_what_was_admitted_and_asks_for_the_rest() {
     assert_eq!(takes(unheld()).vips, Some(marks(&[(10, Mark::Claimed), (20, Mark::Claimed)])));
     // A version that said nothing, another program, and an annotation that was left standing.
     let none = Some(marks(&[(10, Mark::Claimed), (20, Mark::Claimed)]));
-    assert_eq!(takes(held("other", 4, 10)).vips, none);
+    let inherited = Some(marks(&[(10, Mark::Inherited), (20, Mark::Inherited)]));
+    assert_eq!(takes(held("other", 4, 10)).vips, inherited);
     assert_eq!(takes(Record { note: None, ..held("kube-vip", 4, 10) }).vips, none);
     let stale = Record { transitions: 5, ..naming(held("other", 4, 10), &BOTH) };
     assert_eq!(takes(Record { note: None, ..stale }).vips, none);
     // A client-go program under the name of its node renews a tenure of xvip, and keeps all but the
     // time: its address may stand on that node.
     let renewed = Record { noted_renew_us: Some(9), ..naming(held("other", 4, 10), &BOTH) };
-    assert_eq!(takes(renewed).vips, none);
+    assert_eq!(takes(renewed.clone()).vips, none);
+    // Somebody empties the field of the holder, as people do who are in a hurry.
+    assert_eq!(takes(Record { holder: String::new(), ..renewed }).vips, none);
 }
 
 /// Another Lease may have admitted the VIP since that version wrote: it is looked first.
@@ -261,9 +264,9 @@ fn a_successor_publishes_what_was_admitted_and_asks_for_the_rest() {
 fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody() {
     let mut admission = Admission::new(OWN, &[vip(10)], PROBE_TIME);
     let claimed = admission.take(&held("old", 1, 5));
-    assert_eq!(claimed, marks(&[(10, Mark::Claimed)]));
+    assert_eq!(claimed, marks(&[(10, Mark::Inherited)]));
     let mine = |version, of: &[(u8, Mark)]| naming(held("me", 2, version), of);
-    admission.took(&mine(6, &[(10, Mark::Claimed)]));
+    admission.took(&mine(6, &[(10, Mark::Inherited)]));
     assert!(!admission.admits(vip(10)));
     let mut alone = admission.clone();
     list(&mut alone, 0, &[]);
@@ -280,6 +283,13 @@ fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody
     beside.heard(at(500).boot, vip(10), [6; 6]);
     beside.act(at(4_000).boot);
     assert!(!beside.has_news(), "its address is in use");
+    // The holder dies meanwhile: its successor is not kept waiting by the old version either.
+    let mut next = Admission::new(OWN, &[vip(10)], PROBE_TIME);
+    assert_eq!(next.take(&mine(7, &[(10, Mark::Inherited)])), marks(&[(10, Mark::Inherited)]));
+    next.took(&naming(held("next", 3, 8), &[(10, Mark::Inherited)]));
+    list(&mut next, 0, &[("lease-x", held("old", 3, 3))]);
+    next.act(at(0).boot);
+    assert_eq!(next.take_requests(), [Request::Probe]);
     for other in [Mark::Admitted, Mark::Claimed] {
         let mut second = admission.clone();
         let rival = naming(held("x", 7, 9), &[(10, other)]);
@@ -358,5 +368,9 @@ fn what_the_kernel_answers_for_outlives_a_deleted_lease() {
         let effects = election.step(at(0), quorum(found));
         assert!(election.admits(vip(10)) && !election.admits(vip(20)));
         assert_eq!(writes(&effects)[0].vips, Some(marks(&BOTH)));
+        // While no process ran, another Lease may have admitted it: one list tells.
+        election.step(at(10), answered(&writes(&effects)[0], 8));
+        election.step(at(11), Input::Tick);
+        assert!(election.take_requests().iter().any(|one| matches!(one, Request::List(_))));
     }
 }

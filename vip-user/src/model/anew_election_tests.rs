@@ -1,4 +1,5 @@
-//! A Lease that is not there: it is created without a holder, and then waited for or taken back like any other.
+//! A Lease that is not there: it is created without a holder, and then waited for or taken back like
+//! any other.
 
 use super::{
     election::{Effect, Input, Notice, Why, Written},
@@ -75,7 +76,8 @@ fn a_lease_that_was_created_anew_is_taken_back_under_a_live_fence() {
     assert_eq!(tenure_of(&election).uid, "uid-2");
 }
 
-/// The one who took it there counts its tenures from the beginning: that it has fewer does not make it older.
+/// The one who took it there counts its tenures from the beginning: that it has fewer does not make it
+/// older.
 #[test]
 fn another_holder_of_a_lease_that_was_created_anew_silences_now() {
     let mut election = holder();

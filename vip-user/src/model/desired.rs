@@ -180,7 +180,8 @@ pub fn desired(
             Presence::Serving => Some(election.generation()),
         };
         if let Some(generation) = generation {
-            // Whatever is guarded is guarded for every VIP: none may be claimed where it is not answered.
+            // Whatever is guarded is guarded for every VIP: none may be claimed where it is not
+            // answered.
             let entry = Vip::new(vip.slot, generation, vip.answer, u64::MAX);
             want.vips.insert(ip, entry);
             want_groups(&mut want, vip.ip, links);

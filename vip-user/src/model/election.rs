@@ -31,8 +31,8 @@ pub enum Source {
     /// A GET without `resourceVersion`, and when it began: linearizable from then on. Two of them may
     /// be answered in the other order.
     Quorum(BootNs),
-    /// A watch event: may come from an API server that lags behind. It follows the event before it, or the
-    /// quorum read that the watch began with, and nothing was written in between.
+    /// A watch event: may come from an API server that lags behind. It follows the event before it, or
+    /// the quorum read that the watch began with, and nothing was written in between.
     Watch,
 }
 
@@ -92,7 +92,8 @@ pub enum Effect {
     ClearFence(Why),
     /// Write the Lease.
     Write(LeaseWrite),
-    /// Write an offer into this version of the Lease, and nothing else. Its outcome is seen by the watch.
+    /// Write an offer into this version of the Lease, and nothing else. Its outcome is seen by the
+    /// watch.
     Offer(Version, Offer),
     /// Create the Lease without a holder, where there is none. Its outcome is seen by the watch.
     Create,
@@ -226,8 +227,8 @@ pub struct Taking {
 pub struct Holding {
     /// The confirmed tenure.
     pub tenure: Tenure,
-    /// The uid of a Lease that was created anew and that the tenure is being written into. Until that is confirmed its
-    /// `leaseTransitions` say nothing about the tenure's.
+    /// The uid of a Lease that was created anew and that the tenure is being written into. Until that
+    /// is confirmed its `leaseTransitions` say nothing about the tenure's.
     pub anew: Option<String>,
     /// The last confirmed version.
     pub base: Version,
@@ -403,7 +404,8 @@ impl Election {
         }
     }
 
-    /// The LAN cannot be asked for an address: no interface that answers for it is up, or the question did not leave.
+    /// The LAN cannot be asked for an address: no interface that answers for it is up, or the question
+    /// did not leave.
     pub fn cannot_ask(&mut self, now: Now, ip: IpAddr) {
         if let Some(admission) = &mut self.admission {
             admission.cannot_ask(now.boot, ip);
@@ -537,7 +539,8 @@ impl Election {
     }
 }
 
-/// The last microsecond that xvip can write: a time zone must still fit before the end of the year 9999.
+/// The last microsecond that xvip can write: a time zone must still fit before the end of the year
+/// 9999.
 const LAST_US: i64 = 253_402_207_200_999_999;
 
 /// A `renewTime` that differs from the one before it: later, unless somebody has set it to the end of

@@ -1,5 +1,5 @@
-//! What a read proves, and what only a watch does: an older content may have been put back after writes that
-//! nobody here has seen. `tests/exhaustive.rs` found the first two of these ways to two owners.
+//! What a read proves, and what only a watch does: an older content may have been put back after writes
+//! that nobody here has seen. `tests/exhaustive.rs` found the first two of these ways to two owners.
 
 use super::{
     election::{Effect, Input, Source, State},
@@ -57,7 +57,8 @@ fn a_release_counts_where_a_watch_shows_it_and_not_where_a_read_does() {
     for (seen_by_watch, taken_at_once) in [(true, true), (false, false)] {
         let mut election = fresh();
         election.step(at(0), quorum(Some(held("other", 4, 10))));
-        // A read may have missed that the node took the Lease once more, and that the release was put back.
+        // A read may have missed that the node took the Lease once more, and that the release was put
+        // back.
         let release = released(held("other", 4, 10), 14);
         let seen = if seen_by_watch { watched(release) } else { quorum(Some(release)) };
         let effects = election.step(at(100), seen);

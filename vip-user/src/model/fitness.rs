@@ -127,9 +127,10 @@ impl Damper {
         self.usable = Some(usable);
     }
 
-    /// How well the links let this node serve. A holder whose link was away for a moment serves again as
-    /// well as ever; moving the VIP then would make one disturbance two. From the second loss on it is
-    /// in doubt like any other. A loss that its own attaching has caused, it sits out.
+    /// How well the links let this node serve. A holder whose link was away for a moment serves again
+    /// as well as ever; moving the VIP then would make one disturbance two. From the second loss on it
+    /// is doubtful like any other node. A loss that was caused by attaching our own program does not
+    /// count.
     pub fn fitness(&self, now: BootNs, holds: bool) -> Fitness {
         let first = self.probation <= PROBATION;
         match self.usable {

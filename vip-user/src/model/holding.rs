@@ -60,8 +60,9 @@ impl Holding {
 }
 
 impl InFlight {
-    /// Where there is no Lease there is no version to compare: until this was stored another Lease may have come and
-    /// gone, whose holder still answers. Only while the own fence lives nobody else can have held one.
+    /// Whether the write created a Lease after the fence ran out. It compared no version, so another
+    /// Lease may have come and gone meanwhile, and its holder may still answer. While our fence was
+    /// live no other node can have held one.
     pub(super) fn is_blind(&self, now: Now, holding: &Holding) -> bool {
         self.base.is_none() && now.boot >= holding.until
     }
@@ -88,7 +89,8 @@ impl Election {
         let base = record.as_ref().map_or(Version(String::new()), |record| record.version.clone());
         let mut holding = Holding::new(tenure, base, duration_s, now.boot);
         holding.until = until;
-        // The process before this one may have counted with a smaller ρ: what it sent it sent before now.
+        // The process before this one may have counted with a smaller ρ: what it sent it sent before
+        // now.
         let sent = until.0.saturating_sub(self.timing.hold(duration_s).as_nanos() as u64);
         holding.sent = BootNs(sent.min(now.boot.0));
         holding.renew_us = record.as_ref().and_then(|record| record.renew_us).unwrap_or(0);
@@ -109,8 +111,9 @@ impl Election {
         out: &mut Vec<Effect>,
     ) {
         let live = now.boot < holding.until;
-        // Once the fence has run out, a read proves nothing: another node may have taken the Lease in between and
-        // still answer, and somebody have put our older content back. A watch would have shown it.
+        // Once the fence has run out, a read proves nothing: another node may have taken the Lease in
+        // between and still answer, and somebody have put our older content back. A watch would have
+        // shown it.
         let known = record.as_ref().is_some_and(|record| record.version == holding.base);
         let proven = live || known || source == Source::Watch;
         match record {
@@ -293,8 +296,8 @@ impl Election {
         });
     }
 
-    /// The next write replaces this record. Where it no longer names a VIP and the fence has run out, somebody else may
-    /// have admitted that VIP: entries of before must not wake with the fence.
+    /// The next write replaces this record. Where it no longer names a VIP and the fence has run out,
+    /// somebody else may have admitted that VIP: entries of before must not wake with the fence.
     fn rests_on(&mut self, record: &Record, live: bool) {
         if let Some(admission) = &mut self.admission
             && admission.stored(record, live)

@@ -65,9 +65,9 @@ impl Election {
         record: Option<Record>,
         out: &mut Vec<Effect>,
     ) {
-        // What holds of a holder whose fence has run out holds here, and more: a release of which nothing was heard may
-        // have let another node take the Lease, and the older content have been put back since. To release that would
-        // invite a third.
+        // What holds of a holder whose fence has run out holds here, and more: a release of which
+        // nothing was heard may have let another node take the Lease, and the older content have been
+        // put back since. To release that would invite a third.
         let release_sent =
             holding.lost_release.is_some() || holding.in_flight.values().any(|sent| sent.release);
         let alone = now.boot < holding.until && !release_sent;
@@ -105,7 +105,8 @@ impl Election {
                     // As good as an event: it follows the version that the write was based on.
                     return self.left(now, Notice::Released, Source::Watch, Some(record), out);
                 }
-                // To release what is ours by its content, and perhaps not by right, would invite a third.
+                // The record names us, but may be an older content that was restored. A release of it
+                // could let a third node in.
                 Written::Stored(record) if attempt.is_blind(now, &holding) => {
                     return self.left(
                         now,

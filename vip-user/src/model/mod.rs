@@ -2,8 +2,8 @@
 //! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`retry`], [`naming`], [`rivals`], [`admission`], [`fitness`], [`rule`], [`selection`], [`edges`],
-//! [`desired`], [`plan`].
+//! [`leaving`], [`retry`], [`naming`], [`rivals`], [`admission`], [`fitness`], [`rule`], [`selection`],
+//! [`edges`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
 pub mod admission;

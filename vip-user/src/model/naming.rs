@@ -12,6 +12,8 @@ use std::{
 pub enum Mark {
     /// Its holder wants to guard it, and does not answer for it yet.
     Claimed,
+    /// The same. The holder before was a version that does not say what it guards, and answered for it.
+    Inherited,
     /// Whoever holds the Lease answers for it.
     Admitted,
 }
@@ -34,6 +36,9 @@ pub struct Guarded {
     /// VIPs that are asked for.
     #[serde(default)]
     pub claimed: BTreeSet<IpAddr>,
+    /// Those of them that an older version answered for before.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub inherited: BTreeSet<IpAddr>,
 }
 
 /// Which VIPs a Lease names.
@@ -66,19 +71,23 @@ impl Record {
 impl Guarded {
     /// The annotation of a tenure.
     pub fn of(transitions: i64, acquire_us: i64, marks: &Marks) -> Self {
-        let with = |wanted: Mark| {
-            marks.iter().filter(move |(_, mark)| **mark == wanted).map(|(ip, _)| *ip).collect()
+        let with = |wanted: fn(Mark) -> bool| {
+            marks.iter().filter(move |(_, mark)| wanted(**mark)).map(|(ip, _)| *ip).collect()
         };
-        let (admitted, claimed) = (with(Mark::Admitted), with(Mark::Claimed));
-        Self { transitions, acquire_us, admitted, claimed }
+        let admitted = with(|mark| mark == Mark::Admitted);
+        let claimed = with(|mark| mark != Mark::Admitted);
+        let inherited = with(|mark| mark == Mark::Inherited);
+        Self { transitions, acquire_us, admitted, claimed, inherited }
     }
 
     /// What it says of a VIP.
     pub fn mark(&self, ip: IpAddr) -> Option<Mark> {
         if self.admitted.contains(&ip) {
             Some(Mark::Admitted)
+        } else if self.claimed.contains(&ip) {
+            Some(if self.inherited.contains(&ip) { Mark::Inherited } else { Mark::Claimed })
         } else {
-            self.claimed.contains(&ip).then_some(Mark::Claimed)
+            None
         }
     }
 }

@@ -102,8 +102,8 @@ fn unwanted<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'
     have.vips.iter().filter(move |(ip, _)| !wanted(ip))
 }
 
-/// What must stand before an address comes, where it does not yet: a silent entry, or the present one with the
-/// interfaces that are to be guarded.
+/// What must stand before an address comes, where it does not yet: a silent entry, or the present one
+/// with the interfaces that are to be guarded.
 fn guard_first(want: &Vip, have: Option<&Vip>) -> Option<Vip> {
     match have {
         None => Some(Vip { generation: 0, ..*want }),

@@ -126,7 +126,7 @@ impl Record {
             && self.renew_us == other.renew_us
     }
 
-    fn was_renewed_by_us(&self) -> bool {
+    pub(super) fn was_renewed_by_us(&self) -> bool {
         self.noted_renew_us.is_none_or(|noted| Some(noted) == self.renew_us)
     }
 
@@ -136,8 +136,9 @@ impl Record {
 }
 
 impl Record {
-    /// A Lease as `Effect::Create` makes it. No node takes a Lease that is not there: what has been created
-    /// and deleted in between would go unseen, while a record that stands has a version to compare.
+    /// A Lease as `Effect::Create` makes it. No node takes a Lease that is not there: what has been
+    /// created and deleted in between would go unseen, while a record that stands has a version to
+    /// compare.
     pub fn unheld(uid: String, version: u64, duration_s: u32) -> Self {
         Self {
             uid,
@@ -191,8 +192,8 @@ impl LeaseWrite {
         Some(Guarded::of(self.note.transitions, self.note.acquire_us, vips))
     }
 
-    /// The record that an API server makes of this write, where models and tests play one. The real one is
-    /// what `cluster/lease.rs` sends and reads back.
+    /// The record that an API server makes of this write, where models and tests play one. The real one
+    /// is what `cluster/lease.rs` sends and reads back.
     pub fn stored(&self, uid: String, version: u64) -> Record {
         Record {
             uid,

@@ -190,8 +190,8 @@ impl Other {
             Names::Listed(guarded) => {
                 let rank = match guarded.mark(ip)? {
                     Mark::Admitted => Rank::Admitted,
-                    Mark::Claimed if name < own => Rank::EarlierClaim,
-                    Mark::Claimed => Rank::LaterClaim,
+                    _ if name < own => Rank::EarlierClaim,
+                    _ => Rank::LaterClaim,
                 };
                 Some((rank, Obstacle::Lease { lease, holder }))
             }
@@ -222,6 +222,7 @@ impl Other {
         });
         strike.guarded.admitted.remove(&ip);
         strike.guarded.claimed.remove(&ip);
+        strike.guarded.inherited.remove(&ip);
     }
 }
 

@@ -346,8 +346,9 @@ fn names(rule: &Rule, device: &Device) -> bool {
     }
 }
 
-/// The interfaces that `auto`, `default-route` and a subnet mean: one each, as the kernel would route. On two that
-/// lead to one segment, a question would get two answers. One that is up comes before one that is not.
+/// The interfaces that `auto`, `default-route` and a subnet mean: one each, as the kernel would route.
+/// On two that lead to one segment, a question would get two answers. One that is up comes before one
+/// that is not.
 fn best(rules: &[Rule], vip: IpAddr, devices: &[&Device]) -> BTreeSet<u32> {
     let chosen = rules.iter().filter_map(|rule| {
         let ranked = devices.iter().filter_map(|device| {

@@ -14,9 +14,9 @@ use super::{
 use std::{collections::BTreeMap, time::Duration};
 
 impl Election {
-    /// Starts waiting for what was observed, knowing how long was waited before. A release counts where a watch shows it
-    /// right behind the tenure that it ends, the newest that was ever seen: a read says nothing about what was
-    /// written in between, and an older content may have been put back.
+    /// Begins to wait for the observed record, or goes on with the wait that has begun (`before`). A
+    /// release counts only as the watch event right after the newest tenure. A read may hide other
+    /// writes in between, or show an older content that somebody has restored.
     pub(super) fn follow(
         &mut self,
         now: Now,
@@ -86,8 +86,8 @@ impl Election {
         out: &mut Vec<Effect>,
     ) {
         if let (Some(taking), Some(record)) = (&waiting.taking, &record) {
-            // An answer was lost. While a fence from the first attempt would live nobody else can have taken the
-            // Lease; later a read proves nothing, as for a holder.
+            // An answer was lost. While a fence from the first attempt would live nobody else can have
+            // taken the Lease; later a read proves nothing, as for a holder.
             let duration_s = self.timing.duration_s.min(record.duration_s);
             let proven =
                 source == Source::Watch || now.boot < self.timing.fence(taking.began, duration_s);
@@ -100,8 +100,8 @@ impl Election {
                 waiting.taking = None;
             }
         }
-        // A watch shows every version, so an edited label is one. A read does not: the holder may have renewed,
-        // and somebody have put the older content back.
+        // A watch shows every version, so an edited label is one. A read does not: the holder may have
+        // renewed, and somebody have put the older content back.
         let unchanged = match (&waiting.seen, &record) {
             (Some(seen), Some(record)) => {
                 let complete = source == Source::Watch || seen.version == record.version;
@@ -188,8 +188,8 @@ impl Election {
         if offers { due.min(waiting.offer_at) } else { due }
     }
 
-    /// When the Lease may be taken. A node that serves badly is a late choice, not excluded: one that is
-    /// in doubt lets others begin, one that cannot serve waits one more round.
+    /// When the Lease may be taken. A node that serves badly is a late choice, not excluded: one that
+    /// is in doubt lets others begin, one that cannot serve waits one more round.
     fn due(&self, waiting: &Waiting) -> BootNs {
         if waiting.seen.is_none() && self.fitness != Fitness::Barred {
             return waiting.since;
@@ -208,8 +208,8 @@ impl Election {
         self.last_tenure.is_none() && record.is_some_and(Record::is_unheld)
     }
 
-    /// How long a record must stand before it may be taken. One that is not there is created at once, without a
-    /// holder: a holder whose fence lives writes its own tenure back.
+    /// How long a record must stand before it may be taken. One that is not there is created at once,
+    /// without a holder: a holder whose fence lives writes its own tenure back.
     fn wait_for(&self, record: Option<&Record>) -> Duration {
         match record {
             None => Duration::ZERO,
@@ -242,7 +242,8 @@ impl Election {
         out.push(Effect::Notice(notice));
     }
 
-    /// The write that takes the Lease, by CAS on the version that was observed; none where there is no Lease.
+    /// The write that takes the Lease, by CAS on the version that was observed; none where there is no
+    /// Lease.
     fn take(&mut self, now: Now, waiting: &mut Waiting) -> Option<LeaseWrite> {
         let seen = waiting.seen.as_ref()?;
         let id = self.fresh_id();
@@ -318,8 +319,8 @@ impl Election {
     }
 }
 
-/// Whether the record is a later tenure of xvip, in the same Lease or after none: only then is the
-/// wait for the earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
+/// Whether the record is a later tenure of xvip, in the same Lease or after none: only then is the wait
+/// for the earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
 /// restored, deleted or taken by a stranger never shortens a wait.
 fn succeeds(before: &Waiting, record: Option<&Record>) -> bool {
     let Some(record) = record else { return false };

@@ -31,7 +31,8 @@ fn the_address_is_there_before_the_entry_answers() {
     assert_eq!(actions, [Action::AddAddr(ADDR, SPEC), Action::Publish(IP, vip(7))]);
 }
 
-/// The simulation stood still between the two, until the fence had run out and another node answered too.
+/// The simulation stood still between the two, until the fence had run out and another node answered
+/// too.
 #[test]
 fn a_silent_entry_stands_before_an_address_comes() {
     let actions = plan(&wants(Some(7), true), &has(None, None));
