@@ -57,8 +57,8 @@ fn build(out: &Path) -> Result<PathBuf, String> {
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
-        // Zeros are stored one by one and no loop over the stack is made of them: without CAP_PERFMON the verifier
-        // refuses such a loop.
+        // Zeros are stored one by one and no loop over the stack is made of them: without CAP_PERFMON
+        // the verifier refuses such a loop.
         "-Clink-arg=--disable-expand-memcpy-in-order".into(),
     ];
     cargo

@@ -154,7 +154,8 @@ impl Outcome {
         self.is_safe() && self.is_in_time()
     }
 
-    /// No instant with two owners, and the VIPs moved where they had to. No machine is too slow for that.
+    /// No instant with two owners, and the VIPs moved where they had to. No machine is too slow for
+    /// that.
     pub fn is_safe(&self) -> bool {
         self.two_owner_ms == 0.0
             && self.claims > 0
@@ -167,8 +168,8 @@ impl Outcome {
     }
 }
 
-/// Judges one injected fault. One that was only late is injected once more: the first run may have met a machine that was
-/// busy in ways that a thread which sleeps does not see.
+/// Judges one injected fault. One that was only late is injected once more: the first run may have met
+/// a machine that was busy in ways that a thread which sleeps does not see.
 ///
 /// # Errors
 /// Those of the injections.

@@ -127,15 +127,16 @@ pub fn two_owner_ms(claims: &[Claim]) -> f64 {
     worst
 }
 
-/// The same where the VIP moves several times and may come back to a node: between two of these instants
-/// it moves at most once. Milliseconds, the worst stretch.
+/// The same where the VIP moves several times and may come back to a node: between two of these
+/// instants it moves at most once. Milliseconds, the worst stretch.
 pub fn two_owner_ms_between(claims: &[Claim], instants: &[u64]) -> f64 {
     let stretch = |claim: &Claim| instants.iter().filter(|at| **at <= claim.at_ns).count();
     let stretches = claims.chunk_by(|a, b| stretch(a) == stretch(b));
     stretches.map(two_owner_ms).fold(0.0, f64::max)
 }
 
-/// Who claimed when, for a reader: one line for each stretch by one node, in milliseconds since the first claim.
+/// Who claimed when, for a reader: one line for each stretch by one node, in milliseconds since the
+/// first claim.
 pub fn spans(claims: &[Claim]) -> String {
     let begin = claims.first().map_or(0, |claim| claim.at_ns);
     let ms = |claim: &Claim| (claim.at_ns - begin) / 1_000_000;

@@ -1,4 +1,5 @@
-//! keepalived on the nodes of a lab, to be measured beside xvip: the same VIPs, the same faults, the same judge.
+//! keepalived on the nodes of a lab, to be measured beside xvip: the same VIPs, the same faults, the
+//! same judge.
 
 use crate::{
     faults::Fault,

@@ -323,7 +323,8 @@ impl KernelRun {
     }
 }
 
-/// A value of a per-CPU array. aya reads the number of CPUs from a file each time, and a soak asks billions of times.
+/// A value of a per-CPU array. aya reads the number of CPUs from a file each time, and a soak asks
+/// billions of times.
 fn look_up(map: BorrowedFd<'_>, index: u32, values: &mut [u64]) -> io::Result<()> {
     const LOOK_UP: libc::c_int = 1;
     // `union bpf_attr`: descriptor, key, value, flags.

@@ -239,7 +239,8 @@ fn send_echo(socket: &OwnedFd, vip: IpAddr, sequence: u16) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The sequence number of an echo reply of this VIP that was waiting. Others are thrown away on the way.
+/// The sequence number of an echo reply of this VIP that was waiting. Others are thrown away on the
+/// way.
 fn receive_echo(socket: &OwnedFd, vip: IpAddr) -> Option<u16> {
     loop {
         let mut packet = [0_u8; 128];

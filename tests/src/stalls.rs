@@ -1,5 +1,6 @@
-//! How long the machine itself stood still: on each processor a thread that should wake every millisecond writes down when
-//! it did not. A verdict about time that does not know this is one about the machine.
+//! How long the machine itself stood still: on each processor a thread that should wake every
+//! millisecond writes down when it did not. A verdict about time that does not know this is one about
+//! the machine.
 
 use std::{
     sync::{

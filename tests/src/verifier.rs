@@ -9,8 +9,8 @@ use aya::{
 /// What is kept of the verifier's log: its end tells the reason.
 const TAIL: usize = 3_000;
 
-/// What the verifier of this kernel says of every program that xvip ships: its name, and how much of it was
-/// looked at or why it was refused. Those with messages are left out without `debug`.
+/// What the verifier of this kernel says of every program that xvip ships: its name, and how much of it
+/// was looked at or why it was refused. Those with messages are left out without `debug`.
 ///
 /// # Errors
 /// If the object cannot be loaded.

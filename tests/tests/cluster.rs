@@ -1,5 +1,6 @@
-//! The image and the manifests of `deploy/` on a real cluster: three kubelets with containerd, a scheduler and a
-//! controller-manager. One cluster for all tests, in their order. Needs root and `cargo xtask test --only cluster`.
+//! The image and the manifests of `deploy/` on a real cluster: three kubelets with containerd, a
+//! scheduler and a controller-manager. One cluster for all tests, in their order. Needs root and `cargo
+//! xtask test --only cluster`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use libtest_mimic::{Arguments, Conclusion, Trial};

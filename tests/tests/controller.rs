@@ -194,7 +194,8 @@ async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
     assert!(running.host.lock().did.contains(&Did::Cleared) && !running.host.answers());
 }
 
-/// The API server would make a Lease of the write (`contract::…::a_put_without_a_uid_creates_a_lease_that_is_gone`).
+/// The API server would make a Lease of the write
+/// (`contract::…::a_put_without_a_uid_creates_a_lease_that_is_gone`).
 #[tokio::test]
 async fn a_late_write_creates_no_lease_that_is_gone() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -264,8 +265,8 @@ async fn a_host_without_room_for_its_entries_is_the_last_candidate() {
     for call in [Call::PublishAny, Call::Actual, Call::Links] {
         let (running, _) = run("a", None).await;
         running.host.lock().fails = Some((call, libc::ENOMEM));
-        // A candidate takes the Lease after D·(1+ρ) = 2.2 s and address probes; whoever cannot serve is the
-        // last choice, and waits as long again.
+        // A candidate takes the Lease after D·(1+ρ) = 2.2 s and address probes; whoever cannot serve is
+        // the last choice, and waits as long again.
         tokio::time::sleep(Duration::from_millis(5_400)).await;
         assert!(!is_held(&running), "{call:?}: it wrote");
         assert!(!running.host.answers(), "{call:?}");

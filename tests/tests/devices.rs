@@ -20,8 +20,8 @@ use vip_tests::{
 const LONG: Duration = Duration::from_secs(60);
 const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 
-/// One node that reaches the API over `eth0` and has `lan0` beside it. `commands` of `ip` make the device
-/// that `chosen` names.
+/// One node that reaches the API over `eth0` and has `lan0` beside it. `commands` of `ip` make the
+/// device that `chosen` names.
 fn node_with(chosen: &str, extra: &str, commands: &[&str]) -> Lab {
     let mut lab = Lab::new(&Options {
         nodes: 1,

@@ -1,5 +1,6 @@
-//! Against a real kube-apiserver and etcd: what a Lease does, which rights are needed, and the promise under faults of
-//! the API. One control plane serves all tests that only talk to it. Needs root and `cargo xtask setup --kube`.
+//! Against a real kube-apiserver and etcd: what a Lease does, which rights are needed, and the promise
+//! under faults of the API. One control plane serves all tests that only talk to it. Needs root and
+//! `cargo xtask setup --kube`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "kube/bench.rs"]

@@ -186,8 +186,8 @@ fn holds<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value) -> T
     }
 }
 
-/// A quarter of the frames goes through each program, and a quarter through the first one under `on_loss: drop`.
-/// `cargo xtask soak` sets another number, and so do guests.
+/// A quarter of the frames goes through each program, and a quarter through the first one under
+/// `on_loss: drop`. `cargo xtask soak` sets another number, and so do guests.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "set by cargo xtask")]
 fn host_equals_kernel_on_mutated_frames() {

@@ -21,7 +21,8 @@ pub const TC_PRIO_CONTROL: u32 = 7;
 pub const MAX_VIPS: u32 = 16_384;
 /// Capacity of the `FENCES`, `TENURES` and `HOLDERS` maps: one slot per Lease.
 pub const MAX_SLOTS: u32 = 1_024;
-/// Capacity of the `IFACES` map. [`Vip::answer`] has 64 bits: interfaces that are only guarded share one.
+/// Capacity of the `IFACES` map. [`Vip::answer`] has 64 bits: interfaces that are only guarded share
+/// one.
 pub const MAX_IFACES: u32 = 1_024;
 /// Interfaces with a smaller index are also in the array `IFACES_BY_INDEX`: an array look-up costs a
 /// fraction of a hash look-up, and every answer needs one.
@@ -146,12 +147,14 @@ pod! {
         pub _next: u64,
     }
 
-    /// Value of `HOLDERS`: who may claim the VIPs of a slot, as long as this node's view of the Lease is
-    /// fresh.
+    /// Value of `HOLDERS`: who may claim the VIPs of a slot, as long as this node's view of the Lease
+    /// is fresh.
     pub struct Holder {
-        /// `CLOCK_BOOTTIME` in nanoseconds; from then on the view is stale and everybody may. 0: no view.
+        /// `CLOCK_BOOTTIME` in nanoseconds; from then on the view is stale and everybody may. 0: no
+        /// view.
         pub until_ns: u64,
-        /// The MAC addresses of the holder and of every other node that is known; zeros behind the last.
+        /// The MAC addresses of the holder and of every other node that is known; zeros behind the
+        /// last.
         pub stations: [[u8; 6]; MAX_STATIONS],
     }
 

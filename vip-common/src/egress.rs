@@ -24,8 +24,8 @@ const MAX_OPTIONS: usize = 8;
 /// What a frame claims.
 struct Claimed {
     what: What,
-    /// Zeros where no address is claimed, and no part of `what`: without CAP_PERFMON the verifier lets nobody read what was not
-    /// written, not even to throw it away.
+    /// Zeros where no address is claimed. It is no part of `what`: without CAP_PERFMON the verifier
+    /// refuses to read a variant that was not written.
     ip: Ip,
 }
 
@@ -34,7 +34,8 @@ enum What {
     Nothing,
     /// The frame updates its receivers' entry for the address.
     Address,
-    /// The frame hides what it carries: behind more headers than are looked at, or where the kernel cannot read.
+    /// The frame hides what it carries: behind more headers than are looked at, or where the kernel
+    /// cannot read.
     Hidden,
 }
 
@@ -67,8 +68,8 @@ pub fn egress<F: Frame, E: Env>(frame: &F, env: &E) -> Verdict {
     }
 }
 
-/// Linux strips any number of priority tags, wherever they stand, so a receiver sees through three tags that name fewer
-/// VLANs. Three that do are another tenant's.
+/// Linux strips any number of priority tags, wherever they stand, so a receiver sees through three tags
+/// that name fewer VLANs. Three that do are another tenant's.
 #[inline(always)]
 fn third_tag<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
     match frame.get::<VlanTag>(l3.offset) {
@@ -120,8 +121,8 @@ fn arp<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
     sender.map_or(Claimed::HIDDEN, Claimed::address)
 }
 
-/// A copy of what lies at `offset`. Where the frame ends before it, it carries none; where it does not, and cannot be
-/// read, it hides it.
+/// Reads a header at `offset`. A frame that ends before it claims nothing. A frame that is long enough
+/// and cannot be read counts as hidden.
 #[inline(always)]
 fn read<T: Pod, F: Frame>(frame: &F, offset: usize) -> Result<T, Claimed> {
     frame.get(offset).ok_or_else(|| missing(frame, offset + size_of::<T>()))
@@ -161,8 +162,8 @@ fn message<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, icmp: usize) -> Res
         NEIGHBOUR_SOLICITATION => (source, NEIGHBOUR_LEN),
         ROUTER_SOLICITATION => (source, 8),
         ROUTER_ADVERTISEMENT => (source, 16),
-        // A router names the link-layer address of the target (RFC 4861 section 4.5) as it remembers it, and hosts
-        // take it (section 8.3): that of an owner of long ago, perhaps.
+        // A router names the link-layer address of the target (RFC 4861 section 4.5) as it remembers
+        // it, and hosts take it (section 8.3): that of an owner of long ago, perhaps.
         REDIRECT => {
             let target = Ip::v6(read(frame, target_at)?);
             (if env.vip(&target).is_some() { target } else { source }, 40)
@@ -192,8 +193,8 @@ fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usi
     if next_header == NEXT_ICMPV6 { Ok(offset) } else { Err(Claimed::NOTHING) }
 }
 
-/// Such a message claims an address, mostly its source, if it carries a link-layer option. Where that cannot be
-/// told within a few options it counts as carried.
+/// Such a message claims an address, mostly its source, if it carries a link-layer option. Where that
+/// cannot be told within a few options it counts as carried.
 #[inline(always)]
 fn by_option<F: Frame>(frame: &F, named: Ip, options: usize) -> Result<Claimed, Claimed> {
     let mut offset = options;

@@ -24,18 +24,19 @@ pub trait Frame {
     /// How many bytes it has.
     fn size(&self) -> usize;
 
-    /// A copy of the header at `offset`; `None` where the frame is too short, or the kernel keeps these bytes where
-    /// it cannot read them (memory of a device).
+    /// A copy of the header at `offset`; `None` where the frame is too short, or the kernel keeps these
+    /// bytes where it cannot read them (memory of a device).
     fn get<T: Pod>(&self, offset: usize) -> Option<T>;
 
-    /// The same at an offset that is a constant: the kernel then reads the packet itself, without a helper.
+    /// The same at an offset that is a constant: the kernel then reads the packet itself, without a
+    /// helper.
     fn fixed<T: Pod>(&self, offset: usize) -> Option<T>;
 
     /// Writes a header at `offset`; `None` where that is not possible.
     fn set<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()>;
 
-    /// The same at an offset that is a constant. XDP writes into the packet itself; at TC the helper is cheaper, for
-    /// before a program that writes there the kernel takes apart every packet that is cloned.
+    /// The same at an offset that is a constant. XDP writes into the packet itself. TC uses the helper:
+    /// before a program with direct writes the kernel copies every cloned packet.
     #[inline(always)]
     fn set_fixed<T: Pod>(&mut self, offset: usize, value: &T) -> Option<()> {
         self.set(offset, value)

@@ -39,8 +39,8 @@ pub fn ingress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
     }
 }
 
-/// A node that does not hold a VIP takes no packet to it in, as RFC 9568 section 6.4.2 asks of a backup:
-/// whoever still sends here gets no answer from a host that may not give one.
+/// A node that does not hold a VIP takes no packet to it in, as RFC 9568 section 6.4.2 asks of a
+/// backup: whoever still sends here gets no answer from a host that may not give one.
 #[inline(always)]
 fn traffic<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3) -> Verdict {
     let destination = match l3.ethertype {
@@ -143,9 +143,9 @@ fn icmp6<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter
     Err(Verdict::Pass)
 }
 
-/// Counts and reports a frame by which another station claims a VIP of ours. Such frames pass: this host
-/// may need them to reach the API. Only where it is asked for, and only while this node's view of the Lease
-/// is fresh, a claim by a station that is no node of the cluster is dropped.
+/// Counts and reports a frame by which another station claims a VIP of ours. Such frames pass: this
+/// host may need them to reach the API. Only where it is asked for, and only while this node's view of
+/// the Lease is fresh, a claim by a station that is no node of the cluster is dropped.
 #[inline(always)]
 fn report_claim<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, ip: Ip, mac: [u8; 6]) -> Verdict {
     let Some(vip) = env.vip(&ip) else { return Verdict::Pass };

@@ -84,8 +84,8 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
     sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(&ns));
     let source = SourceOption { is_given: false, number: 0 };
     let mut options = Options { l3, units, sum, next: 0, source };
-    // Each unit has its place in the code: a processor that speculates may not leave a loop in time, and the verifier
-    // of a process without CAP_PERFMON follows it there.
+    // Each unit has its place in the code: a processor that speculates may not leave a loop in time,
+    // and the verifier of a process without CAP_PERFMON follows it there.
     options.look(frame, 0)?;
     options.look(frame, 1)?;
     options.look(frame, 2)?;
@@ -143,8 +143,8 @@ impl Options {
     }
 }
 
-/// The source link-layer address option. Numbers, and no `Option` of an array: a processor that speculates reads what
-/// an empty one does not hold, and the verifier refuses that too.
+/// The source link-layer address option. A flag and a number, not an `Option` of an array: the verifier
+/// follows speculative paths too, and on one of them the array of an empty `Option` is read.
 struct SourceOption {
     is_given: bool,
     /// The six bytes of the address, the first of them lowest.

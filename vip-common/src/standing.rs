@@ -131,8 +131,8 @@ impl Layer3 {
         self.offset += size_of::<VlanTag>();
     }
 
-    /// What lies at a constant distance behind the start of the network header. Without a tag, as in most frames,
-    /// its place in the frame is a constant too.
+    /// What lies at a constant distance behind the start of the network header. Without a tag, as in
+    /// most frames, its place in the frame is a constant too.
     #[inline(always)]
     pub fn get<T: Pod, F: Frame>(self, frame: &F, within: usize) -> Option<T> {
         if self.offset == ETH_LEN {
@@ -153,8 +153,9 @@ impl Layer3 {
     }
 }
 
-/// Whether an untagged frame is neither ARP nor neighbour discovery, as most are: [`crate::egress`] passes it, and so does
-/// [`crate::ingress`] unless it drops traffic. The programs ask this first.
+/// Whether a frame is untagged and neither ARP nor neighbour discovery, as most are. The programs ask
+/// this first. [`crate::egress`] passes such a frame, and so does [`crate::ingress`] unless it drops
+/// traffic.
 #[inline(always)]
 pub fn is_traffic<F: Frame>(frame: &F) -> bool {
     let Some(eth) = frame.fixed::<Eth>(0) else { return false };

@@ -178,7 +178,8 @@ pub const SOURCE_AT: usize = core::mem::offset_of!(Ip6, src);
 /// Where a neighbour message without extension headers has its target, counted from the network header.
 pub const TARGET_AT: usize = IP6_LEN + core::mem::offset_of!(Neighbour, target);
 
-/// IPv6 extension headers that ICMPv6 can stand behind: hop-by-hop options, routing and destination options.
+/// IPv6 extension headers that ICMPv6 can stand behind: hop-by-hop options, routing and destination
+/// options.
 #[inline(always)]
 pub const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, 0 | 43 | 60)

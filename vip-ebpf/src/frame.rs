@@ -1,8 +1,8 @@
 //! The bytes of a frame in an XDP buffer, and the crate's one bounds check.
 //!
-//! Without CAP_PERFMON the verifier lets nothing but a constant be added to a packet pointer, and no two packet
-//! pointers be subtracted: speculative execution could run past a check. So only headers at fixed places
-//! are read directly, all else by helpers, which also reach into the pieces of a multi-buffer frame.
+//! Without CAP_PERFMON the verifier lets nothing but a constant be added to a packet pointer, and no
+//! two packet pointers be subtracted: speculative execution could run past a check. So only headers at
+//! fixed places are read directly. Helpers read the rest, also in the pieces of a multi-buffer frame.
 
 use crate::maps::{placed, scratch};
 use aya_ebpf::{

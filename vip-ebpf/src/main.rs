@@ -27,8 +27,8 @@ pub fn xvip_xdp(ctx: XdpContext) -> u32 {
     answer::<false>(&ctx)
 }
 
-/// The same with messages. They are in programs of their own: even where they are off the verifier looks at them, for
-/// speculative execution may go there, and kernels before 6.16 refuse them without CAP_PERFMON.
+/// The same with messages. They need programs of their own: the verifier follows speculative execution
+/// into messages that are off, and kernels before 6.16 refuse that without CAP_PERFMON.
 #[xdp(frags)]
 pub fn xvip_xdp_debug(ctx: XdpContext) -> u32 {
     answer::<true>(&ctx)
@@ -44,8 +44,8 @@ fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
     alone(xdp_action::XDP_PASS, || decide::<MESSAGES>(ctx.ctx))
 }
 
-/// A function of its own, and so are those in tc.rs: every word that is put on the stack costs a barrier where the kernel
-/// guards against speculative stores (without CAP_PERFMON). Traffic passes before any is.
+/// A function of its own, as those in tc.rs: without CAP_PERFMON every word on the stack costs a barrier
+/// against speculative stores. Traffic passes before anything is put there.
 #[inline(never)]
 fn decide<const MESSAGES: bool>(ctx: *mut xdp_md) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.

@@ -112,8 +112,8 @@ fn element<M, T>(array: *const M, index: u32) -> Option<*mut T> {
     if value.is_null() { None } else { Some(value.cast()) }
 }
 
-/// 1: traffic to a VIP that is not held is dropped. Set before loading; the verifier then knows the value and
-/// leaves the other branch out.
+/// 1: traffic to a VIP that is not held is dropped. Set before loading; the verifier then knows the
+/// value and leaves the other branch out.
 #[unsafe(no_mangle)]
 static DROP_ON_LOSS: u8 = 0;
 
@@ -129,7 +129,7 @@ pub(crate) struct Kernel<const GUARD: bool> {
 }
 
 impl<const GUARD: bool> Kernel<GUARD> {
-    /// A key, where a helper may read it: in the guard on the stack, which it is written to in words of eight bytes.
+    /// Puts a key where a helper can read it: in the guard on the stack, in words of eight bytes.
     #[inline(always)]
     fn key<T: Pod, const N: usize>(key: T, words: &mut MaybeUninit<[u64; N]>) -> Option<&T> {
         const { assert!(size_of::<T>() == size_of::<[u64; N]>()) };

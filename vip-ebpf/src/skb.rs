@@ -32,15 +32,15 @@ impl<const GUARD: bool> Frame for SkbFrame<GUARD> {
         unsafe { (*self.skb).len as usize }
     }
 
-    /// Senders like `TX_RING` leave most of a frame in fragments, out of reach of direct access: the helper
-    /// reads there.
+    /// Senders like `TX_RING` leave most of a frame in fragments, out of reach of direct access: the
+    /// helper reads there.
     #[inline(always)]
     fn fixed<T: Pod>(&self, offset: usize) -> Option<T> {
         // SAFETY: as in `ifindex`.
         let (data, data_end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
         match header::<T>(data, data_end, offset) {
-            // SAFETY: `header` has checked the bounds; offsets of headers are even, as wire.rs says, and T
-            // accepts all bit patterns.
+            // SAFETY: `header` has checked the bounds; offsets of headers are even, as wire.rs says,
+            // and T accepts all bit patterns.
             Some(p) => Some(unsafe { *p }),
             None => self.get(offset),
         }

@@ -70,7 +70,8 @@ fn one_owner_when_two_claim_at_once() {
 #[test]
 fn one_owner_when_a_lease_is_left_behind() {
     for rate in RATES {
-        // The holder stands still, and its candidate takes over; or it wakes up late, without a candidate.
+        // The holder stands still, and its candidate takes over; or it wakes up late, without a
+        // candidate.
         for still in [0, 2] {
             assert!(!two_owners(&Bounds::of(Beginning::OneServes, rate, still, None)));
         }

@@ -1,5 +1,6 @@
-//! Everything that can happen to two or three nodes and one Lease around a take-over, in every order: messages that are
-//! late, lost or overtaken, late timers, clocks at their worst, and one mishap. The election is the real one.
+//! Everything that can happen to two or three nodes and one Lease around a take-over, in every order:
+//! messages that are late, lost or overtaken, late timers, clocks at their worst, and one mishap. The
+//! election is the real one.
 
 mod every;
 
@@ -75,8 +76,8 @@ fn one_owner_whatever_the_order() {
     }
 }
 
-/// Two who would take over, and meet. With a mishap each has one message on its way: more has millions of states, and so
-/// have a slow holder's Lease that is edited and three nodes that find none.
+/// Two who would take over, and meet. With a mishap each has one message on its way: more has millions
+/// of states, and so have a slow holder's Lease that is edited and three nodes that find none.
 #[test]
 fn one_owner_among_three_nodes() {
     let among_three = |rate, mishap: Option<Mishap>| {
@@ -105,8 +106,8 @@ fn one_owner_whatever_happens_to_the_lease() {
     }
 }
 
-/// Node 1 last saw the tenure of node 0. That was given up, node 2 holds the Lease, and somebody puts the release back, or
-/// where node 0 has heard nothing of it, its tenure.
+/// Node 1 last saw the tenure of node 0. That was given up, node 2 holds the Lease, and somebody puts
+/// the release back, or where node 0 has heard nothing of it, its tenure.
 #[test]
 fn one_owner_when_an_old_release_is_put_back() {
     for [taker, holder] in RATES {
@@ -119,8 +120,8 @@ fn one_owner_when_an_old_release_is_put_back() {
     }
 }
 
-/// Node 0 was to create the Lease under a fence that lived then, and is late. Another node has taken one since, and somebody
-/// deletes that too.
+/// Node 0 was to create the Lease under a fence that lived then, and is late. Another node has taken
+/// one since, and somebody deletes that too.
 #[test]
 fn one_owner_when_a_lease_is_created_late() {
     for [late, taker] in RATES {

@@ -8,8 +8,9 @@ use std::{fs, path::Path, process::Command};
 const TARGETS: [(&str, u32); 3] = [("frames", 256), ("lease", 2_000), ("config", 600)];
 
 /// Runs every target for a while. The same seed plays the same inputs as long as the code is the same,
-/// so that CI does not fail by chance; another one explores. What libFuzzer learns goes to `target/fuzz-corpus`; `keep` puts a
-/// small corpus of the same coverage into `tests/fuzz/corpus`, to be committed.
+/// so that CI does not fail by chance; another one explores. What libFuzzer learns goes to
+/// `target/fuzz-corpus`; `keep` puts a small corpus of the same coverage into `tests/fuzz/corpus`, to
+/// be committed.
 pub fn fuzz(seconds: u32, seed: u32, only: &str, keep: bool) -> anyhow::Result<()> {
     let wrapper = fs::canonicalize("tests/fuzz/rustc-with-coverage").context("coverage wrapper")?;
     let mut cargo = Command::new("cargo");

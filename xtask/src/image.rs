@@ -43,7 +43,8 @@ pub fn pause() -> anyhow::Result<()> {
     write("xvip.local/pause:1", "pause", "pause", &program, "").map(drop)
 }
 
-/// Writes the archive of an image with `program` as its only file and entry point. Every byte follows from the program.
+/// Writes the archive of an image with `program` as its only file and entry point. Every byte follows
+/// from the program.
 fn write(
     name: &str,
     archive: &str,

@@ -52,8 +52,8 @@ enum Command {
         #[arg(default_value = "")]
         filter: String,
     },
-    /// What takes hours and finds something once in a long while: every kernel, long simulations, frames by the million,
-    /// and all planted bugs. Needs root.
+    /// What takes hours and finds something once in a long while: every kernel, long simulations,
+    /// frames by the million, and all planted bugs. Needs root.
     Nightly,
     /// Measure. Needs root.
     Bench {
@@ -88,7 +88,8 @@ enum Command {
         #[arg(default_value = "")]
         filter: String,
     },
-    /// Simulate the election and the plan for longer than the tests do, and list the states that were met.
+    /// Simulate the election and the plan for longer than the tests do, and list the states that were
+    /// met.
     Simulate {
         /// Hours of simulated time; a million take some hours of real time.
         #[arg(long, default_value_t = 1_000_000)]
@@ -104,8 +105,8 @@ enum Command {
         #[command(subcommand)]
         what: cluster::What,
     },
-    /// Send as many mutated frames as you like through the loaded programs and through the same rules on the host: they
-    /// must agree on every byte. Needs root
+    /// Send as many mutated frames as you like through the loaded programs and through the same rules
+    /// on the host: they must agree on every byte. Needs root
     Soak {
         /// How many.
         #[arg(long, default_value_t = 100_000_000)]
@@ -123,7 +124,8 @@ enum Command {
 enum Bench {
     /// Nanoseconds per packet, by `BPF_PROG_TEST_RUN`.
     Packets,
-    /// How long VIPs are dark after the five main faults, on a real API, run by run into a results file.
+    /// How long VIPs are dark after the five main faults, on a real API, run by run into a results
+    /// file.
     Failover {
         /// Runs of each fault; those that are in the results file already count.
         #[arg(long, default_value_t = 100)]
@@ -137,11 +139,13 @@ enum Bench {
         /// Labs beside each other: less time, more noise.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
         jobs: u8,
-        /// The development build, as it is: shows that the bench works, and measures nothing that counts.
+        /// The development build, as it is: shows that the bench works, and measures nothing that
+        /// counts.
         #[arg(long)]
         debug: bool,
     },
-    /// Answers per second on one core against the kernel's own, a daemon with 10 000 VIPs, one with 500 interfaces.
+    /// Answers per second on one core against the kernel's own, a daemon with 10 000 VIPs, one with 500
+    /// interfaces.
     Host,
 }
 

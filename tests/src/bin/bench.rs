@@ -1,6 +1,6 @@
 //! Nanoseconds per packet, by `BPF_PROG_TEST_RUN`, as ratios to the floor of an XDP_PASS in the same
-//! run. Twice: from who loads a program without CAP_PERFMON the kernel does not take it without barriers against
-//! speculative execution.
+//! run. Twice: from who loads a program without CAP_PERFMON the kernel does not take it without
+//! barriers against speculative execution.
 
 use anyhow::Context as _;
 use aya::{

@@ -1,5 +1,6 @@
-//! Dark times after the main faults, many runs of each: `cargo xtask bench failover`. Runs are appended to a file, so it can
-//! be interrupted and goes on where it was; the tables and the plot are made of the whole file.
+//! Dark times after the main faults, many runs of each: `cargo xtask bench failover`. Runs are appended
+//! to a file, so it can be interrupted and goes on where it was; the tables and the plot are made of
+//! the whole file.
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -125,7 +126,8 @@ fn measure_keepalived(results: &Results, args: &Args) -> anyhow::Result<()> {
         while let Some(fault) = results.next(NAME, &faults, args.runs) {
             let mut lab = Lab::new(&Options::default())?;
             let mut peer = Keepalived::start(&lab)?;
-            // The first node has the highest priority. Both families are masters when it has both addresses.
+            // The first node has the highest priority. Both families are masters when it has both
+            // addresses.
             let has = |address: &str| {
                 lab.nodes[0].ns.ip("-o addr show dev eth0").is_ok_and(|all| all.contains(address))
             };

@@ -1,5 +1,5 @@
-//! A real cluster: the lab's namespaces as nodes with a kubelet and containerd each, and a scheduler and a
-//! controller-manager beside the API server.
+//! A real cluster: the lab's namespaces as nodes with a kubelet and containerd each, and a scheduler
+//! and a controller-manager beside the API server.
 
 pub mod manifests;
 pub mod node;

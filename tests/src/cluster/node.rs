@@ -1,4 +1,5 @@
-//! One node of the cluster: a network namespace of the lab with its own mounts, processes, containerd and kubelet.
+//! One node of the cluster: a network namespace of the lab with its own mounts, processes, containerd
+//! and kubelet.
 
 use crate::{
     kube::assets,
@@ -77,14 +78,15 @@ impl ClusterNode {
         Ok(())
     }
 
-    /// Ends every process at once, as when the power goes. The kernel lives on: the caller cuts the cable, too.
+    /// Ends every process at once, as when the power goes. The kernel lives on: the caller cuts the
+    /// cable, too.
     pub fn power_off(&mut self) {
         if let Some(mut init) = self.init.take() {
             let _ = init.kill();
             let _ = init.wait();
         }
-        // The kernel of a node that has lost its power has forgotten every address; this one lives on, and its guard went
-        // with the node's BPF file system.
+        // The kernel of a node that has lost its power has forgotten every address; this one lives on,
+        // and its guard went with the node's BPF file system.
         for address in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
             for device in ["lo", "eth0"] {
                 let _ = self.ns.ip(&format!("addr del {address} dev {device}"));

@@ -141,7 +141,8 @@ impl Member {
         self.api.as_mut().is_some_and(|api| matches!(api.try_wait(), Ok(Some(_))))
     }
 
-    /// Puts a serving certificate of another authority in the place of the present one; the API server notices.
+    /// Puts a serving certificate of another authority in the place of the present one; the API server
+    /// notices.
     ///
     /// # Errors
     /// If files cannot be written.

@@ -10,8 +10,8 @@ pub mod proxy;
 use anyhow::ensure;
 use std::path::PathBuf;
 
-/// The directory with `etcd` and `kube-apiserver`: `KUBEBUILDER_ASSETS`, as other projects name it, else what
-/// `cargo xtask setup --kube` has built.
+/// The directory with `etcd` and `kube-apiserver`: `KUBEBUILDER_ASSETS`, as other projects name it,
+/// else what `cargo xtask setup --kube` has built.
 ///
 /// # Errors
 /// If they are not there.

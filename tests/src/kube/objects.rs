@@ -88,7 +88,8 @@ fn collection(object: &Value) -> anyhow::Result<String> {
     })
 }
 
-/// A token for a service account, as a pod would have it. One that is bound to a Secret is valid while that exists.
+/// A token for a service account, as a pod would have it. One that is bound to a Secret is valid while
+/// that exists.
 ///
 /// # Errors
 /// Those of the server.

@@ -46,7 +46,8 @@ impl Pki {
         (self.dir.join("sa.key"), self.dir.join("sa.pub"))
     }
 
-    /// A serving certificate as `NAME.crt` and `NAME.key`. It is valid for the name `kubernetes` and these addresses.
+    /// A serving certificate as `NAME.crt` and `NAME.key`. It is valid for the name `kubernetes` and
+    /// these addresses.
     ///
     /// # Errors
     /// If files cannot be written.

@@ -22,7 +22,8 @@ pub enum Way {
     /// They work.
     #[default]
     Open,
-    /// Bytes are swallowed until it is over, as where a router drops every packet; TCP delivers them then.
+    /// Bytes are swallowed until it is over, as where a router drops every packet; TCP delivers them
+    /// then.
     BlackHole,
     /// Those that exist are reset, and so is every new one.
     Reset,
@@ -101,7 +102,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Rebinding while old connections linger needs `SO_REUSEADDR`, which tokio's `bind` sets on Unix too; here it is said.
+/// Rebinding while old connections linger needs `SO_REUSEADDR`, which tokio's `bind` sets on Unix too;
+/// here it is said.
 fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;

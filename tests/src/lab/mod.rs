@@ -87,7 +87,8 @@ pub enum Kube {
     StandIn,
     /// A real API server and etcd behind a proxy, with the rights that `deploy/` gives.
     One,
-    /// A real API server and a member of etcd on every node, as kubeadm places them. Nodes try their own first.
+    /// A real API server and a member of etcd on every node, as kubeadm places them. Nodes try their
+    /// own first.
     OnEachNode,
 }
 

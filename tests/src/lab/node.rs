@@ -378,8 +378,8 @@ impl Node {
     }
 }
 
-/// Arguments of `setpriv` that leave the rights which the manifests ask for, and what kernels before 6.1 need besides
-/// (docs/deploy.md).
+/// Arguments of `setpriv` that leave the rights which the manifests ask for, and what kernels before
+/// 6.1 need besides (docs/deploy.md).
 pub fn rights() -> [String; 2] {
     let more = if kernel_is(6, 1).unwrap_or(true) { "" } else { ",+perfmon" };
     ["bounding-set", "inh-caps"].map(|which| format!("--{which}=-all,+bpf,+net_admin,+net_raw{more}"))

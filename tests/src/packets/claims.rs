@@ -153,7 +153,8 @@ fn no_claims() -> Vec<Case> {
     ]
 }
 
-/// A receiver strips priority tags wherever they stand. Three VLANs inside each other are another tenant's.
+/// A receiver strips priority tags wherever they stand. Three VLANs inside each other are another
+/// tenant's.
 fn three_tags() -> Vec<Case> {
     let claim = arp_request(MAC, Kind::NotHeld.v4(), PEER4);
     let under = |vids: [u16; 3]| tagged(&claim, &vids.map(|vid| (0x8100, vid)));

@@ -93,8 +93,8 @@ fn upgrade(cluster: &mut Cluster) {
     }
 }
 
-/// `kubectl drain --ignore-daemonsets` cordons the node, and then evicts what is no DaemonSet's. With `--force` in
-/// hand somebody may evict this pod too: the DaemonSet puts another there.
+/// `kubectl drain --ignore-daemonsets` cordons the node, and then evicts what is no DaemonSet's. With
+/// `--force` in hand somebody may evict this pod too: the DaemonSet puts another there.
 fn drained(cluster: &mut Cluster) {
     loses_no_echo(|| drain(cluster));
 }

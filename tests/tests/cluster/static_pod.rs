@@ -82,7 +82,8 @@ fn gets_ready(cluster: &mut Cluster) {
     assert!(recording.claims.iter().all(|claim| claim.node == first), "one node answers");
 }
 
-/// The API hangs, the owner's process dies: its kernel goes silent by itself. When the API is back, so is the VIP.
+/// The API hangs, the owner's process dies: its kernel goes silent by itself. When the API is back, so
+/// is the VIP.
 fn while_the_api_hangs(cluster: &mut Cluster) {
     deploy(cluster);
     let owner = cluster.wait_for_owner().unwrap();

@@ -1,5 +1,5 @@
-//! Wall clocks that jump, and clocks that run as fast and as slow as `adjtimex` lets them. A guest has a clock of its own; on
-//! a host this test does nothing but fail.
+//! Wall clocks that jump, and clocks that run as fast and as slow as `adjtimex` lets them. A guest has
+//! a clock of its own; on a host this test does nothing but fail.
 
 use super::LONG;
 use std::{path::Path, thread::sleep, time::Duration};
@@ -19,7 +19,8 @@ fn step(seconds: i64) {
     }
 }
 
-/// Microseconds that are counted in a tick of 10 000: all clocks but the raw one follow, CLOCK_BOOTTIME too.
+/// Microseconds that are counted in a tick of 10 000: all clocks but the raw one follow, CLOCK_BOOTTIME
+/// too.
 fn slew(tick: i64) {
     // SAFETY: all-zero is valid, and the pointer is to a live value.
     let state = unsafe {

@@ -1,5 +1,5 @@
-//! What xvip relies on of Leases, asked of the stand-in and of the real API server alike: what the stand-in is taught is
-//! anchored here.
+//! What xvip relies on of Leases, asked of the stand-in and of the real API server alike: what the
+//! stand-in is taught is anchored here.
 
 use crate::{
     shared::{Shared, with_stand_in},

@@ -1,5 +1,6 @@
-//! Hostile faults of the API and of the owner, with a real kube-apiserver behind a proxy that misbehaves. The judge on the
-//! wire decides: no instant with two owners. All of it in one lab, one fault after the other.
+//! Hostile faults of the API and of the owner, with a real kube-apiserver behind a proxy that
+//! misbehaves. The judge on the wire decides: no instant with two owners. All of it in one lab, one
+//! fault after the other.
 
 use crate::trial;
 use libtest_mimic::Trial;
@@ -24,7 +25,8 @@ const NAMESPACE: &str = "kube-system";
 const NAME: &str = "plndr-cp-lock";
 /// Between two faults every node follows again and one of them owns the VIPs.
 pub const SETTLE: Duration = Duration::from_secs(30);
-/// Nothing is dark for longer than this where the fault must not be felt at all: the slack of every bound.
+/// Nothing is dark for longer than this where the fault must not be felt at all: the slack of every
+/// bound.
 const UNFELT_MS: f64 = 500.0;
 
 type Shared = Arc<Mutex<Option<Lab>>>;
@@ -211,7 +213,8 @@ fn by_hand(lab: &mut Lab, moves: &mut Vec<u64>) {
     });
 }
 
-/// It writes the spec only, as client-go does, four times; nobody of ours speaks until its grace is over.
+/// It writes the spec only, as client-go does, four times; nobody of ours speaks until its grace is
+/// over.
 fn foreign(lab: &mut Lab, moves: &mut Vec<u64>) {
     let mut quiet = 0..0;
     let recording = suffers(lab, moves, |lab, _, _| {

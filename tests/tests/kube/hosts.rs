@@ -1,5 +1,5 @@
-//! Faults of hosts and roll-outs with a real kube-apiserver: memory that runs out, interfaces that change under the owner,
-//! a second process, another version, certificates that are exchanged.
+//! Faults of hosts and roll-outs with a real kube-apiserver: memory that runs out, interfaces that
+//! change under the owner, a second process, another version, certificates that are exchanged.
 
 use crate::faults::{Attack, SETTLE, in_one_lab, is_unfelt, suffers};
 use libtest_mimic::Trial;
@@ -115,7 +115,8 @@ fn changed_interface(lab: &mut Lab, moves: &mut Vec<u64>) {
     }
 }
 
-/// The second process of an instance waits for the lock. When the first dies it goes on with the tenure.
+/// The second process of an instance waits for the lock. When the first dies it goes on with the
+/// tenure.
 fn second_process(lab: &mut Lab, moves: &mut Vec<u64>) {
     let owner = lab.wait_for_owner(SETTLE).unwrap();
     let mut second = lab.nodes[owner].again();
@@ -161,7 +162,8 @@ fn replace_all(lab: &mut Lab, moves: &mut Vec<u64>, binary: &Path) {
     }
 }
 
-/// As kubeadm's manual tells: both authorities in the bundle, then a serving certificate of the new one.
+/// As kubeadm's manual tells: both authorities in the bundle, then a serving certificate of the new
+/// one.
 fn exchanged_authority(lab: &mut Lab) {
     let plane = &lab.api.real().unwrap().plane;
     let new = Pki::new(&lab.dir().join("new-authority")).unwrap();

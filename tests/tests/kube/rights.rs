@@ -1,4 +1,5 @@
-//! The manifests of `deploy/` as a real API server sees them: valid to the letter, and with no right too many or too few.
+//! The manifests of `deploy/` as a real API server sees them: valid to the letter, and with no right
+//! too many or too few.
 
 use crate::{shared::Shared, trial};
 use libtest_mimic::Trial;

@@ -1,4 +1,5 @@
-//! What tests share: a control plane that is started by the first test that needs it, and a stand-in beside it.
+//! What tests share: a control plane that is started by the first test that needs it, and a stand-in
+//! beside it.
 
 use kube::Client;
 use std::{
@@ -47,7 +48,8 @@ impl Drop for Shared {
     }
 }
 
-/// An API server that was started again does not remember what happened before: a watch from there is refused.
+/// An API server that was started again does not remember what happened before: a watch from there is
+/// refused.
 fn started(ns: &NetNs, dir: &Path) -> anyhow::Result<ControlPlane> {
     let mut plane = ControlPlane::single(ns, dir)?;
     plane.members[0].kill_api();

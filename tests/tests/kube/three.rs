@@ -28,8 +28,8 @@ fn new_lab() -> Lab {
     lab
 }
 
-/// Packets from the owner to the other nodes go nowhere: its API server has no quorum, and it reaches no other one.
-/// The LAN sees it as before.
+/// Packets from the owner to the other nodes go nowhere: its API server has no quorum, and it reaches
+/// no other one. The LAN sees it as before.
 fn isolated() {
     let mut lab = new_lab();
     let owner = lab.wait_for_owner(LIMIT).unwrap();
@@ -105,8 +105,8 @@ fn lead_and_own(lab: &mut Lab) -> usize {
     leader
 }
 
-/// One member, whose data are copied, go on, and are put back: versions and the Lease go back in time, and the VIP has moved
-/// in between.
+/// One member, whose data are copied, go on, and are put back: versions and the Lease go back in time,
+/// and the VIP has moved in between.
 fn restored() {
     let mut lab = Lab::new(&Options { kube: Kube::One, ..Options::default() }).unwrap();
     lab.start().unwrap();
@@ -139,8 +139,8 @@ fn restored() {
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
 }
 
-/// The etcd of one node stands still: its API server goes on showing what it knew, and cannot be asked for more. Its node asks
-/// another one. When etcd goes on, the server is behind for a while.
+/// The etcd of one node stands still: its API server goes on showing what it knew, and cannot be asked
+/// for more. Its node asks another one. When etcd goes on, the server is behind for a while.
 fn lagging() {
     let mut lab = new_lab();
     let owner = lab.wait_for_owner(LIMIT).unwrap();

@@ -193,8 +193,8 @@ fn carrier_lost_for_a_moment_moves_nothing() {
     assert!(lab.nodes[owner].owns());
 }
 
-/// Somebody unmounts the BPF file system, which would take all pins at once: the lock is an open directory there, so the
-/// kernel refuses.
+/// Somebody unmounts the BPF file system, which would take all pins at once: the lock is an open
+/// directory there, so the kernel refuses.
 #[test]
 fn a_bpffs_in_use_cannot_be_unmounted() {
     let (lab, owner) = lab_of(&Options::default());
@@ -219,8 +219,8 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
     let filters = |lab: &Lab, direction: &str| {
         sh(&format!("tc -n {} filter show dev eth0 {direction}", lab.nodes[standby].ns.name())).unwrap()
     };
-    // Its handle is known; its name is lost, for aya asks whether programs may have one by loading another kind of
-    // program, which takes CAP_PERFMON.
+    // Its handle is known; its name is lost, for aya asks whether programs may have one by loading
+    // another kind of program, which takes CAP_PERFMON.
     let ours = handles(&lab.nodes[standby].instance).map(|handle| format!("handle {handle:#x} "));
     let guarded = |lab: &Lab| ours.iter().any(|handle| filters(lab, "egress").contains(handle));
     assert!(guarded(&lab), "{}", lab.nodes[standby].log());
@@ -249,8 +249,8 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
     assert!(eventually(Duration::from_secs(3), guarded), "{}", lab.nodes[standby].log());
 }
 
-/// A filter of another program that comes to stand before the guard would let frames around it (Cilium's
-/// has the same priority).
+/// A filter of another program that comes to stand before the guard would let frames around it
+/// (Cilium's has the same priority).
 #[test]
 fn a_clsact_filter_before_the_guard_does_not_stay_there() {
     let (mut lab, owner) = lab_of(&without_tcx());

@@ -1,4 +1,5 @@
-//! Which interface answers, what a dead link moves, and what happens to interfaces while they are in use.
+//! Which interface answers, what a dead link moves, and what happens to interfaces while they are in
+//! use.
 
 use std::{thread::sleep, time::Duration};
 use vip_tests::{
@@ -13,8 +14,8 @@ use vip_tests::{
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Two nodes that reach the API over `eth0` and serve on `lan0`, with a lease that is long enough to tell
-/// a release from an expiry.
+/// Two nodes that reach the API over `eth0` and serve on `lan0`, with a lease that is long enough to
+/// tell a release from an expiry.
 fn two_links(extra: &str, lease: &str) -> (Lab, usize) {
     let mut lab = Lab::new(&Options {
         nodes: 2,
@@ -56,8 +57,8 @@ fn by(claims: &[Claim], node: usize) -> usize {
     claims.iter().filter(|claim| claim.node == node).count()
 }
 
-/// Answers at TC pass a queue, here one that takes a second. The API is reached over another interface, so the release would
-/// overtake them.
+/// Answers at TC pass a queue, here one that takes a second. The API is reached over another interface,
+/// so the release would overtake them.
 #[test]
 fn the_lease_is_released_when_the_answers_before_have_left() {
     let (mut lab, owner) = two_links("attach: tc\n", ", margin_ms: 2000");
@@ -221,8 +222,8 @@ fn a_new_interface_is_guarded_as_soon_as_it_appears() {
     assert!(by(&recording.claims, owner) > 0);
 }
 
-/// Whatever is done to the interface of an owner, claims are right afterwards: the guard stands, and the
-/// VIP is answered with the MAC address that the interface has.
+/// Whatever is done to the interface of an owner, claims are right afterwards: the guard stands, and
+/// the VIP is answered with the MAC address that the interface has.
 #[test]
 fn an_interface_that_changes_in_use_is_followed() {
     let mut lab = Lab::new(&Options {

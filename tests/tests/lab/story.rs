@@ -1,6 +1,6 @@
 //! The address that wanders: a host with many interfaces on one segment, all of which answer for every
-//! address of the host. With xvip one interface of one node answers; without it the same probe sees them
-//! all.
+//! address of the host. With xvip one interface of one node answers; without it the same probe sees
+//! them all.
 
 use serde_json::Value;
 use std::{net::IpAddr, process::Stdio, thread::sleep, time::Duration};
@@ -16,8 +16,8 @@ fn pool() -> Vec<IpAddr> {
     v4.chain(v6).collect()
 }
 
-/// Nodes with twelve interfaces each: five up on the segment (`eth0` is chosen), five down, a bridge with
-/// a guest, and the veth of a container.
+/// Nodes with twelve interfaces each: five up on the segment (`eth0` is chosen), five down, a bridge
+/// with a guest, and the veth of a container.
 fn many_interfaces() -> (Lab, Vec<NetNs>) {
     let mut lab = Lab::new(&Options { nodes: 2, vips: Some(pool()), ..Options::default() }).unwrap();
     let mut guests = Vec::new();
@@ -104,8 +104,8 @@ fn one_interface_of_one_node_answers_before_during_and_after_faults() {
     assert_eq!((code, stations(&text)), (0, vec![1; 10]), "{text}");
 }
 
-/// The same hosts without xvip, the addresses on a device that leads nowhere: every interface that is up
-/// answers for every IPv4 address, and the probe says so.
+/// The same hosts without xvip, the addresses on a device that leads nowhere: every interface that is
+/// up answers for every IPv4 address, and the probe says so.
 #[test]
 fn without_xvip_every_interface_answers() {
     let (lab, _guests) = many_interfaces();

@@ -13,8 +13,9 @@ use vip_tests::{
 /// Where the length of an IPv6 packet stands, from its start.
 const PAYLOAD_LEN: usize = 4;
 
-/// A fixture with some bytes changed and perhaps more options or cut. Half of them get a right checksum: most rules
-/// for neighbour discovery stand behind it, and a changed byte alone never gets there.
+/// A fixture with some bytes changed and perhaps more options or cut. Half of them get a right
+/// checksum: most rules for neighbour discovery stand behind it, and a changed byte alone never gets
+/// there.
 pub fn mutated(cases: Vec<Case>) -> impl Strategy<Value = Vec<u8>> {
     // Fixtures that are let pass are many, and say little about the programs.
     let (passed, decided): (Vec<Case>, Vec<Case>) =

@@ -65,8 +65,8 @@ pub struct Probe {
     /// Also ask for this path over HTTP (port 80, or that of --tcp).
     #[arg(long, value_name = "PATH")]
     pub http: Option<String>,
-    /// The instance on this host: its daemon knows the nodes' MAC addresses, and its maps whether this host
-    /// answers itself.
+    /// The instance on this host: its daemon knows the nodes' MAC addresses, and its maps whether this
+    /// host answers itself.
     #[command(flatten)]
     pub place: Place,
     /// How to print.

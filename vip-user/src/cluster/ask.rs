@@ -1,7 +1,7 @@
 //! What must be known soon is asked of more than one API server: the first that answers counts. A
 //! server that hangs then costs a fraction of the fence, not all of it.
 
-use super::lease::{LeaseApi, LeaseError};
+use super::lease::{LeaseApi, LeaseError, is_forbidden};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use kube::Client;
 use std::time::Duration;
@@ -56,7 +56,10 @@ impl LeaseApi {
                 }
                 Ok(Some((endpoint, begun, Err(error)))) => {
                     self.metrics.request(verb, "error", begun.elapsed());
-                    self.endpoints.failed(&endpoint);
+                    // A server that knows who asks, and refuses it, is well.
+                    if !is_forbidden(&error) {
+                        self.endpoints.failed(&endpoint);
+                    }
                     waiting.retain(|other| *other != endpoint);
                     if asked >= order.len() && open.is_empty() {
                         return Err(LeaseError::of(endpoint, verb, &error));

@@ -85,6 +85,11 @@ pub enum LeaseError {
     },
 }
 
+/// Whether a server refuses this user what it asks for.
+pub(super) fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
 impl LeaseError {
     /// How long the server wants to be left alone.
     pub(super) fn wanted(&self) -> Option<Duration> {
@@ -100,7 +105,7 @@ impl LeaseError {
     }
 
     pub(super) fn of(endpoint: String, verb: &'static str, error: &kube::Error) -> Self {
-        let forbidden = matches!(error, kube::Error::Api(status) if status.code == 403);
+        let forbidden = is_forbidden(error);
         Self::Request { endpoint, verb, what: words(error), wanted: retry_after(error), forbidden }
     }
 }
@@ -206,7 +211,8 @@ impl LeaseApi {
         self.put(0, lease).await.err()
     }
 
-    /// All Leases of the namespace with their names: a LIST without `resourceVersion`, which is linearizable.
+    /// All Leases of the namespace with their names: a LIST without `resourceVersion`, which is
+    /// linearizable.
     ///
     /// # Errors
     /// If the request failed.
@@ -222,8 +228,8 @@ impl LeaseApi {
         Ok(leases.items.iter().map(named).collect())
     }
 
-    /// Strikes VIPs out of another Lease, if it is still at this version. Whoever asked for it sees by the next list
-    /// whether that was stored.
+    /// Strikes VIPs out of another Lease, if it is still at this version. Whoever asked for it sees by
+    /// the next list whether that was stored.
     pub async fn strike(&self, strike: &Strike) -> Option<LeaseError> {
         let other = self.named(&strike.lease);
         match other.get(0).await {

@@ -1,6 +1,6 @@
-//! Following the Lease: a quorum read, then a watch from its version, which goes on in another one when
-//! its time is over; again from the start after any doubt. Candidates make no other request while
-//! nothing happens.
+//! Following the Lease: one quorum read, then a watch from its version. A watch whose time is over is
+//! followed by another from where it ended; after any error there is a new read. Candidates make no
+//! other request while nothing happens.
 
 use super::{
     backoff::Backoff,
@@ -27,8 +27,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// A watch is renewed after this long. Seconds. The server ends it, so a connection that died in silence ends later, by
-/// [`longest`].
+/// A watch is renewed after this long. Seconds. The server ends it, so a connection that died in
+/// silence ends later, by [`longest`].
 pub const WATCH_S: u32 = 60;
 /// The first pause after a watch or a read has ended before its time.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -19,7 +19,8 @@ pub(super) fn words(error: &kube::Error) -> String {
         parts.push(text);
         next = error.source();
     }
-    // The library shows the command with its environment and its output, which are there to hold secrets.
+    // The library shows the command with its environment and its output, which are there to hold
+    // secrets.
     if parts.iter().any(|part| part.contains("auth exec")) {
         return "the program that the kubeconfig names in `exec` has failed; run it by hand to see why"
             .into();

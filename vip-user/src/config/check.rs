@@ -13,7 +13,8 @@ use std::{
 };
 use vip_common::abi::MAX_SLOTS;
 
-/// A Lease names its VIPs in an annotation; an API server takes 256 KiB of annotations (`TotalAnnotationSizeLimitB`).
+/// A Lease names its VIPs in an annotation; an API server takes 256 KiB of annotations
+/// (`TotalAnnotationSizeLimitB`).
 const MAX_NAMED: usize = 240_000;
 
 impl Config {

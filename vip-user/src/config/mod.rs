@@ -41,8 +41,8 @@ pub struct Config {
     pub instance: String,
     /// The virtual IPs, IPv4 or IPv6.
     pub vips: Vec<VipConfig>,
-    /// Interfaces on which the VIPs are answered: names, globs, `/regular expressions/`, subnets, `auto`
-    /// (the interface whose subnet contains the VIP), `default-route`.
+    /// Interfaces on which the VIPs are answered: names, globs, `/regular expressions/`, subnets,
+    /// `auto` (the interface whose subnet contains the VIP), `default-route`.
     #[serde(default = "default_interfaces")]
     pub interfaces: Vec<String>,
     /// Interfaces on which claims are stopped where nothing is answered: in the same words.
@@ -82,8 +82,8 @@ pub struct Config {
     /// What is done about another station that goes on claiming a VIP which this node holds.
     #[serde(default)]
     pub conflict: ConflictPolicy,
-    /// Whether claims by stations that are no node of the cluster are kept from this host's own neighbour
-    /// cache, while its view of the Lease is fresh.
+    /// Whether claims by stations that are no node of the cluster are kept from this host's own
+    /// neighbour cache, while its view of the Lease is fresh.
     #[serde(default)]
     pub guard_neighbours: bool,
     /// Where the programs, maps and links are pinned; on a bpffs.

@@ -147,7 +147,8 @@ fn vips_with_settings_of_their_own_have_a_lease_of_their_own() {
     assert_eq!(config.interfaces, ["auto"]);
 }
 
-/// The Lease names its VIPs, and an API server refuses longer annotations: then nothing could be renewed.
+/// The Lease names its VIPs, and an API server refuses longer annotations: then nothing could be
+/// renewed.
 #[test]
 fn more_vips_than_a_lease_can_name_are_refused() {
     let list = |count: u32| {

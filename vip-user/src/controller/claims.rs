@@ -72,8 +72,9 @@ impl<D: Dataplane> Controller<D> {
         self.heard(vip, &claim).await;
     }
 
-    /// Tells the kernel who may claim the VIPs of a slot, after a look at its Lease. Only evidence that the
-    /// election accepts makes the view fresh; more nodes than fit make it none.
+    /// Tells the kernel who may claim the VIPs of a slot, after a look at its Lease. Only what the
+    /// election accepts as evidence renews that list. If more stations than fit are known, it is
+    /// cleared.
     pub(super) fn guard_neighbours(&mut self, slot: u32, record: Option<&Record>) {
         if !self.setup.guard_neighbours {
             return;

@@ -32,6 +32,11 @@ const LATE_PROBE: Duration = Duration::from_millis(500);
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// The kernel sends no event when a link is detached, so the guard is looked at this often.
 const INSPECT_EVERY: Duration = Duration::from_millis(500);
+/// A look at a busy host takes some tens of milliseconds. One that began so shortly before a renewal is
+/// due would make that late.
+const SOON: Duration = Duration::from_millis(100);
+/// Looks make way for no longer than this: many Leases have something to do all the time.
+const WAY_LIMIT: Duration = Duration::from_millis(300);
 /// The host is compared with what it should be at least this often: lifetimes of addresses run down,
 /// and maps can be edited by hand.
 pub(super) const RECONCILE_EVERY: Duration = Duration::from_secs(5);
@@ -98,11 +103,15 @@ impl<D: Dataplane> Controller<D> {
                 Box::pin(self.step(slot, Input::Silenced)).await;
             }
         }
-        if self.inspect_at <= now && self.watchdog.has_time() {
-            self.inspect(now).await;
-        }
-        if self.reconcile_at.is_some_and(|at| at <= now) {
-            self.reconcile().await;
+        // What was begun, or is asked for by an election, is not put off.
+        let settled = self.reconciled && self.settled_at.is_some();
+        if !(settled && self.makes_way(now)) {
+            if self.inspect_at <= now && self.watchdog.has_time() {
+                self.inspect(now).await;
+            }
+            if self.reconcile_at.is_some_and(|at| at <= now) {
+                self.reconcile().await;
+            }
         }
         self.watch_links(now);
         self.harms.forget(now);
@@ -110,6 +119,22 @@ impl<D: Dataplane> Controller<D> {
         for slot in self.leases.keys().copied().collect::<Vec<_>>() {
             self.speak(slot, now).await;
         }
+    }
+
+    /// Puts off what is due on the host where an election has something to do before it would be over.
+    fn makes_way(&mut self, now: BootNs) -> bool {
+        let soon = now.after(SOON.min(self.setup.timing.renew_every / 4));
+        let wakes = self.leases.values().filter_map(|leased| leased.election.wake_at(now));
+        let next = wakes.filter(|at| *at > now && *at < soon).min();
+        let since = self.made_way_since.filter(|_| next.is_some()).unwrap_or(now);
+        let Some(next) = next.filter(|_| now < since.after(WAY_LIMIT)) else {
+            self.made_way_since = None;
+            return false;
+        };
+        self.made_way_since = Some(since);
+        self.inspect_at = self.inspect_at.max(next);
+        self.reconcile_at = self.reconcile_at.map(|at| at.max(next));
+        true
     }
 
     /// Looks whether the guard is in place. Where it cannot look, what was last seen counts.

@@ -75,6 +75,8 @@ pub struct Controller<D> {
     settled_at: Option<BootNs>,
     reconcile_at: Option<BootNs>,
     inspect_at: BootNs,
+    /// Since then work on the host has made way for elections.
+    made_way_since: Option<BootNs>,
     conflicts: Conflicts,
     /// This node, once the API has shown it.
     facts: Option<NodeFacts>,
@@ -120,6 +122,7 @@ impl<D: Dataplane> Controller<D> {
             settled_at: None,
             reconcile_at: None,
             inspect_at: BootNs(0),
+            made_way_since: None,
             conflicts: Conflicts::default(),
             facts: None,
             lan: None,
@@ -172,8 +175,10 @@ impl<D: Dataplane> Controller<D> {
         let due = self.wake_at();
         self.watchdog.waits(due);
         let first = tokio::select! {
-            event = inbox.recv() => event.unwrap_or(Event::Stop),
+            // What is due does not wait behind a host on which something changes all the time.
+            biased;
             () = tokio::time::sleep(clock::boot().until(due)) => Event::Timer,
+            event = inbox.recv() => event.unwrap_or(Event::Stop),
         };
         let mut events = vec![first];
         while events.len() < AT_ONCE

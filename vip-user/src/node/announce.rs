@@ -111,8 +111,9 @@ pub fn announcement(vip: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
     }
 }
 
-/// A question from the VIP to a known neighbour, in unicast where its link-layer address is known. RFC 826 makes the receiver merge the
-/// sender, also where it ignores gratuitous frames. `None` if the families differ.
+/// A question from the VIP to a known neighbour, in unicast where its link-layer address is known. RFC
+/// 826 makes the receiver merge the sender, also where it ignores gratuitous frames. `None` if the
+/// families differ.
 pub fn question(vip: IpAddr, mac: [u8; 6], (ip, to): Neighbour) -> Option<Vec<u8>> {
     match (vip, ip) {
         (IpAddr::V4(vip), IpAddr::V4(ip)) => {

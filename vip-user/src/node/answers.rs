@@ -26,7 +26,8 @@ impl Answers {
         Ok(Self { fences, ifaces: maps.ifaces()?, now_ns: clock::boot().0 })
     }
 
-    /// The first interface on which the kernel answers for an entry: the rules of `vip_common::standing`.
+    /// The first interface on which the kernel answers for an entry: the rules of
+    /// `vip_common::standing`.
     pub fn on(&self, entry: &Vip) -> Option<(&Port, &Iface)> {
         let fence = self.fences.get(usize::try_from(entry.slot).ok()?)?;
         let held = entry.generation != 0

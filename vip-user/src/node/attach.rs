@@ -374,10 +374,11 @@ impl Programs {
         let path = self.pins.link(&pin);
         let failed =
             |why: String| AttachError::Attach { kind: kind.name(), interface: interface.into(), why };
-        self.pins.remove(&path)?;
         let instance = self.pins.instance().to_owned();
         let others = self.pins.other_instances();
-        if let Some(twin) = clsact::twin(&instance, others.iter().map(Pins::instance)) {
+        let twin = clsact::twin(&instance, others.iter().map(Pins::instance));
+        // The one that stands there already goes on.
+        if let Some(twin) = twin.filter(|_| !path.exists()) {
             let why = "on a kernel before 6.6 their filters have the same handles; choose another";
             return Err(failed(format!(
                 "the instances {instance} and {twin} exclude each other: {why}"
@@ -386,6 +387,9 @@ impl Programs {
         let classifier = self.classifier(kind.program())?;
         clsact::attach(classifier, interface, kind, &instance)
             .map_err(|error| failed(describe(&error)))?;
+        // Until here the note is of the filter that was there before.
+        self.pins.remove(&path)?;
+        let classifier = self.classifier(kind.program())?;
         // One program serves several interfaces; aya pins it only once.
         let program = classifier.fd().map_err(|error| failed(describe(&error)))?;
         bpf::pin(&path, program.as_fd()).map_err(|error| failed(error.to_string()))?;

@@ -19,8 +19,8 @@ use std::{fs, net::IpAddr, time::Duration};
 /// A kernel that does not answer is asked again after this.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Checks the host, again and again while the kernel is too busy to say what is on it: a start that ends for that would
-/// only come back to the same host.
+/// Checks the host, again and again while the kernel is too busy to say what is on it: a start that
+/// ends for that would only come back to the same host.
 ///
 /// # Errors
 /// What stands against this host.

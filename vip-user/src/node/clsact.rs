@@ -1,5 +1,6 @@
-//! TC filters on kernels without tcx (before 6.6). They live in the clsact qdisc under a fixed priority,
-//! and under handles that each instance has of its own, so that a restart finds and replaces its own.
+//! TC filters on kernels without tcx (before 6.6). They live in the clsact qdisc under a fixed
+//! priority, and under handles that each instance has of its own, so that a restart finds and replaces
+//! its own.
 //!
 //! The kernel runs the filters of a priority in turn, the newest first (`cls_bpf_change`), until one
 //! decides. So a filter that others come to stand before is not mended in place: a new one is attached,
@@ -114,7 +115,13 @@ impl Netlink {
             Err(NetlinkError::Refused { .. }) => return Ok(Vec::new()),
             filters => filters?,
         };
-        let ours = |filter: &&TcMessage| filter.header.info >> 16 == u32::from(PRIORITY);
+        // Other chains run only if a filter of the first one says so.
+        let first_chain = |filter: &TcMessage| {
+            !filter.attributes.iter().any(|one| matches!(one, TcAttribute::Chain(chain) if *chain != 0))
+        };
+        let ours = |filter: &&TcMessage| {
+            filter.header.info >> 16 == u32::from(PRIORITY) && first_chain(filter)
+        };
         // Each priority has a message of its own, without a handle.
         let filters = filters.iter().filter(ours).map(Filter::of);
         Ok(filters.filter(|filter| filter.handle != 0).collect())

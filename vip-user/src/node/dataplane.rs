@@ -102,8 +102,8 @@ pub trait Dataplane {
     /// silence.
     fn clear_fence(&mut self, slot: u32) -> impl Future<Output = Result<(), HostError>>;
 
-    /// Says which stations may claim the VIPs of a slot, and until when that is known; `guard_neighbours`
-    /// only.
+    /// Says which stations may claim the VIPs of a slot, and until when that is known;
+    /// `guard_neighbours` only.
     fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError>;
 
     /// Sends one round of announcements for VIPs; `ask` also asks known neighbours from them.

@@ -15,8 +15,8 @@ struct Value {
     data: u32,
 }
 
-/// Whether the NIC takes VLAN tags off the frame (rxvlan). One that does not say is taken to do so: that
-/// costs speed and no correctness.
+/// Whether the NIC takes VLAN tags off the frame (rxvlan). One that does not say is taken to do so:
+/// that costs speed and no correctness.
 pub fn strips_tags(interface: &str) -> bool {
     flags(interface).map_or(true, |flags| flags & RXVLAN != 0)
 }

@@ -1,7 +1,7 @@
 //! The programs on the interfaces of this host, and what is known of them. Looking at the interfaces
 //! takes the kernel's lock of all interfaces (RTNL) again and again, and others hold that for seconds.
-//! So it is done on a thread of its own, and the loop goes on renewing meanwhile; only the first look is
-//! waited for.
+//! So it is done on a thread of its own, and the loop goes on renewing meanwhile; only the first look
+//! is waited for.
 
 use super::{
     attach::Inspected,

@@ -64,8 +64,9 @@ pub fn tcx_allowed() -> bool {
     std::env::var_os("XVIP_NO_TCX").is_none()
 }
 
-/// The cookie of this network namespace (`SO_NETNS_COOKIE`), unique until the next boot. Before Linux 5.14 its inode
-/// number: another namespace has it only after this one is gone, and a host's is never gone.
+/// The cookie of this network namespace (`SO_NETNS_COOKIE`), unique until the next boot. Before Linux
+/// 5.14 its inode number: another namespace has it only after this one is gone, and a host's is never
+/// gone.
 pub fn netns_cookie() -> io::Result<u64> {
     let socket = UnixDatagram::unbound()?;
     let mut cookie = 0_u64;

@@ -1,5 +1,6 @@
-//! Whether the LAN is there: an ARP or neighbour discovery question to the gateway or to named peers, from
-//! this node's own address. It catches what carrier cannot: a wrong VLAN, an access list of a switch.
+//! Whether the LAN is there: an ARP or neighbour discovery question to the gateway or to named peers,
+//! from this node's own address. It catches what carrier cannot: a wrong VLAN, an access list of a
+//! switch.
 
 use super::{ask::Asker, netlink::Netlink};
 use crate::model::selection::Selection;
@@ -22,8 +23,8 @@ pub struct Targets {
     pub every: Duration,
 }
 
-/// Asks on and on, and tells each change: `None` is well, else what is wrong in words. Ends with the
-/// receiver.
+/// Asks until the receiver is closed, and tells each change: `None` while the LAN answers, else what is
+/// wrong, in words.
 pub async fn watch(
     netlink: Netlink,
     selection: Selection,

@@ -5,7 +5,7 @@
 
 use super::{
     host,
-    pins::{Pins, PinsError},
+    pins::{Pins, PinsError, create_all},
     socket,
 };
 use std::{
@@ -82,8 +82,8 @@ impl Lock {
             let Some(directory) = taken else {
                 return Ok(Attempt::Busy("another xvip".into()));
             };
-            // The directories exist from here on: whoever owns them now stays their owner.
-            pins.check_owners()?;
+            // The root exists from here on: whoever owns it now stays its owner.
+            pins.check_strangers()?;
             Some(directory)
         } else {
             None
@@ -116,7 +116,7 @@ impl Lock {
 fn take_directory(path: &Path) -> Result<Option<File>, LockError> {
     let failed = |what| move |source| LockError::Directory { what, path: path.into(), source };
     if let Some(root) = path.parent() {
-        fs::create_dir_all(root).map_err(failed("create the parent of"))?;
+        create_all(root).map_err(failed("create the parent of"))?;
     }
     // Mode 0700 from the first moment: whoever can open a directory can lock it.
     match fs::DirBuilder::new().mode(0o700).create(path) {

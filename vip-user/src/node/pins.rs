@@ -6,7 +6,7 @@ use aya::maps::{MapInfo, MapType};
 use std::{
     ffi::{CString, OsStr},
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 use vip_common::{
@@ -285,16 +285,26 @@ impl Pins {
         if result == 0 && stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(not_bpffs()) }
     }
 
-    /// Refuses directories that a process without rights owns or may change: it could rename the pins away, or have put
-    /// its own there. The root of a BPF file system is open to all by default, and sticky: what root has put there
-    /// nobody else can move.
+    /// Refuses directories that a process without rights owns: what lies there may be anything.
+    pub fn check_strangers(&self) -> Result<(), PinsError> {
+        for path in self.dir.ancestors().take_while(|path| path.starts_with(&self.root)) {
+            let Ok(found) = fs::symlink_metadata(path) else { continue };
+            if !socket::is_trusted(found.uid()) {
+                let what = format!("it belongs to user {}", found.uid());
+                return Err(PinsError::Open { path: path.into(), what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses directories that a process without rights owns or may change: it could rename the pins
+    /// away, or have put its own there. The root of a BPF file system is open to all by default, and
+    /// sticky: what root has put there nobody else can move.
     pub fn check_owners(&self) -> Result<(), PinsError> {
+        self.check_strangers()?;
         for path in self.dir.ancestors().take_while(|path| path.starts_with(&self.root)) {
             let Ok(found) = fs::symlink_metadata(path) else { continue };
             let refuse = |what| Err(PinsError::Open { path: path.into(), what });
-            if !socket::is_trusted(found.uid()) {
-                return refuse(format!("it belongs to user {}", found.uid()));
-            }
             let (open, sticky) = (found.mode() & 0o022 != 0, found.mode() & 0o1000 != 0);
             if open && !sticky {
                 return refuse(format!("its mode {:o} lets others change it", found.mode() & 0o7777));
@@ -360,11 +370,13 @@ impl Pins {
 
     /// Makes the directory.
     pub fn create(&self) -> Result<(), PinsError> {
-        fs::create_dir_all(&self.dir).map_err(|source| PinsError::Io {
+        create_all(&self.dir).map_err(|source| PinsError::Io {
             what: "create",
             path: self.dir.clone(),
             source,
-        })
+        })?;
+        // Somebody may have been faster, where everybody may make directories.
+        self.check_owners()
     }
 
     /// All pinned links.
@@ -424,11 +436,13 @@ impl Pins {
     }
 }
 
+/// Makes a directory and those above it, which only root may change whatever the umask is.
+pub fn create_all(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
 /// What lies in a directory. Symbolic links are not ours, and lead elsewhere.
 fn sub_paths(dir: &Path) -> Vec<PathBuf> {
-    if fs::symlink_metadata(dir).is_ok_and(|found| found.is_symlink()) {
-        return Vec::new();
-    }
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
     let mut paths: Vec<PathBuf> = ours.map(|entry| entry.path()).collect();

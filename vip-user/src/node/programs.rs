@@ -58,7 +58,8 @@ pub enum AttachError {
         /// Who refuses it, and what helps.
         why: String,
     },
-    /// The kernel knows no XDP programs that read a frame in pieces, which a NIC with large frames needs.
+    /// The kernel knows no XDP programs that read a frame in pieces, which a NIC with large frames
+    /// needs.
     #[error("cannot load program {program}: XDP needs Linux 5.18 (multi-buffer frames)")]
     TooOld {
         /// The program.
@@ -184,8 +185,8 @@ impl Programs {
         &mut self.ebpf
     }
 
-    /// Loads what answers in XDP. It needs 5.18; before that TC answers. Older kernels refuse the flag before their
-    /// verifier says a word.
+    /// Loads what answers in XDP. It needs 5.18; before that TC answers. Older kernels refuse the flag
+    /// before their verifier says a word.
     pub(super) fn load_xdp(&mut self) -> Result<&'static str> {
         let program = "xvip_xdp";
         let xdp = self.xdp(program)?;

@@ -1,5 +1,5 @@
-//! Frames of ours that have passed the guard and still wait in a queue of this host. A Lease is released only when
-//! they have left: what comes after the release would be a second owner's.
+//! Frames of ours that have passed the guard and still wait in a queue of this host. A Lease is
+//! released only when they have left: what comes after the release would be a second owner's.
 
 use super::{
     announce::Announcer,
@@ -18,8 +18,8 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_millis(50);
 const STEP: Duration = Duration::from_millis(1);
 
-/// Waits until nothing that was announced is queued any more, and the queues of these interfaces have been empty once, or
-/// `overdue` has come: no frame waits longer than that.
+/// Waits until nothing that was announced is queued any more, and the queues of these interfaces have
+/// been empty once, or `overdue` has come: no frame waits longer than that.
 ///
 /// # Errors
 /// If that is not so yet.

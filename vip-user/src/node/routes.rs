@@ -105,8 +105,8 @@ impl Netlink {
     async fn ways(&self, v4: bool, all: bool) -> Result<Vec<Way>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family(v4);
-        // A "default" of the loopback interface says that there is none: it is unreachable. What is not wanted is dropped
-        // at once: there may be a million routes.
+        // A "default" of the loopback interface says that there is none: it is unreachable. What is not
+        // wanted is dropped at once: there may be a million routes.
         let pick = |found| match found {
             RouteNetlinkMessage::NewRoute(route)
                 if route.header.kind == RouteType::Unicast

@@ -160,8 +160,8 @@ async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
     serde_json::from_slice(&text).map_err(|error| AskError::Silent(error.to_string()))
 }
 
-/// Names that begin as a daemon's beside the usual one does. Anybody may bind such names, as many as they like: only those
-/// of a user that may be an xvip are kept.
+/// Names that begin as a daemon's beside the usual one does. Anybody may bind such names, as many as
+/// they like: only those of a user that may be an xvip are kept.
 fn names_beside(instance: &str) -> Vec<String> {
     let begin = format!("{}/", name(instance));
     let listed = unix_sockets(|name, uid| is_trusted(uid) && name.starts_with(begin.as_bytes()));

@@ -89,8 +89,9 @@ pub struct Found {
     pub backed: Option<Slot>,
 }
 
-/// Loads the programs, opens the maps and finds the slot of each Lease. Call with the lock held and after
-/// [`check`](super::checks::check). Interfaces are attached by the first [`Dataplane::links`](super::dataplane::Dataplane::links).
+/// Loads the programs, opens the maps and finds the slot of each Lease. Call with the lock held and
+/// after [`check`](super::checks::check). Interfaces are attached by the first
+/// [`Dataplane::links`](super::dataplane::Dataplane::links).
 pub fn start(
     config: &Config,
     pins: &Pins,
@@ -165,7 +166,8 @@ pub fn start(
     let mut leases = Vec::new();
     for (group, (slot, record)) in groups.iter().zip(slots) {
         if damaged {
-            // The programs that are about to run know the new map only, and an empty one guards nothing.
+            // The programs that are about to run know the new map only, and an empty one guards
+            // nothing.
             for vip in &group.vips {
                 maps.publish(Ip::from(*vip), Vip::new(slot, 0, 0, u64::MAX))?;
             }
@@ -185,8 +187,8 @@ pub fn start(
     Ok(Started { kernel, leases })
 }
 
-/// What a slot's tenure is worth: one of this boot and node, whose fence was raised for it, goes on. Any
-/// other is silenced.
+/// What a slot's tenure is worth: one of this boot and node, whose fence was raised for it, goes on.
+/// Any other is silenced.
 fn adopt(
     maps: &mut Maps,
     published: &BTreeMap<Ip, Vip>,
@@ -215,8 +217,8 @@ fn adopt(
     Ok(Found { slot, generation, backed })
 }
 
-/// Silences entries that name the slot of another Lease than the configuration, or are not in it any more. That is done
-/// before anything is renewed: a renewal of that other Lease would keep them alive.
+/// Silences entries that name the slot of another Lease than the configuration, or are not in it any
+/// more. That is done before anything is renewed: a renewal of that other Lease would keep them alive.
 fn silence_strays(maps: &mut Maps, configured: &BTreeMap<Ip, u32>) -> Result<(), StartError> {
     for (ip, vip) in maps.vips()? {
         if vip.generation != 0 && configured.get(&ip) != Some(&vip.slot) {

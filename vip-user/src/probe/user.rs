@@ -19,8 +19,8 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// Whether the VIP serves within `limit`. With a path, every answer below 500 counts: the service is
-    /// there, whatever it says.
+    /// Whether the VIP serves within `limit`. With a path, every answer below 500 counts: the service
+    /// is there, whatever it says.
     pub async fn is_served(&self, vip: IpAddr, limit: Duration) -> bool {
         timeout(limit, self.try_once(vip)).await.is_ok_and(|served| served.unwrap_or(false))
     }

@@ -18,8 +18,8 @@ pub struct Station {
     pub interface: String,
     /// The node, where the MAC address is known.
     pub node: Option<String>,
-    /// Whether it is this host: its maps say that it answers, and nobody was heard. A question of its own
-    /// never crosses the LAN.
+    /// Whether it is this host: its maps say that it answers, and nobody was heard. A question of its
+    /// own never crosses the LAN.
     pub own: bool,
 }
 

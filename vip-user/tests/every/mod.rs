@@ -1,5 +1,5 @@
-//! Two or three nodes, one Lease, and everything that can happen to them in a short time: the real election under
-//! a model checker. What the simulation draws by lot, this tries in every order.
+//! Two or three nodes, one Lease, and everything that can happen to them in a short time: the real
+//! election under a model checker. What the simulation draws by lot, this tries in every order.
 
 use stateright::{Model, Property};
 use std::collections::BTreeSet;
@@ -45,13 +45,13 @@ pub struct Bounds {
 pub enum Beginning {
     /// It holds the Lease, the others follow, and nothing is on its way.
     Held,
-    /// It has given the Lease up and the last node has taken it, while the others have missed both. The release was
-    /// answered, and is what [`Mishap::Restore`] brings back.
+    /// It has given the Lease up and the last node has taken it, while the others have missed both. The
+    /// release was answered, and is what [`Mishap::Restore`] brings back.
     Released,
     /// The same, but its answer was lost, and what was before it is brought back.
     ReleaseLost,
-    /// The Lease was deleted, and what node 0 sends to create it with its tenure is late. The last node has found none,
-    /// and holds it by now.
+    /// The Lease was deleted, and what node 0 sends to create it with its tenure is late. The last node
+    /// has found none, and holds it by now.
     CreateLate,
     /// The same, and node 0 is to stop.
     CreateLateLeaving,
@@ -144,7 +144,8 @@ pub struct World {
     foreign_until: Us,
     /// A timer has come, and neither moves nor asks for anything: the process spins.
     spins: bool,
-    /// Another node than the first has raised a fence: with this it is shown that the model does not pass for lack of trying.
+    /// Another node than the first has raised a fence: with this it is shown that the model does not
+    /// pass for lack of trying.
     pub moved: bool,
 }
 
@@ -156,7 +157,8 @@ impl Bounds {
         }
     }
 
-    /// Whether a claim of the node can be on the wire: its fence lives, or did when the frame was queued.
+    /// Whether a claim of the node can be on the wire: its fence lives, or did when the frame was
+    /// queued.
     fn speaks(&self, world: &World, node: usize) -> bool {
         if node == 0 && world.now < world.foreign_until {
             return true;
@@ -473,8 +475,8 @@ impl World {
         Some(())
     }
 
-    /// An event on each watch but the writer's own, whose answer says the same. A watch that falls behind
-    /// by more than two events breaks off.
+    /// An event on each watch but the writer's own, whose answer says the same. A watch that falls
+    /// behind by more than two events breaks off.
     fn tell(&mut self, but: Option<usize>) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
             if !node.open || but == Some(index) {

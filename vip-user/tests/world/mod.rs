@@ -82,7 +82,7 @@ pub struct World {
     rng: fastrand::Rng,
     knobs: Knobs,
     now: Ms,
-    /// Boxed, for a tree moves what lies in it about.
+    /// Boxed: the tree moves its values.
     queue: BTreeMap<(Ms, u64), Box<Happening>>,
     order: u64,
     nodes: Vec<Node>,

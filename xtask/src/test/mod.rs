@@ -71,7 +71,8 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
     table::print(&played).verdict()
 }
 
-/// Builds what the passes run. The labs run the binary, and upgrade to and from one whose map layouts differ.
+/// Builds what the passes run. The labs run the binary, and upgrade to and from one whose map layouts
+/// differ.
 fn build(choice: &Choice) -> anyhow::Result<()> {
     let program = [&["build", "--quiet", "--locked", "--bin", "xvip"][..], &PACKAGES].concat();
     if *choice != Choice::Quick {
@@ -114,8 +115,8 @@ impl Servers {
     }
 }
 
-/// Commands that this thread starts from here on get the processor only while nobody else wants it. They inherit the
-/// scheduling class of the thread.
+/// Commands that this thread starts from here on get the processor only while nobody else wants it.
+/// They inherit the scheduling class of the thread.
 fn leave_the_processor_to_others() {
     let task = fs::read_link("/proc/thread-self").unwrap_or_default();
     let Some(id) = task.file_name().and_then(|id| id.to_str()) else { return };
@@ -158,7 +159,8 @@ fn play(pass: &Pass, servers: &Servers) -> anyhow::Result<(Count, bool)> {
     match pass.rung {
         Rung::Kube => servers.kube().map_err(|why| anyhow!(why))?,
         Rung::Cluster => servers.cluster().map_err(|why| anyhow!(why))?,
-        // The oldest of the kernels that CI boots: its verifier is the least patient, and it has no tcx.
+        // The oldest of the kernels that CI boots: its verifier is the least patient, and it has no
+        // tcx.
         Rung::Vm => {
             let filter = pass.arguments.join(" ");
             return crate::vm::vm(&[Kernel::Bookworm], &filter).map(|count| (count, true));

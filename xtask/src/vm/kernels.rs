@@ -103,7 +103,8 @@ impl Packages {
         if !root.join("done").exists() {
             println!("vm: downloading {image}");
             fs::create_dir_all(&root)?;
-            // From 7 on the image is an empty package over one with the binary and one with the modules.
+            // From 7 on the image is an empty package over one with the binary and one with the
+            // modules.
             let parts = self.depends(&image)?.into_iter().filter(|name| {
                 ["linux-binary-", "linux-modules-"].iter().any(|part| name.starts_with(part))
             });

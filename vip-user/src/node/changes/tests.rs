@@ -32,7 +32,8 @@ fn with_too_many_interfaces_or_a_lost_message_all_are_looked_at() {
     assert!(taken(&[message(overrun, 0)]).contains(5));
 }
 
-/// The loop is asked once, however much happens before it looks; what happens after it has begun asks again.
+/// The loop is asked once, however much happens before it looks; what happens after it has begun asks
+/// again.
 #[test]
 fn a_look_is_asked_for_once() {
     let touched = Touched::default();

@@ -13,7 +13,8 @@ fn link_names_survive_the_round_trip() {
     assert_eq!(parse_link("VIPS"), None);
 }
 
-/// A process without rights that owns a directory on the way, or may change it, could rename the pins away.
+/// A process without rights that owns a directory on the way, or may change it, could rename the pins
+/// away.
 #[test]
 fn directories_that_others_may_change_are_refused() {
     use std::os::unix::fs::PermissionsExt as _;
