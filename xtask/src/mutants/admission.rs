@@ -12,8 +12,8 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
         rule: "one Lease guards a VIP",
         name: "a claim of another Lease is not seen",
         file: RIVALS,
-        from: "                    Mark::Claimed if name < own => Rank::EarlierClaim,\n                    Mark::Claimed => Rank::LaterClaim,",
-        to: "                    Mark::Claimed if name < own => return None,\n                    Mark::Claimed => return None,",
+        from: "                    _ if name < own => Rank::EarlierClaim,\n                    _ => Rank::LaterClaim,",
+        to: "                    _ if name < own => return None,\n                    _ => return None,",
         tests: WORLD,
     },
     Mutation {
