@@ -132,6 +132,7 @@ async fn another_host_of_the_same_name_is_a_problem() {
 #[tokio::test]
 async fn a_node_that_may_not_list_leases_is_not_ready() {
     let (running, _) = run("a", None).await;
+    eventually("take-over", || running.host.answers()).await;
     let told = |forbidden: Option<&str>| Event::MayList(forbidden.map(str::to_owned));
     let fitness = || running.state.borrow().leases[0].fitness;
     let lacks = || running.state.borrow().not_ready.join("; ");

@@ -71,7 +71,9 @@ fn a_vip_that_is_added_is_not_taken_from_a_living_host() {
     lab.nodes[0].start().unwrap();
     let told = || problem(&lab, 0, added).contains("answers for it");
     assert!(eventually(Duration::from_secs(30), told), "{}", lab.nodes[0].log());
-    assert!(lab.nodes[0].answers_for(old) && !lab.nodes[0].answers_for(added));
+    let answers = || lab.nodes[0].answers_for(old);
+    assert!(eventually(Duration::from_secs(20), answers), "{}", lab.nodes[0].log());
+    assert!(!lab.nodes[0].answers_for(added));
     let addresses = lab.nodes[0].ns.ip("addr show dev lo").unwrap();
     assert!(
         !addresses.contains("192.0.2.77"),

@@ -284,8 +284,8 @@ impl Admission {
     /// This node does not hold the Lease any more.
     pub(super) fn lost(&mut self) {
         for vip in self.vips.values_mut() {
-            let Vip { heard, inherited, unverified, .. } = *vip;
-            *vip = Vip { heard, inherited, unverified, ..Vip::default() };
+            let Vip { inherited, unverified, heard, .. } = *vip;
+            *vip = Vip { inherited, unverified, heard, ..Vip::default() };
         }
         self.base.clear();
         (self.settled, self.obstacles_changed) = (false, true);

@@ -369,7 +369,7 @@ fn what_the_kernel_answers_for_outlives_a_deleted_lease() {
         assert!(election.admits(vip(10)) && !election.admits(vip(20)));
         assert_eq!(writes(&effects)[0].vips, Some(marks(&BOTH)));
         // While no process ran, another Lease may have admitted it: one list tells.
-        election.step(at(10), answered(&writes(&effects)[0], 8));
+        election.step(at(10), answered(writes(&effects)[0], 8));
         election.step(at(11), Input::Tick);
         assert!(election.take_requests().iter().any(|one| matches!(one, Request::List(_))));
     }

@@ -99,12 +99,22 @@ pub fn stages() -> Vec<Stage> {
     let measured = [&MEASURED_LABS[..], &[FEW_LABS]].concat();
     let kube = KUBE_SUITES.map(|suite| Pass::part(Rung::Kube, suite, &[suite]));
     vec![
-        vec![vec![whole(Rung::Unit), whole(Rung::Packets), whole(Rung::Controller)]],
+        vec![vec![whole(Rung::Unit), whole(Rung::Packets), controller()]],
         vec![vec![Pass::part(Rung::Lab, "waiting", &waiting)]],
         vec![vec![Pass::part(Rung::Lab, "measured", &measured)]],
         vec![vec![Pass::part(Rung::Kube, "faults::", &["faults::"])], kube.to_vec()],
         vec![vec![whole(Rung::Cluster)]],
     ]
+}
+
+/// Whether a stage measures pods.
+pub fn is_of_cluster(stage: &Stage) -> bool {
+    stage.iter().flatten().any(|pass| pass.rung == Rung::Cluster)
+}
+
+/// Its tests mostly wait.
+fn controller() -> Pass {
+    Pass::part(Rung::Controller, "", &["--test-threads=8"])
 }
 
 /// What needs the processor and nothing else: it gets what the stages leave.
@@ -114,8 +124,8 @@ pub fn background() -> Lane {
 
 /// The inner loop.
 pub fn quick() -> Lane {
-    let mut passes: Lane =
-        [Rung::Unit, Rung::Packets, Rung::Controller].map(|rung| Pass::whole(rung, "")).to_vec();
+    let mut passes: Lane = [Rung::Unit, Rung::Packets].map(|rung| Pass::whole(rung, "")).to_vec();
+    passes.push(controller());
     passes.push(Pass::part(Rung::Lab, "quick", &QUICK_LABS));
     passes
 }
