@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use vip_tests::{
-    lab::{Lab, Options},
+    lab::{Lab, Options, eventually},
     netns::NetNs,
     stalls::StallWatch,
 };
@@ -30,6 +30,11 @@ pub fn many() -> anyhow::Result<()> {
     for number in 0..PAIRS {
         ip.run(&pair("lan", number))?;
     }
+    // `ip` reads its commands as fast as it can, and not faster.
+    let last = format!("lan{}", PAIRS - 1);
+    let made =
+        || lab.nodes[0].ns.ip(&format!("link show {last} up")).is_ok_and(|text| !text.is_empty());
+    ensure!(eventually(Duration::from_mins(2), made), "no interface {last}");
     lab.start()?;
     lab.wait_for_owner(Duration::from_mins(2))?;
     // Attaching everywhere is over, and so are the announcements.
