@@ -211,6 +211,25 @@ fn without_tcx() -> Options {
     Options { environment: vec![("XVIP_NO_TCX".into(), "1".into())], ..Options::default() }
 }
 
+/// The standby carries the VIP and announces it. Its guard counts that, and nothing leaves.
+#[track_caller]
+fn stops_claims(lab: &mut Lab, standby: usize, owner: usize) {
+    let stopped = |lab: &Lab| {
+        lab.nodes[standby].status().unwrap()["counters"]["claim_not_held"].as_u64().unwrap_or(0)
+    };
+    let before = stopped(lab);
+    let recording = watched(lab, |lab| {
+        let node = &lab.nodes[standby];
+        node.ns.ip("addr add 192.0.2.10/32 dev eth0")?;
+        let mut arping = node.ns.command("arping");
+        let _ = arping.args(["-U", "-c3", "-w2", "-I", "eth0", "192.0.2.10"]).output()?;
+        Ok(())
+    })
+    .unwrap();
+    assert!(recording.claims.iter().all(|claim| claim.node == owner), "a claim left a standby");
+    assert!(stopped(lab) > before, "the guard has seen no claim");
+}
+
 /// As on kernels before 6.6: the guard is a clsact filter.
 #[test]
 fn a_clsact_guard_stops_claims_and_is_put_back() {
@@ -224,15 +243,7 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
     let ours = handles(&lab.nodes[standby].instance).map(|handle| format!("handle {handle:#x} "));
     let guarded = |lab: &Lab| ours.iter().any(|handle| filters(lab, "egress").contains(handle));
     assert!(guarded(&lab), "{}", lab.nodes[standby].log());
-    let recording = watched(&mut lab, |lab| {
-        let node = &lab.nodes[standby];
-        node.ns.ip("addr add 192.0.2.10/32 dev eth0")?;
-        let mut arping = node.ns.command("arping");
-        let _ = arping.args(["-U", "-c3", "-w2", "-I", "eth0", "192.0.2.10"]).output()?;
-        Ok(())
-    })
-    .unwrap();
-    assert!(recording.claims.iter().all(|claim| claim.node == owner), "a claim left a standby");
+    stops_claims(&mut lab, standby, owner);
     let name = lab.nodes[standby].ns.name().to_owned();
     let took = gone_for(
         "clsact qdisc",
@@ -270,15 +281,7 @@ fn a_clsact_filter_before_the_guard_does_not_stay_there() {
     sh(&add).unwrap();
     // It was first; the guard stands there again as another filter.
     assert!(eventually(Duration::from_secs(10), || guarded() && first() != before));
-    let recording = watched(&mut lab, |lab| {
-        let node = &lab.nodes[standby];
-        node.ns.ip("addr add 192.0.2.10/32 dev eth0")?;
-        let mut arping = node.ns.command("arping");
-        let _ = arping.args(["-U", "-c3", "-w2", "-I", "eth0", "192.0.2.10"]).output()?;
-        Ok(())
-    })
-    .unwrap();
-    assert!(recording.claims.iter().all(|claim| claim.node == owner), "a claim left a standby");
+    stops_claims(&mut lab, standby, owner);
 }
 
 #[test]

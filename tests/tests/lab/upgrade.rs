@@ -175,10 +175,13 @@ fn beside_each_other(environment: Vec<(String, String)>) {
     let silent = || !lab.nodes[0].owns();
     assert!(eventually(Duration::from_secs(20), silent), "its fence does not run out");
     // Its guard stands, whatever the other instance has attached since.
+    let stopped = || lab.nodes[0].status().unwrap()["counters"]["claim_expired"].as_u64().unwrap_or(0);
+    let before = stopped();
     let judge = Judge::listen(&lab.bridge, lab.ports(), &[VIP4.into()]);
     let mut arping = lab.nodes[0].ns.command("arping");
     let _ = arping.args(["-U", "-c", "2", "-w", "2", "-I", "eth0", "192.0.2.10"]).output().unwrap();
     assert_eq!(judge.finish().unwrap(), [], "a claim left without a fence");
+    assert!(stopped() > before, "the guard has seen no claim");
     lab.nodes[0].xvip("cleanup", &[]).unwrap();
     assert!(second.owns() && answered("192.0.2.77"));
     assert_eq!(arp_ignore(&second).trim(), "1", "the second instance still needs it");
