@@ -117,14 +117,12 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// What the kubeconfig says counts more than a default.
+/// What certificates of an API server name, by whatever address it is asked.
+const SERVER_NAME: &str = "kubernetes";
+
+/// What the kubeconfig says counts more than the default.
 pub(super) fn server_name(config: &ApiConfig, of_kubeconfig: Option<String>) -> Option<String> {
-    let configured = config.tls_server_name.clone();
-    if configured == ApiConfig::default().tls_server_name {
-        of_kubeconfig.or(configured)
-    } else {
-        configured
-    }
+    config.tls_server_name.clone().or(of_kubeconfig).or_else(|| Some(SERVER_NAME.into()))
 }
 
 /// The same on a thread of its own: a kubeconfig may name a program that is run for credentials.

@@ -114,6 +114,11 @@ fn in_words(error: &KubeconfigError) -> String {
         KubeconfigError::ParseNoProxy(source) => {
             format!("the environment variable NO_PROXY cannot be used beside a proxy: {source}")
         }
+        // Its own words quote what stands around the error: a token, perhaps.
+        KubeconfigError::Parse(source) => {
+            let line = source.location().map(|at| format!(" (line {})", at.line()));
+            format!("it is not the YAML of a kubeconfig{}", line.unwrap_or_default())
+        }
         other => other.to_string(),
     }
 }

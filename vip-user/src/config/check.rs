@@ -2,6 +2,7 @@
 
 use super::{Config, ConfigError, LeaseConfig, OnStop, VipConfig};
 use crate::model::{
+    naming::{MAX_NAMED, text_len},
     rule::Rule,
     timing::{MAX_DURATION_S, Timing},
 };
@@ -12,10 +13,6 @@ use std::{
     time::Duration,
 };
 use vip_common::abi::MAX_SLOTS;
-
-/// A Lease names its VIPs in an annotation; an API server takes 256 KiB of annotations
-/// (`TotalAnnotationSizeLimitB`).
-const MAX_NAMED: usize = 240_000;
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -118,7 +115,8 @@ impl Config {
             }
         }
         for word in &self.guard {
-            if self.interfaces.contains(word) {
+            // `*` is every other one.
+            if word != "*" && self.interfaces.contains(word) {
                 return refuse("guard", word, "an interface that answers is guarded anyway");
             }
         }
@@ -134,7 +132,7 @@ impl Config {
                     return refuse(
                         "vips.lease",
                         format!("none for {}", vip.address),
-                        "a name: a VIP with interfaces or nodes of its own needs a Lease of its own",
+                        "a name: it has its own interfaces or nodes, so it also needs its own Lease",
                     );
                 }
                 Some(name) if !is_object_name(name) => return refuse("vips.lease", name, OBJECT_NAME),
@@ -154,8 +152,7 @@ impl Config {
             }
         }
         for group in self.groups() {
-            let text: usize = group.vips.iter().map(|vip| vip.to_string().len() + 3).sum();
-            if text > MAX_NAMED {
+            if text_len(&group.vips) > MAX_NAMED {
                 return refuse(
                     "vips",
                     format!("{} addresses under the Lease {}", group.vips.len(), group.lease),
@@ -282,6 +279,9 @@ fn unusable(vip: IpAddr) -> Option<&'static str> {
     match vip {
         IpAddr::V4(v4) if v4.is_unspecified() || v4.octets()[0] == 0 => Some(unicast),
         IpAddr::V4(v4) if v4.is_loopback() => Some("loopback addresses never leave a host"),
+        IpAddr::V4(v4) if v4.is_link_local() => {
+            Some("link-local addresses (169.254.0.0/16) belong to one link; a routable one is needed")
+        }
         IpAddr::V4(v4) if v4.is_multicast() || v4.octets()[0] >= 240 => Some(unicast),
         IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST => Some(unicast),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("write an IPv4 address as a.b.c.d"),

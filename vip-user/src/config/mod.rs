@@ -135,7 +135,8 @@ pub struct ApiConfig {
     /// API servers, as URLs, tried in order. They replace the kubeconfig's server, because that is
     /// the VIP itself on kubeadm nodes.
     pub endpoints: Vec<String>,
-    /// The name that the server's certificate is checked for.
+    /// The name that the server's certificate is checked for. Default: that of the kubeconfig, else
+    /// `kubernetes`.
     pub tls_server_name: Option<String>,
 }
 
@@ -297,7 +298,7 @@ impl Default for ApiConfig {
         Self {
             kubeconfig: None,
             endpoints: vec!["https://127.0.0.1:6443".into()],
-            tls_server_name: Some("kubernetes".into()),
+            tls_server_name: None,
         }
     }
 }

@@ -26,7 +26,8 @@ impl Config {
         flatten("", &serde_json::to_value(self).unwrap_or_default(), &mut all);
         let timing = self.timing();
         let grace = timing.foreign_wait(timing.duration_s).as_secs();
-        let computed: [(&str, Value, &str); 4] = [
+        let server_name = "tls-server-name of the kubeconfig, else kubernetes";
+        let computed: [(&str, Value, &str); 5] = [
             ("node", node.into(), "NODE_NAME, else the host name"),
             (
                 "lease.renew_ms",
@@ -38,6 +39,7 @@ impl Config {
                 (timing.margin.as_millis() as u64).into(),
                 "50, or 0.002 of lease.duration_s",
             ),
+            ("api.tls_server_name", Value::Null, server_name),
             ("lease.foreign_grace_s", grace.into(), "2 * lease.duration_s + 10"),
         ];
         let setting = |(field, value): (String, Value)| {

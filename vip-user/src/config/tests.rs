@@ -62,6 +62,7 @@ fn every_refusal_names_field_value_and_remedy() {
         ("vips: [255.255.255.255]\ninterfaces: [eth0]", "`vips`: 255.255.255.255"),
         ("vips: ['ff02::1']\ninterfaces: [eth0]", "`vips`: ff02::1"),
         ("vips: ['fe80::1']\ninterfaces: [eth0]", "`vips`: fe80::1 cannot be used: link-local"),
+        ("vips: [169.254.1.1]", "`vips`: 169.254.1.1 cannot be used: link-local"),
         ("vips: ['::ffff:1.2.3.4']\ninterfaces: [eth0]", "write an IPv4 address as a.b.c.d"),
         ("vips: [192.0.2.1, 192.0.2.1]\ninterfaces: [eth0]", "may be listed once"),
         ("vips: [192.0.2.300]\ninterfaces: [eth0]", "`vips`: \"192.0.2.300\" is no IP address"),
@@ -145,6 +146,8 @@ fn vips_with_settings_of_their_own_have_a_lease_of_their_own() {
     assert_eq!(leases, [("plndr-cp-lock", 2), ("other", 1), ("third", 1)]);
     assert_eq!(groups[2].nodes["zone"], "a");
     assert_eq!(config.interfaces, ["auto"]);
+    // Every interface answers, and the default guards every other one.
+    parse("vips: [192.0.2.10]\ninterfaces: ['*']\n").unwrap();
 }
 
 /// The Lease names its VIPs, and an API server refuses longer annotations: then nothing could be

@@ -56,10 +56,10 @@ impl<D: Dataplane> Controller<D> {
         leases: Result<Vec<(String, Record)>, String>,
     ) {
         let Some(leased) = self.leases.get_mut(&slot) else { return };
-        let before = leased.election.admissions();
+        let before = leased.election.admission_changes();
         leased.election.listed(clock::now(), number, leases);
         // A VIP that another Lease guards by right is silent before anything is written.
-        if leased.election.admissions() != before {
+        if leased.election.admission_changes() != before {
             self.reconcile().await;
         }
         self.step(slot, Input::Tick).await;

@@ -35,8 +35,6 @@ const INSPECT_EVERY: Duration = Duration::from_millis(500);
 /// A look at a busy host takes some tens of milliseconds. One that began so shortly before a renewal is
 /// due would make that late.
 const SOON: Duration = Duration::from_millis(100);
-/// Looks make way for no longer than this: many Leases have something to do all the time.
-const WAY_LIMIT: Duration = Duration::from_millis(300);
 /// The host is compared with what it should be at least this often: lifetimes of addresses run down,
 /// and maps can be edited by hand.
 pub(super) const RECONCILE_EVERY: Duration = Duration::from_secs(5);
@@ -103,9 +101,7 @@ impl<D: Dataplane> Controller<D> {
                 Box::pin(self.step(slot, Input::Silenced)).await;
             }
         }
-        // What was begun, or is asked for by an election, is not put off.
-        let settled = self.reconciled && self.settled_at.is_some();
-        if !(settled && self.makes_way(now)) {
+        if !self.makes_way(now) {
             if self.inspect_at <= now && self.watchdog.has_time() {
                 self.inspect(now).await;
             }
@@ -121,20 +117,19 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Puts off what is due on the host where an election has something to do before it would be over.
+    /// When the host is to be looked at, or brought to what it should be.
+    pub(super) fn host_due(&self) -> BootNs {
+        self.reconcile_at.map_or(self.inspect_at, |at| at.min(self.inspect_at))
+    }
+
+    /// Whether an election has something to do before work on the host would be over. What was begun, or
+    /// is asked for by an election, is not put off.
     fn makes_way(&mut self, now: BootNs) -> bool {
+        let settled = self.reconciled && self.settled_at.is_some();
         let soon = now.after(SOON.min(self.setup.timing.renew_every / 4));
         let wakes = self.leases.values().filter_map(|leased| leased.election.wake_at(now));
-        let next = wakes.filter(|at| *at > now && *at < soon).min();
-        let since = self.made_way_since.filter(|_| next.is_some()).unwrap_or(now);
-        let Some(next) = next.filter(|_| now < since.after(WAY_LIMIT)) else {
-            self.made_way_since = None;
-            return false;
-        };
-        self.made_way_since = Some(since);
-        self.inspect_at = self.inspect_at.max(next);
-        self.reconcile_at = self.reconcile_at.map(|at| at.max(next));
-        true
+        let next = wakes.filter(|at| settled && *at > now && *at < soon).min();
+        self.precedence.puts_off(now, self.host_due(), next)
     }
 
     /// Looks whether the guard is in place. Where it cannot look, what was last seen counts.

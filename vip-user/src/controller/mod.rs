@@ -9,6 +9,7 @@ mod harm;
 mod host;
 mod leased;
 mod namesake;
+mod precedence;
 mod problems;
 mod reconcile;
 mod report;
@@ -40,6 +41,7 @@ use fitness::HostState;
 use harm::{Harm, Harms};
 use host::{BURST, PROBES, Schedule};
 use leased::Leased;
+use precedence::Precedence;
 use problems::Problems;
 use reconcile::PutOff;
 use std::{
@@ -75,8 +77,7 @@ pub struct Controller<D> {
     settled_at: Option<BootNs>,
     reconcile_at: Option<BootNs>,
     inspect_at: BootNs,
-    /// Since then work on the host has made way for elections.
-    made_way_since: Option<BootNs>,
+    precedence: Precedence,
     conflicts: Conflicts,
     /// This node, once the API has shown it.
     facts: Option<NodeFacts>,
@@ -122,7 +123,7 @@ impl<D: Dataplane> Controller<D> {
             settled_at: None,
             reconcile_at: None,
             inspect_at: BootNs(0),
-            made_way_since: None,
+            precedence: Precedence::default(),
             conflicts: Conflicts::default(),
             facts: None,
             lan: None,
@@ -278,12 +279,12 @@ impl<D: Dataplane> Controller<D> {
             let Some(leased) = self.leases.get_mut(&slot) else { return };
             let before = leased.election.state().clone();
             let passed = leased.election.held_by_other_program_here();
-            let admissions = leased.election.admissions();
+            let admissions = leased.election.admission_changes();
             let effects = leased.election.step(clock::now(), input);
             let after = leased.election.state();
             let moved = std::mem::discriminant(&before) != std::mem::discriminant(after)
                 || passed != leased.election.held_by_other_program_here();
-            let admitted = admissions != leased.election.admissions();
+            let admitted = admissions != leased.election.admission_changes();
             let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved || admitted);
             let mut lowered = true;
             for effect in effects {
@@ -465,6 +466,7 @@ impl<D: Dataplane> Controller<D> {
     fn wake_at(&self) -> BootNs {
         let now = clock::boot();
         let leases = self.leases.values().filter_map(|leased| leased.wake_at(now));
-        leases.chain(self.reconcile_at).min().unwrap_or(self.inspect_at).min(self.inspect_at)
+        let host = self.precedence.wake_at(self.host_due());
+        leases.min().unwrap_or(host).min(host)
     }
 }

@@ -59,14 +59,24 @@ enum Stage {
     Admitted,
 }
 
+/// Whether a VIP is published though another Lease may have admitted it before this one said so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Unverified {
+    #[default]
+    No,
+    /// Until this Lease names it, and a list that was begun after that shows no other one.
+    UntilNamed,
+    /// Until this list, or a later one.
+    UntilList(u64),
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Vip {
     stage: Stage,
     /// The holder before this one was a version of xvip that does not say what it guards, and answered for
     /// this VIP.
     inherited: bool,
-    /// It is published, but another Lease may have admitted it before this one said so.
-    unverified: bool,
+    unverified: Unverified,
     /// Silent at once, though the Lease still says that it is admitted.
     revoked: bool,
     heard: Option<(BootNs, [u8; 6])>,
@@ -169,7 +179,9 @@ impl Admission {
 
     /// Looks whether anything is left to be done.
     fn settle(&mut self) {
-        let done = |vip: &Vip| vip.stage == Stage::Admitted && !vip.unverified && !vip.revoked;
+        let done = |vip: &Vip| {
+            vip.stage == Stage::Admitted && vip.unverified == Unverified::No && !vip.revoked
+        };
         self.settled = self.vips.values().all(done) && self.base == self.written;
     }
 
@@ -197,7 +209,7 @@ impl Admission {
         };
         self.written = self.vips.keys().map(|ip| (*ip, mark(ip))).collect();
         for (ip, vip) in &mut self.vips {
-            vip.unverified = false;
+            vip.unverified = Unverified::No;
             vip.inherited = self.written.get(ip) == Some(&Mark::Inherited);
         }
         self.written.clone()
@@ -217,7 +229,7 @@ impl Admission {
         for (ip, vip) in self.vips.iter_mut().filter(|(ip, _)| self.served.contains(ip)) {
             self.base.insert(*ip, Mark::Admitted);
             // While no process ran, another Lease may have admitted it: one look tells.
-            (vip.stage, vip.unverified) = (Stage::Admitted, true);
+            (vip.stage, vip.unverified) = (Stage::Admitted, Unverified::UntilNamed);
         }
         self.changes += 1;
     }
@@ -244,7 +256,7 @@ impl Admission {
             }
             // A tenure of this node that a version before this one began.
             Names::Unknown if first && live => {
-                self.vips.values_mut().for_each(|vip| vip.unverified = true);
+                self.vips.values_mut().for_each(|vip| vip.unverified = Unverified::UntilNamed);
                 self.vips.keys().map(|ip| (*ip, Mark::Admitted)).collect()
             }
             // Somebody has removed the annotation. Nobody else can have struck anything out under a
@@ -257,10 +269,17 @@ impl Admission {
         }
         let before = self.admitted();
         let next_list = self.lists + 1;
+        let is_named = matches!(record.names(), Names::Listed(_));
         self.base = marks;
         for (ip, vip) in &mut self.vips {
             let mark = self.base.get(ip);
             vip.revoked &= mark == Some(&Mark::Admitted);
+            if first {
+                vip.inherited = mark == Some(&Mark::Inherited);
+            }
+            if is_named && vip.unverified == Unverified::UntilNamed {
+                vip.unverified = Unverified::UntilList(next_list);
+            }
             vip.stage = match (vip.stage, mark) {
                 (stage, Some(Mark::Admitted)) if vip.revoked => stage,
                 (_, Some(Mark::Admitted)) => {
@@ -306,7 +325,8 @@ impl Admission {
         let mark = |(ip, vip): (&IpAddr, &Vip)| {
             let mark = match (vip.stage, self.base.get(ip)) {
                 (_, Some(Mark::Admitted)) if !vip.revoked => Mark::Admitted,
-                _ if release => return None,
+                // The next holder goes on where this one was.
+                _ if release => return vip.inherited.then_some((*ip, Mark::Inherited)),
                 (Stage::Admitting, Some(Mark::Claimed | Mark::Inherited)) => Mark::Admitted,
                 (Stage::Waiting, _) => return None,
                 _ if vip.inherited => Mark::Inherited,
@@ -324,7 +344,8 @@ impl Admission {
 
     fn needs_list(&self) -> bool {
         let needs = |vip: &Vip| {
-            vip.unverified || matches!(vip.stage, Stage::Waiting | Stage::Claiming { from: Some(_) })
+            matches!(vip.unverified, Unverified::UntilList(_))
+                || matches!(vip.stage, Stage::Waiting | Stage::Claiming { from: Some(_) })
         };
         !self.settled && self.vips.values().any(needs)
     }
@@ -454,12 +475,15 @@ impl Admission {
         match vip.stage {
             Stage::Admitted => {
                 let other_serves = highest == Some(Rank::Admitted);
-                if vip.unverified && other_serves {
+                if vip.unverified != Unverified::No && other_serves {
                     (vip.revoked, vip.obstacle) = (true, obstacle);
                     self.changes += 1;
                     vip.stage = Stage::Waiting;
                 }
-                vip.unverified &= dead || highest == Some(Rank::Unknown);
+                let tells = !dead && highest != Some(Rank::Unknown);
+                if tells && matches!(vip.unverified, Unverified::UntilList(from) if list >= from) {
+                    vip.unverified = Unverified::No;
+                }
             }
             Stage::Claiming { from: Some(from) } if list >= from => {
                 vip.obstacle = obstacle;

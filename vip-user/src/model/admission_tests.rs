@@ -290,6 +290,14 @@ fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody
     list(&mut next, 0, &[("lease-x", held("old", 3, 3))]);
     next.act(at(0).boot);
     assert_eq!(next.take_requests(), [Request::Probe]);
+    // So is one that comes after a release, and a process that is started anew under the fence.
+    assert_eq!(admission.clone().write(true), marks(&[(10, Mark::Inherited)]));
+    let mut again = Admission::new(OWN, &[vip(10)], PROBE_TIME);
+    again.stored(&mine(7, &[(10, Mark::Inherited)]), true);
+    assert_eq!(again.write(false), marks(&[(10, Mark::Inherited)]));
+    list(&mut again, 0, &[("lease-x", held("old", 3, 3))]);
+    again.act(at(0).boot);
+    assert_eq!(again.take_requests(), [Request::Probe]);
     for other in [Mark::Admitted, Mark::Claimed] {
         let mut second = admission.clone();
         let rival = naming(held("x", 7, 9), &[(10, other)]);
@@ -307,6 +315,8 @@ fn what_was_adopted_from_an_old_version_is_looked_at_once() {
     assert!(admission.admits(vip(10)), "a restart asks nobody");
     let mine = |version| naming(held("me", 2, version), &[(10, Mark::Admitted)]);
     admission.write(false);
+    admission.act(at(0).boot);
+    assert!(admission.take_requests().is_empty(), "a list counts once the Lease names the VIP");
     admission.stored(&mine(7), true);
     let mut alone = admission.clone();
     list(&mut alone, 0, &[("lease-x", naming(held("x", 3, 3), &[(20, Mark::Admitted)]))]);

@@ -371,7 +371,7 @@ impl Election {
     }
 
     /// Changes whenever another answer of [`admits`](Self::admits) does.
-    pub fn admissions(&self) -> u64 {
+    pub fn admission_changes(&self) -> u64 {
         self.admission.as_ref().map_or(0, Admission::changes)
     }
 

@@ -18,6 +18,10 @@ pub enum Mark {
     Admitted,
 }
 
+/// An API server takes 256 KiB of annotations (`TotalAnnotationSizeLimitB`). The VIPs of a Lease may have
+/// so many characters, each with quotation marks and a comma.
+pub const MAX_NAMED: usize = 240_000;
+
 /// VIPs by address, with what a Lease says of them.
 pub type Marks = BTreeMap<IpAddr, Mark>;
 
@@ -39,6 +43,14 @@ pub struct Guarded {
     /// Those of them that an older version answered for before.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub inherited: BTreeSet<IpAddr>,
+    /// It answered for all of them. They are not named twice: there may be no room for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_inherited: bool,
+}
+
+/// How many characters these VIPs take in a Lease.
+pub fn text_len<'a>(vips: impl IntoIterator<Item = &'a IpAddr>) -> usize {
+    vips.into_iter().map(|vip| vip.to_string().len() + 3).sum()
 }
 
 /// Which VIPs a Lease names.
@@ -71,13 +83,19 @@ impl Record {
 impl Guarded {
     /// The annotation of a tenure.
     pub fn of(transitions: i64, acquire_us: i64, marks: &Marks) -> Self {
-        let with = |wanted: fn(Mark) -> bool| {
+        let with = |wanted: fn(Mark) -> bool| -> BTreeSet<IpAddr> {
             marks.iter().filter(move |(_, mark)| wanted(**mark)).map(|(ip, _)| *ip).collect()
         };
         let admitted = with(|mark| mark == Mark::Admitted);
         let claimed = with(|mark| mark != Mark::Admitted);
-        let inherited = with(|mark| mark == Mark::Inherited);
-        Self { transitions, acquire_us, admitted, claimed, inherited }
+        let mut inherited = with(|mark| mark == Mark::Inherited);
+        let all_inherited = !claimed.is_empty() && inherited == claimed;
+        // A VIP that only counts as claimed comes later, but it comes. A Lease that cannot be written
+        // has no holder.
+        if all_inherited || text_len(admitted.iter().chain(&claimed).chain(&inherited)) > MAX_NAMED {
+            inherited.clear();
+        }
+        Self { transitions, acquire_us, admitted, claimed, inherited, all_inherited }
     }
 
     /// What it says of a VIP.
@@ -85,7 +103,8 @@ impl Guarded {
         if self.admitted.contains(&ip) {
             Some(Mark::Admitted)
         } else if self.claimed.contains(&ip) {
-            Some(if self.inherited.contains(&ip) { Mark::Inherited } else { Mark::Claimed })
+            let is_inherited = self.all_inherited || self.inherited.contains(&ip);
+            Some(if is_inherited { Mark::Inherited } else { Mark::Claimed })
         } else {
             None
         }

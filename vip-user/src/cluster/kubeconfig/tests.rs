@@ -129,7 +129,10 @@ async fn the_name_in_the_kubeconfig_counts_more_than_a_default() {
     assert_eq!(server_name(&default, found.tls_server_name.clone()).as_deref(), Some("other"));
     assert_eq!(server_name(&default, None).as_deref(), Some("kubernetes"));
     let set = ApiConfig { tls_server_name: Some("mine".into()), ..default };
-    assert_eq!(server_name(&set, found.tls_server_name).as_deref(), Some("mine"));
+    assert_eq!(server_name(&set, found.tls_server_name.clone()).as_deref(), Some("mine"));
+    // Also where it says the same as the default.
+    let set = ApiConfig { tls_server_name: Some("kubernetes".into()), ..set };
+    assert_eq!(server_name(&set, found.tls_server_name).as_deref(), Some("kubernetes"));
 }
 
 const PLUGIN: &str =
@@ -157,3 +160,13 @@ const P521: &str = "-----BEGIN EC PRIVATE KEY-----\n\
     zMcwTiXjqJ+7JbRcEgGSYnrhUxXtjyidSADFq94GHsjdk2Skq+d+A0UcXkQLYzDm\n\
     s3hKWSM526CV0mwZStQYFeezUffyPRJliy7zCuapHA==\n\
     -----END EC PRIVATE KEY-----\n";
+
+/// What the library says of a mistake quotes the lines around it.
+#[tokio::test]
+async fn no_secret_is_told_with_a_mistake() {
+    for user in ["token: geheim, token: geheim", "password: geheim, : }", "token: [geheim"] {
+        let error = read_text(&with(INSECURE, user), &[]).await.err().expect(user);
+        assert!(error.contains("it is not the YAML of a kubeconfig (line 5)"), "{error}");
+        assert!(!error.contains("geheim"), "{error}");
+    }
+}

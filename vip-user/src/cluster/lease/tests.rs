@@ -1,5 +1,8 @@
 use super::*;
+use crate::model::naming::{Guarded, MAX_NAMED, Mark, Marks, text_len};
 use kube::core::Status;
+use std::net::IpAddr;
+use vip_common::abi::MAX_VIPS;
 
 #[test]
 fn a_namespace_that_is_not_there_is_a_failure() {
@@ -12,5 +15,30 @@ fn a_namespace_that_is_not_there_is_a_failure() {
         (403, false, false),
     ] {
         assert_eq!(is_conflict(&api(code), replaces), conflict, "{code}, replaces: {replaces}");
+    }
+}
+
+/// A Lease that is full is written all the same, whatever it says of its VIPs.
+#[test]
+fn no_mark_makes_a_lease_too_long() {
+    const LIMIT: usize = 256 * 1024 - 1_024;
+    let address = |n: u32| IpAddr::from([10, 100 + (n >> 16) as u8, (n >> 8) as u8, n as u8]);
+    let vips: Vec<IpAddr> = (0..).map(address).take(MAX_VIPS as usize - 1).collect();
+    let count = (1..=vips.len()).rev().find(|count| text_len(&vips[..*count]) <= MAX_NAMED).unwrap();
+    for (first, rest) in [
+        (Mark::Inherited, Mark::Inherited),
+        (Mark::Claimed, Mark::Inherited),
+        (Mark::Admitted, Mark::Inherited),
+        (Mark::Inherited, Mark::Admitted),
+    ] {
+        let mark = |(at, ip): (usize, &IpAddr)| (*ip, if at == 0 { first } else { rest });
+        let marks: Marks = vips[..count].iter().enumerate().map(mark).collect();
+        let guarded = Guarded::of(i64::MAX, i64::MAX, &marks);
+        let text = serde_json::to_string(&guarded).unwrap();
+        assert!(text.len() < LIMIT, "{first:?} and {rest:?}: {} characters", text.len());
+        let of_rest = if first == Mark::Claimed { Mark::Claimed } else { rest };
+        assert_eq!((guarded.mark(vips[0]), guarded.mark(vips[1])), (Some(first), Some(of_rest)));
+        let read: Guarded = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, guarded);
     }
 }
