@@ -31,7 +31,7 @@ pub fn page(table: &str, plot: &str, slack_ms: f64) -> String {
          ![Dark times of all runs]({plot})\n\n\
          ## At home\n\n\
          ```\n\
-         cargo xtask bench failover --runs 10 --peer keepalived\n\
+         cargo xtask bench failover --runs 10 --peer keepalived --results target/failover.jsonl\n\
          ```\n\n\
          It needs root, and goes on where it was when it is interrupted. `cargo xtask demo --kube` shows eleven faults once.\n"
     )

@@ -13,10 +13,12 @@ use bytemuck::{Pod, Zeroable};
 /// Version of all layouts in this file; part of the pin path.
 pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 3 } else { 2 };
 /// Priority of what xvip sends, in the queues of the host (linux/pkt_sched.h). A frame has passed the
-/// guard when it is queued, and must leave within the margin of its fence. A process without rights may
-/// use priorities up to 6, and with the usual one it could keep our frames waiting for as long as it
-/// likes.
+/// guard when it is queued, and must leave within the margin of its fence. Behind the frames of a process
+/// without rights it would wait for as long as that process likes.
 pub const TC_PRIO_CONTROL: u32 = 7;
+/// The highest priority that a process without rights may use. `pfifo_fast` and `prio` put it into one
+/// band with [`TC_PRIO_CONTROL`]; the guard takes it away, so that the band is for root alone.
+pub const TC_PRIO_INTERACTIVE: u32 = 6;
 /// Capacity of the `VIPS` map.
 pub const MAX_VIPS: u32 = 16_384;
 /// Capacity of the `FENCES`, `TENURES` and `HOLDERS` maps: one slot per Lease.

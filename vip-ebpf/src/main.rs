@@ -74,8 +74,7 @@ pub fn xvip_clock(ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// Passes everything: the far end of a veth needs a program before `XDP_TX` reaches it, and the
-/// packet bench needs a floor.
+/// Passes everything: `XDP_TX` needs a program at the far end of a veth, and the bench a floor.
 #[xdp(frags)]
 pub fn xvip_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS

@@ -16,7 +16,7 @@ use vip_common::{
     env::Env,
 };
 
-/// Entries are allocated on demand: most hosts hold a handful of VIPs.
+/// `BPF_F_NO_PREALLOC`: most hosts hold a handful of VIPs.
 const NO_PREALLOC: usize = 1;
 
 #[btf_map]
@@ -38,8 +38,7 @@ static HOLDERS: Array<Holder, { MAX_SLOTS as usize }> = Array::new();
 #[btf_map]
 static CLAIM_SEEN: LruHashMap<Claimant, u64, 1024> = LruHashMap::new();
 
-// The maps below are read and written by user space only; they are declared here so that one object
-// describes the whole pin directory.
+// The maps below are for user space only: one object describes the whole pin directory.
 #[btf_map]
 static TENURES: Array<TenureRecord, { MAX_SLOTS as usize }> = Array::new();
 #[btf_map]

@@ -12,7 +12,6 @@ use bytemuck::Pod;
 use core::mem::MaybeUninit;
 use vip_common::env::Frame;
 
-/// A frame in a socket buffer, at TC.
 pub(crate) struct SkbFrame<const GUARD: bool> {
     pub(crate) skb: *mut __sk_buff,
 }

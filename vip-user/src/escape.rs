@@ -52,7 +52,7 @@ pub fn metrics(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// Whether a character is shown as it is. The backslash is: here it escapes already.
+/// Whether a character is shown as it is. The backslash is: here it escapes already (`metrics::Value`).
 fn is_plain(character: char) -> bool {
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
 }

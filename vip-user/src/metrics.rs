@@ -4,13 +4,46 @@
 use crate::model::fitness::Fitness;
 use prometheus_client::{
     collector::Collector,
+    encoding::{EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::{net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 /// Names and values.
-pub type Labels = Vec<(&'static str, String)>;
+pub type Labels = Vec<(&'static str, Value)>;
+
+/// The value of a label. The library writes it as it is, quotation marks too, and a name from outside
+/// would end the scrape there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Value(String);
+
+impl<T: Into<String>> From<T> for Value {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl EncodeLabelValue for Value {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '\\' => encoder.write_str("\\\\")?,
+                '"' => encoder.write_str("\\\"")?,
+                '\n' => encoder.write_str("\\n")?,
+                _ => encoder.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// From a fast API on one switch to a lease of ten minutes, in seconds.
@@ -23,6 +56,8 @@ pub struct Metrics {
     transitions: Family<Labels, Counter>,
     conflicts: Family<Labels, Counter>,
     problems: Family<Labels, Gauge>,
+    /// Problems that are shown while they do not stand, too.
+    begun: Arc<OnceLock<BTreeSet<String>>>,
     fitness: Family<Labels, Gauge>,
     handover: Histograms,
     dark: Histograms,
@@ -38,6 +73,7 @@ impl Default for Metrics {
             transitions: Family::default(),
             conflicts: Family::default(),
             problems: Family::default(),
+            begun: Arc::default(),
             fitness: Family::default(),
             handover: histograms(),
             dark: histograms(),
@@ -74,7 +110,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "handover",
-            "From the end of another node's tenure, as seen here, to our fence, by reason",
+            "From the last sign of the old holder, as seen here, to our fence, by reason",
             Unit::Seconds,
             self.handover.clone(),
         );
@@ -108,53 +144,103 @@ impl Metrics {
     /// Lets what may never happen begin at zero: an alert on a series that does not exist is silent.
     pub fn begin(&self, vips: &[IpAddr], leases: &[String]) {
         for vip in vips {
-            drop(self.conflicts.get_or_create(&vec![("vip", vip.to_string())]));
+            drop(self.conflicts.get_or_create(&vec![("vip", vip.to_string().into())]));
         }
-        for lease in leases {
-            self.problem(&format!("API {lease}"), false);
+        let problems = leases.iter().map(|lease| format!("API {lease}"));
+        let begun = self.begun.get_or_init(|| problems.chain(["loop".into()]).collect());
+        for subject in begun {
+            self.problem(subject, false);
         }
-        self.problem("loop", false);
     }
 
     /// A change of leadership.
     pub fn transition(&self, lease: &str, reason: &'static str) {
-        let labels = vec![("lease", lease.to_owned()), ("reason", reason.to_owned())];
+        let labels = vec![("lease", lease.into()), ("reason", reason.into())];
         self.transitions.get_or_create(&labels).inc();
     }
 
     /// A take-over: how long it took, and how long nobody could answer.
     pub fn took_over(&self, reason: &'static str, handover: Duration, dark: Duration) {
-        let labels = vec![("reason", reason.to_owned())];
+        let labels = vec![("reason", reason.into())];
         self.handover.get_or_create(&labels).observe(handover.as_secs_f64());
         self.dark.get_or_create(&labels).observe(dark.as_secs_f64());
     }
 
     /// Another station claims a VIP that this node holds.
     pub fn conflict(&self, vip: IpAddr) {
-        self.conflicts.get_or_create(&vec![("vip", vip.to_string())]).inc();
+        self.conflicts.get_or_create(&vec![("vip", vip.to_string().into())]).inc();
     }
 
     /// A request to the API has ended.
     pub fn request(&self, verb: &'static str, outcome: &'static str, took: Duration) {
-        let labels = vec![("verb", verb.to_owned()), ("outcome", outcome.to_owned())];
+        let labels = vec![("verb", verb.into()), ("outcome", outcome.into())];
         self.api.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// How well this node could serve the VIPs of a Lease.
     pub fn fitness(&self, lease: &str, fitness: Fitness) {
-        let labels = vec![("lease", lease.to_owned())];
+        let labels = vec![("lease", lease.into())];
         self.fitness.get_or_create(&labels).set(fitness as i64);
     }
 
     /// A step of the loop is over; `late` if it took longer than its bound.
     pub fn step(&self, step: &'static str, took: Duration, late: bool) {
-        let labels = vec![("step", step.to_owned())];
+        let labels = vec![("step", step.into())];
         self.steps.get_or_create(&labels).observe(took.as_secs_f64());
         self.overruns.get_or_create(&labels).inc_by(u64::from(late));
     }
 
-    /// A problem has appeared or is over.
+    /// A problem has appeared or is over. Interfaces come and go, and so do the series that name them.
     pub fn problem(&self, subject: &str, stands: bool) {
-        self.problems.get_or_create(&vec![("subject", subject.to_owned())]).set(i64::from(stands));
+        let labels = vec![("subject", subject.into())];
+        if stands || self.begun.get().is_some_and(|begun| begun.contains(subject)) {
+            self.problems.get_or_create(&labels).set(i64::from(stands));
+        } else {
+            self.problems.remove(&labels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Collector for Nothing {
+        fn encode(&self, _encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            Ok(())
+        }
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics.registry(Box::new(Nothing)))
+            .unwrap();
+        text
+    }
+
+    #[test]
+    fn a_name_from_outside_ends_no_label() {
+        let metrics = Metrics::default();
+        metrics.problem("interface x\"y\\\n", true);
+        let line = "xvip_problem{subject=\"interface x\\\"y\\\\\\n\"} 1\n";
+        assert!(text(&metrics).contains(line), "{}", text(&metrics));
+    }
+
+    /// Interfaces of pods come and go without end.
+    #[test]
+    fn a_problem_that_is_over_leaves_no_series() {
+        let metrics = Metrics::default();
+        metrics.begin(&[], &["ns/lease".to_owned()]);
+        for subject in ["interface eni1", "API ns/lease"] {
+            metrics.problem(subject, true);
+            metrics.problem(subject, false);
+        }
+        let text = text(&metrics);
+        assert!(!text.contains("eni1"), "{text}");
+        assert!(text.contains("xvip_problem{subject=\"API ns/lease\"} 0\n"), "{text}");
     }
 }

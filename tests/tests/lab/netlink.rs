@@ -1,7 +1,13 @@
 //! Many interfaces, many changes: nothing that the loop awaits takes long, and no look costs more than
 //! what changed.
 
-use std::{fs, path::PathBuf, thread::sleep, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread::sleep,
+    time::Duration,
+};
 use vip_tests::{
     lab::{Lab, Options, eventually, node::Node},
     netns::{NetNs, sh},
@@ -58,6 +64,34 @@ fn a_burst_of_link_events_stops_no_renewal() {
     let turns = |node: &Node| node.status().unwrap()["daemon"]["turned_ns"].as_u64();
     let before = turns(node);
     assert!(eventually(LONG, || turns(node) > before), "the loop is still: {}", node.log());
+}
+
+/// A listing of several pieces that changes keep interrupting says nothing against this host: a start once
+/// ended over it.
+#[test]
+fn a_start_goes_on_while_changes_interrupt_its_listings() {
+    let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
+    let node = &mut lab.nodes[0];
+    let many =
+        (0..2_000).map(|n| format!("addr add 198.18.{}.{}/32 dev vethmany\\n", n / 250, n % 250));
+    let many: String = many.collect();
+    batch(&node.ns, &format!("link add vethmany type veth peer name vethb\\n{many}")).unwrap();
+    let change =
+        "addr add 198.19.0.1/32 dev vethmany\\naddr del 198.19.0.1/32 dev vethmany\\n".repeat(500);
+    let ns = node.ns.borrowed();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                batch(&ns, &change).unwrap();
+            }
+        });
+        node.start().unwrap();
+        let busy = eventually(LONG, || node.log().contains("the kernel is busy"));
+        ended.store(true, Ordering::Relaxed);
+        assert!(busy && node.pid().is_some(), "{}", node.log());
+    });
+    lab.wait_for_owner(LONG).unwrap();
 }
 
 /// Changes that found no room in the buffer of the kernel ask for a look at everything.

@@ -39,7 +39,7 @@ fn flood(stop: &AtomicBool) -> anyhow::Result<()> {
     socket.connect("192.0.2.100:9")?;
     while !stop.load(Ordering::Relaxed) {
         // It waits for room: the queue is never empty.
-        let _refused_there = socket.send(&[0; 64]);
+        let _refused_there = socket.send(&[0; 1_400]);
     }
     Ok(())
 }
@@ -51,14 +51,14 @@ fn a_flood_of_datagrams_holds_no_claim_back() {
     let mut lab = Lab::new(&Options { nodes: 1, extra, ..Options::default() }).unwrap();
     let ns = lab.nodes[0].ns.name().to_owned();
     sh(&format!(
-        "tc -n {ns} qdisc add dev eth0 root handle 1: tbf rate 20mbit burst 10kb latency 1s && \
+        "tc -n {ns} qdisc add dev eth0 root handle 1: tbf rate 5mbit burst 10kb latency 1s && \
          tc -n {ns} qdisc add dev eth0 parent 1:1 handle 2: pfifo_fast"
     ))
     .unwrap();
     lab.start().unwrap();
     lab.wait_for_owner(Duration::from_secs(30)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let floods = [(); 2].map(|()| {
+    let floods = [(); 16].map(|()| {
         let stop = Arc::clone(&stop);
         lab.nodes[0].ns.spawn(move || flood(&stop))
     });

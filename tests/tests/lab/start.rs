@@ -68,6 +68,8 @@ fn bad_input_is_refused_before_anything_has_changed() {
     }
     assert_eq!((node.ns.ip("addr").unwrap(), pinned()), before);
     assert!(!Path::new("/tmp/xvip-no-bpffs").exists());
+    // A script that reads it gets the same fields where nothing is there.
+    assert_eq!(node.status().unwrap()["leases"], json!([]));
 }
 
 /// Without rights, or with another clock than the kernel's, nothing is left behind either.

@@ -20,7 +20,7 @@ const PIN_ROOT: &str = "XVIP_PIN_ROOT";
 
 /// Virtual IPs for bare-metal Kubernetes whose ownership the Linux kernel enforces.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "xvip", version)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -43,7 +43,7 @@ pub enum Command {
     Status(View),
     /// The VIP map, decoded; works while no daemon runs.
     Map(View),
-    /// Ask the LAN who answers for VIPs: 0 one owner, 1 nobody, 2 two owners.
+    /// Ask the LAN who answers for VIPs: 0 one owner, 1 nobody, 2 two owners, 3 could not ask.
     Probe(probe::Probe),
     /// Whether the daemon works: 0 yes, 1 no. For probes: it asks no port, which others may have.
     Health(health::Health),

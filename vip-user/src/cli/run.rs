@@ -79,8 +79,9 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     let metrics = Metrics::default();
     let api = LeaseApi::new(endpoints, &config.lease.namespace, &config.lease.name, hold)
         .counted_by(metrics.clone());
+    // Nothing is renewed yet: a host with very many routes may take its time.
+    checks::check(&config, &pins, &Netlink::patient()?).await?;
     let netlink = Netlink::open()?;
-    checks::check(&config, &pins, &netlink).await?;
     let lock = take_lock(&pins).await?;
     // Not before: nobody reads what changes while the lock is waited for.
     let changes = Changes::open(&netlink, config.selection().needs_routes())?;

@@ -21,7 +21,7 @@ use serde::Serialize;
 use std::{collections::BTreeMap, net::IpAddr, process::ExitCode};
 
 /// The whole status, as `-o json` prints it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Status {
     /// Node name of the pin directory.
     pub node: String,
@@ -83,18 +83,14 @@ pub struct InterfaceStatus {
 /// Prints the status. Exit code 0 also where this node owns nothing.
 pub async fn status(view: &View) -> anyhow::Result<ExitCode> {
     let Some(pins) = pins_of(&view.place)? else {
-        let pins = Pins::new(&view.place.pin_root, &view.place.instance);
-        if let Some(other) = pins.other_versions().first() {
-            let version = other.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
-            println!(
-                "another version of xvip ({}) has pins here: ask the binary that made them, \
-                 or start this one to take over",
-                printable(&version)
-            );
-            return Ok(ExitCode::SUCCESS);
+        let nothing = why_nothing(&Pins::new(&view.place.pin_root, &view.place.instance));
+        match view.output {
+            Output::Json => {
+                eprintln!("{nothing}");
+                print_json(&Status { instance: view.place.instance.clone(), ..Status::default() })?;
+            }
+            Output::Table => println!("{nothing}"),
         }
-        let dir = pins.dir().display().to_string();
-        println!("xvip has put nothing on this host (no pins in {})", printable(&dir));
         return Ok(ExitCode::SUCCESS);
     };
     let (daemon, why) = match socket::ask(&view.place.instance).await {
@@ -107,6 +103,20 @@ pub async fn status(view: &View) -> anyhow::Result<ExitCode> {
         Output::Table => print(&status, &why),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said where there are no pins of this version.
+fn why_nothing(pins: &Pins) -> String {
+    if let Some(other) = pins.other_versions().first() {
+        let version = other.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return format!(
+            "another version of xvip ({}) has pins here: ask the binary that made them, \
+             or start this one to take over",
+            printable(&version)
+        );
+    }
+    let dir = pins.dir().display().to_string();
+    format!("xvip has put nothing on this host (no pins in {})", printable(&dir))
 }
 
 fn read(pins: &Pins, instance: &str, daemon: Option<DaemonState>) -> anyhow::Result<Status> {

@@ -73,10 +73,18 @@ async fn check_once(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(
         if words.next() == Some("nameserver")
             && let Some(Ok(server)) = words.next().map(str::parse::<IpAddr>)
         {
-            refuse_vip(config, server, || "a name server of this host (/etc/resolv.conf)".into())?;
+            warn_of_name_server(config, server);
         }
     }
     Ok(())
+}
+
+/// A router advertisement may name any name server (RFC 8106), so this refuses nothing. The LAN is asked
+/// before the VIP is published for the first time.
+fn warn_of_name_server(config: &Config, server: IpAddr) {
+    if config.vips.iter().any(|vip| vip.address == server) {
+        tracing::warn!(vip = %server, "this VIP is also a name server of this host (/etc/resolv.conf)");
+    }
 }
 
 fn refuse_vip(config: &Config, ip: IpAddr, what: impl Fn() -> String) -> Result<(), StartError> {

@@ -10,7 +10,7 @@ use super::{
     netlink::{Neighbour, Netlink},
     pins::Pins,
     programs::Programs,
-    queues::drained,
+    queues::Cleared,
     routes::LocalRoutes,
     sysctl,
 };
@@ -51,8 +51,8 @@ pub struct Kernel {
     vips: Vec<IpAddr>,
     /// Namespace and name of the Lease of each slot.
     leases: BTreeMap<u32, (String, String)>,
-    /// When the fence of a slot was cleared.
-    cleared: BTreeMap<u32, BootNs>,
+    /// Slots whose fences were cleared.
+    cleared: BTreeMap<u32, Cleared>,
     /// Where held VIPs are put.
     placement: Placement,
     /// The longest that a frame waits after it has passed the check.
@@ -77,7 +77,7 @@ impl Kernel {
             maps,
             netlink,
             looks,
-            announcer: Announcer::open()?,
+            announcer: Announcer::open_for_claims()?,
             vips: guards.selection.vips.iter().map(|(vip, _)| *vip).collect(),
             watch: Watch::Idle(Box::new(guards)),
             links: Links::default(),
@@ -252,14 +252,14 @@ impl Dataplane for Kernel {
 
     async fn clear_fence(&mut self, slot: u32) -> Result<(), HostError> {
         if self.maps.fence(slot)?.deadline_ns != 0 {
-            self.cleared.insert(slot, clock::boot());
+            self.cleared.insert(slot, Cleared::now());
         }
         self.maps.set_deadline(slot, BootNs(0))?;
         self.maps.wait_for_programs()?;
         let speaking = self.links.links.iter().filter(|link| link.role != LinkRole::Guard);
         let interfaces: Vec<u32> = speaking.map(|link| link.port.ifindex).collect();
-        let cleared = self.cleared.get(&slot).copied().unwrap_or_default();
-        drained(&self.announcer, &self.netlink, &interfaces, cleared.after(self.margin)).await
+        let cleared = self.cleared.entry(slot).or_insert_with(Cleared::now);
+        cleared.drained(&self.announcer, &self.netlink, &interfaces, self.margin).await
     }
 
     fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError> {

@@ -26,8 +26,9 @@ use tokio::sync::Notify;
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(250);
 /// The same where no fence runs out meanwhile: on the command line.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A listing is asked for so often while changes keep interrupting it.
-const LISTINGS: usize = 4;
+/// The first pause before a listing that changes have interrupted is asked for again; each is twice the
+/// one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// Connections that were given up and still wait for the kernel; with more of them none is opened.
 const WAITING: usize = 4;
 /// A connection that had to be replaced is told of for this long.
@@ -66,17 +67,19 @@ pub enum NetlinkError {
     #[error("{WAITING} earlier requests still wait for the kernel")]
     Busy,
     /// Changes interrupted every listing, which may lack what was there all the time.
-    #[error("cannot {what}: changes interrupted each of {LISTINGS} attempts")]
+    #[error("cannot {what}: for {} ms changes interrupted each attempt", limit.as_millis())]
     Interrupted {
         /// The operation.
         what: String,
+        /// So long it was tried.
+        limit: Duration,
     },
 }
 
 impl NetlinkError {
     /// Whether it says nothing about the host but that it could not be asked.
     pub const fn is_blind(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::Ended { .. } | Self::Busy)
+        !matches!(self, Self::Socket(_) | Self::Refused { .. })
     }
 }
 
@@ -184,7 +187,8 @@ impl Requests {
         Ok(Self { open, limit: REQUEST_LIMIT, state: Arc::new(Mutex::new(state)) })
     }
 
-    /// Everything that the kernel lists and `pick` takes.
+    /// Everything that the kernel lists and `pick` takes. A listing that changes interrupt is asked for
+    /// again until its time is over.
     pub async fn dump<T>(
         &self,
         what: &str,
@@ -192,15 +196,21 @@ impl Requests {
         mut pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>> {
         let end = tokio::time::Instant::now() + self.limit;
-        for _ in 0..LISTINGS {
+        let mut pause = FIRST_PAUSE;
+        loop {
             let flags = NLM_F_REQUEST | NLM_F_DUMP;
             let mut found = Vec::new();
             let take = |message| found.extend(pick(message));
             if self.exchange(what, message.clone(), flags, end, take).await? {
                 return Ok(found);
             }
+            // An attempt that the deadline cuts off would be taken for a lost answer.
+            if tokio::time::Instant::now() + 2 * pause > end {
+                return Err(NetlinkError::Interrupted { what: what.into(), limit: self.limit });
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
-        Err(NetlinkError::Interrupted { what: what.into() })
     }
 
     /// Changes one thing; `flags` beside those that every change has.

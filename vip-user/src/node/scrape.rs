@@ -21,7 +21,7 @@ impl Collector for FromMaps {
         leases(&maps, &mut encoder)?;
         outcomes(&maps, &mut encoder)?;
         let modes = self.0.links().into_iter().map(|pin| {
-            let labels = vec![("interface", pin.interface), ("mode", pin.kind.name().to_owned())];
+            let labels = vec![("interface", pin.interface.into()), ("mode", pin.kind.name().into())];
             (labels, ConstGauge::new(1_u64))
         });
         family(&mut encoder, "attach_mode", "1 for each attached program, by interface and mode", modes)
@@ -36,7 +36,7 @@ fn leases(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Ok(Some(record)) = maps.slot(slot) else { continue };
         let Ok(fence) = maps.fence(slot) else { continue };
         let left = now.until(BootNs(fence.deadline_ns));
-        let labels = vec![("lease", format!("{}/{}", record.namespace, record.name))];
+        let labels = vec![("lease", format!("{}/{}", record.namespace, record.name).into())];
         leaders.push((labels.clone(), ConstGauge::new(u64::from(!left.is_zero()))));
         fences.push((labels, ConstGauge::new(left.as_secs_f64())));
     }
@@ -53,10 +53,10 @@ fn outcomes(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (kind, reason) = outcome.name().split_once('_').unwrap_or((outcome.name(), ""));
         match (outcome, kind) {
             (Outcome::ArpAnswered | Outcome::NdAnswered, protocol) => {
-                answers.push((vec![("protocol", protocol.to_owned())], counter));
+                answers.push((vec![("protocol", protocol.into())], counter));
             }
-            (Outcome::ClaimSent, _) => claims.push((vec![("by", "this_node".to_owned())], counter)),
-            (Outcome::ForeignClaim, _) => claims.push((vec![("by", "others".to_owned())], counter)),
+            (Outcome::ClaimSent, _) => claims.push((vec![("by", "this_node".into())], counter)),
+            (Outcome::ForeignClaim, _) => claims.push((vec![("by", "others".into())], counter)),
             (Outcome::ClaimEventLost, _) => {}
             (outcome, kind) => {
                 let (kind, reason) = match outcome {
@@ -64,7 +64,7 @@ fn outcomes(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
                     Outcome::ForeignClaimDropped => ("foreign_claim", "contradicts_lease"),
                     _ => (kind, reason),
                 };
-                let labels = vec![("kind", kind.to_owned()), ("reason", reason.to_owned())];
+                let labels = vec![("kind", kind.into()), ("reason", reason.into())];
                 suppressed.push((labels, counter));
             }
         }

@@ -82,7 +82,11 @@ pub async fn bind(instance: &str) -> io::Result<Bound> {
     let stranger = match listed.or(peer.map(|peer| peer.uid())) {
         Some(uid) if is_trusted(uid) => return Ok(Bound::Busy(format!("another xvip{of}"))),
         Some(uid) => format!("user {uid}{of}"),
-        None if !is_told => return Ok(Bound::Busy("a process that cannot be looked at".into())),
+        None if !is_told => {
+            return Ok(Bound::Busy(
+                "a process that cannot be looked at (this kernel lacks unix_diag)".into(),
+            ));
+        }
         // Every xvip listens on its name. A name may also be held by a connection, which the kernel
         // does not list, or the holder has just gone.
         None => "a process that does not listen".into(),
