@@ -55,6 +55,8 @@ pub enum Gone {
 struct Behaviour {
     /// Every request is refused with this status.
     refuses: Option<u16>,
+    /// Only who has this token has any right.
+    token: Option<&'static str>,
     /// Every watch ends as soon as it has begun.
     cuts_watches: bool,
     gone: Gone,
@@ -215,6 +217,11 @@ impl StandIn {
         self.behave(|behaviour| behaviour.refuses = status);
     }
 
+    /// Refuses whoever does not have this token, as a server does that knows him and gave him no right.
+    pub fn forbid_all_without(&self, token: &'static str) {
+        self.behave(|behaviour| behaviour.token = Some(token));
+    }
+
     /// Ends every watch as soon as it has begun.
     pub fn cut_watches(&self, cut: bool) {
         self.behave(|behaviour| behaviour.cuts_watches = cut);
@@ -370,7 +377,12 @@ async fn refuse_or_go_on(
     request: axum::extract::Request,
     next: axum::middleware::Next,
 ) -> Response {
-    let Some(code) = api.behaviour().refuses.and_then(|code| StatusCode::from_u16(code).ok()) else {
+    let Behaviour { refuses, token, .. } = api.behaviour();
+    let named = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    if token.is_some_and(|token| named.and_then(|named| named.strip_prefix("Bearer ")) != Some(token)) {
+        return refuse(StatusCode::FORBIDDEN, "Forbidden", "this user");
+    }
+    let Some(code) = refuses.and_then(|code| StatusCode::from_u16(code).ok()) else {
         return next.run(request).await;
     };
     api.requests.fetch_add(1, Ordering::Relaxed);

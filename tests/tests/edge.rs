@@ -20,6 +20,7 @@ use vip_user::{
         node,
         watch::{Sighting, WATCH_S, follow},
     },
+    config::ApiConfig,
     model::{election::Source, time::BootNs},
 };
 
@@ -169,6 +170,42 @@ async fn why_the_node_cannot_be_read_is_told_and_it_is_tried_again() {
     assert_eq!(why, format!("http://{works}: get: HTTP 403: refused by order"));
     api.refuse_all(None);
     assert_eq!(reports.recv().await.unwrap().unwrap().labels["role"], "edge");
+}
+
+/// Whoever is refused a right may have got it by other credentials since.
+#[tokio::test]
+async fn a_right_that_comes_with_other_credentials_is_used() {
+    let (api, works) = good().await;
+    put(&api, 7);
+    api.forbid_all_without("new");
+    let path = std::env::temp_dir().join(format!("xvip-rights-{}", std::process::id()));
+    let write = |token: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: k, cluster: {{server: 'http://{works}'}}}}]\n\
+             users: [{{name: u, user: {{token: {token}}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    write("old");
+    let endpoints = vec![format!("http://{works}")];
+    let config = ApiConfig { kubeconfig: Some(path.clone()), endpoints, ..ApiConfig::default() };
+    let endpoints = Endpoints::connect(&config, &[], SOON).await.unwrap();
+    let leases = LeaseApi::new(endpoints, "ns", "lease", HOLD);
+    let error = leases.get(0).await.unwrap_err();
+    assert!(error.to_string().contains("403"), "{error}");
+    write("new");
+    let mut read = None;
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        read = leases.get(0).await.ok().flatten();
+        if read.is_some() {
+            break;
+        }
+    }
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(read.expect("the new credentials are read").transitions, 7);
 }
 
 /// A quiet Lease is older than what the API server remembers: a restart is enough. The watch begins all

@@ -56,8 +56,9 @@ impl LeaseApi {
                 }
                 Ok(Some((endpoint, begun, Err(error)))) => {
                     self.metrics.request(verb, "error", begun.elapsed());
-                    // A server that knows who asks, and refuses it, is well.
-                    if !is_forbidden(&error) {
+                    if is_forbidden(&error) {
+                        self.endpoints.refused();
+                    } else {
                         self.endpoints.failed(&endpoint);
                     }
                     waiting.retain(|other| *other != endpoint);

@@ -110,14 +110,23 @@ impl Endpoints {
     /// A request to this endpoint has failed (a conflict is no failure): others are asked first from
     /// now on.
     pub fn failed(&self, endpoint: &str) {
-        let due = {
-            let mut state = self.lock();
-            let count = state.clients.len();
-            if state.clients[state.preferred % count].0 == endpoint {
-                state.preferred = (state.preferred + 1) % count;
-            }
-            state.reloaded.elapsed() >= RELOAD_EVERY
-        };
+        let mut state = self.lock();
+        let count = state.clients.len();
+        if state.clients[state.preferred % count].0 == endpoint {
+            state.preferred = (state.preferred + 1) % count;
+        }
+        drop(state);
+        self.reload();
+    }
+
+    /// A server knows who asks, and that it has no right (403). That server is well; the right may come
+    /// with other credentials.
+    pub(super) fn refused(&self) {
+        self.reload();
+    }
+
+    fn reload(&self) {
+        let due = self.lock().reloaded.elapsed() >= RELOAD_EVERY;
         let Some(source) = self.source.clone().filter(|_| due) else { return };
         self.lock().reloaded = Instant::now();
         let all = self.clone();

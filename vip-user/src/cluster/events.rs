@@ -21,7 +21,7 @@ const WAITING: usize = 32;
 /// Something worth an Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
-    /// `TookOver`, `Lost`, `Conflict`.
+    /// `TookOver`, `Lost`, `GaveWay`, `Refused` or `Conflict`.
     pub reason: &'static str,
     /// Whether somebody should look.
     pub warning: bool,

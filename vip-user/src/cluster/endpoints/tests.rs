@@ -34,3 +34,19 @@ async fn whoever_answered_while_the_first_one_did_not_is_asked_first() {
     let order: Vec<String> = all.all(1).into_iter().map(|(name, _)| name).collect();
     assert_eq!(order, ["a", "b", "c"]);
 }
+
+/// Every host resolves `localhost` by itself.
+#[tokio::test]
+async fn an_endpoint_whose_name_means_nothing_but_vips_is_told_of() {
+    let named = async |endpoints: &[&str], vips: &[&str]| {
+        let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
+        let config = ApiConfig { endpoints, ..ApiConfig::default() };
+        let vips: Vec<_> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        client::named_vips(&config, &vips).await
+    };
+    let name = "https://localhost:6443";
+    assert_eq!(named(&[name, "https://192.0.2.1:6443"], &["127.0.0.1", "::1"]).await, [name]);
+    assert!(named(&[name], &["192.0.2.10"]).await.is_empty(), "another address");
+    assert!(named(&["https://127.0.0.1:6443"], &["127.0.0.1"]).await.is_empty(), "not a name");
+    assert!(named(&["https://name.invalid:6443"], &["127.0.0.1", "::1"]).await.is_empty());
+}
