@@ -79,7 +79,7 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Run the tests of every kind of device in guests with other kernels, under QEMU.
+    /// Run the tests of devices, packets and labs in guests with other kernels, under QEMU.
     Vm {
         /// A kernel; may be given more than once. Default: all.
         #[arg(long, value_enum)]
@@ -124,7 +124,7 @@ enum Command {
 enum Bench {
     /// Nanoseconds per packet, by `BPF_PROG_TEST_RUN`.
     Packets,
-    /// How long VIPs are dark after the five main faults, on a real API, run by run into a results
+    /// How long VIPs are dark after the six main faults, on a real API, run by run into a results
     /// file.
     Failover {
         /// Runs of each fault; those that are in the results file already count.

@@ -148,8 +148,8 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
         rule: "only addresses that are free",
         name: "what is inherited is forgotten with the next holder",
         file: "vip-user/src/model/naming.rs",
-        from: "Some(if self.inherited.contains(&ip) { Mark::Inherited } else { Mark::Claimed })",
-        to: "Some(Mark::Claimed)",
+        from: "let is_inherited = self.all_inherited || self.inherited.contains(&ip);",
+        to: "let is_inherited = self.all_inherited && self.inherited.contains(&ip);",
         tests: TABLES,
     },
     Mutation {
@@ -158,6 +158,22 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
         file: FILE,
         from: "filter(|(ip, _)| self.served.contains(ip))",
         to: "filter(|_| false)",
+        tests: TABLES,
+    },
+    Mutation {
+        rule: "only addresses that are free",
+        name: "a release forgets what was inherited",
+        file: FILE,
+        from: "_ if release => return vip.inherited.then_some((*ip, Mark::Inherited)),",
+        to: "_ if release => return None,",
+        tests: TABLES,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a list from before the Lease named the VIP counts",
+        file: FILE,
+        from: "matches!(vip.unverified, Unverified::UntilList(_))",
+        to: "(vip.unverified != Unverified::No)",
         tests: TABLES,
     },
 ];

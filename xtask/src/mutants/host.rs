@@ -214,9 +214,9 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "silence before the release",
         name: "a release overtakes answers that wait in a queue",
-        file: "vip-user/src/node/kernel.rs",
-        from: "cleared.after(self.margin)).await",
-        to: "BootNs(0)).await",
+        file: "vip-user/src/node/queues.rs",
+        from: "if announced && self.have_sent(netlink.queues(interfaces).await.ok(), margin) {",
+        to: "if announced {",
         tests: &[LAB, "interfaces::the_lease_is_released"],
     },
     Mutation {
@@ -466,5 +466,29 @@ pub(super) const HOST: &[Mutation] = &[
         from: "self.cannot_list = forbidden;",
         to: "",
         tests: &["-p", "vip-tests", "--test", "controller", "may_not_list"],
+    },
+    Mutation {
+        rule: "a start goes on while the kernel is busy",
+        name: "listings that changes interrupt end the start",
+        file: "vip-user/src/node/requests.rs",
+        from: "!matches!(self, Self::Socket(_) | Self::Refused { .. })",
+        to: "!matches!(self, Self::Socket(_) | Self::Refused { .. } | Self::Interrupted { .. })",
+        tests: &[LAB, "a_start_goes_on_while_changes"],
+    },
+    Mutation {
+        rule: "silence before the release",
+        name: "a process without rights shares the first band with claims",
+        file: "vip-common/src/abi.rs",
+        from: "pub const TC_PRIO_INTERACTIVE: u32 = 6;",
+        to: "pub const TC_PRIO_INTERACTIVE: u32 = 5;",
+        tests: &[LAB, "queues::"],
+    },
+    Mutation {
+        rule: "another endpoint is tried",
+        name: "a server that refuses a right is believed for good",
+        file: "vip-user/src/cluster/ask.rs",
+        from: "self.endpoints.refused();",
+        to: "",
+        tests: &["-p", "vip-tests", "--test", "edge", "a_right_that_comes"],
     },
 ];

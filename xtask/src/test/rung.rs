@@ -7,7 +7,7 @@ use clap::ValueEnum;
 pub enum Rung {
     /// Pure functions, beside their code.
     Unit,
-    /// The election under a simulation of hundreds of hours, and under a model checker.
+    /// The election under a simulation of thousands of hours, and under a model checker.
     Simulation,
     /// The packet rules on the host and through the loaded programs. Root.
     Packets,
