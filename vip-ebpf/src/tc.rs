@@ -12,13 +12,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use vip_common::{
-    abi::{TC_PRIO_CONTROL, TC_PRIO_INTERACTIVE},
-    egress::egress,
-    env::Verdict,
-    ingress::ingress,
-    standing::is_traffic,
-};
+use vip_common::{abi, egress::egress, env::Verdict, ingress::ingress, standing::is_traffic};
 
 /// The same decision at TC ingress, for interfaces without native XDP. The answer leaves through the
 /// egress guard of the same interface.
@@ -41,7 +35,7 @@ fn decide_at_tc(skb: *mut __sk_buff) -> i32 {
         Verdict::Drop => TC_ACT_SHOT,
         // SAFETY: the kernel hands the program a valid __sk_buff; the helper takes plain numbers.
         Verdict::Reply => unsafe {
-            (*skb).priority = TC_PRIO_CONTROL;
+            (*skb).priority = abi::TC_PRIO_CONTROL;
             bpf_redirect(env.ifindex, 0) as i32
         },
     }
@@ -65,7 +59,7 @@ fn guard<const MESSAGES: bool>(ctx: &TcContext) -> i32 {
     let frame = SkbFrame::<true> { skb: ctx.as_ptr().cast() };
     // SAFETY: as in `decide_at_tc`.
     let priority = unsafe { &mut (*frame.skb).priority };
-    if *priority == TC_PRIO_INTERACTIVE {
+    if *priority == abi::TC_PRIO_INTERACTIVE {
         *priority = 0;
     }
     if is_traffic(&frame) { TC_ACT_UNSPEC } else { check::<MESSAGES>(frame.skb) }
