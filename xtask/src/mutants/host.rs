@@ -247,8 +247,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "unknown is not bad",
         name: "a Node that was not read bars",
         file: "vip-user/src/controller/fitness.rs",
-        from: "Fitness::Doubtful,\n                    Some(\"its Node has not been read",
-        to: "Fitness::Barred,\n                    Some(\"its Node has not been read",
+        from: "} else if unread { ( Fitness::Doubtful,",
+        to: "} else if unread { ( Fitness::Barred,",
         tests: &["-p", "vip-tests", "--test", "controller", "nodes::a_node_that_could_not_be_read"],
     },
     Mutation {
