@@ -5,7 +5,8 @@ use crate::{
     abi::Ip,
     counter::Counter,
     env::{Env, Frame, Verdict},
-    standing::{Layer3, Standing, is_tag, layer3, standing, vid},
+    layer3::{Layer3, is_tag, layer3, vid},
+    standing::{Standing, standing},
     wire::{
         Arp, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, Ip6, NEIGHBOUR_ADVERTISEMENT,
         NEIGHBOUR_LEN, NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, Neighbour, OPTION_SLLAO, OPTION_TLLAO,

@@ -1,4 +1,4 @@
-//! The two seams between the packet rules and the world. Each has two implementations: the kernel's
+//! The seams between the packet rules and the world. Frame and Env have two implementations: the kernel's
 //! (crate `vip-ebpf`) and the host's (in the tests), which are compared byte for byte.
 
 use crate::{
@@ -49,19 +49,23 @@ pub trait Frame {
     fn offloaded_vid(&self) -> u16;
 }
 
-/// Maps, clock and counters, as seen from the interface that the frame is on.
-pub trait Env {
-    /// The managed address, if it is one.
-    fn vip(&self, ip: &Ip) -> Option<Vip>;
-
+/// The fences, and the clock that they are compared with. Whoever wants to know whether this host holds
+/// a VIP (a program, a status, a probe) needs no more.
+pub trait Fences {
     /// The fence of a slot.
     fn fence(&self, slot: u32) -> Option<Fence>;
 
-    /// The interface that the frame is on, as it appears under these VLAN tags.
-    fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface>;
-
     /// `CLOCK_BOOTTIME` in nanoseconds.
     fn now(&self) -> u64;
+}
+
+/// Maps and counters, as seen from the interface that the frame is on.
+pub trait Env: Fences {
+    /// The managed address, if it is one.
+    fn vip(&self, ip: &Ip) -> Option<Vip>;
+
+    /// The interface that the frame is on, as it appears under these VLAN tags.
+    fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface>;
 
     /// Counts one outcome.
     fn count(&self, counter: Counter);

@@ -4,18 +4,22 @@
 //! decide what happens to a frame, and see the world only through [`Frame`](env::Frame) and
 //! [`Env`](env::Env). The same functions run in the kernel and in host tests.
 //!
-//! Reading order: [`abi`], [`wire`], [`env`], [`standing`], [`ingress`], [`nd_reply`],
-//! [`egress`].
+//! Reading order: [`abi`], [`wire`], [`env`], [`layer3`], [`standing`]; what arrives: [`ingress`],
+//! [`arp`], [`nd`], [`claims`], [`traffic`]; what leaves: [`egress`].
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
 pub mod abi;
+pub mod arp;
 pub mod checksum;
+pub mod claims;
 pub mod counter;
 pub mod egress;
 pub mod env;
 pub mod ingress;
-pub mod nd_reply;
+pub mod layer3;
+pub mod nd;
 pub mod standing;
+pub mod traffic;
 pub mod wire;

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use frame::XdpFrame;
 use maps::{Kernel, alone, drops_on_loss};
-use vip_common::{env::Verdict, ingress::ingress, standing::is_traffic};
+use vip_common::{env::Verdict, ingress::ingress, layer3::is_traffic};
 
 /// The question, as 16-bit words: an ARP request (60 bytes) or an NS (86 bytes).
 #[btf_map]

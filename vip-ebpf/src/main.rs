@@ -19,7 +19,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use maps::{Kernel, alone, drops_on_loss};
-use vip_common::{env::Verdict, ingress::ingress, standing::is_traffic};
+use vip_common::{env::Verdict, ingress::ingress, layer3::is_traffic};
 
 /// Answers, drops or passes what arrives, in the driver (or in generic mode).
 #[xdp(frags)]

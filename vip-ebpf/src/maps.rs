@@ -13,7 +13,7 @@ use vip_common::{
         Identity, Iface, Ip, MAX_ADDRS, MAX_IFACES, MAX_SLOTS, MAX_VIPS, Port, TenureRecord, Vip,
     },
     counter::Counter,
-    env::Env,
+    env::{Env, Fences},
 };
 
 /// `BPF_F_NO_PREALLOC`: most hosts hold a handful of VIPs.
@@ -148,27 +148,33 @@ impl<const GUARD: bool> Kernel<GUARD> {
     }
 }
 
-impl<const GUARD: bool> Env for Kernel<GUARD> {
-    #[inline(always)]
-    fn vip(&self, ip: &Ip) -> Option<Vip> {
-        let mut words = MaybeUninit::<[u64; 2]>::uninit();
-        let key = Self::key(*ip, &mut words)?;
-        // SAFETY: the value is copied out at once; user space replaces entries and never changes
-        // them in place.
-        unsafe { VIPS.get(key).copied() }
-    }
-
+impl<const GUARD: bool> Fences for Kernel<GUARD> {
     #[inline(always)]
     fn fence(&self, slot: u32) -> Option<Fence> {
         let fence: *mut Fence = element(&raw const FENCES, slot)?;
-        // SAFETY: the pointer is into the array. Both reads are volatile, each of one aligned word,
-        // because user space stores while programs run.
+        // SAFETY: the pointer is into the array. Volatile: user space stores words while programs run.
         unsafe {
             Some(Fence::new(
                 core::ptr::read_volatile(&raw const (*fence).deadline_ns),
                 core::ptr::read_volatile(&raw const (*fence).generation),
             ))
         }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper reads a clock.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+}
+
+impl<const GUARD: bool> Env for Kernel<GUARD> {
+    #[inline(always)]
+    fn vip(&self, ip: &Ip) -> Option<Vip> {
+        let mut words = MaybeUninit::<[u64; 2]>::uninit();
+        let key = Self::key(*ip, &mut words)?;
+        // SAFETY: the value is copied out at once; user space replaces entries as a whole.
+        unsafe { VIPS.get(key).copied() }
     }
 
     #[inline(always)]
@@ -193,12 +199,6 @@ impl<const GUARD: bool> Env for Kernel<GUARD> {
     fn holder<R>(&self, slot: u32, look: impl FnOnce(&Holder) -> R) -> Option<R> {
         // SAFETY: the pointer is into the array, which accepts any bytes.
         element(&raw const HOLDERS, slot).map(|holder| look(unsafe { &*holder }))
-    }
-
-    #[inline(always)]
-    fn now(&self) -> u64 {
-        // SAFETY: the helper reads a clock.
-        unsafe { bpf_ktime_get_boot_ns() }
     }
 
     #[inline(always)]

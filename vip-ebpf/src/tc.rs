@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use vip_common::{abi, egress::egress, env::Verdict, ingress::ingress, standing::is_traffic};
+use vip_common::{abi, egress::egress, env::Verdict, ingress::ingress, layer3::is_traffic};
 
 /// The same decision at TC ingress, for interfaces without native XDP. The answer leaves through the
 /// egress guard of the same interface.

@@ -7,7 +7,7 @@ use vip_common::{
     abi::{Fence, Holder, Iface, Ip, Port, Vip},
     counter::Counter,
     egress::egress,
-    env::{Env, Frame, Verdict},
+    env::{Env, Fences, Frame, Verdict},
     ingress::ingress,
 };
 
@@ -83,13 +83,19 @@ impl Default for HostEnv {
     }
 }
 
+impl Fences for HostEnv {
+    fn fence(&self, slot: u32) -> Option<Fence> {
+        Some(self.fences.get(&slot).copied().unwrap_or_default())
+    }
+
+    fn now(&self) -> u64 {
+        1_000
+    }
+}
+
 impl Env for HostEnv {
     fn vip(&self, ip: &Ip) -> Option<Vip> {
         self.vips.get(ip).copied()
-    }
-
-    fn fence(&self, slot: u32) -> Option<Fence> {
-        Some(self.fences.get(&slot).copied().unwrap_or_default())
     }
 
     fn iface(&self, outer_vid: u16, inner_vid: u16) -> Option<Iface> {
@@ -102,10 +108,6 @@ impl Env for HostEnv {
 
     fn holder<R>(&self, slot: u32, look: impl FnOnce(&Holder) -> R) -> Option<R> {
         super::holders().iter().find(|(of, _)| *of == slot).map(|(_, holder)| look(holder))
-    }
-
-    fn now(&self) -> u64 {
-        1_000
     }
 
     fn count(&self, counter: Counter) {

@@ -10,12 +10,11 @@ use std::{
 };
 use vip_common::{
     abi::TC_PRIO_CONTROL,
-    checksum::Sum,
+    nd::headers,
     wire::{
-        ALL_NODES, ALL_NODES_MAC, ARP_REPLY, ARP_REQUEST, Addresses, Arp, BROADCAST, ETHERTYPE_ARP,
-        ETHERTYPE_IPV6, Eth, Ip6, NA_OVERRIDE, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_LEN,
-        NEIGHBOUR_SOLICITATION, NEXT_ICMPV6, NdOption, Neighbour as NdMessage, OPTION_LEN,
-        OPTION_SLLAO, OPTION_TLLAO, solicited_node, solicited_node_mac,
+        ALL_NODES, ALL_NODES_MAC, ARP_REPLY, ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP,
+        ETHERTYPE_IPV6, Eth, NA_OVERRIDE, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION,
+        Neighbour as NdMessage, OPTION_SLLAO, OPTION_TLLAO, solicited_node, solicited_node_mac,
     },
 };
 
@@ -169,26 +168,10 @@ fn nd(
     mac: [u8; 6],
     src: [u8; 16],
     dst: [u8; 16],
-    mut message: NdMessage,
+    message: NdMessage,
     option: u8,
 ) -> Vec<u8> {
     let eth = Eth { dst: to, src: mac, ethertype: ETHERTYPE_IPV6.to_be_bytes() };
-    let payload = (NEIGHBOUR_LEN + OPTION_LEN) as u16;
-    let ip6 = Ip6 {
-        version_class_flow: [0x60, 0, 0, 0],
-        payload_len: payload.to_be_bytes(),
-        next_header: NEXT_ICMPV6,
-        hop_limit: 255,
-        src,
-        dst,
-    };
-    let option = NdOption { kind: option, units: 1, addr: mac };
-    let mut sum = Sum::default();
-    sum.add(bytemuck::cast_ref::<Addresses, [u16; 16]>(&Addresses { src, dst }));
-    sum.add_number(payload);
-    sum.add_number(u16::from(NEXT_ICMPV6));
-    sum.add(bytemuck::cast_ref::<NdMessage, [u16; NEIGHBOUR_LEN / 2]>(&message));
-    sum.add(bytemuck::cast_ref::<NdOption, [u16; OPTION_LEN / 2]>(&option));
-    message.checksum = (!sum.fold()).to_ne_bytes();
+    let (ip6, message, option) = headers(src, dst, message, option, mac);
     [bytes_of(&eth), bytes_of(&ip6), bytes_of(&message), bytes_of(&option)].concat()
 }

@@ -5,7 +5,11 @@ use super::{
     maps::{Maps, MapsError},
 };
 use std::collections::BTreeMap;
-use vip_common::abi::{Fence, Iface, Port, Vip};
+use vip_common::{
+    abi::{Fence, Iface, Port, Vip},
+    env::Fences,
+    standing::{Standing, standing},
+};
 
 /// Fences and interfaces as they stood when the maps were read.
 #[derive(Debug)]
@@ -26,15 +30,19 @@ impl Answers {
         Ok(Self { fences, ifaces: maps.ifaces()?, now_ns: clock::boot().0 })
     }
 
-    /// The first interface on which the kernel answers for an entry: the rules of
-    /// `vip_common::standing`.
+    /// The first interface on which the kernel answers for an entry.
     pub fn on(&self, entry: &Vip) -> Option<(&Port, &Iface)> {
-        let fence = self.fences.get(usize::try_from(entry.slot).ok()?)?;
-        let held = entry.generation != 0
-            && fence.generation == entry.generation
-            && self.now_ns < fence.deadline_ns;
-        let up = |(_, iface): &(&Port, &Iface)| iface.up != 0 && entry.answers_on(iface.bit);
-        self.ifaces.iter().find(up).filter(|_| held)
+        self.ifaces.iter().find(|(_, iface)| standing(self, entry, iface) == Standing::Owner)
+    }
+}
+
+impl Fences for Answers {
+    fn fence(&self, slot: u32) -> Option<Fence> {
+        self.fences.get(usize::try_from(slot).ok()?).copied()
+    }
+
+    fn now(&self) -> u64 {
+        self.now_ns
     }
 }
 

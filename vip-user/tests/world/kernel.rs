@@ -5,7 +5,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use vip_common::abi::{HostAddr, Ip, Vip};
+use vip_common::{
+    abi::{Fence, HostAddr, Ip, Vip},
+    env::Fences,
+    standing::silence,
+};
 use vip_user::model::{
     desired::AddrSpec,
     plan::{Action, Actual},
@@ -57,13 +61,25 @@ impl Kernel {
     /// an address of the interface.
     pub(super) fn answers(&self, now: f64) -> bool {
         match self.vips.get(&vip()) {
-            Some(entry) => {
-                entry.generation != 0
-                    && entry.generation == self.generation
-                    && now < self.deadline.0 as f64
-            }
+            Some(entry) => silence(&At { kernel: self, now: now as u64 }, entry).is_none(),
             None => self.addrs.iter().any(|(addr, until)| addr.ip == vip() && now < until.0 as f64),
         }
+    }
+}
+
+/// A kernel at an instant: the rule is the programs' own.
+struct At<'a> {
+    kernel: &'a Kernel,
+    now: u64,
+}
+
+impl Fences for At<'_> {
+    fn fence(&self, _slot: u32) -> Option<Fence> {
+        Some(Fence::new(self.kernel.deadline.0, self.kernel.generation))
+    }
+
+    fn now(&self) -> u64 {
+        self.now
     }
 }
 

@@ -6,8 +6,8 @@ pub(super) const FRAMES: &[Mutation] = &[
     Mutation {
         rule: "no fence, no answer",
         name: "fence check out of XDP",
-        file: "vip-common/src/ingress.rs",
-        from: "match standing(env, &vip, &iface) {\n        Standing::Owner => {}\n        Standing::Silent(why) => return Err(drop_question(env, why.question())),",
+        file: "vip-common/src/arp.rs",
+        from: "match standing(env, &vip, &iface) {\n        Standing::Owner => {}\n        Standing::Silent(why) => return Err(reject(env, why.question())),",
         to: "match standing(env, &vip, &iface) {\n        Standing::Owner | Standing::Silent(_) => {}",
         tests: &["-p", "vip-tests", "--test", "packets", "questions_on_the_host"],
     },
@@ -31,7 +31,7 @@ pub(super) const FRAMES: &[Mutation] = &[
         rule: "the deadline is the kernel's",
         name: "deadline not compared",
         file: "vip-common/src/standing.rs",
-        from: "if env.now() >= fence.deadline_ns {",
+        from: "if fences.now() >= fence.deadline_ns {",
         to: "if false {",
         tests: PACKETS,
     },
@@ -46,7 +46,7 @@ pub(super) const FRAMES: &[Mutation] = &[
     Mutation {
         rule: "no fence, no claim",
         name: "what extension headers hide is taken for traffic",
-        file: "vip-common/src/standing.rs",
+        file: "vip-common/src/layer3.rs",
         from: "next != NEXT_ICMPV6 && !is_extension(next)",
         to: "next != NEXT_ICMPV6",
         tests: PACKETS,
@@ -54,7 +54,7 @@ pub(super) const FRAMES: &[Mutation] = &[
     Mutation {
         rule: "no fence, no claim",
         name: "a tagged frame is taken for traffic",
-        file: "vip-common/src/standing.rs",
+        file: "vip-common/src/layer3.rs",
         from: "ETHERTYPE_ARP | ETHERTYPE_VLAN | ETHERTYPE_QINQ => false",
         to: "ETHERTYPE_ARP => false",
         tests: PACKETS,
@@ -94,7 +94,7 @@ pub(super) const FRAMES: &[Mutation] = &[
     Mutation {
         rule: "the neighbour guard trusts the record",
         name: "a claim by the holder is dropped",
-        file: "vip-common/src/ingress.rs",
+        file: "vip-common/src/claims.rs",
         from: "        !known\n",
         to: "        true\n",
         tests: PACKETS,
@@ -102,7 +102,7 @@ pub(super) const FRAMES: &[Mutation] = &[
     Mutation {
         rule: "the neighbour guard trusts the record",
         name: "a view that is not fresh counts",
-        file: "vip-common/src/ingress.rs",
+        file: "vip-common/src/claims.rs",
         from: "holder.until_ns == 0 || env.now() >= holder.until_ns",
         to: "holder.until_ns == 0",
         tests: PACKETS,
@@ -110,7 +110,7 @@ pub(super) const FRAMES: &[Mutation] = &[
     Mutation {
         rule: "strict mode spares the holder",
         name: "traffic to a VIP that is held is dropped",
-        file: "vip-common/src/ingress.rs",
+        file: "vip-common/src/traffic.rs",
         from: "if !guarded || silence(env, &vip).is_none() {",
         to: "if !guarded {",
         tests: PACKETS,
