@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use std::{thread::sleep, time::Duration};
-use vip_user::{model::timing::Timing, node::clock};
+use vip_user::{clock, model::timing::Timing};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::Duration,
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 const ETH_P_ALL: u16 = 3;
 /// `sll_pkttype` of frames that this host has sent.

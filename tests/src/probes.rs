@@ -15,7 +15,7 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 /// Time between probes.
 pub const EVERY: Duration = Duration::from_millis(5);

@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 /// Between two wake-ups.
 const EVERY: Duration = Duration::from_millis(1);

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use vip_common::abi::{HostAddr, Ip, Vip};
 use vip_tests::standin::StandIn;
 use vip_user::{
+    clock,
     cluster::watch::{Sighting, follow},
     controller::Event,
     model::{
@@ -25,7 +26,6 @@ use vip_user::{
         plan::Action,
         record::{LeaseWrite, TenureNote},
     },
-    node::clock,
 };
 
 fn position(did: &[Did], wanted: impl Fn(&Did) -> bool) -> usize {

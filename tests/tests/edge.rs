@@ -15,12 +15,12 @@ use tokio::{net::TcpListener, sync::mpsc, time::Instant};
 use vip_tests::standin::{Gone, StandIn};
 use vip_user::{
     cluster::{
+        client::Access,
         endpoints::Endpoints,
         lease::LeaseApi,
         node,
         watch::{Sighting, WATCH_S, follow},
     },
-    config::ApiConfig,
     model::{election::Source, time::BootNs},
 };
 
@@ -190,7 +190,7 @@ async fn a_right_that_comes_with_other_credentials_is_used() {
     };
     write("old");
     let endpoints = vec![format!("http://{works}")];
-    let config = ApiConfig { kubeconfig: Some(path.clone()), endpoints, ..ApiConfig::default() };
+    let config = Access { kubeconfig: Some(path.clone()), endpoints, ..Access::default() };
     let endpoints = Endpoints::connect(&config, &[], SOON).await.unwrap();
     let leases = LeaseApi::new(endpoints, "ns", "lease", HOLD);
     let error = leases.get(0).await.unwrap_err();

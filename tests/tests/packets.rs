@@ -176,7 +176,7 @@ fn claims_in_the_kernel() {
 #[expect(clippy::disallowed_methods, reason = "a developer's replay")]
 fn holds<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value) -> TestCaseResult) {
     let given = std::env::var("XVIP_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = given.unwrap_or_else(|| vip_user::node::clock::boot().0);
+    let seed: u64 = given.unwrap_or_else(|| vip_user::clock::boot().0);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };

@@ -19,6 +19,7 @@ pub mod egress;
 pub mod env;
 pub mod ingress;
 pub mod layer3;
+pub mod mac;
 pub mod nd;
 pub mod standing;
 pub mod traffic;

@@ -1,10 +1,10 @@
 //! The admin port: metrics, health and state over HTTP. It decides nothing and changes nothing.
 
 use crate::{
+    clock,
     controller::Event,
     escape,
-    node::clock,
-    observers::{Guests, tell},
+    guests::{Guests, tell},
     state::DaemonState,
 };
 use axum::{

@@ -10,6 +10,8 @@ pub mod admin;
 #[cfg(feature = "host")]
 pub mod cli;
 #[cfg(feature = "host")]
+pub mod clock;
+#[cfg(feature = "host")]
 pub mod cluster;
 #[cfg(feature = "host")]
 pub mod config;
@@ -17,6 +19,10 @@ pub mod config;
 pub mod controller;
 #[cfg(feature = "host")]
 pub mod escape;
+#[cfg(feature = "host")]
+mod guests;
+#[cfg(feature = "host")]
+mod log;
 #[cfg(feature = "host")]
 pub mod metrics;
 pub mod model;
@@ -28,5 +34,9 @@ pub mod notice;
 pub mod observers;
 #[cfg(feature = "host")]
 pub mod probe;
+#[cfg(feature = "host")]
+mod server_url;
+#[cfg(feature = "host")]
+mod sources;
 #[cfg(feature = "host")]
 pub mod state;

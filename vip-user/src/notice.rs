@@ -1,6 +1,6 @@
 //! Changes of leadership in the log, in the words that users of kube-vip look for.
 
-use crate::model::election::{Notice, TakeReason};
+use crate::model::news::{Notice, TakeReason};
 
 /// The reason of a change, as metrics name it.
 pub const fn reason(notice: &Notice) -> &'static str {

@@ -1,7 +1,7 @@
 //! What a running daemon tells about itself over its local socket.
 
 use crate::model::{
-    election::{Election, State},
+    election::{Election, View},
     fitness::Fitness,
     time::BootNs,
 };
@@ -73,19 +73,7 @@ impl DaemonState {
 
 impl LeaseState {
     pub(crate) fn of(now: BootNs, lease: String, slot: u32, election: &Election) -> Self {
-        let (state, holder, takeover_at) = match election.state() {
-            State::Unknown => ("unknown", None, None),
-            State::Waiting(waiting) => {
-                let holder = waiting.seen.as_ref().map(|seen| seen.holder.clone());
-                ("waiting", holder, Some(waiting.since.after(waiting.wait)))
-            }
-            State::Holding(holding) => {
-                let state = if now < holding.until { "holding" } else { "lapsed" };
-                (state, Some(holding.tenure.note.holder.clone()), None)
-            }
-            State::Leaving(holding) => ("leaving", Some(holding.tenure.note.holder.clone()), None),
-            State::Left => ("left", None, None),
-        };
+        let View { state, holder, takeover_at } = election.view(now);
         Self {
             lease,
             slot,

@@ -7,10 +7,12 @@ use libfuzzer_sys::fuzz_target;
 use vip_user::{
     cluster::lease::record,
     model::{
-        election::{Effect, Election, Identity, Input, Source, State, Written},
+        election::{Election, Identity, Input, Source, Written},
         fitness::Fitness,
+        state::State,
         time::{BootNs, Now},
         timing::Timing,
+        turn::FenceChange,
     },
 };
 
@@ -23,18 +25,14 @@ fuzz_target!(|bytes: &[u8]| {
             [(10, read(10)), (20, Source::Watch), (5_000, read(5_000)), (5_010, read(20))]
         {
             let input = Input::Observed(source, Some(record.clone()));
-            let effects = election.step(at(ms), input);
-            let raised =
-                effects.iter().any(|effect| matches!(effect, Effect::RaiseFence { new: true, .. }));
-            assert!(!raised, "a fence rose from a reading");
+            let turn = election.step(at(ms), input);
+            assert!(!turn.fences.iter().any(FenceChange::is_new), "a fence rose from a reading");
             let _ = election.wake_at(at(ms).boot);
         }
         let _ = election.set_fitness(Fitness::Unable, Vec::new());
-        for effect in election.step(at(20_000), Input::Tick) {
-            if let Effect::Write(write) = effect {
-                let _ = election
-                    .step(at(20_001), Input::Written { id: write.id, outcome: Written::Failed });
-            }
+        for write in election.step(at(20_000), Input::Tick).writes() {
+            let failed = Input::Written { id: write.id, outcome: Written::Failed };
+            let _ = election.step(at(20_001), failed);
         }
     }
 });
@@ -56,20 +54,16 @@ fn holder() -> Option<Election> {
         let Now { boot, wall_us } = at(0);
         Now { boot: BootNs(boot.0 - (20_000 - ms) * 1_000_000), wall_us }
     };
-    let mut effects = election.step(before(0), Input::Observed(Source::Quorum(before(0).boot), None));
+    let mut turn = election.step(before(0), Input::Observed(Source::Quorum(before(0).boot), None));
     for ms in (1..200).map(|step| step * 100) {
         let now = before(ms);
-        let write = effects.iter().find_map(|effect| match effect {
-            Effect::Write(write) => Some(write.clone()),
-            _ => None,
-        });
-        if let Some(write) = write {
+        if let Some(write) = turn.writes().next() {
             let stored = write.stored("u".into(), 1_000);
             let outcome = Written::Stored(stored);
             let _ = election.step(now, Input::Written { id: write.id, outcome });
             return matches!(election.state(), State::Holding(_)).then_some(election);
         }
-        effects = election.step(now, Input::Tick);
+        turn = election.step(now, Input::Tick);
     }
     None
 }

@@ -21,7 +21,7 @@ use vip_tests::{
     lab::{Kube, Lab, Options, eventually},
     percentiles,
 };
-use vip_user::{config::Config, model::timing::Timing, node::clock};
+use vip_user::{clock, config::Config, model::timing::Timing};
 
 /// The faults that are measured. A peer is spared those of the API, and the reboot.
 const FAULTS: [Fault; 6] =

@@ -22,6 +22,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
+use vip_common::mac::Mac;
 
 /// The VIPs of the lab.
 pub const VIP4: [u8; 4] = [192, 0, 2, 10];
@@ -296,17 +297,17 @@ pub const fn mac(host: u8) -> [u8; 6] {
 
 /// A MAC address as people write it.
 pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
+    Mac(mac).to_string()
 }
 
 /// Polls a condition until it holds or the limit is over; says whether it held.
 pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let end = vip_user::node::clock::boot().after(limit);
+    let end = vip_user::clock::boot().after(limit);
     loop {
         if condition() {
             return true;
         }
-        if vip_user::node::clock::boot() >= end {
+        if vip_user::clock::boot() >= end {
             return false;
         }
         std::thread::sleep(Duration::from_millis(20));

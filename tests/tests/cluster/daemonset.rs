@@ -8,7 +8,7 @@ use vip_tests::{
     judge::{spans, two_owner_ms_between},
     lab::eventually,
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 pub type Test = (&'static str, fn(&mut Cluster));
 

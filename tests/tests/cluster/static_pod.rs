@@ -8,7 +8,7 @@ use vip_tests::{
     lab::{API, eventually},
     netns::sh,
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 pub const TESTS: [Test; 4] = [
     ("static_pod::it_gets_ready_and_one_node_answers", gets_ready),

@@ -12,20 +12,20 @@ use tokio::sync::{mpsc, watch};
 use vip_common::abi::{Ip, Port};
 use vip_tests::standin::StandIn;
 use vip_user::{
+    clock,
     cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi},
-    config::{ConflictPolicy, OnStop},
     controller::{Controller, Event, LeaseSetup, Setup},
     metrics::Metrics,
     model::{
         desired::{AddrSpec, GUARD_BIT, Link, LinkRole, Links, Placement},
         election::Identity,
         plan::{Action, Actual},
+        policy::{ConflictPolicy, OnStop},
         record::Tenure,
         time::BootNs,
         timing::Timing,
     },
     node::{
-        clock,
         dataplane::{Dataplane, Failures, HostError},
         maps::MapsError,
     },

@@ -11,13 +11,13 @@ use std::{
 };
 use vip_tests::standin::StandIn;
 use vip_user::{
+    clock,
     cluster::{lease::record, node::NodeFacts},
     controller::{Event, Setup},
     model::{
         election::{Identity, Slot},
         fitness::Fitness,
     },
-    node::clock,
 };
 
 /// A controller whose setup is changed before it begins.

@@ -19,7 +19,7 @@ use vip_tests::{
     kube::{objects, proxy::Way},
     lab::{Kube, Lab, Options, node::Node},
 };
-use vip_user::{config::Config, node::clock};
+use vip_user::{clock, config::Config};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "plndr-cp-lock";

@@ -22,7 +22,7 @@ use vip_tests::{
         node::{Node, next_xvip, xvip},
     },
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 pub fn trials() -> Vec<Trial> {
     let attacks: [(&str, Attack); 5] = [

@@ -8,7 +8,7 @@ use vip_tests::{
     judge::two_owner_ms,
     lab::{Kube, Lab, Options, eventually},
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 const LIMIT: Duration = Duration::from_mins(1);
 

@@ -10,7 +10,7 @@ use vip_tests::{
     judge::two_owner_ms,
     lab::{Lab, Options},
 };
-use vip_user::{config::Config, node::clock};
+use vip_user::{clock, config::Config};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "plndr-cp-lock";

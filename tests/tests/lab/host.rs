@@ -9,7 +9,10 @@ use vip_tests::{
     lab::{Lab, Options, VIP4, eventually, mac_text, node::Node},
     netns::sh,
 };
-use vip_user::node::{bpf, clock, clsact::handles};
+use vip_user::{
+    clock,
+    node::{bpf, clsact::handles},
+};
 
 fn lab_of(options: &Options) -> (Lab, usize) {
     let mut lab = Lab::new(options).unwrap();

@@ -68,7 +68,7 @@ fn the_lease_is_released_when_the_answers_before_have_left() {
     let mut stopped_at = 0;
     let recording = watched(&mut lab, |lab| {
         sleep(Duration::from_secs(2));
-        stopped_at = vip_user::node::clock::boot().0;
+        stopped_at = vip_user::clock::boot().0;
         lab.nodes[owner].signal(libc::SIGTERM);
         sleep(Duration::from_secs(4));
         Ok(())

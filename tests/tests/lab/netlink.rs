@@ -13,6 +13,7 @@ use vip_tests::{
     netns::{NetNs, sh},
 };
 use vip_user::{
+    cli::settings,
     config::Config,
     model::desired::Links,
     node::{
@@ -167,7 +168,8 @@ fn cost(interfaces: usize) -> (u64, u64) {
                 let config = Config::load(&path).unwrap();
                 let pins = Pins::new(&config.pin_root, &config.instance);
                 let netlink = Netlink::open().unwrap();
-                let mut host = start(&config, &pins, netlink, "node1", "boot").unwrap().kernel;
+                let mut host =
+                    start(&settings::host(&config), &pins, netlink, "node1", "boot").unwrap().kernel;
                 let links = looked(&mut host).await;
                 assert_eq!(links.links.iter().filter(|link| link.guarded).count(), interfaces + 1);
                 // Other tests of this process may call it too: the least of some rounds counts.

@@ -16,7 +16,7 @@ use vip_tests::{
     netns::sh,
     standin::Outage,
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 const NOBODY: libc::c_long = 65534;
 /// The highest priority that a process without rights may use: the first band of `pfifo_fast`.

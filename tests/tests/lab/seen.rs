@@ -131,6 +131,9 @@ fn leadership_and_conflicts_become_events_and_log_lines() {
     assert!(eventually(Duration::from_secs(5), || !reports(&lab, "TookOver").is_empty()));
     let event = reports(&lab, "TookOver").remove(0);
     assert_eq!(event["regarding"]["name"], "plndr-cp-lock");
+    // `kubectl describe lease` finds Events by the uid.
+    let lease = lab.api.lease("kube-system", "plndr-cp-lock").unwrap();
+    assert_eq!(event["regarding"]["uid"], lease["metadata"]["uid"], "{lease}");
     assert_eq!(event["reportingInstance"], name);
 
     // Claims within 2·D of a take-over are part of it; later ones are a conflict, told once.

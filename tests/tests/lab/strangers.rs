@@ -21,7 +21,7 @@ use vip_tests::{
     lab::{Lab, Options, eventually, node::Node},
     netns::{NetNs, sh},
 };
-use vip_user::node::clock;
+use vip_user::clock;
 
 const LONG: Duration = Duration::from_secs(30);
 const NOBODY: libc::c_long = 65534;

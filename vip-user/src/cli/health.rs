@@ -1,9 +1,6 @@
 //! `xvip health`: the daemon's health as an exit code, for probes of a kubelet.
 
-use crate::{
-    escape::printable,
-    node::{clock, socket},
-};
+use crate::{clock, escape::printable, node::socket};
 use clap::Args;
 use std::process::ExitCode;
 

@@ -4,10 +4,7 @@ use super::{
     Output, View, pins_of, print_json,
     table::{self, Cell},
 };
-use crate::{
-    model::time::BootNs,
-    node::{clock, maps::Maps},
-};
+use crate::{clock, model::time::BootNs, node::maps::Maps};
 use anyhow::Context as _;
 use serde::Serialize;
 use std::{net::IpAddr, process::ExitCode};

@@ -6,6 +6,7 @@ pub mod health;
 pub mod map;
 pub mod probe;
 pub mod run;
+pub mod settings;
 pub mod status;
 pub mod table;
 

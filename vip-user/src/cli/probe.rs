@@ -5,12 +5,13 @@ use super::{
     table::{bold, green, red},
 };
 use crate::{
+    clock,
     escape::printable,
     model::{selection::Device, time::BootNs},
     node::{
         answers::Answers,
         ask::Asker,
-        clock, host,
+        host,
         maps::{Maps, string},
         netlink::Netlink,
         socket,
@@ -33,7 +34,7 @@ use std::{
     time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use vip_common::abi::Ip;
+use vip_common::{abi::Ip, mac::Mac};
 
 /// What to ask, and how.
 #[derive(Debug, Args)]
@@ -140,7 +141,7 @@ impl Lan {
             let mut stations: BTreeSet<Station> = answers
                 .filter_map(|answer| {
                     let device = self.devices.iter().find(|d| d.ifindex == answer.ifindex)?;
-                    let mac = answer.mac.map(|byte| format!("{byte:02x}")).join(":");
+                    let mac = Mac(answer.mac).to_string();
                     let node = self.nodes.get(&mac).cloned();
                     Some(Station { mac, interface: device.name.clone(), node, own: false })
                 })
@@ -169,7 +170,7 @@ impl Lan {
         let (port, iface) = answers.on(&entry)?;
         let device = self.devices.iter().find(|device| device.ifindex == port.ifindex)?;
         Some(Station {
-            mac: iface.mac.map(|byte| format!("{byte:02x}")).join(":"),
+            mac: Mac(iface.mac).to_string(),
             interface: device.name.clone(),
             node: Some(string(&maps.identity().ok()?.node)),
             own: true,

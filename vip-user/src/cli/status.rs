@@ -5,11 +5,11 @@ use super::{
     table::{self, Cell, bold, red},
 };
 use crate::{
+    clock,
     escape::printable,
     model::time::BootNs,
     node::{
         answers::Answers,
-        clock,
         maps::{Maps, string},
         pins::Pins,
         socket,

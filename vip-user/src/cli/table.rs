@@ -1,7 +1,7 @@
 //! Aligned tables, and colours. Everything is escaped before it is painted.
 
-use crate::escape::printable;
-use std::io::{IsTerminal, stdout};
+use crate::{escape::printable, log::has_colours};
+use std::io::stdout;
 
 const BOLD: &str = "1";
 const GREEN: &str = "32";
@@ -79,11 +79,6 @@ pub fn green(text: &str) -> String {
 /// Red on a terminal.
 pub fn red(text: &str) -> String {
     paint(RED, text)
-}
-
-/// Whether a terminal is there to show colours, and nobody has asked for none (`NO_COLOR`).
-pub fn has_colours(output: &impl IsTerminal) -> bool {
-    output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn paint(code: &str, text: &str) -> String {

@@ -86,10 +86,3 @@ impl LeaseApi {
         }
     }
 }
-
-/// How long the server wants to be left alone.
-pub(super) fn retry_after(error: &kube::Error) -> Option<Duration> {
-    let kube::Error::Api(status) = error else { return None };
-    let seconds = status.details.as_ref()?.retry_after_seconds;
-    (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
-}

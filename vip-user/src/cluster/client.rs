@@ -2,71 +2,34 @@
 //! servers from the configuration, because admin.conf on kubeadm nodes points at the VIP itself.
 
 use super::{
+    client_error::ClientError,
     kubeconfig::{self, Credentials},
     proxy::proxy_for,
     words::words,
 };
-use crate::config::{ApiConfig, host_address, server};
+use crate::server_url::{host_address, server};
 use kube::Client;
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// How long reading the credentials once more may take.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 /// How long a name may take to be resolved.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The kubeconfig cannot be used.
-    #[error("configuration field `api.kubeconfig`: {path} cannot be used: {why}")]
-    Unusable {
-        /// The file.
-        path: String,
-        /// Why, in words.
-        why: String,
-    },
-    /// The proxy for an endpoint cannot be used.
-    #[error("{endpoint}: {why}")]
-    Proxy {
-        /// The server.
-        endpoint: String,
-        /// Why, in words.
-        why: String,
-    },
-    /// There is no kubeconfig and no service account.
-    #[error(
-        "configuration field `api.kubeconfig` is not set and this is not a pod with a service account"
-    )]
-    ServiceAccount(#[source] kube::config::InClusterError),
-    /// An endpoint is not a URL.
-    #[error(
-        "configuration field `api.endpoints`: {endpoint} cannot be used: a URL like https://10.0.0.1:6443 is needed"
-    )]
-    Endpoint {
-        /// The value.
-        endpoint: String,
-    },
-    /// Only VIPs are left.
-    #[error(
-        "configuration field `api.endpoints`: all of them are VIPs that xvip itself would have to bring up"
-    )]
-    OnlyVips,
-    /// The client cannot be built.
-    #[error("cannot make a client for {endpoint}: {why}")]
-    Build {
-        /// The server.
-        endpoint: String,
-        /// Why, in words.
-        why: String,
-    },
-    /// Reading the credentials has no end.
-    #[error("the credentials could not be read within {0:?}")]
-    Timeout(Duration),
+/// How the API is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A kubeconfig for the credentials; `None`: the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// API servers, as URLs, in the order in which they are tried.
+    pub endpoints: Vec<String>,
+    /// The name that a server's certificate is checked for; `None`: that of the kubeconfig, else
+    /// `kubernetes`.
+    pub tls_server_name: Option<String>,
 }
 
 /// Says which endpoints are left out because they are VIPs.
-pub(super) fn warn_of_vips(config: &ApiConfig, vips: &[IpAddr]) {
+pub(super) fn warn_of_vips(config: &Access, vips: &[IpAddr]) {
     for endpoint in &config.endpoints {
         if vips.iter().any(|vip| names(endpoint, *vip)) {
             tracing::warn!(%endpoint, "API endpoint is a VIP of this configuration and is left out");
@@ -80,7 +43,7 @@ fn names(endpoint: &str, vip: IpAddr) -> bool {
 
 /// Clients in the configured order, each with its endpoint.
 pub async fn connect(
-    config: &ApiConfig,
+    config: &Access,
     vips: &[IpAddr],
     connect_timeout: Duration,
 ) -> Result<Vec<(String, Client)>, ClientError> {
@@ -121,13 +84,13 @@ fn variable(name: &str) -> Option<String> {
 const SERVER_NAME: &str = "kubernetes";
 
 /// What the kubeconfig says counts more than the default.
-pub(super) fn server_name(config: &ApiConfig, of_kubeconfig: Option<String>) -> Option<String> {
+pub(super) fn server_name(config: &Access, of_kubeconfig: Option<String>) -> Option<String> {
     config.tls_server_name.clone().or(of_kubeconfig).or_else(|| Some(SERVER_NAME.into()))
 }
 
 /// The same on a thread of its own: a kubeconfig may name a program that is run for credentials.
 pub(super) async fn connect_aside(
-    config: ApiConfig,
+    config: Access,
     vips: Vec<IpAddr>,
     connect_timeout: Duration,
 ) -> Result<Vec<(String, Client)>, ClientError> {
@@ -140,7 +103,7 @@ pub(super) async fn connect_aside(
     }
 }
 
-async fn credentials(config: &ApiConfig) -> Result<Credentials, ClientError> {
+async fn credentials(config: &Access) -> Result<Credentials, ClientError> {
     if let Some(path) = &config.kubeconfig {
         return kubeconfig::read(path).await;
     }
@@ -150,7 +113,7 @@ async fn credentials(config: &ApiConfig) -> Result<Credentials, ClientError> {
 
 /// The endpoints whose names mean nothing but VIPs: this node would wait for an API server that waits
 /// for it. A name that cannot be resolved in time is none.
-pub(super) async fn named_vips(config: &ApiConfig, vips: &[IpAddr]) -> Vec<String> {
+pub(super) async fn named_vips(config: &Access, vips: &[IpAddr]) -> Vec<String> {
     let mut found = Vec::new();
     for endpoint in &config.endpoints {
         let Ok(uri) = endpoint.parse::<http::Uri>() else { continue };

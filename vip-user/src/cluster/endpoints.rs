@@ -1,7 +1,7 @@
 //! The API servers in the order in which they are tried, with the credentials for them.
 
-use super::client::{self, ClientError};
-use crate::config::ApiConfig;
+use super::{client, client_error::ClientError};
+use crate::cluster::client::Access;
 use kube::Client;
 use std::{
     net::IpAddr,
@@ -17,7 +17,7 @@ const RELOAD_EVERY: Duration = Duration::from_secs(5);
 /// Where the credentials come from.
 #[derive(Clone)]
 struct Source {
-    config: ApiConfig,
+    config: Access,
     vips: Vec<IpAddr>,
     connect_timeout: Duration,
 }
@@ -56,7 +56,7 @@ impl Endpoints {
 
     /// Clients for the configured endpoints.
     pub async fn connect(
-        config: &ApiConfig,
+        config: &Access,
         vips: &[IpAddr],
         connect_timeout: Duration,
     ) -> Result<Self, ClientError> {

@@ -1,7 +1,7 @@
 //! The credentials of a kubeconfig. What works with kubectl works here, or is refused in words before
 //! the start.
 
-use super::client::ClientError;
+use super::client_error::ClientError;
 use kube::config::{AuthInfo, ExecConfig, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::path::Path;
 

@@ -1,13 +1,13 @@
 //! Reading and writing the Lease, and the way between its JSON and the model.
 
-use super::{ask::retry_after, endpoints::Endpoints, lenient::Lenient, words::words};
+use super::{endpoints::Endpoints, lenient::Lenient, words::words};
 use crate::{
     metrics::Metrics,
     model::{
         admission::{Guarded, Strike},
         election::Written,
-        fitness::{Fitness, Offer},
-        record::{LeaseWrite, Record, TenureNote, Version},
+        fitness::Fitness,
+        record::{LeaseWrite, Offer, Record, TenureNote, Version},
     },
 };
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
+use vip_common::mac::Mac;
 
 /// The annotation that carries the tenure: a [`TenureText`].
 pub const TENURE: &str = "xvip.io/tenure";
@@ -83,6 +84,13 @@ pub enum LeaseError {
         /// This user has no right to it (HTTP 403).
         forbidden: bool,
     },
+}
+
+/// How long the server wants to be left alone.
+fn retry_after(error: &kube::Error) -> Option<Duration> {
+    let kube::Error::Api(status) = error else { return None };
+    let seconds = status.details.as_ref()?.retry_after_seconds;
+    (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
 }
 
 /// Whether a server refuses this user what it asks for.
@@ -405,7 +413,7 @@ fn fitness_text(fitness: Fitness) -> String {
 const MAX_MACS: usize = 16;
 
 fn macs_text(macs: &[[u8; 6]]) -> String {
-    let text = |mac: &[u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    let text = |mac: &[u8; 6]| Mac(*mac).to_string();
     macs.iter().take(MAX_MACS).map(text).collect::<Vec<_>>().join(",")
 }
 

@@ -3,6 +3,7 @@
 mod ask;
 mod backoff;
 pub mod client;
+pub mod client_error;
 pub mod endpoints;
 pub mod events;
 mod kubeconfig;

@@ -9,11 +9,11 @@ use super::{
     words::{refusal, words},
 };
 use crate::{
+    clock,
     model::{
         election::Source,
         record::{Record, Version},
     },
-    node::clock,
 };
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use kube::{

@@ -1,6 +1,6 @@
 //! What an API server says, or the way to it, as one short line for log, status and terminal.
 
-use std::error::Error;
+use crate::sources;
 
 /// A message of a server is cut off after this many characters.
 const LONGEST: usize = 300;
@@ -10,15 +10,8 @@ pub(super) fn words(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return refusal(status);
     }
-    let mut parts: Vec<String> = Vec::new();
-    let mut cannot_connect = false;
-    let mut next: Option<&dyn Error> = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        cannot_connect |= text.contains("(Connect)");
-        parts.push(text);
-        next = error.source();
-    }
+    let parts: Vec<String> = sources::of(error).map(ToString::to_string).collect();
+    let cannot_connect = parts.iter().any(|part| part.contains("(Connect)"));
     // The library shows the command with its environment and its output, which are there to hold
     // secrets.
     if parts.iter().any(|part| part.contains("auth exec")) {

@@ -1,12 +1,16 @@
 //! What can be known about a configuration without looking at the host.
 
-use super::{Config, ConfigError, LeaseConfig, OnStop, VipConfig};
-use crate::model::{
-    naming::{MAX_NAMED, text_len},
-    rule::Rule,
-    timing::{MAX_DURATION_S, Timing},
+use super::{Config, ConfigError, LeaseConfig, VipConfig};
+use crate::{
+    model::{
+        hooks::{Hook, Hooks},
+        naming::{MAX_NAMED, text_len},
+        policy::OnStop,
+        rule::Rule,
+        timing::{MAX_DURATION_S, Timing},
+    },
+    server_url::{host_address, server},
 };
-use http::Uri;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
@@ -40,7 +44,7 @@ impl Config {
             }
         }
         self.check_interfaces()?;
-        self.attach.check()?;
+        check_hooks(&self.attach)?;
         if !is_object_name(&self.lease.name) {
             return refuse("lease.name", &self.lease.name, OBJECT_NAME);
         }
@@ -253,16 +257,14 @@ fn is_namespace_name(name: &str) -> bool {
     is_object_name(name) && name.len() <= 63 && !name.contains('.')
 }
 
-/// The URL of an API server, if it is one.
-pub fn server(endpoint: &str) -> Option<Uri> {
-    let uri: Uri = endpoint.parse().ok()?;
-    let known = matches!(uri.scheme_str(), Some("http" | "https"));
-    (known && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
-}
-
-/// The host of a URL, where it is an address.
-pub fn host_address(uri: &Uri) -> Option<IpAddr> {
-    uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
+/// Whether each hook is there at most once, and one at least.
+fn check_hooks(hooks: &Hooks) -> Result<(), ConfigError> {
+    let distinct: BTreeSet<Hook> = hooks.0.iter().copied().collect();
+    if hooks.0.is_empty() || distinct.len() < hooks.0.len() {
+        let written = serde_json::to_string(hooks).unwrap_or_default();
+        return refuse("attach", written, "native, tc and generic, each at most once, or `auto`");
+    }
+    Ok(())
 }
 
 pub(super) fn refuse<T>(

@@ -10,12 +10,12 @@ mod vips;
 
 use crate::model::{
     desired::Placement,
+    hooks::Hooks,
+    policy::{ConflictPolicy, OnStop},
     rule::{EXCLUDED, Rule},
     selection::Selection,
     timing::Timing,
 };
-pub use check::{host_address, server};
-pub use hooks::{Hook, Hooks};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -219,30 +219,6 @@ pub enum OnLoss {
     Linger,
     /// It is dropped in the driver, as RFC 9568 asks of a VRRP backup.
     Drop,
-}
-
-/// What is done about another station that claims a VIP (RFC 5227 section 2.4).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum ConflictPolicy {
-    /// Count and tell.
-    #[default]
-    Report,
-    /// Also announce the VIP, at most once in ten seconds.
-    Defend,
-    /// Be silent for the VIP once the claims have gone on for ten seconds, until they end.
-    Yield,
-}
-
-/// What a stop does with a VIP that is held.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum OnStop {
-    /// Give it up: another node takes over at once.
-    #[default]
-    Handover,
-    /// Leave the fence as it is, for a restart that is shorter than it.
-    Keep,
 }
 
 /// A refusal.

@@ -1,7 +1,7 @@
 //! Defaults, refusals, and the agreement of the manual with the code.
 
 use super::*;
-use crate::model::timing::MAX_DURATION_S;
+use crate::model::{hooks::Hook, timing::MAX_DURATION_S};
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("x.yaml"), text).map_err(|error| error.to_string())

@@ -1,18 +1,24 @@
 //! Claims of our VIPs by other stations.
 
-use super::{Controller, host::BURST, host::Schedule};
+use super::{
+    Controller,
+    schedule::{BURST, Schedule},
+};
 use crate::{
-    cluster::events::News,
-    config::ConflictPolicy,
-    model::{election::State, record::Record, time::BootNs},
-    node::{clock, dataplane::Dataplane, host::interface_name},
+    clock,
+    cluster::events::Reason,
+    model::{desired::VipSpec, policy::ConflictPolicy, record::Record, time::BootNs},
+    node::{dataplane::Dataplane, host::interface_name},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
-use vip_common::abi::{Claim, MAX_STATIONS};
+use vip_common::{
+    abi::{Claim, MAX_STATIONS},
+    mac::Mac,
+};
 
 /// A conflict is over when nothing has been heard of it for this long.
 const QUIET: Duration = Duration::from_secs(30);
@@ -45,7 +51,7 @@ impl Conflicts {
 
     /// Nodes by MAC address, both as text.
     pub(super) fn nodes(&self) -> BTreeMap<String, String> {
-        let text = |mac: &[u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        let text = |mac: &[u8; 6]| Mac(*mac).to_string();
         self.nodes.iter().map(|(mac, node)| (text(mac), node.clone())).collect()
     }
 
@@ -64,7 +70,7 @@ impl<D: Dataplane> Controller<D> {
             return;
         }
         let vip = IpAddr::from(claim.ip);
-        let mac = claim.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mac = Mac(claim.mac).to_string();
         if self.holds_for_long(vip) {
             self.conflict(vip, &claim, &mac).await;
         }
@@ -80,13 +86,8 @@ impl<D: Dataplane> Controller<D> {
             return;
         }
         let Some(leased) = self.leases.get(&slot) else { return };
-        let accepted = match leased.election.state() {
-            State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| &seen.version),
-            State::Holding(holding) => Some(&holding.base),
-            _ => None,
-        };
         // A lagging API server shows what is long over.
-        if accepted != record.map(|record| &record.version) {
+        if leased.election.accepted() != record.map(|record| &record.version) {
             return;
         }
         let own = self.links.links.iter().map(|link| link.mac);
@@ -132,8 +133,12 @@ impl<D: Dataplane> Controller<D> {
             };
             let text = format!("{vip} is also claimed by {mac} on {interface}, {who}");
             self.setup.metrics.conflict(vip);
-            let (reason, subject) = ("Conflict", vip.to_string());
-            self.setup.recorder.tell(News { reason, warning: true, subject, text: text.clone() });
+            let of = |spec: &&VipSpec| spec.ip == vip;
+            let slot = self.specs.iter().find(of).map(|spec| spec.slot);
+            if let Some(leased) = slot.and_then(|slot| self.leases.get(&slot)) {
+                let news = leased.news(Reason::Conflict, vip.to_string(), text.clone());
+                self.setup.recorder.tell(news);
+            }
             self.problem(&format!("conflict {vip}"), Some(text));
         }
         match self.setup.conflict {

@@ -2,11 +2,11 @@
 
 use crate::{
     cluster::{events::Recorder, lease::LeaseApi, node::Report, watch::Sighting},
-    config::{Config, ConflictPolicy, OnStop},
     metrics::Metrics,
     model::{
         desired::Placement,
         election::{Identity, Slot, Written},
+        policy::{ConflictPolicy, OnStop},
         record::Record,
         timing::Timing,
     },
@@ -93,22 +93,4 @@ pub struct Setup {
     pub metrics: Metrics,
     /// Where Kubernetes Events go.
     pub recorder: Recorder,
-}
-
-impl Setup {
-    /// From the configuration and what was found on the host.
-    pub fn new(config: &Config, me: Identity, leases: Vec<LeaseSetup>) -> Self {
-        Self {
-            leases,
-            timing: config.timing(),
-            on_stop: config.on_stop,
-            refresh: Duration::from_secs(config.announce.refresh_s),
-            me,
-            conflict: config.conflict,
-            guard_neighbours: config.guard_neighbours,
-            placement: config.placement,
-            metrics: Metrics::default(),
-            recorder: Recorder::default(),
-        }
-    }
 }

@@ -2,16 +2,15 @@
 
 use super::Controller;
 use crate::{
+    clock,
     model::{
-        election::{Input, State},
-        fitness::{Fitness, Offer},
-        record::Version,
+        election::Input,
+        fitness::Fitness,
+        ownership::Ownership,
+        record::{Offer, Version},
         time::BootNs,
     },
-    node::{
-        clock,
-        dataplane::{Dataplane, HostError},
-    },
+    node::dataplane::{Dataplane, HostError},
 };
 use std::collections::BTreeMap;
 
@@ -78,6 +77,7 @@ impl<D: Dataplane> Controller<D> {
         let mut weak = BTreeMap::new();
         for setup in &self.setup.leases {
             let Some(leased) = self.leases.get_mut(&setup.slot) else { continue };
+            let ownership = leased.election.ownership(now);
             let lacks = self.facts.as_ref().and_then(|facts| {
                 setup.nodes.iter().find(|(key, value)| facts.labels.get(*key) != Some(value))
             });
@@ -85,11 +85,12 @@ impl<D: Dataplane> Controller<D> {
             // may hold it, and takes it if there are none. A holder goes on, also across a restart.
             let unread = self.facts.is_none()
                 && !setup.nodes.is_empty()
-                && match leased.election.state() {
-                    State::Unknown => setup.backed.is_none(),
-                    state => matches!(state, State::Waiting(_)),
+                && match ownership {
+                    Ownership::Unknown => setup.backed.is_none(),
+                    Ownership::Elsewhere { .. } | Ownership::ProgramHere => true,
+                    _ => false,
                 };
-            let holds = matches!(leased.election.state(), State::Holding(_));
+            let holds = ownership.is_ours();
             let links = leased.damper.fitness(now, holds);
             let (harmed, harm) = self.harms.weigh(&leased.vips);
             let (fitness, why) = if let Some((key, value)) = lacks {

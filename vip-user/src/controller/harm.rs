@@ -1,7 +1,7 @@
 //! What this node cannot do for single VIPs. One VIP's harm makes it doubtful for the Lease of that
 //! VIP, and touches no other Lease.
 
-use super::host::RETRY;
+use super::schedule::RETRY;
 use crate::model::{fitness::Fitness, time::BootNs};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 

@@ -1,35 +1,16 @@
 //! The host's side of the loop: its timers, announcing, and looking whether the guard is in place.
 
-use super::{Controller, harm::Harm, report::chain, watchdog::Step};
+use super::{BURST, Controller, Schedule, harm::Harm, schedule::RETRY, watchdog::Step};
 use crate::{
-    model::{
-        desired::Links,
-        election::{Input, State},
-        time::BootNs,
-    },
-    node::{
-        clock,
-        dataplane::{Dataplane, Failures},
-    },
+    clock,
+    model::{desired::Links, election::Input, ownership::Ownership, time::BootNs},
+    node::dataplane::{Dataplane, Failures},
+    sources::chain,
 };
-use std::{collections::VecDeque, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
-/// Rounds of an announcement burst, after the fence went up.
-pub(super) const BURST: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
-/// Rounds of an address probe (RFC 5227 section 2.1.1).
-pub(super) const PROBES: [Duration; 3] =
-    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(2)];
 /// An address probe that is so late is not sent.
 const LATE_PROBE: Duration = Duration::from_millis(500);
-/// A host that did not take a change is tried again after this.
-pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// The kernel sends no event when a link is detached, so the guard is looked at this often.
 const INSPECT_EVERY: Duration = Duration::from_millis(500);
 /// A look at a busy host takes some tens of milliseconds. One that began so shortly before a renewal is
@@ -43,12 +24,14 @@ impl<D: Dataplane> Controller<D> {
     /// The address goes when it has lingered long enough.
     pub(super) fn schedule_linger_end(&mut self) {
         let now = clock::boot();
-        let ends = self.leases.values().filter_map(|leased| match leased.election.state() {
-            State::Holding(holding) if holding.lapsed => {
-                Some(holding.until.after(self.setup.timing.linger))
+        let ends = self.leases.values().filter_map(|leased| match leased.election.ownership(now) {
+            Ownership::Ours { until, .. } if until <= now => {
+                Some(until.after(self.setup.timing.linger))
             }
-            State::Holding(_) => None,
-            _ => Some(leased.election.linger_until()),
+            Ownership::Elsewhere { serve_until } | Ownership::Ending { serve_until } => {
+                Some(serve_until)
+            }
+            _ => None,
         });
         let end = ends.filter(|end| *end > now).min();
         self.reconcile_at = [self.reconcile_at, end].into_iter().flatten().min();
@@ -79,11 +62,13 @@ impl<D: Dataplane> Controller<D> {
         self.problem("link", unusable);
     }
 
-    /// What is known of each VIP beside its election.
+    /// What is known of each VIP beside whose it is.
     pub(super) fn specify(&mut self) {
         for spec in &mut self.specs {
             spec.answer = self.links.answer.get(&spec.ip).copied().unwrap_or(0);
             spec.yielded = self.conflicts.is_yielded(spec.ip) || self.links.strays.contains(&spec.ip);
+            let leased = self.leases.get(&spec.slot);
+            spec.admitted = leased.is_some_and(|leased| leased.election.admits(spec.ip));
         }
     }
 
@@ -149,9 +134,9 @@ impl<D: Dataplane> Controller<D> {
     async fn speak(&mut self, slot: u32, now: BootNs) {
         let Some(leased) = self.leases.get_mut(&slot) else { return };
         if self.watchdog.has_time() && leased.announce_at.take_due(now) && leased.serves(now) {
-            let ask = leased.announce_at.0.len() >= BURST.len() - 2;
-            if leased.announce_at.0.is_empty() && !self.setup.refresh.is_zero() {
-                leased.announce_at.0.push_back(now.after(self.setup.refresh));
+            let ask = leased.announce_at.left() >= BURST.len() - 2;
+            if leased.announce_at.left() == 0 && !self.setup.refresh.is_zero() {
+                leased.announce_at.then(now.after(self.setup.refresh));
             }
             let silent =
                 |vip: &IpAddr| self.conflicts.is_yielded(*vip) || !leased.election.admits(*vip);
@@ -230,40 +215,4 @@ fn named(failures: &Failures) -> Option<String> {
     let words = failures.iter().map(|(vip, error)| format!("{vip}: {}", chain(error)));
     let words: Vec<String> = words.collect();
     (!words.is_empty()).then(|| words.join("; "))
-}
-
-/// Instants at which something is due.
-#[derive(Debug, Default)]
-pub(super) struct Schedule(VecDeque<BootNs>);
-
-impl Schedule {
-    /// These rounds, from now on.
-    pub(super) fn of(rounds: &[Duration]) -> Self {
-        let now = clock::boot();
-        Self(rounds.iter().map(|after| now.after(*after)).collect())
-    }
-
-    /// The next one.
-    pub(super) fn next(&self) -> Option<BootNs> {
-        self.0.front().copied()
-    }
-
-    /// Something is due by then: at that instant, unless there is an earlier round.
-    fn again_by(&mut self, at: BootNs) {
-        if self.next().is_none_or(|next| next > at) {
-            self.0.push_front(at);
-        }
-    }
-
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Takes everything that is due off; says whether anything was.
-    fn take_due(&mut self, now: BootNs) -> bool {
-        let waiting = self.0.len();
-        self.0.retain(|at| *at > now);
-        self.0.len() < waiting
-    }
 }

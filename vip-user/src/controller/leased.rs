@@ -1,13 +1,18 @@
 //! What the loop keeps for each Lease.
 
-use super::{event::LeaseSetup, host::Schedule, namesake::Namesake};
+use super::{event::LeaseSetup, namesake::Namesake, schedule::Schedule};
 use crate::{
-    cluster::lease::LeaseApi,
+    clock,
+    cluster::{
+        events::{News, Reason},
+        lease::LeaseApi,
+    },
     model::{
         admission::PROBE_TIME,
         desired::Links,
-        election::{Election, Identity, State},
+        election::{Election, Identity},
         fitness::{Damper, Fitness},
+        ownership::Ownership,
         time::BootNs,
         timing::Timing,
     },
@@ -60,7 +65,19 @@ impl Leased {
 
     /// Whether the kernel may answer now.
     pub(super) fn serves(&self, now: BootNs) -> bool {
-        matches!(self.election.state(), State::Holding(holding) if now < holding.until)
+        self.election.ownership(now).serves(now)
+    }
+
+    /// Whether this node waits for the Lease.
+    pub(super) fn is_candidate(&self) -> bool {
+        let ownership = self.election.ownership(clock::boot());
+        matches!(ownership, Ownership::Elsewhere { .. } | Ownership::ProgramHere)
+    }
+
+    /// Something that is worth a Kubernetes Event about this Lease.
+    pub(super) fn news(&self, reason: Reason, subject: String, text: String) -> News {
+        let uid = self.election.uid().map(Into::into);
+        News { lease: self.api.name().into(), uid, reason, subject, text }
     }
 
     /// Takes in how well the links serve these VIPs: whether all have one that is up, or some, or none.

@@ -13,44 +13,46 @@ mod precedence;
 mod problems;
 mod reconcile;
 mod report;
+mod schedule;
 mod watchdog;
 
 pub use event::{Event, LeaseSetup, Setup};
 
 use crate::{
+    clock,
     cluster::{
         node::NodeFacts,
         rights,
         watch::{self, Sighting},
     },
-    config::OnStop,
     model::{
         desired::{Links, VipSpec},
-        election::{Effect, Input, Source, State, Written},
+        election::{Input, Source, Written},
+        ownership::Ownership,
+        policy::OnStop,
         record::LeaseWrite,
         time::BootNs,
+        turn::{FenceChange, Outgoing, Step},
     },
-    node::{
-        clock,
-        dataplane::{Dataplane, HostError},
-    },
+    node::dataplane::{Dataplane, HostError},
+    sources::chain,
     state::DaemonState,
 };
 use claims::Conflicts;
 use fitness::HostState;
 use harm::{Harm, Harms};
-use host::{BURST, PROBES, Schedule};
 use leased::Leased;
 use precedence::Precedence;
 use problems::Problems;
 use reconcile::PutOff;
+use schedule::{BURST, PROBES, Schedule};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 use tokio::sync::{mpsc, watch as latest};
-use watchdog::{Step, Watchdog};
+use watchdog::Watchdog;
 
 /// A fence that could not be cleared is tried again after this.
 const SILENCE_RETRY: Duration = Duration::from_millis(50);
@@ -105,7 +107,7 @@ impl<D: Dataplane> Controller<D> {
     ) -> Self {
         let spec = |lease: &LeaseSetup| {
             let slot = lease.slot;
-            let of = move |ip| VipSpec { ip, slot, answer: 0, yielded: false };
+            let of = move |ip| VipSpec { ip, slot, answer: 0, yielded: false, admitted: false };
             lease.vips.clone().into_iter().map(of)
         };
         let specs = setup.leases.iter().flat_map(spec).collect();
@@ -240,7 +242,7 @@ impl<D: Dataplane> Controller<D> {
                 self.cannot_list = forbidden;
                 return self.weigh().await;
             }
-            Event::Listed(slot, number, leases) => return self.listed(slot, number, leases).await,
+            Event::Listed(slot, number, leases) => (slot, Input::Listed(number, leases)),
             Event::Claim(claim) => return self.claimed(claim).await,
             Event::Created(slot, problem) => return self.problem_of("write", slot, problem),
             Event::Problem(subject, problem) => return self.problem(subject, problem),
@@ -272,76 +274,61 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// One step of an election, and everything that it asks for.
+    /// One step of an election, and everything that it asks for, in the order of its [`Turn`].
     async fn step(&mut self, slot: u32, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let Some(leased) = self.leases.get_mut(&slot) else { return };
-            let before = leased.election.state().clone();
-            let passed = leased.election.held_by_other_program_here();
-            let admissions = leased.election.admission_changes();
-            let effects = leased.election.step(clock::now(), input);
-            let after = leased.election.state();
-            let moved = std::mem::discriminant(&before) != std::mem::discriminant(after)
-                || passed != leased.election.held_by_other_program_here();
-            let admitted = admissions != leased.election.admission_changes();
-            let (mut writes, mut announce, mut touched) = (Vec::new(), false, moved || admitted);
-            let mut lowered = true;
-            for effect in effects {
-                match effect {
-                    Effect::RaiseFence { tenure, generation, deadline, duration_s, new } => {
-                        self.raise(slot, new, |host| {
-                            host.raise_fence(slot, &tenure, duration_s, generation, deadline)
-                        });
-                        announce |= new;
-                        touched |= new;
+            let silent_since = leased.election.silent_since();
+            let mut turn = leased.election.step(clock::now(), input);
+            while let Some(step) = turn.next(self.reconciled) {
+                match step {
+                    Step::Fence(change) => {
+                        if !self.change_fence(slot, &change) {
+                            turn.failed_to_lower();
+                        }
                     }
-                    Effect::LowerFence(deadline) => {
-                        let dataplane = &mut self.dataplane;
-                        let result =
-                            self.watchdog.call(Step::Fence, || dataplane.lower_fence(slot, deadline));
-                        lowered &= self.outcome("fence", slot, result);
-                    }
-                    Effect::ClearFence(why) => {
+                    Step::Silence(why) => {
                         tracing::debug!(?why, "clearing the fence");
                         if self.silence(slot).await {
                             inputs.push_back(Input::Silenced);
                         }
-                        touched = true;
                     }
-                    Effect::Write(write) => writes.push(write),
-                    Effect::Offer(base, offer) => self.offer(slot, base, offer),
-                    Effect::Create => self.create(slot),
-                    Effect::Read => {
-                        self.renew_watch(slot);
-                        self.read(slot);
+                    Step::Host => self.reconcile().await,
+                    Step::Announce => self.begin_to_announce(slot),
+                    Step::Send(send) => self.send(slot, send),
+                    Step::KeepBack(id) => {
+                        inputs.push_back(Input::Written { id, outcome: Written::Failed });
                     }
-                    Effect::ProbeAddresses => {
-                        if let Some(leased) = self.leases.get_mut(&slot) {
-                            leased.probe_at = Schedule::of(&PROBES);
-                        }
-                    }
-                    Effect::Notice(notice) => self.notice(slot, &notice, &before),
+                    Step::News(notice) => self.notice(slot, &notice, silent_since),
                 }
             }
             self.schedule_linger_end();
-            // The host follows before any write leaves.
-            if touched {
-                self.reconcile().await;
+            self.tell_obstacles(slot);
+        }
+    }
+
+    /// The first round is due at once: the loop runs its timers after every step.
+    fn begin_to_announce(&mut self, slot: u32) {
+        if let Some(leased) = self.leases.get_mut(&slot) {
+            leased.announce_at = Schedule::of(&BURST);
+        }
+    }
+
+    fn send(&mut self, slot: u32, send: Outgoing) {
+        match send {
+            Outgoing::Write(write) => self.write(slot, write),
+            Outgoing::Offer(base, offer) => self.offer(slot, base, offer),
+            Outgoing::Create => self.create(slot),
+            Outgoing::Read => {
+                self.renew_watch(slot);
+                self.read(slot);
             }
-            if announce && let Some(leased) = self.leases.get_mut(&slot) {
-                // The first round is due at once: the loop runs its timers after every step.
-                leased.announce_at = Schedule::of(&BURST);
-            }
-            self.admit(slot, admitted);
-            for write in writes {
-                // A write that shortens D leaves only after the fence was lowered, and none leaves
-                // before the entries have been reconciled once.
-                if lowered && self.reconciled {
-                    self.write(slot, write);
-                } else {
-                    let outcome = Written::Failed;
-                    inputs.push_back(Input::Written { id: write.id, outcome });
+            Outgoing::List(number) => self.list(slot, number),
+            Outgoing::Strike(strike) => self.strike(slot, strike),
+            Outgoing::Probe => {
+                if let Some(leased) = self.leases.get_mut(&slot) {
+                    leased.probe_at = Schedule::of(&PROBES);
                 }
             }
         }
@@ -350,21 +337,39 @@ impl<D: Dataplane> Controller<D> {
     /// A candidate whose watch has missed something begins a new one.
     fn renew_watch(&self, slot: u32) {
         if let Some(leased) = self.leases.get(&slot)
-            && matches!(leased.election.state(), State::Waiting(_))
+            && leased.is_candidate()
         {
             leased.again.notify_one();
+        }
+    }
+
+    /// Says whether a fence that was to be lowered is. One that could not be raised keeps nothing back.
+    fn change_fence(&mut self, slot: u32, change: &FenceChange) -> bool {
+        match change {
+            FenceChange::Raise { tenure, generation, deadline, duration_s, new } => {
+                self.raise(slot, *new, |host| {
+                    host.raise_fence(slot, tenure, *duration_s, *generation, *deadline)
+                });
+                true
+            }
+            FenceChange::Lower(deadline) => {
+                let dataplane = &mut self.dataplane;
+                let lower = || dataplane.lower_fence(slot, *deadline);
+                let result = self.watchdog.call(watchdog::Step::Fence, lower);
+                self.outcome("fence", slot, result)
+            }
         }
     }
 
     /// Raises a fence; `new` if it begins a tenure.
     fn raise(&mut self, slot: u32, new: bool, raise: impl FnOnce(&mut D) -> Result<(), HostError>) {
         let dataplane = &mut self.dataplane;
-        let raised = self.watchdog.call(Step::Fence, || raise(dataplane));
+        let raised = self.watchdog.call(watchdog::Step::Fence, || raise(dataplane));
         let now = clock::boot();
         for spec in self.specs.iter().filter(|spec| spec.slot == slot) {
             match &raised {
                 Ok(()) => self.harms.worked(spec.ip, Harm::Fence),
-                Err(error) => self.harms.failed(spec.ip, Harm::Fence, report::chain(error), now),
+                Err(error) => self.harms.failed(spec.ip, Harm::Fence, chain(error), now),
             }
         }
         self.outcome("fence", slot, raised);
@@ -382,7 +387,7 @@ impl<D: Dataplane> Controller<D> {
             leased.announce_at.clear();
         }
         let clear = self.dataplane.clear_fence(slot);
-        let cleared = self.watchdog.run(Step::Silence, clear).await.flatten();
+        let cleared = self.watchdog.run(watchdog::Step::Silence, clear).await.flatten();
         let silent = self.outcome("fence", slot, cleared);
         if let Some(leased) = self.leases.get_mut(&slot) {
             leased.silence_at = (!silent).then(|| clock::boot().after(SILENCE_RETRY));
@@ -440,22 +445,22 @@ impl<D: Dataplane> Controller<D> {
     /// Left, and the addresses have lingered long enough and are gone.
     fn finished(&self) -> bool {
         let Some(settled) = self.settled_at else { return false };
-        self.leases.values().all(|leased| {
-            let election = &leased.election;
-            matches!(election.state(), State::Left)
-                && election.linger_until() <= settled
-                && leased.silence_at.is_none()
-        })
+        let gone = |leased: &Leased| match leased.election.ownership(clock::boot()) {
+            Ownership::Gone { since } => since <= settled,
+            _ => false,
+        };
+        self.leases.values().all(|leased| gone(leased) && leased.silence_at.is_none())
     }
 
     /// Left, and the host does not let itself be tidied up. Nobody answers any more, and what is left
     /// on the host ends with its lifetime; a process that does not end would be killed.
     fn gives_up(&self, stopping: BootNs) -> bool {
         let now = clock::boot();
-        let gives_up = self.leases.values().all(|leased| {
-            let idle = leased.election.linger_until().max(stopping);
-            let left = matches!(leased.election.state(), State::Left);
-            left && leased.silence_at.is_none() && idle.after(TIDYING) <= now
+        let gives_up = self.leases.values().all(|leased| match leased.election.ownership(now) {
+            Ownership::Gone { since } => {
+                leased.silence_at.is_none() && since.max(stopping).after(TIDYING) <= now
+            }
+            _ => false,
         });
         if gives_up {
             tracing::warn!("stopping; what could not be removed ends with its lifetime");

@@ -2,10 +2,7 @@
 //! who holds a VIP.
 
 use super::Controller;
-use crate::{
-    model::{election::State, record::Record},
-    node::dataplane::Dataplane,
-};
+use crate::{model::record::Record, node::dataplane::Dataplane};
 
 /// So many renewals by another process are no late requests of an earlier process of ours.
 const ENOUGH: u32 = 2;
@@ -38,7 +35,7 @@ impl<D: Dataplane> Controller<D> {
     pub(super) fn look_for_namesake(&mut self, slot: u32, record: Option<&Record>) {
         let me = &self.setup.me;
         let Some(leased) = self.leases.get_mut(&slot) else { return };
-        let follows = matches!(leased.election.state(), State::Waiting(_));
+        let follows = leased.is_candidate();
         let other = record.filter(|_| follows).and_then(Record::tenure).map(|tenure| tenure.note);
         let Some(other) = other.filter(|note| note.holder == me.node && note.process != me.process)
         else {

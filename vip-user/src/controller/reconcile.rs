@@ -5,23 +5,18 @@
 //! is safe.
 
 use super::{
-    Controller,
-    fitness::Look,
-    harm::Harm,
-    host::{RECONCILE_EVERY, RETRY},
-    report::chain,
+    Controller, fitness::Look, harm::Harm, host::RECONCILE_EVERY, leased::Leased, schedule::RETRY,
     watchdog::Step,
 };
 use crate::{
+    clock,
     model::{
         desired::{AddrSpec, Desired, GUARD_BIT, desired},
         plan::{Action, Actual, plan},
         time::BootNs,
     },
-    node::{
-        clock,
-        dataplane::{Dataplane, HostError},
-    },
+    node::dataplane::{Dataplane, HostError},
+    sources::chain,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -120,9 +115,10 @@ impl<D: Dataplane> Controller<D> {
         self.problem("host", None);
         let now = clock::boot();
         self.specify();
-        let elections = self.leases.iter().map(|(slot, leased)| (*slot, &leased.election)).collect();
+        let owner = |(slot, leased): (&u32, &Leased)| (*slot, leased.election.ownership(now));
+        let owners = self.leases.iter().map(owner).collect();
         let (timing, placement) = (&self.setup.timing, self.setup.placement);
-        let want = desired(now, &elections, timing, &self.specs, &self.links.links, placement);
+        let want = desired(now, &owners, timing, &self.specs, &self.links.links, placement);
         let pass = self.walk(&want, &actual).await;
         self.note_harms(&want, &pass);
         // The first look at the interfaces also ends what another version has left: before that, its

@@ -1,29 +1,36 @@
 //! What the loop tells: log, standing problems, the state that `xvip status` shows.
 
-use super::{Controller, host::RETRY, leased::Leased, problems::Line, watchdog};
+use super::{Controller, leased::Leased, problems::Line, schedule::RETRY, watchdog};
 use crate::{
-    cluster::events::News,
-    model::election::{Notice, State, TakeReason},
-    node::{clock, dataplane::Dataplane},
+    clock,
+    cluster::events::Reason,
+    model::{
+        news::{Notice, TakeReason},
+        ownership::Ownership,
+        time::BootNs,
+    },
+    node::dataplane::Dataplane,
     notice::{log_notice, reason},
+    sources::chain,
     state::{DaemonState, LeaseState},
 };
 use std::{collections::BTreeMap, time::Duration};
 
 impl<D: Dataplane> Controller<D> {
-    /// A change of leadership. `before` is where the election stood until then.
-    pub(super) fn notice(&mut self, slot: u32, notice: &Notice, before: &State) {
+    /// A change of leadership. This node may not have answered since `silent_since`.
+    pub(super) fn notice(&mut self, slot: u32, notice: &Notice, silent_since: Option<BootNs>) {
         let Some(leased) = self.leases.get(&slot) else { return };
         let (lease, node) = (leased.api.full_name(), self.setup.me.node.clone());
         log_notice(notice, &lease, &node);
         let metrics = &self.setup.metrics;
         metrics.transition(&lease, reason(notice));
         let now = clock::boot();
-        let news = |reason, warning, text| News { reason, warning, subject: lease.clone(), text };
+        let tell = |reason, text| {
+            self.setup.recorder.tell(leased.news(reason, lease.clone(), text));
+        };
         match notice {
             Notice::TookOver(why) => {
-                if let State::Waiting(waiting) = before {
-                    let since = waiting.since.until(now);
+                if let Some(since) = silent_since.map(|since| since.until(now)) {
                     let hold = self.setup.timing.hold(self.setup.timing.duration_s);
                     let (handover, dark) = match why {
                         TakeReason::Released => (since, since),
@@ -34,34 +41,33 @@ impl<D: Dataplane> Controller<D> {
                     metrics.took_over(reason(notice), handover, dark);
                 }
                 let text = format!("node {node} answers for the VIPs: {}", reason(notice));
-                self.setup.recorder.tell(news("TookOver", false, text));
+                tell(Reason::TookOver, text);
             }
             Notice::Regained => {
-                if let State::Holding(holding) = before {
-                    let dark = holding.until.until(now);
+                if let Some(dark) = silent_since.map(|since| since.until(now)) {
                     metrics.took_over(reason(notice), dark, dark);
                 }
                 let text = format!("node {node} answers for the VIPs again");
-                self.setup.recorder.tell(news("TookOver", false, text));
+                tell(Reason::TookOver, text);
             }
             Notice::Yields { to, .. } => {
                 let why = leased.weakness.clone().unwrap_or_default();
                 let text = format!("node {node} gives way to node {to}: {why}");
-                self.setup.recorder.tell(news("GaveWay", true, text));
+                tell(Reason::GaveWay, text);
             }
             Notice::Lost(holder) => {
                 let text = format!("node {node} is silent: {holder:?} holds the Lease");
-                self.setup.recorder.tell(news("Lost", true, text));
+                tell(Reason::Lost, text);
             }
             Notice::Lapsed => {
                 let text = format!("node {node} is silent: no renewal was confirmed in time");
-                self.setup.recorder.tell(news("Lost", true, text));
+                tell(Reason::Lost, text);
             }
             _ => {}
         }
     }
 
-    pub(super) fn retry(&mut self, subject: &str, error: &dyn std::error::Error) {
+    pub(super) fn retry(&mut self, subject: &str, error: &(dyn std::error::Error + 'static)) {
         self.retry_after(subject, chain(error));
     }
 
@@ -71,7 +77,7 @@ impl<D: Dataplane> Controller<D> {
         self.problem(subject, Some(why));
     }
 
-    pub(super) fn outcome<E: std::error::Error>(
+    pub(super) fn outcome<E: std::error::Error + 'static>(
         &mut self,
         subject: &str,
         slot: u32,
@@ -133,7 +139,8 @@ impl<D: Dataplane> Controller<D> {
     }
 
     fn not_ready(&self) -> Vec<String> {
-        let unread = |leased: &Leased| matches!(leased.election.state(), State::Unknown);
+        let now = clock::boot();
+        let unread = |leased: &Leased| leased.election.ownership(now) == Ownership::Unknown;
         let lacks = [
             (!self.reconciled, "the entries of this host have not been reconciled yet"),
             (self.leases.values().any(unread), "the Lease has not been read yet"),
@@ -143,15 +150,4 @@ impl<D: Dataplane> Controller<D> {
         ];
         lacks.iter().filter(|(lacks, _)| *lacks).map(|(_, what)| (*what).to_owned()).collect()
     }
-}
-
-/// An error with its sources.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

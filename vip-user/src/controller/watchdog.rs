@@ -5,9 +5,10 @@
 //! call cannot be cut off: the thread names the step while it hangs.
 
 use crate::{
+    clock,
     metrics::Metrics,
     model::{time::BootNs, timing::Timing},
-    node::{clock, dataplane::HostError},
+    node::dataplane::HostError,
     state::DaemonState,
 };
 use std::{

@@ -2,12 +2,13 @@
 
 use super::{
     admission::{Admission, Guarded, Mark, Marks, Obstacle, PROBE_TIME, Request},
-    election::{Effect, Election, Input, Slot},
+    election::{Election, Input, Slot},
     election_tests::{
-        D, answered, at, fresh, held, me, own_record, quorum, released, unheld, watched, writes,
+        D, answered, at, fresh, held, me, own_record, quorum, raised, released, unheld, watched, writes,
     },
     record::{LeaseWrite, Record, Version},
     timing::Timing,
+    turn::Outgoing,
 };
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -353,15 +354,12 @@ fn what_was_struck_out_while_the_fence_was_over_does_not_wake_with_it() {
     let generation = election.generation();
     assert!(election.admits(vip(10)));
     let struck = naming(own_record(&election, 12), &[]);
-    let effects = election.step(at(9_000), watched(struck));
+    let turn = election.step(at(9_000), watched(struck));
     assert!(!election.admits(vip(10)) && election.generation() == generation + 1);
-    let write = writes(&effects)[0].clone();
+    let write = writes(&turn)[0].clone();
     assert_eq!(write.vips, Some(marks(&[(10, Mark::Claimed)])));
-    let effects = election.step(at(9_010), answered(&write, 13));
-    let raised = effects.iter().any(
-        |effect| matches!(effect, Effect::RaiseFence { generation: new, .. } if *new == generation + 1),
-    );
-    assert!(raised, "{effects:?}");
+    let turn = election.step(at(9_010), answered(&write, 13));
+    assert_eq!(raised(&turn).map(|(new, _)| new), Some(generation + 1), "{turn:?}");
 }
 
 /// A process was restarted under a live fence and finds the Lease deleted: it writes it anew with what
@@ -375,12 +373,13 @@ fn what_the_kernel_answers_for_outlives_a_deleted_lease() {
     for found in [None, Some(blank)] {
         let mut election = Election::new(me(), Timing::of(D), 3, Some(slot.clone()));
         election.admit_only(OWN, &[vip(10), vip(20)], PROBE_TIME);
-        let effects = election.step(at(0), quorum(found));
+        let turn = election.step(at(0), quorum(found));
         assert!(election.admits(vip(10)) && !election.admits(vip(20)));
-        assert_eq!(writes(&effects)[0].vips, Some(marks(&BOTH)));
+        assert_eq!(writes(&turn)[0].vips, Some(marks(&BOTH)));
         // While no process ran, another Lease may have admitted it: one list tells.
-        election.step(at(10), answered(writes(&effects)[0], 8));
-        election.step(at(11), Input::Tick);
-        assert!(election.take_requests().iter().any(|one| matches!(one, Request::List(_))));
+        let stored = election.step(at(10), answered(writes(&turn)[0], 8));
+        let later = election.step(at(11), Input::Tick);
+        let mut sends = stored.sends.iter().chain(&later.sends);
+        assert!(sends.any(|send| matches!(send, Outgoing::List(_))));
     }
 }

@@ -1,10 +1,6 @@
 //! What this host should look like, given where its elections stand.
 
-use super::{
-    election::{Election, State},
-    time::BootNs,
-    timing::Timing,
-};
+use super::{ownership::Ownership, time::BootNs, timing::Timing};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +39,8 @@ pub struct VipSpec {
     /// Silent by policy, though its Lease may be held: another station claims it, or another program
     /// has put it on this host.
     pub yielded: bool,
+    /// It may be published under its Lease.
+    pub admitted: bool,
 }
 
 /// The bit of every interface that is only guarded.
@@ -135,10 +133,10 @@ pub struct Desired {
     pub ifaces: BTreeMap<Port, Iface>,
 }
 
-/// The desired state of all VIPs whose election is in `elections` (by slot).
+/// The desired state of all VIPs whose ownership is known, by slot.
 pub fn desired(
     now: BootNs,
-    elections: &BTreeMap<u32, &Election>,
+    owners: &BTreeMap<u32, Ownership>,
     timing: &Timing,
     vips: &[VipSpec],
     links: &[Link],
@@ -151,16 +149,21 @@ pub fn desired(
         want.ifaces.insert(link.port, iface);
     }
     for vip in vips {
-        let Some(election) = elections.get(&vip.slot) else { continue };
+        let Some(&ownership) = owners.get(&vip.slot) else { continue };
         let ip = Ip::from(vip.ip);
         let chosen = |link: &&Link| link.answers() && vip.answer >> (link.bit & 63) & 1 == 1;
         let links: Vec<&Link> = links.iter().filter(chosen).collect();
         let links = links.as_slice();
-        let (presence, carried) = presence(now, election, timing);
-        // This host's own traffic must reach whoever else has an address that is not admitted.
-        let carried = carried && (!matches!(presence, Presence::Serving) || election.admits(vip.ip));
-        let generation = match presence {
-            Presence::Untouched => {
+        let carried = match ownership {
+            // This host's own traffic must reach whoever else has an address that is not admitted.
+            Ownership::Ours { until, .. } => vip.admitted && now < until.after(timing.linger),
+            Ownership::Elsewhere { serve_until } | Ownership::Ending { serve_until } => {
+                now < serve_until
+            }
+            Ownership::Unknown | Ownership::ProgramHere | Ownership::Gone { .. } => false,
+        };
+        let generation = match ownership {
+            Ownership::Unknown => {
                 want.untouched.insert(ip);
                 want_groups(&mut want, vip.ip, links);
                 // The host's stack answers for an address that others have left, whatever the API will
@@ -170,14 +173,17 @@ pub fn desired(
                 }
                 continue;
             }
-            Presence::Passing => {
+            Ownership::ProgramHere => {
                 want.passing.insert(ip);
                 None
             }
-            Presence::Absent => None,
-            Presence::Silent => Some(0),
-            Presence::Serving if vip.yielded || !election.admits(vip.ip) => Some(0),
-            Presence::Serving => Some(election.generation()),
+            // Nothing of ours is here any more. Frames pass, but where an interface carries the address,
+            // for the stack would answer there.
+            Ownership::Gone { .. } => None,
+            // The entry outlives the address: without it the kernel would answer for what is carried.
+            Ownership::Elsewhere { .. } | Ownership::Ending { .. } => Some(0),
+            Ownership::Ours { .. } if vip.yielded || !vip.admitted => Some(0),
+            Ownership::Ours { generation, .. } => Some(generation),
         };
         if let Some(generation) = generation {
             // Whatever is guarded is guarded for every VIP: none may be claimed where it is not
@@ -188,8 +194,7 @@ pub fn desired(
         }
         if carried && let Some(ifindex) = carrier(placement, links) {
             let valid_s = timing.duration_s + timing.linger.as_secs() as u32 + ADDRESS_SLACK_S;
-            let serves = matches!(presence, Presence::Serving);
-            let addrs = if serves { &mut want.addrs } else { &mut want.lingering };
+            let addrs = if ownership.is_ours() { &mut want.addrs } else { &mut want.lingering };
             addrs.insert(HostAddr { ip, ifindex }, AddrSpec::Vip { valid_s });
         }
     }
@@ -224,30 +229,3 @@ fn want_groups(want: &mut Desired, vip: IpAddr, links: &[&Link]) {
 /// The lifetime of an address is this much longer than D plus linger; half of it may pass before the
 /// address is refreshed.
 pub(super) const ADDRESS_SLACK_S: u32 = 20;
-
-enum Presence {
-    /// Entries stay as they are: after a crash they are silent by their fence.
-    Untouched,
-    /// Another program on this host holds the Lease: its frames pass.
-    Passing,
-    /// Nothing of ours is here any more. Frames pass, but where an interface carries the address,
-    /// for the stack would answer there.
-    Absent,
-    /// Questions and claims are dropped.
-    Silent,
-    /// The fence decides.
-    Serving,
-}
-
-fn presence(now: BootNs, election: &Election, timing: &Timing) -> (Presence, bool) {
-    let lingering = now < election.linger_until();
-    match election.state() {
-        State::Unknown => (Presence::Untouched, false),
-        State::Waiting(_) if election.held_by_other_program_here() => (Presence::Passing, false),
-        State::Waiting(_) | State::Leaving(_) => (Presence::Silent, lingering),
-        State::Holding(holding) => (Presence::Serving, now < holding.until.after(timing.linger)),
-        // The entry outlives the address: without it the kernel would answer for what is carried.
-        State::Left if lingering => (Presence::Silent, true),
-        State::Left => (Presence::Absent, false),
-    }
-}

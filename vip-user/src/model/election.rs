@@ -1,18 +1,17 @@
 //! The election for one Lease, as seen by one node: a state machine without I/O.
 
 use super::{
-    admission::{Admission, Obstacle, Request},
-    fitness::{Fitness, Offer},
-    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
-    retry::Reading,
+    admission::{Admission, Obstacle},
+    fitness::Fitness,
+    ownership::Ownership,
+    reading::Reading,
+    record::{Record, Tenure, Version},
+    state::{Holding, State},
     time::{BootNs, Mark, Now},
     timing::{MAX_DURATION_S, Timing},
+    turn::{FenceChange, Outgoing, Turn},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 /// Who this process is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,209 +60,18 @@ pub enum Input {
     },
     /// A read has failed.
     ReadFailed,
-    /// After [`Effect::ClearFence`]: the kernel is silent, no program runs on the old value and no
+    /// After [`Turn::silence`]: the kernel is silent, no program runs on the old value and no
     /// announcement is queued.
     Silenced,
+    /// The outcome of [`Outgoing::List`]: the Leases of the namespace by name, or why they could not be
+    /// listed.
+    Listed(u64, Result<Vec<(String, Record)>, String>),
+    /// Another station answers for an address.
+    Heard(IpAddr, [u8; 6]),
     /// Give the Lease up.
     Leave,
     /// The time of [`Election::wake_at`] has come.
     Tick,
-}
-
-/// What an election wants done. Fence effects are executed first and never queued.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Store the tenure (when `new`) and the deadline.
-    RaiseFence {
-        /// The confirmed tenure.
-        tenure: Tenure,
-        /// Counts the tenures of this slot.
-        generation: u64,
-        /// Until when the kernel may answer.
-        deadline: BootNs,
-        /// D of the confirmed write.
-        duration_s: u32,
-        /// A fence where none was live: publish, then announce.
-        new: bool,
-    },
-    /// Store an earlier deadline, before a write that shortens D leaves.
-    LowerFence(BootNs),
-    /// Store 0, read it back, wait a grace period and for queued announcements.
-    ClearFence(Why),
-    /// Write the Lease.
-    Write(LeaseWrite),
-    /// Write an offer into this version of the Lease, and nothing else. Its outcome is seen by the
-    /// watch.
-    Offer(Version, Offer),
-    /// Create the Lease without a holder, where there is none. Its outcome is seen by the watch.
-    Create,
-    /// Read the Lease from a quorum.
-    Read,
-    /// Ask whether the addresses are in use (RFC 5227), while nobody has held the Lease yet.
-    ProbeAddresses,
-    /// Something worth a line in the log.
-    Notice(Notice),
-}
-
-/// Why a fence is cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Why {
-    /// This node gives up on purpose.
-    Leaving,
-    /// Another node has offered to serve better.
-    Yielding,
-    /// Somebody else holds the Lease.
-    Deposed,
-    /// The tenure found in the maps at start is not in the Lease any more.
-    NotAdopted,
-}
-
-/// A change of state that people care about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Notice {
-    /// This node took over.
-    TookOver(TakeReason),
-    /// The fence had run out and is live again under the same tenure.
-    Regained,
-    /// A tenure of an earlier process of this boot goes on.
-    Adopted,
-    /// Somebody else holds the Lease now.
-    Lost(String),
-    /// This node follows another holder.
-    Following(String),
-    /// The holder is not xvip.
-    Foreign {
-        /// `holderIdentity`.
-        holder: String,
-        /// It stands under our own node name: another program on this node.
-        own_name: bool,
-    },
-    /// The Lease does not exist.
-    Missing,
-    /// The Lease vanished or went back in time under a live fence and is written again.
-    Reasserted,
-    /// The fence ran out because no write was confirmed in time.
-    Lapsed,
-    /// Another node can serve better than this one and gets the Lease.
-    Yields {
-        /// Its name.
-        to: String,
-        /// How well this node serves.
-        fitness: Fitness,
-    },
-    /// The Lease was given up.
-    Released,
-    /// The Lease could not be given up and runs out by itself.
-    ReleaseFailed,
-}
-
-/// Why a node took over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TakeReason {
-    /// The holder gave it up.
-    Released,
-    /// The holder was not heard of for D·(1+ρ).
-    Expired,
-    /// Nobody had ever held it.
-    Created,
-}
-
-/// Where an election stands.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Nothing has been read since the start.
-    Unknown,
-    /// Somebody else holds the Lease, or nobody.
-    Waiting(Waiting),
-    /// This node holds it, until the fence runs out.
-    Holding(Holding),
-    /// The fence is being cleared, then the Lease is given up.
-    Leaving(Holding),
-    /// The Lease is done with.
-    Left,
-}
-
-/// The state of a candidate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Waiting {
-    /// The last reading; `None`: the Lease does not exist.
-    pub seen: Option<Record>,
-    /// When its spec was first seen so.
-    pub since: BootNs,
-    /// How long it must stay so before it may be taken.
-    pub wait: Duration,
-    /// It may be taken at once: a valid release.
-    pub released: bool,
-    /// The take-over that was sent and may yet be stored.
-    pub taking: Option<Taking>,
-    /// No attempt before this.
-    pub not_before: BootNs,
-    /// Take-overs of what was seen that failed.
-    pub failures: u32,
-    /// Requests to create the Lease, while there is none.
-    pub creations: u32,
-    /// No offer before this.
-    pub offer_at: BootNs,
-    /// Offers to the present tenure.
-    pub offers: u32,
-}
-
-/// A take-over that was sent. All attempts carry one note, so that whichever of them is stored, and
-/// even if its answer is lost, the record is recognised as ours.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Taking {
-    pub(super) note: TenureNote,
-    pub(super) base: Version,
-    pub(super) reason: TakeReason,
-    pub(super) renew_us: i64,
-    /// When the first attempt was sent.
-    pub(super) began: BootNs,
-    /// `sent` of each attempt that has not ended.
-    pub(super) in_flight: BTreeMap<u64, BootNs>,
-}
-
-/// The state of a holder.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Holding {
-    /// The confirmed tenure.
-    pub tenure: Tenure,
-    /// The uid of a Lease that was created anew and that the tenure is being written into. Until that
-    /// is confirmed its `leaseTransitions` say nothing about the tenure's.
-    pub anew: Option<String>,
-    /// The last confirmed version.
-    pub base: Version,
-    /// The fence; the kernel is silent from here on.
-    pub until: BootNs,
-    /// `sent` of the write that raised it.
-    pub sent: BootNs,
-    /// D of the last confirmed write.
-    pub duration_s: u32,
-    /// `renewTime` of the last write.
-    pub renew_us: i64,
-    /// When to write next.
-    pub next_write: BootNs,
-    /// Writes in a row that failed, each of them the last that was sent.
-    pub failures: u32,
-    /// Writes on their way.
-    pub in_flight: BTreeMap<u64, InFlight>,
-    /// The fence has run out and [`Notice::Lapsed`] has been given.
-    pub lapsed: bool,
-    /// `base` is known to be overtaken: nothing is written before something was seen.
-    pub stale: bool,
-    /// The kernel has been silenced, so the Lease may be given up.
-    pub silent: bool,
-    /// The release whose answer did not come: it may have been stored, and somebody hold the Lease.
-    pub lost_release: Option<u64>,
-    /// How well this node serves, as the last write says.
-    pub told: Fitness,
-}
-
-/// A renewal on its way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct InFlight {
-    pub(super) sent: BootNs,
-    pub(super) base: Option<Version>,
-    pub(super) release: bool,
 }
 
 /// A live slot of this boot, found in the pinned maps at start.
@@ -277,6 +85,17 @@ pub struct Slot {
     pub duration_s: u32,
     /// VIPs that the kernel answers for under this tenure.
     pub served: BTreeSet<IpAddr>,
+}
+
+/// Where an election stands, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// `unknown`, `waiting`, `holding`, `lapsed`, `leaving` or `left`.
+    pub state: &'static str,
+    /// `holderIdentity` as last seen.
+    pub holder: Option<String>,
+    /// When this node may take over.
+    pub takeover_at: Option<BootNs>,
 }
 
 /// The election for one Lease.
@@ -325,9 +144,11 @@ impl Election {
         }
     }
 
-    /// Takes one input in and says what is to be done, in order.
-    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
-        let mut out = Vec::new();
+    /// Takes one input in and says what is to be done.
+    pub fn step(&mut self, now: Now, input: Input) -> Turn {
+        let before = (std::mem::discriminant(&self.state), self.passes);
+        let changes = self.admission_changes();
+        let mut out = Turn::default();
         match input {
             Input::Leave => self.leave(now, &mut out),
             Input::ReadFailed => self.read_failed(now),
@@ -344,10 +165,27 @@ impl Election {
                     self.read(now, &mut out);
                 }
             }
+            Input::Listed(list, leases) => {
+                if let Some(admission) = &mut self.admission {
+                    admission.listed(now.boot, &self.timing, list, leases);
+                }
+            }
+            Input::Heard(ip, mac) => {
+                if let Some(admission) = &mut self.admission {
+                    admission.heard(now.boot, ip, mac);
+                }
+            }
             Input::Tick => {}
         }
         self.act(now, &mut out);
         self.passes = self.passes_until().is_some_and(|until| now.boot < until);
+        let moved = before != (std::mem::discriminant(&self.state), self.passes);
+        let admitted = changes != self.admission_changes();
+        let raised = out.fences.iter().any(FenceChange::is_new);
+        out.host = moved || admitted || raised || out.silence.is_some();
+        out.announce = raised || (admitted && self.ownership(now.boot).serves(now.boot));
+        let requests = self.admission.as_mut().map(Admission::take_requests).unwrap_or_default();
+        out.sends.extend(requests.into_iter().map(Outgoing::from));
         out
     }
 
@@ -383,25 +221,6 @@ impl Election {
     /// What stands in the way of each VIP, if that has changed.
     pub fn take_obstacles(&mut self) -> Option<Vec<(IpAddr, Option<Obstacle>)>> {
         self.admission.as_mut()?.take_obstacles()
-    }
-
-    /// What the admission wants done; each is returned once.
-    pub fn take_requests(&mut self) -> Vec<Request> {
-        self.admission.as_mut().map(Admission::take_requests).unwrap_or_default()
-    }
-
-    /// The outcome of [`Request::List`]. The next step acts on it.
-    pub fn listed(&mut self, now: Now, list: u64, leases: Result<Vec<(String, Record)>, String>) {
-        if let Some(admission) = &mut self.admission {
-            admission.listed(now.boot, &self.timing, list, leases);
-        }
-    }
-
-    /// Another station answers for an address.
-    pub fn heard(&mut self, now: Now, ip: IpAddr, mac: [u8; 6]) {
-        if let Some(admission) = &mut self.admission {
-            admission.heard(now.boot, ip, mac);
-        }
     }
 
     /// The LAN cannot be asked for an address: no interface that answers for it is up, or the question
@@ -445,6 +264,67 @@ impl Election {
         self.evidence_at.0
     }
 
+    /// To whom the VIPs belong.
+    pub fn ownership(&self, now: BootNs) -> Ownership {
+        let serve_until = self.linger_until;
+        match &self.state {
+            State::Unknown => Ownership::Unknown,
+            State::Waiting(_) if self.passes => Ownership::ProgramHere,
+            State::Waiting(_) => Ownership::Elsewhere { serve_until },
+            State::Holding(Holding { until, .. }) => {
+                Ownership::Ours { until: *until, generation: self.generation }
+            }
+            State::Leaving(_) => Ownership::Ending { serve_until },
+            State::Left if now < serve_until => Ownership::Ending { serve_until },
+            State::Left => Ownership::Gone { since: serve_until },
+        }
+    }
+
+    /// Where the election stands, for people.
+    pub fn view(&self, now: BootNs) -> View {
+        let holder = |holding: &Holding| Some(holding.tenure.note.holder.clone());
+        let (state, holder, takeover_at) = match &self.state {
+            State::Unknown => ("unknown", None, None),
+            State::Waiting(waiting) => {
+                let holder = waiting.seen.as_ref().map(|seen| seen.holder.clone());
+                ("waiting", holder, Some(waiting.since.after(waiting.wait)))
+            }
+            State::Holding(holding) if now < holding.until => ("holding", holder(holding), None),
+            State::Holding(holding) => ("lapsed", holder(holding), None),
+            State::Leaving(holding) => ("leaving", holder(holding), None),
+            State::Left => ("left", None, None),
+        };
+        View { state, holder, takeover_at }
+    }
+
+    /// Since when this node may not have answered: the last sign of another holder, or the end of its own
+    /// fence.
+    pub fn silent_since(&self) -> Option<BootNs> {
+        match &self.state {
+            State::Waiting(waiting) => Some(waiting.since),
+            State::Holding(holding) => Some(holding.until),
+            _ => None,
+        }
+    }
+
+    /// The uid of the Lease, where it was read.
+    pub fn uid(&self) -> Option<&str> {
+        match &self.state {
+            State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| seen.uid.as_str()),
+            State::Holding(holding) | State::Leaving(holding) => Some(&holding.tenure.uid),
+            _ => None,
+        }
+    }
+
+    /// The version of the Lease that was last accepted as evidence.
+    pub fn accepted(&self) -> Option<&Version> {
+        match &self.state {
+            State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| &seen.version),
+            State::Holding(holding) => Some(&holding.base),
+            _ => None,
+        }
+    }
+
     /// The present state.
     pub fn state(&self) -> &State {
         &self.state
@@ -458,12 +338,6 @@ impl Election {
     /// The address stays for late traffic until then.
     pub fn linger_until(&self) -> BootNs {
         self.linger_until
-    }
-
-    /// Whether another program on this very node holds the Lease, as the last step has found: then
-    /// the guard must not be in its way.
-    pub fn held_by_other_program_here(&self) -> bool {
-        self.passes
     }
 
     /// Until when a program on this node that holds the Lease may answer, unless it renews. It may
@@ -495,7 +369,7 @@ impl Election {
         }
     }
 
-    fn observed(&mut self, now: Now, source: Source, record: Option<Record>, out: &mut Vec<Effect>) {
+    fn observed(&mut self, now: Now, source: Source, record: Option<Record>, out: &mut Turn) {
         match std::mem::replace(&mut self.state, State::Unknown) {
             State::Unknown => self.first_observation(now, record, out),
             State::Waiting(waiting) => self.observed_waiting(now, waiting, source, record, out),
@@ -505,7 +379,7 @@ impl Election {
         }
     }
 
-    fn written(&mut self, now: Now, id: u64, outcome: Written, out: &mut Vec<Effect>) {
+    fn written(&mut self, now: Now, id: u64, outcome: Written, out: &mut Turn) {
         if matches!(outcome, Written::Stored(_)) {
             self.evidence_at = Mark(now.boot);
         }
@@ -518,7 +392,7 @@ impl Election {
     }
 
     /// What the passage of time asks for.
-    fn act(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn act(&mut self, now: Now, out: &mut Turn) {
         match std::mem::replace(&mut self.state, State::Unknown) {
             State::Waiting(waiting) => self.act_waiting(now, waiting, out),
             State::Holding(holding) => self.act_holding(now, holding, out),

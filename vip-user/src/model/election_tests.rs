@@ -1,13 +1,15 @@
 //! Tables for the election. Each test plays one rule of ownership against a hand-made record.
 
 use super::{
-    election::{
-        Effect, Election, Identity, Input, Notice, Slot, Source, State, TakeReason, Why, Written,
-    },
+    election::{Election, Identity, Input, Slot, Source, Written},
     fitness::Fitness,
+    news::{Notice, TakeReason, Why},
+    ownership::Ownership,
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+    state::State,
     time::{BootNs, Now},
     timing::Timing,
+    turn::{FenceChange, Outgoing, Step, Turn},
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -91,17 +93,22 @@ pub(super) fn watched(record: Record) -> Input {
     Input::Observed(Source::Watch, Some(record))
 }
 
-pub(super) fn writes(effects: &[Effect]) -> Vec<&LeaseWrite> {
-    fn write(effect: &Effect) -> Option<&LeaseWrite> {
-        if let Effect::Write(write) = effect { Some(write) } else { None }
-    }
-    effects.iter().filter_map(write).collect()
+pub(super) fn writes(turn: &Turn) -> Vec<&LeaseWrite> {
+    turn.writes().collect()
 }
 
-pub(super) fn deadline(effects: &[Effect]) -> Option<BootNs> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::RaiseFence { deadline, .. } => Some(*deadline),
-        _ => None,
+pub(super) fn deadline(turn: &Turn) -> Option<BootNs> {
+    turn.fences.iter().find_map(|change| match change {
+        FenceChange::Raise { deadline, .. } => Some(*deadline),
+        FenceChange::Lower(_) => None,
+    })
+}
+
+/// The generation of the fence that is raised, and whether it is new.
+pub(super) fn raised(turn: &Turn) -> Option<(u64, bool)> {
+    turn.fences.iter().find_map(|change| match change {
+        FenceChange::Raise { generation, new, .. } => Some((*generation, *new)),
+        FenceChange::Lower(_) => None,
     })
 }
 
@@ -114,10 +121,10 @@ pub(super) fn answered(write: &LeaseWrite, version: u64) -> Input {
 pub(super) fn holder() -> Election {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 4, 10))));
-    let effects = election.step(at(3_400), Input::Tick);
-    let write = writes(&effects)[0].clone();
-    let effects = election.step(at(3_420), answered(&write, 11));
-    assert_eq!(deadline(&effects), Some(BootNs(at(3_400).boot.0 + 2_650_000_000)));
+    let turn = election.step(at(3_400), Input::Tick);
+    let write = writes(&turn)[0].clone();
+    let turn = election.step(at(3_420), answered(&write, 11));
+    assert_eq!(deadline(&turn), Some(BootNs(at(3_400).boot.0 + 2_650_000_000)));
     election
 }
 
@@ -155,8 +162,8 @@ fn a_taker_waits_a_full_lease_and_takes_the_version_it_saw() {
     election.step(at(0), quorum(Some(held("other", 4, 10))));
     assert!(writes(&election.step(at(3_299), Input::Tick)).is_empty());
     assert_eq!(election.wake_at(at(3_299).boot), Some(at(3_300).boot));
-    let effects = election.step(at(3_300), Input::Tick);
-    let write = writes(&effects)[0];
+    let turn = election.step(at(3_300), Input::Tick);
+    let write = writes(&turn)[0];
     assert_eq!(write.base, Some(Version("10".into())));
     assert_eq!((write.note.transitions, write.note.holder.as_str()), (5, "me"));
 }
@@ -177,8 +184,8 @@ fn an_edited_label_restarts_no_timer_but_moves_the_version() {
     let mut labelled = held("other", 4, 10);
     labelled.version = Version("12".into());
     election.step(at(3_000), watched(labelled));
-    let effects = election.step(at(3_300), Input::Tick);
-    assert_eq!(writes(&effects)[0].base, Some(Version("12".into())));
+    let turn = election.step(at(3_300), Input::Tick);
+    assert_eq!(writes(&turn)[0].base, Some(Version("12".into())));
 }
 
 #[test]
@@ -204,8 +211,8 @@ fn the_longest_lease_of_the_tenure_is_waited_for() {
 fn a_release_of_the_observed_tenure_is_taken_at_once() {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 4, 10))));
-    let effects = election.step(at(100), watched(released(held("other", 4, 10), 11)));
-    assert_eq!(writes(&effects).len(), 1);
+    let turn = election.step(at(100), watched(released(held("other", 4, 10), 11)));
+    assert_eq!(writes(&turn).len(), 1);
 }
 
 #[test]
@@ -260,52 +267,52 @@ fn our_own_name_without_our_tenure_is_another_program_here() {
     let mut foreign = held("me", 4, 10);
     foreign.note = None;
     let mut election = fresh();
-    let effects = election.step(at(0), quorum(Some(foreign)));
-    assert!(election.held_by_other_program_here());
-    assert!(effects.contains(&Effect::Notice(Notice::Foreign { holder: "me".into(), own_name: true })));
+    let turn = election.step(at(0), quorum(Some(foreign)));
+    assert_eq!(election.ownership(BootNs(0)), Ownership::ProgramHere);
+    assert!(turn.news.contains(&Notice::Foreign { holder: "me".into(), own_name: true }));
 }
 
 #[test]
 fn a_tenure_of_a_dead_process_of_this_node_is_a_strangers() {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("me", 4, 10))));
-    assert!(!election.held_by_other_program_here());
+    assert_ne!(election.ownership(BootNs(0)), Ownership::ProgramHere);
     assert!(writes(&election.step(at(3_299), Input::Tick)).is_empty());
 }
 
 #[test]
 fn the_fence_counts_from_before_the_request_left() {
     let mut election = holder();
-    let effects = election.step(at(4_000), Input::Tick);
-    let write = writes(&effects)[0].clone();
-    let effects = election.step(at(4_900), answered(&write, 12));
-    assert_eq!(deadline(&effects), Some(BootNs(at(4_000).boot.0 + 2_650_000_000)));
+    let turn = election.step(at(4_000), Input::Tick);
+    let write = writes(&turn)[0].clone();
+    let turn = election.step(at(4_900), answered(&write, 12));
+    assert_eq!(deadline(&turn), Some(BootNs(at(4_000).boot.0 + 2_650_000_000)));
 }
 
 #[test]
 fn the_shorter_of_written_and_returned_duration_counts() {
     let mut election = holder();
-    let effects = election.step(at(4_000), Input::Tick);
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(4_000), Input::Tick);
+    let write = writes(&turn)[0].clone();
     let mut record = write.stored(UID.into(), 12);
     record.duration_s = 2;
     let id = write.id;
     let outcome = Written::Stored(record);
-    let effects = election.step(at(4_010), Input::Written { id, outcome });
+    let turn = election.step(at(4_010), Input::Written { id, outcome });
     // The standing fence was for 3 s; takers that start now see only 2.
-    assert_eq!(effects[0], Effect::LowerFence(BootNs(at(3_400).boot.0 + 1_750_000_000)));
-    assert_eq!(deadline(&effects), Some(BootNs(at(4_000).boot.0 + 1_750_000_000)));
+    assert_eq!(turn.fences[0], FenceChange::Lower(BootNs(at(3_400).boot.0 + 1_750_000_000)));
+    assert_eq!(deadline(&turn), Some(BootNs(at(4_000).boot.0 + 1_750_000_000)));
 }
 
 #[test]
 fn an_answer_that_stored_nothing_raises_nothing() {
     let mut election = holder();
-    let effects = election.step(at(4_000), Input::Tick);
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(4_000), Input::Tick);
+    let write = writes(&turn)[0].clone();
     // 200 with the version that was sent: the API server found nothing to change.
-    let effects = election.step(at(4_010), answered(&write, 11));
-    assert_eq!(deadline(&effects), None);
-    assert!(effects.contains(&Effect::Read));
+    let turn = election.step(at(4_010), answered(&write, 11));
+    assert_eq!(deadline(&turn), None);
+    assert!(turn.sends.contains(&Outgoing::Read));
 }
 
 #[test]
@@ -316,8 +323,8 @@ fn every_write_carries_a_new_renew_time() {
         let mut now = at(4_000 + 600 * step as u64);
         // The wall clock stands still.
         now.wall_us = 1_700_000_000_000_000;
-        let effects = election.step(now, Input::Tick);
-        let write = writes(&effects)[0].clone();
+        let turn = election.step(now, Input::Tick);
+        let write = writes(&turn)[0].clone();
         assert!(write.renew_us > last, "renewTime must change with every write");
         last = write.renew_us;
         election.step(now, answered(&write, version));
@@ -327,24 +334,24 @@ fn every_write_carries_a_new_renew_time() {
 #[test]
 fn a_slow_attempt_is_joined_by_another_and_still_counts() {
     let mut election = holder();
-    let effects = election.step(at(4_000), Input::Tick);
-    let first = writes(&effects)[0].clone();
-    let effects = election.step(at(4_600), Input::Tick);
-    let second = writes(&effects)[0].clone();
+    let turn = election.step(at(4_000), Input::Tick);
+    let first = writes(&turn)[0].clone();
+    let turn = election.step(at(4_600), Input::Tick);
+    let second = writes(&turn)[0].clone();
     assert_eq!((first.in_flight, second.in_flight), (0, 1));
     assert_eq!(first.base, second.base);
-    let effects = election.step(at(4_700), answered(&first, 12));
-    assert_eq!(deadline(&effects), Some(BootNs(at(4_000).boot.0 + 2_650_000_000)));
+    let turn = election.step(at(4_700), answered(&first, 12));
+    assert_eq!(deadline(&turn), Some(BootNs(at(4_000).boot.0 + 2_650_000_000)));
     let id = second.id;
-    let effects = election.step(at(4_710), Input::Written { id, outcome: Written::Conflict });
-    assert!(!effects.contains(&Effect::Read), "the conflict was with our own write");
+    let turn = election.step(at(4_710), Input::Written { id, outcome: Written::Conflict });
+    assert!(!turn.sends.contains(&Outgoing::Read), "the conflict was with our own write");
 }
 
 #[test]
 fn another_holder_silences_now_and_not_at_the_deadline() {
     let mut election = holder();
-    let effects = election.step(at(3_500), watched(held("other", 6, 12)));
-    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    let turn = election.step(at(3_500), watched(held("other", 6, 12)));
+    assert_eq!(turn.silence, Some(Why::Deposed));
     assert!(matches!(election.state(), State::Waiting(_)));
 }
 
@@ -353,30 +360,30 @@ fn an_edit_that_hands_the_lease_to_a_stranger_silences() {
     let mut election = holder();
     let mut edited = own_record(&election, 12);
     edited.holder = "stranger".into();
-    let effects = election.step(at(3_500), watched(edited));
-    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    let turn = election.step(at(3_500), watched(edited));
+    assert_eq!(turn.silence, Some(Why::Deposed));
 }
 
 #[test]
 fn a_deleted_lease_is_recreated_at_once_under_a_live_fence() {
     let mut election = holder();
-    let effects = election.step(at(3_500), quorum(None));
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(3_500), quorum(None));
+    let write = writes(&turn)[0].clone();
     assert_eq!((write.base.clone(), write.note.transitions), (None, 5));
     let mut record = write.stored(UID.into(), 20);
     record.uid = "uid-2".into();
     let id = write.id;
-    let effects = election.step(at(3_510), Input::Written { id, outcome: Written::Stored(record) });
-    assert_eq!(deadline(&effects), Some(BootNs(at(3_500).boot.0 + 2_650_000_000)));
+    let turn = election.step(at(3_510), Input::Written { id, outcome: Written::Stored(record) });
+    assert_eq!(deadline(&turn), Some(BootNs(at(3_500).boot.0 + 2_650_000_000)));
     assert_eq!(tenure_of(&election).uid, "uid-2");
 }
 
 #[test]
 fn a_deleted_lease_is_not_recreated_after_the_fence() {
     let mut election = holder();
-    let effects = election.step(at(6_100), quorum(None));
-    assert!(writes(&effects).is_empty());
-    assert!(effects.contains(&Effect::ClearFence(Why::Deposed)));
+    let turn = election.step(at(6_100), quorum(None));
+    assert!(writes(&turn).is_empty());
+    assert!(turn.silence == Some(Why::Deposed));
 }
 
 #[test]
@@ -393,64 +400,64 @@ fn a_blanked_lease_is_reasserted_under_a_live_fence() {
     let mut election = holder();
     let mut blank = own_record(&election, 12);
     blank.holder.clear();
-    let effects = election.step(at(3_500), watched(blank));
-    assert_eq!(writes(&effects)[0].base, Some(Version("12".into())));
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::ClearFence(_))));
+    let turn = election.step(at(3_500), watched(blank));
+    assert_eq!(writes(&turn)[0].base, Some(Version("12".into())));
+    assert_eq!(turn.silence, None);
 }
 
 #[test]
 fn an_older_content_is_overwritten_under_a_live_fence() {
     let mut election = holder();
-    let effects = election.step(at(3_500), quorum(Some(held("other", 4, 9))));
-    assert_eq!(writes(&effects)[0].base, Some(Version("9".into())));
+    let turn = election.step(at(3_500), quorum(Some(held("other", 4, 9))));
+    assert_eq!(writes(&turn)[0].base, Some(Version("9".into())));
 }
 
 #[test]
 fn a_release_of_our_tenure_is_never_overwritten() {
     let mut election = holder();
     let record = released(own_record(&election, 12), 12);
-    let effects = election.step(at(3_500), quorum(Some(record)));
-    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    let turn = election.step(at(3_500), quorum(Some(record)));
+    assert_eq!(turn.silence, Some(Why::Deposed));
 }
 
 #[test]
 fn silence_comes_before_the_release() {
     let mut election = holder();
-    let effects = election.step(at(3_500), Input::Leave);
-    assert_eq!(effects[0], Effect::ClearFence(Why::Leaving));
-    assert!(writes(&effects).is_empty(), "released before the kernel was silent");
+    let turn = election.step(at(3_500), Input::Leave);
+    assert_eq!(turn.silence, Some(Why::Leaving));
+    assert!(writes(&turn).is_empty(), "released before the kernel was silent");
     assert!(writes(&election.step(at(3_550), Input::Tick)).is_empty());
-    let effects = election.step(at(3_600), Input::Silenced);
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(3_600), Input::Silenced);
+    let write = writes(&turn)[0].clone();
     assert!(write.release);
-    let effects = election.step(at(3_610), answered(&write, 12));
-    assert!(effects.contains(&Effect::Notice(Notice::Released)));
+    let turn = election.step(at(3_610), answered(&write, 12));
+    assert!(turn.news.contains(&Notice::Released));
     assert_eq!(election.state(), &State::Left);
 }
 
 #[test]
 fn a_renewal_that_ends_after_the_stop_raises_nothing() {
     let mut election = holder();
-    let effects = election.step(at(4_000), Input::Tick);
-    let renewal = writes(&effects)[0].clone();
+    let turn = election.step(at(4_000), Input::Tick);
+    let renewal = writes(&turn)[0].clone();
     election.step(at(4_010), Input::Leave);
-    let effects = election.step(at(4_020), answered(&renewal, 12));
-    assert_eq!(deadline(&effects), None);
-    let effects = election.step(at(4_030), Input::Silenced);
-    assert_eq!(writes(&effects)[0].base, Some(Version("12".into())));
+    let turn = election.step(at(4_020), answered(&renewal, 12));
+    assert_eq!(deadline(&turn), None);
+    let turn = election.step(at(4_030), Input::Silenced);
+    assert_eq!(writes(&turn)[0].base, Some(Version("12".into())));
 }
 
 #[test]
 fn a_take_over_whose_answer_was_lost_is_recognised() {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 4, 10))));
-    let effects = election.step(at(3_300), Input::Tick);
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(3_300), Input::Tick);
+    let write = writes(&turn)[0].clone();
     election.step(at(4_000), Input::Written { id: write.id, outcome: Written::Failed });
-    let effects = election.step(at(4_010), quorum(Some(write.stored(UID.into(), 11))));
-    assert_eq!(deadline(&effects), None, "not confirmed to us: the fence waits for a renewal");
+    let turn = election.step(at(4_010), quorum(Some(write.stored(UID.into(), 11))));
+    assert_eq!(deadline(&turn), None, "not confirmed to us: the fence waits for a renewal");
     assert!(matches!(election.state(), State::Holding(_)));
-    assert_eq!(writes(&effects)[0].base, Some(Version("11".into())));
+    assert_eq!(writes(&turn)[0].base, Some(Version("11".into())));
 }
 
 #[test]
@@ -459,12 +466,12 @@ fn a_restart_adopts_the_tenure_of_its_own_boot() {
     let until = at(2_000).boot;
     let slot = Slot { tenure: tenure.clone(), until, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
-    let effects = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
-    assert!(effects.contains(&Effect::Notice(Notice::Adopted)));
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
+    assert!(turn.news.contains(&Notice::Adopted));
+    let write = writes(&turn)[0].clone();
     assert_eq!(write.note, tenure.note);
-    let effects = election.step(at(1_010), answered(&write, 11));
-    assert!(matches!(effects[..], [Effect::RaiseFence { generation: 7, new: false, .. }]));
+    let turn = election.step(at(1_010), answered(&write, 11));
+    assert_eq!((raised(&turn), turn.host), (Some((7, false)), false));
 }
 
 #[test]
@@ -472,14 +479,14 @@ fn a_restart_after_the_fence_adopts_nothing() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
     let slot = Slot { tenure, until: at(900).boot, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
-    let effects = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
-    assert_eq!(effects[0], Effect::ClearFence(Why::NotAdopted));
+    let turn = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
+    assert_eq!(turn.silence, Some(Why::NotAdopted));
     assert!(writes(&election.step(at(4_299), Input::Tick)).is_empty());
-    let effects = election.step(at(4_300), Input::Tick);
-    let write = writes(&effects)[0].clone();
-    let effects = election.step(at(4_310), answered(&write, 11));
-    assert!(effects.contains(&Effect::Notice(Notice::TookOver(TakeReason::Expired))));
-    assert!(effects.iter().any(|e| matches!(e, Effect::RaiseFence { generation: 8, .. })));
+    let turn = election.step(at(4_300), Input::Tick);
+    let write = writes(&turn)[0].clone();
+    let turn = election.step(at(4_310), answered(&write, 11));
+    assert!(turn.news.contains(&Notice::TookOver(TakeReason::Expired)));
+    assert!(matches!(raised(&turn), Some((8, _))));
 }
 
 #[test]
@@ -487,8 +494,8 @@ fn a_restart_under_another_holder_is_silent_at_once() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
     let slot = Slot { tenure, until: at(2_000).boot, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
-    let effects = election.step(at(1_000), quorum(Some(held("other", 5, 11))));
-    assert_eq!(effects[0], Effect::ClearFence(Why::Deposed));
+    let turn = election.step(at(1_000), quorum(Some(held("other", 5, 11))));
+    assert_eq!(turn.silence, Some(Why::Deposed));
 }
 
 #[test]
@@ -504,11 +511,18 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     let mut election = Election::new(me(), timing(3), 7, Some(slot));
     let mut record = held("me", 4, 10);
     record.duration_s = 10;
-    let effects = election.step(at(500), quorum(Some(record)));
-    let lower = effects.iter().position(|e| matches!(e, Effect::LowerFence(_)));
-    let write = effects.iter().position(|e| matches!(e, Effect::Write(_)));
-    assert_eq!(effects[lower.unwrap()], Effect::LowerFence(sent.after(timing(3).hold(3))));
-    assert!(lower < write);
+    let mut turn = election.step(at(500), quorum(Some(record)));
+    let lower = FenceChange::Lower(sent.after(timing(3).hold(3)));
+    assert_eq!(turn.next(true), Some(Step::Fence(lower)));
+    // Where that fails, the write does not leave.
+    let (mut works, mut fails) = (turn.clone(), turn);
+    fails.failed_to_lower();
+    let leaves = |turn: &mut Turn, reconciled| {
+        let mut steps = std::iter::from_fn(|| turn.next(reconciled));
+        steps.any(|step| matches!(step, Step::Send(Outgoing::Write(_))))
+    };
+    assert!(!leaves(&mut works.clone(), false), "the entries have never been reconciled");
+    assert!(leaves(&mut works, true) && !leaves(&mut fails, true));
 }
 
 #[test]
@@ -522,20 +536,20 @@ fn a_shorter_lease_and_a_worse_clock_at_once_lower_the_fence_as_far() {
     };
     let worse = Timing { clock_error_percent: 30, ..timing(3) };
     let mut election = Election::new(me(), worse.clone(), 7, Some(slot));
-    let effects = election.step(at(500), quorum(Some(Record { duration_s: 10, ..held("me", 4, 10) })));
+    let turn = election.step(at(500), quorum(Some(Record { duration_s: 10, ..held("me", 4, 10) })));
     // Who sees the shorter D sees it after this write has left.
-    assert!(effects.contains(&Effect::LowerFence(worse.fence(at(500).boot, 3))), "{effects:?}");
+    assert!(turn.fences.contains(&FenceChange::Lower(worse.fence(at(500).boot, 3))), "{turn:?}");
 }
 
 #[test]
 fn a_lapsed_holder_that_nobody_replaced_goes_on() {
     let mut election = holder();
-    let effects = election.step(at(6_050), Input::Tick);
-    assert!(effects.contains(&Effect::Notice(Notice::Lapsed)));
-    let write = writes(&effects)[0].clone();
-    let effects = election.step(at(6_100), answered(&write, 12));
-    assert!(effects.contains(&Effect::Notice(Notice::Regained)));
-    assert!(effects.iter().any(|e| matches!(e, Effect::RaiseFence { generation: 1, new: true, .. })));
+    let turn = election.step(at(6_050), Input::Tick);
+    assert!(turn.news.contains(&Notice::Lapsed));
+    let write = writes(&turn)[0].clone();
+    let turn = election.step(at(6_100), answered(&write, 12));
+    assert!(turn.news.contains(&Notice::Regained));
+    assert_eq!(raised(&turn), Some((1, true)));
 }
 
 #[test]
@@ -556,10 +570,10 @@ fn extreme_numbers_in_a_lease_cost_time_and_never_the_vip() {
     garbage.note = None;
     let mut election = fresh();
     election.step(at(0), quorum(Some(garbage)));
-    let effects = election.step(at(1_210_000), Input::Tick);
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(1_210_000), Input::Tick);
+    let write = writes(&turn)[0].clone();
     assert_eq!(write.note.transitions, 0);
     assert_eq!(write.renew_us, at(1_210_000).wall_us);
-    let effects = election.step(at(1_210_010), answered(&write, 11));
-    assert!(deadline(&effects).is_some());
+    let turn = election.step(at(1_210_010), answered(&write, 11));
+    assert!(deadline(&turn).is_some());
 }

@@ -2,11 +2,13 @@
 //! that nobody here has seen. `tests/exhaustive.rs` found the first two of these ways to two owners.
 
 use super::{
-    election::{Effect, Input, Source, State},
+    election::{Input, Source},
     election_tests::{
         answered, at, fresh, held, holder, own_record, quorum, released, watched, writes,
     },
     record::Version,
+    state::State,
+    turn::Outgoing,
 };
 
 #[test]
@@ -61,8 +63,8 @@ fn a_release_counts_where_a_watch_shows_it_and_not_where_a_read_does() {
         // back.
         let release = released(held("other", 4, 10), 14);
         let seen = if seen_by_watch { watched(release) } else { quorum(Some(release)) };
-        let effects = election.step(at(100), seen);
-        assert_eq!(!writes(&effects).is_empty(), taken_at_once, "by watch {seen_by_watch}");
+        let turn = election.step(at(100), seen);
+        assert_eq!(!writes(&turn).is_empty(), taken_at_once, "by watch {seen_by_watch}");
         let early = election.step(at(3_399), Input::Tick);
         assert!(writes(&early).is_empty() || taken_at_once);
         let late = election.step(at(3_400), Input::Tick);
@@ -92,16 +94,16 @@ fn an_answer_that_was_overtaken_deposes_nobody_and_is_asked_for_again() {
         let mut election = holder();
         let now = own_record(&election, 20);
         election.step(at(3_600), began(3_550)(Some(now)));
-        let effects = election.step(at(3_700), began(3_500)(shown.clone()));
+        let turn = election.step(at(3_700), began(3_500)(shown.clone()));
         assert!(matches!(election.state(), State::Holding(_)), "{shown:?}");
-        assert!(effects.contains(&Effect::Read), "{effects:?}");
+        assert!(turn.sends.contains(&Outgoing::Read), "{turn:?}");
         // What a read shows that began later has happened: etcd was restored, or somebody has deleted
         // the Lease.
-        let effects = election.step(at(3_800), began(3_750)(shown.clone()));
-        assert!(!effects.contains(&Effect::Read), "{effects:?}");
+        let turn = election.step(at(3_800), began(3_750)(shown.clone()));
+        assert!(!turn.sends.contains(&Outgoing::Read), "{turn:?}");
         let deposed = matches!(election.state(), State::Waiting(_));
-        let reasserted = !writes(&effects).is_empty();
-        assert!(deposed || reasserted, "{shown:?}: {effects:?}");
+        let reasserted = !writes(&turn).is_empty();
+        assert!(deposed || reasserted, "{shown:?}: {turn:?}");
     }
     // A write that was stored is evidence as well.
     let mut election = holder();

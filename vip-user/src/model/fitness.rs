@@ -1,10 +1,7 @@
 //! How well this node could serve the VIPs of a Lease. It orders candidates and moves a VIP away from
 //! a node that cannot serve; who *may* answer is decided by the Lease alone.
 
-use super::{
-    record::{Record, Tenure},
-    time::BootNs,
-};
+use super::time::BootNs;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
@@ -32,43 +29,6 @@ impl fmt::Display for Fitness {
             Self::Unable => "unable",
             Self::Barred => "barred",
         })
-    }
-}
-
-/// A candidate that could serve better than the holder says it can. It is written into the Lease as an
-/// annotation, by CAS, and changes nothing by itself: the holder gives the Lease up by itself, silence
-/// first, or goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Offer {
-    /// The candidate's node name.
-    pub node: String,
-    /// How well it could serve.
-    pub fitness: Fitness,
-    /// `leaseTransitions` of the tenure that it was offered to.
-    pub transitions: i64,
-    /// `acquireTime` of that tenure, microseconds since 1970.
-    pub acquire_us: i64,
-}
-
-impl Offer {
-    /// Whether the offer was made to this tenure.
-    pub fn is_for(&self, tenure: &Tenure) -> bool {
-        self.transitions == tenure.note.transitions && self.acquire_us == tenure.note.acquire_us
-    }
-}
-
-impl Record {
-    /// The offer that a node of this fitness should make, if any.
-    pub fn invites(&self, node: &str, fitness: Fitness) -> Option<Offer> {
-        let tenure = self.tenure()?;
-        let better = fitness < self.fitness && fitness < Fitness::Unable;
-        let standing = self.offer.as_ref().filter(|offer| offer.is_for(&tenure));
-        if !better || standing.is_some_and(|offer| offer.fitness <= fitness) {
-            return None;
-        }
-        let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
-        Some(Offer { node: node.into(), fitness, transitions, acquire_us })
     }
 }
 

@@ -1,12 +1,15 @@
 //! Moving a Lease to a node that can serve better.
 
 use super::{
-    election::{Effect, Election, Input, Notice, State, Why, Written},
+    election::{Election, Input, Written},
     election_tests::{
         answered, at, deadline, fresh, held, holder, own_record, quorum, released, watched, writes,
     },
-    fitness::{Fitness, Offer},
-    record::{Record, Version},
+    fitness::Fitness,
+    news::{Notice, Why},
+    record::{Offer, Record, Version},
+    state::State,
+    turn::{Outgoing, Turn},
 };
 
 fn offer_of(record: &Record, node: &str, fitness: Fitness) -> Offer {
@@ -15,19 +18,19 @@ fn offer_of(record: &Record, node: &str, fitness: Fitness) -> Offer {
     Offer { node: node.into(), fitness, transitions, acquire_us }
 }
 
-fn offers(effects: &[Effect]) -> Vec<(&Version, &Offer)> {
-    fn offer(effect: &Effect) -> Option<(&Version, &Offer)> {
-        if let Effect::Offer(base, offer) = effect { Some((base, offer)) } else { None }
+fn offers(turn: &Turn) -> Vec<(&Version, &Offer)> {
+    fn offer(send: &Outgoing) -> Option<(&Version, &Offer)> {
+        if let Outgoing::Offer(base, offer) = send { Some((base, offer)) } else { None }
     }
-    effects.iter().filter_map(offer).collect()
+    turn.sends.iter().filter_map(offer).collect()
 }
 
 /// A holder that cannot serve any more and has told so.
 fn unable_holder() -> Election {
     let mut election = holder();
     assert!(election.set_fitness(Fitness::Unable, Vec::new()));
-    let effects = election.step(at(3_600), Input::Tick);
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(3_600), Input::Tick);
+    let write = writes(&turn)[0].clone();
     assert_eq!(write.fitness, Fitness::Unable, "a holder that cannot serve says so at once");
     election.step(at(3_610), answered(&write, 12));
     election
@@ -38,20 +41,20 @@ fn a_holder_gives_way_to_a_better_offer_and_is_silent_before_it_releases() {
     let mut election = unable_holder();
     let mut seen = own_record(&election, 13);
     seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
-    let effects = election.step(at(3_700), watched(seen));
-    assert!(effects.contains(&Effect::ClearFence(Why::Yielding)));
+    let turn = election.step(at(3_700), watched(seen));
+    assert!(turn.silence == Some(Why::Yielding));
     let yields = Notice::Yields { to: "other".into(), fitness: Fitness::Unable };
-    assert!(effects.contains(&Effect::Notice(yields)));
-    assert!(writes(&effects).is_empty(), "the release waits for silence");
-    let effects = election.step(at(3_710), Input::Silenced);
-    let release = writes(&effects)[0].clone();
+    assert!(turn.news.contains(&yields));
+    assert!(writes(&turn).is_empty(), "the release waits for silence");
+    let turn = election.step(at(3_710), Input::Silenced);
+    let release = writes(&turn)[0].clone();
     assert!(release.release);
     election.step(at(3_720), answered(&release, 14));
     assert!(matches!(election.state(), State::Waiting(_)), "it goes on as a candidate");
     // It would take the Lease back at once if it could serve; as it is, others come first.
     assert!(writes(&election.step(at(3_730), Input::Tick)).is_empty());
-    let effects = election.step(at(3_720 + 3_300), Input::Tick);
-    assert_eq!(writes(&effects).len(), 1, "but no VIP stays without an owner");
+    let turn = election.step(at(3_720 + 3_300), Input::Tick);
+    assert_eq!(writes(&turn).len(), 1, "but no VIP stays without an owner");
 }
 
 #[test]
@@ -76,8 +79,8 @@ fn offers_that_are_no_better_or_for_another_tenure_change_nothing() {
 #[test]
 fn with_nobody_better_the_owner_stays_and_goes_on_renewing() {
     let mut election = unable_holder();
-    let effects = election.step(at(4_300), Input::Tick);
-    let write = writes(&effects)[0].clone();
+    let turn = election.step(at(4_300), Input::Tick);
+    let write = writes(&turn)[0].clone();
     assert!(deadline(&election.step(at(4_310), answered(&write, 13))).is_some());
 }
 
@@ -98,9 +101,9 @@ fn a_candidate_offers_once_only_if_it_is_better_and_able_to_answer() {
     let mut record = held("other", 4, 10);
     record.fitness = Fitness::Doubtful;
     let mut election = fresh();
-    let effects = election.step(at(0), quorum(Some(record.clone())));
+    let turn = election.step(at(0), quorum(Some(record.clone())));
     let wanted = (Version("10".into()), offer_of(&record, "me", Fitness::Able));
-    assert_eq!(offers(&effects), [(&wanted.0, &wanted.1)]);
+    assert_eq!(offers(&turn), [(&wanted.0, &wanted.1)]);
     assert!(offers(&election.step(at(10), Input::Tick)).is_empty());
     // The offer stands in the record: nothing more to say.
     record.offer = Some(wanted.1);
@@ -165,8 +168,8 @@ fn a_release_of_its_own_counts_where_a_watch_shows_it_and_not_where_a_read_does(
         let end = released(seen.clone(), 14);
         seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
         election.step(at(3_700), watched(seen));
-        let effects = election.step(at(3_710), Input::Silenced);
-        let release = writes(&effects)[0].clone();
+        let turn = election.step(at(3_710), Input::Silenced);
+        let release = writes(&turn)[0].clone();
         election.step(at(3_720), Input::Written { id: release.id, outcome: Written::Failed });
         election.step(at(3_730), if seen_by_watch { watched(end) } else { quorum(Some(end)) });
         let counts = matches!(election.state(), State::Waiting(waiting) if waiting.released);
@@ -189,8 +192,8 @@ fn after_a_release_whose_answer_is_lost_nothing_that_is_only_read_is_released() 
         back.version = Version(version.to_string());
         seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
         election.step(at(3_700), watched(seen));
-        let effects = election.step(at(3_710), Input::Silenced);
-        let id = writes(&effects)[0].id;
+        let turn = election.step(at(3_710), Input::Silenced);
+        let id = writes(&turn)[0].id;
         let outcome = if lost { Written::Failed } else { Written::Conflict };
         election.step(at(3_720), Input::Written { id, outcome });
         if lost {
@@ -198,10 +201,10 @@ fn after_a_release_whose_answer_is_lost_nothing_that_is_only_read_is_released() 
             election.step(at(3_920), Input::Written { id, outcome: Written::Conflict });
         }
         let seen = if watched_it { watched(back) } else { quorum(Some(back)) };
-        let effects = election.step(at(3_930), seen);
-        let released = writes(&effects).iter().any(|write| write.release);
+        let turn = election.step(at(3_930), seen);
+        let released = writes(&turn).iter().any(|write| write.release);
         assert_eq!(released, again, "lost {lost}, version {version}, watched {watched_it}");
-        assert_eq!(effects.contains(&Effect::Notice(Notice::ReleaseFailed)), !again);
+        assert_eq!(turn.news.contains(&Notice::ReleaseFailed), !again);
     }
 }
 
@@ -211,8 +214,8 @@ fn a_release_whose_answer_is_lost_ends_as_a_candidate_too() {
     let mut seen = own_record(&election, 13);
     seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
     election.step(at(3_700), watched(seen));
-    let effects = election.step(at(3_710), Input::Silenced);
-    let release = writes(&effects)[0].clone();
+    let turn = election.step(at(3_710), Input::Silenced);
+    let release = writes(&turn)[0].clone();
     election.step(at(3_720), Input::Written { id: release.id, outcome: Written::Failed });
     let taken = held("other", 6, 15);
     election.step(at(3_730), watched(taken));
@@ -223,6 +226,6 @@ fn a_release_whose_answer_is_lost_ends_as_a_candidate_too() {
     seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
     election.step(at(3_700), watched(seen));
     election.step(at(3_710), Input::Silenced);
-    let effects = election.step(at(7_100), Input::Tick);
-    assert!(effects.contains(&Effect::Read) && *election.state() == State::Unknown);
+    let turn = election.step(at(7_100), Input::Tick);
+    assert!(turn.sends.contains(&Outgoing::Read) && *election.state() == State::Unknown);
 }

@@ -2,10 +2,14 @@
 
 use super::{
     desired::{Desired, Link, LinkRole, Placement, VipSpec, desired},
-    election::{Election, Input, State, Why},
+    election::{Election, Input},
     election_tests::{answered, at, fresh, held, holder, quorum, watched, writes},
+    news::Why,
+    ownership::Ownership,
     plan::{Action, Actual, plan},
     record::{Record, Version},
+    state::State,
+    time::BootNs,
     timing::Timing,
 };
 use std::collections::BTreeMap;
@@ -53,9 +57,9 @@ fn a_holder_whose_tenure_a_client_go_program_renews_is_silent_at_once() {
     let write = writes(&election.step(at(4_000), Input::Tick))[0].clone();
     election.step(at(4_010), answered(&write, 12));
     let theirs = renewed_by_client_go(write.stored("uid-1".into(), 12), 13);
-    let effects = election.step(at(4_500), watched(theirs));
-    assert_eq!(effects[0], super::election::Effect::ClearFence(Why::Deposed));
-    assert!(election.held_by_other_program_here());
+    let turn = election.step(at(4_500), watched(theirs));
+    assert_eq!(turn.silence, Some(Why::Deposed));
+    assert_eq!(election.ownership(BootNs(0)), Ownership::ProgramHere);
 }
 
 /// During a rolling upgrade: an older version writes no `renewTime` into the annotation.
@@ -70,11 +74,17 @@ fn an_annotation_that_repeats_no_renew_time_counts() {
 }
 
 fn want(election: &Election, ms: u64) -> Desired {
-    let elections = BTreeMap::from([(0, election)]);
-    let specs = [VipSpec { ip: "192.0.2.10".parse().unwrap(), slot: 0, answer: 1, yielded: false }];
+    let owners = BTreeMap::from([(0, election.ownership(at(ms).boot))]);
+    let specs = [VipSpec {
+        ip: "192.0.2.10".parse().unwrap(),
+        slot: 0,
+        answer: 1,
+        yielded: false,
+        admitted: true,
+    }];
     let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
     let link = Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up: true, guarded: true };
-    desired(at(ms).boot, &elections, &Timing::of(3), &specs, &[link], Placement::Loopback)
+    desired(at(ms).boot, &owners, &Timing::of(3), &specs, &[link], Placement::Loopback)
 }
 
 /// kube-vip of this node takes the Lease and has its address on eth0 already.
@@ -119,6 +129,9 @@ fn the_guard_is_back_at_once_when_another_node_has_taken_the_lease() {
     election.step(at(0), quorum(Some(taken)));
     assert!(want(&election, 1).passing.contains(&X));
     election.step(at(100), watched(held("other", 6, 12)));
-    assert!(matches!(election.state(), State::Waiting(_)) && !election.held_by_other_program_here());
+    assert!(
+        matches!(election.state(), State::Waiting(_))
+            && (election.ownership(BootNs(0)) != Ownership::ProgramHere)
+    );
     assert!(want(&election, 100).vips.contains_key(&X));
 }

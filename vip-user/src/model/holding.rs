@@ -2,12 +2,13 @@
 
 use super::{
     admission::Admission,
-    election::{
-        Effect, Election, Holding, InFlight, Notice, Slot, Source, State, Why, Written, next_renew_time,
-    },
+    election::{Election, Slot, Source, Written, next_renew_time},
     fitness::Fitness,
+    news::{Notice, Why},
     record::{LeaseWrite, Record, Tenure, Version},
+    state::{Holding, InFlight, State},
     time::{BootNs, Now},
+    turn::{FenceChange, Outgoing, Turn},
 };
 use std::collections::BTreeMap;
 
@@ -70,17 +71,12 @@ impl InFlight {
 
 impl Election {
     /// A live slot of this boot is a tenure of ours, whichever process began it.
-    pub(super) fn first_observation(
-        &mut self,
-        now: Now,
-        record: Option<Record>,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn first_observation(&mut self, now: Now, record: Option<Record>, out: &mut Turn) {
         let Some(Slot { tenure, until, duration_s, served }) = self.backed.take() else {
             return self.follow(now, None, Source::Quorum(now.boot), record, out);
         };
         if now.boot >= until {
-            out.push(Effect::ClearFence(Why::NotAdopted));
+            out.silence = Some(Why::NotAdopted);
             return self.follow(now, None, Source::Quorum(now.boot), record, out);
         }
         if let Some(admission) = &mut self.admission {
@@ -97,7 +93,7 @@ impl Election {
         holding.lapsed = false;
         let ours = record.as_ref().and_then(Record::tenure).as_ref() == Some(&holding.tenure);
         if ours {
-            out.push(Effect::Notice(Notice::Adopted));
+            out.news.push(Notice::Adopted);
         }
         self.observed_holding(now, holding, Source::Quorum(now.boot), record, out);
     }
@@ -108,7 +104,7 @@ impl Election {
         mut holding: Holding,
         source: Source,
         record: Option<Record>,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         let live = now.boot < holding.until;
         // Once the fence has run out, a read proves nothing: another node may have taken the Lease in
@@ -151,11 +147,11 @@ impl Election {
         holding: Holding,
         source: Source,
         record: Option<Record>,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
-        out.push(Effect::ClearFence(Why::Deposed));
+        out.silence = Some(Why::Deposed);
         let holder = record.as_ref().map(|record| record.holder.clone()).unwrap_or_default();
-        out.push(Effect::Notice(Notice::Lost(holder)));
+        out.news.push(Notice::Lost(holder));
         self.last_tenure = Some(holding.tenure);
         self.linger_until = now.boot.after(self.timing.linger);
         self.follow(now, None, source, record, out);
@@ -167,7 +163,7 @@ impl Election {
         mut holding: Holding,
         id: u64,
         outcome: Written,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
@@ -191,10 +187,10 @@ impl Election {
         self.state = State::Holding(holding);
     }
 
-    pub(super) fn act_holding(&mut self, now: Now, mut holding: Holding, out: &mut Vec<Effect>) {
+    pub(super) fn act_holding(&mut self, now: Now, mut holding: Holding, out: &mut Turn) {
         if !holding.lapsed && now.boot >= holding.until {
             holding.lapsed = true;
-            out.push(Effect::Notice(Notice::Lapsed));
+            out.news.push(Notice::Lapsed);
         }
         if let (false, Some(admission)) = (holding.lapsed, &mut self.admission) {
             admission.act(now.boot);
@@ -204,7 +200,7 @@ impl Election {
             self.shorten(&mut holding, self.timing.duration_s, out);
             let base = Some(holding.base.clone());
             let write = self.write(now, &mut holding, base);
-            out.push(Effect::Write(write));
+            out.sends.push(Outgoing::Write(write));
         }
         self.state = State::Holding(holding);
     }
@@ -257,7 +253,7 @@ impl Election {
         holding: &mut Holding,
         attempt: &InFlight,
         record: &Record,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         let created = attempt.base.is_none();
         let note_is_ours = record.tenure().is_some_and(|tenure| tenure.note == holding.tenure.note);
@@ -282,12 +278,12 @@ impl Election {
         }
         let new = now.boot >= holding.until;
         if new {
-            out.push(Effect::Notice(Notice::Regained));
+            out.news.push(Notice::Regained);
         }
         holding.until = deadline;
         holding.sent = attempt.sent;
         holding.lapsed = false;
-        out.push(Effect::RaiseFence {
+        out.fences.push(FenceChange::Raise {
             tenure: holding.tenure.clone(),
             generation: self.generation,
             deadline,
@@ -308,25 +304,19 @@ impl Election {
     }
 
     /// A fence that was raised for a longer D is lowered to what takers may assume of the shorter.
-    fn shorten(&self, holding: &mut Holding, duration_s: u32, out: &mut Vec<Effect>) {
+    fn shorten(&self, holding: &mut Holding, duration_s: u32, out: &mut Turn) {
         if duration_s >= holding.duration_s {
             return;
         }
         let lower = self.timing.fence(holding.sent, duration_s);
         if lower < holding.until {
             holding.until = lower;
-            out.push(Effect::LowerFence(lower));
+            out.fences.push(FenceChange::Lower(lower));
         }
         holding.duration_s = duration_s;
     }
 
-    fn reassert(
-        &mut self,
-        now: Now,
-        mut holding: Holding,
-        base: Option<Version>,
-        out: &mut Vec<Effect>,
-    ) {
+    fn reassert(&mut self, now: Now, mut holding: Holding, base: Option<Version>, out: &mut Turn) {
         if let Some(base) = &base {
             holding.base = base.clone();
         }
@@ -335,9 +325,9 @@ impl Election {
         if let Some(admission) = &mut self.admission {
             admission.reassert();
         }
-        out.push(Effect::Notice(Notice::Reasserted));
+        out.news.push(Notice::Reasserted);
         let write = self.write(now, &mut holding, base);
-        out.push(Effect::Write(write));
+        out.sends.push(Outgoing::Write(write));
         self.state = State::Holding(holding);
     }
 }

@@ -1,31 +1,28 @@
 //! Giving a Lease up: silence first, then the release.
 
 use super::{
-    election::{Effect, Election, Holding, Notice, Source, State, Why, Written},
+    election::{Election, Source, Written},
+    news::{Notice, Why},
     record::Record,
+    state::{Holding, State},
     time::Now,
+    turn::{Outgoing, Turn},
 };
 
 impl Election {
     /// Gives the Lease to a node that can serve better, and goes on as a candidate.
-    pub(super) fn give_way(
-        &mut self,
-        now: Now,
-        mut holding: Holding,
-        to: String,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn give_way(&mut self, now: Now, mut holding: Holding, to: String, out: &mut Turn) {
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
         self.last_tenure = Some(holding.tenure.clone());
         holding.next_write = self.leave_until;
         holding.failures = 0;
         self.linger_until = now.boot.after(self.timing.linger);
-        out.push(Effect::Notice(Notice::Yields { to, fitness: self.fitness }));
-        out.push(Effect::ClearFence(Why::Yielding));
+        out.news.push(Notice::Yields { to, fitness: self.fitness });
+        out.silence = Some(Why::Yielding);
         self.state = State::Leaving(holding);
     }
 
-    pub(super) fn leave(&mut self, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn leave(&mut self, now: Now, out: &mut Turn) {
         if self.leaving {
             return;
         }
@@ -37,14 +34,14 @@ impl Election {
                 holding.next_write = self.leave_until;
                 holding.failures = 0;
                 self.linger_until = now.boot.after(self.timing.linger);
-                out.push(Effect::ClearFence(Why::Leaving));
+                out.silence = Some(Why::Leaving);
                 self.state = State::Leaving(holding);
             }
             // A take-over on its way must not be orphaned: it is waited for and then given up.
             State::Waiting(waiting) => self.state = State::Waiting(waiting),
             // Already giving way: the release that is under way is the last.
             State::Leaving(holding) => self.state = State::Leaving(holding),
-            State::Unknown => out.push(Effect::ClearFence(Why::Leaving)),
+            State::Unknown => out.silence = Some(Why::Leaving),
             State::Left => {}
         }
     }
@@ -63,7 +60,7 @@ impl Election {
         mut holding: Holding,
         source: Source,
         record: Option<Record>,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         // What holds of a holder whose fence has run out holds here, and more: a release of which
         // nothing was heard may have let another node take the Lease, and the older content have been
@@ -97,7 +94,7 @@ impl Election {
         mut holding: Holding,
         id: u64,
         outcome: Written,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
@@ -140,7 +137,7 @@ impl Election {
         self.state = State::Leaving(holding);
     }
 
-    pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Vec<Effect>) {
+    pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Turn) {
         if now.boot >= self.leave_until {
             return self.left(now, Notice::ReleaseFailed, Source::Quorum(now.boot), None, out);
         }
@@ -148,7 +145,7 @@ impl Election {
             holding.next_write = now.boot.after(self.timing.renew_every);
             let base = Some(holding.base.clone());
             let write = self.write(now, &mut holding, base);
-            out.push(Effect::Write(write));
+            out.sends.push(Outgoing::Write(write));
         }
         self.state = State::Leaving(holding);
     }
@@ -160,9 +157,9 @@ impl Election {
         notice: Notice,
         source: Source,
         record: Option<Record>,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
-        out.push(Effect::Notice(notice));
+        out.news.push(notice);
         if self.leaving {
             self.state = State::Left;
         } else if record.is_some() {

@@ -1,6 +1,5 @@
 //! Which VIPs a Lease names, and what it says of them.
 
-use super::record::Record;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,22 +61,6 @@ pub enum Names<'a> {
     Listed(&'a Guarded),
     /// Nobody knows: its last holder was a version of xvip that does not say.
     Unknown,
-}
-
-impl Record {
-    /// Which VIPs it names.
-    pub fn names(&self) -> Names<'_> {
-        let repeats = |transitions, acquire_us| {
-            self.transitions == transitions && self.acquire_us == Some(acquire_us)
-        };
-        match (&self.guarded, &self.note) {
-            (Some(guarded), _) if repeats(guarded.transitions, guarded.acquire_us) => {
-                Names::Listed(guarded)
-            }
-            (_, Some(note)) if repeats(note.transitions, note.acquire_us) => Names::Unknown,
-            _ => Names::Nothing,
-        }
-    }
 }
 
 impl Guarded {

@@ -1,8 +1,8 @@
 //! What xvip sees of a Lease and what it writes.
 
 use super::{
-    admission::{Guarded, Marks},
-    fitness::{Fitness, Offer},
+    fitness::Fitness,
+    naming::{Guarded, Marks, Names},
 };
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +136,7 @@ impl Record {
 }
 
 impl Record {
-    /// A Lease as `Effect::Create` makes it. No node takes a Lease that is not there: what has been
+    /// A Lease as `Outgoing::Create` makes it. No node takes a Lease that is not there: what has been
     /// created and deleted in between would go unseen, while a record that stands has a version to
     /// compare.
     pub fn unheld(uid: String, version: u64, duration_s: u32) -> Self {
@@ -211,5 +211,58 @@ impl LeaseWrite {
             macs: self.macs.clone(),
             guarded: self.guarded(),
         }
+    }
+}
+
+impl Record {
+    /// Which VIPs it names.
+    pub fn names(&self) -> Names<'_> {
+        let repeats = |transitions, acquire_us| {
+            self.transitions == transitions && self.acquire_us == Some(acquire_us)
+        };
+        match (&self.guarded, &self.note) {
+            (Some(guarded), _) if repeats(guarded.transitions, guarded.acquire_us) => {
+                Names::Listed(guarded)
+            }
+            (_, Some(note)) if repeats(note.transitions, note.acquire_us) => Names::Unknown,
+            _ => Names::Nothing,
+        }
+    }
+}
+
+/// A candidate that could serve better than the holder says it can. It is written into the Lease as an
+/// annotation, by CAS, and changes nothing by itself: the holder gives the Lease up by itself, silence
+/// first, or goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Offer {
+    /// The candidate's node name.
+    pub node: String,
+    /// How well it could serve.
+    pub fitness: Fitness,
+    /// `leaseTransitions` of the tenure that it was offered to.
+    pub transitions: i64,
+    /// `acquireTime` of that tenure, microseconds since 1970.
+    pub acquire_us: i64,
+}
+
+impl Offer {
+    /// Whether the offer was made to this tenure.
+    pub fn is_for(&self, tenure: &Tenure) -> bool {
+        self.transitions == tenure.note.transitions && self.acquire_us == tenure.note.acquire_us
+    }
+}
+
+impl Record {
+    /// The offer that a node of this fitness should make, if any.
+    pub fn invites(&self, node: &str, fitness: Fitness) -> Option<Offer> {
+        let tenure = self.tenure()?;
+        let better = fitness < self.fitness && fitness < Fitness::Unable;
+        let standing = self.offer.as_ref().filter(|offer| offer.is_for(&tenure));
+        if !better || standing.is_some_and(|offer| offer.fitness <= fitness) {
+            return None;
+        }
+        let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
+        Some(Offer { node: node.into(), fitness, transitions, acquire_us })
     }
 }

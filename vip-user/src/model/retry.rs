@@ -3,8 +3,11 @@
 //! not come back together.
 
 use super::{
-    election::{Effect, Election, Holding, State},
+    election::Election,
+    reading::Reading,
+    state::{Holding, State},
     time::{BootNs, Now},
+    turn::{Outgoing, Turn},
 };
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -13,20 +16,6 @@ use std::{
 
 /// Pauses of what is not urgent grow to this many renewal intervals.
 const LONGEST_PAUSE: u32 = 4;
-
-/// A read that this election needs. It is asked for again until something has been seen: whoever
-/// does the reading may fail, and a watch that lives on never reads.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Reading {
-    /// Nothing that was seen has answered the question yet.
-    pub(super) wanted: bool,
-    /// A request is on its way.
-    pub(super) asked: bool,
-    /// When the next request is made.
-    pub(super) again_at: BootNs,
-    /// Requests that failed since it was wanted.
-    pub(super) failures: u32,
-}
 
 impl Election {
     /// The pause after a first failure.
@@ -70,7 +59,7 @@ impl Election {
     }
 
     /// Something must be read. Asks at once, unless that is being done already.
-    pub(super) fn read(&mut self, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn read(&mut self, now: Now, out: &mut Turn) {
         if !self.reading.wanted {
             self.reading = Reading { wanted: true, ..Reading::default() };
             self.ask(now, out);
@@ -93,7 +82,7 @@ impl Election {
     }
 
     /// Asks again when the time has come. One that holds does not wait for an answer that is late.
-    pub(super) fn act_reading(&mut self, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn act_reading(&mut self, now: Now, out: &mut Turn) {
         if self.reading_wake().is_some_and(|at| at <= now.boot) {
             self.ask(now, out);
         }
@@ -104,13 +93,13 @@ impl Election {
         wanted.then_some(self.reading.again_at)
     }
 
-    fn ask(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn ask(&mut self, now: Now, out: &mut Turn) {
         let patience = match self.state {
             State::Holding(_) | State::Leaving(_) => self.timing.renew_every,
             _ => self.timing.wait(self.timing.duration_s),
         };
         self.reading.asked = true;
         self.reading.again_at = now.boot.after(patience);
-        out.push(Effect::Read);
+        out.sends.push(Outgoing::Read);
     }
 }

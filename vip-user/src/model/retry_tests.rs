@@ -1,14 +1,16 @@
 //! What fails is tried again, by whoever needs it, and no faster than renewals but for one attempt.
 
 use super::{
-    election::{Effect, Election, Identity, Input, State, Written},
+    election::{Election, Identity, Input, Written},
     election_tests::{
         D, answered, at, deadline, fresh, held, holder, own_record, quorum, tenure_of, watched, writes,
     },
-    fitness::{Fitness, Offer},
-    record::LeaseWrite,
+    fitness::Fitness,
+    record::{LeaseWrite, Offer},
+    state::State,
     time::BootNs,
     timing::Timing,
+    turn::Outgoing,
 };
 
 /// A holder that gives way to a better node and has yet to become silent.
@@ -44,11 +46,9 @@ fn play(
         if ms >= to {
             break;
         }
-        for effect in election.step(at(ms), Input::Tick) {
-            if let Effect::Write(write) = effect {
-                sent.push(ms);
-                election.step(at(ms), answer(ms, &write));
-            }
+        for write in election.step(at(ms), Input::Tick).writes() {
+            sent.push(ms);
+            election.step(at(ms), answer(ms, write));
         }
         ms += 1;
     }
@@ -80,7 +80,7 @@ fn a_read_that_fails_is_asked_again_by_the_election_that_needs_it() {
         assert_eq!(election.state(), &State::Unknown, "a watch alone proves nothing");
         let wake = election.wake_at(at(ms + 20).boot).expect("it is never asked again");
         ms = in_ms(wake);
-        assert!(election.step(at(ms), Input::Tick).contains(&Effect::Read));
+        assert!(election.step(at(ms), Input::Tick).sends.contains(&Outgoing::Read));
         reads.push(ms);
     }
     // 600 ms are one renewal interval: pauses grow to four of them and up to a quarter more.
@@ -95,13 +95,13 @@ fn a_read_that_a_holder_needs_is_asked_again_while_its_fence_lives() {
     let mut election = holder();
     let write = writes(&election.step(at(4_000), Input::Tick))[0].clone();
     let conflict = Input::Written { id: write.id, outcome: Written::Conflict };
-    assert!(election.step(at(4_010), conflict).contains(&Effect::Read));
-    assert!(!election.step(at(4_020), Input::ReadFailed).contains(&Effect::Read));
-    assert!(election.step(at(4_170), Input::Tick).contains(&Effect::Read), "the one hedge");
+    assert!(election.step(at(4_010), conflict).sends.contains(&Outgoing::Read));
+    assert!(!election.step(at(4_020), Input::ReadFailed).sends.contains(&Outgoing::Read));
+    assert!(election.step(at(4_170), Input::Tick).sends.contains(&Outgoing::Read), "the one hedge");
     // No answer at all, for an interval: another is asked.
-    assert!(election.step(at(4_770), Input::Tick).contains(&Effect::Read));
-    let effects = election.step(at(4_780), quorum(Some(own_record(&election, 14))));
-    assert_eq!(writes(&effects).len(), 1, "it has waited long enough");
+    assert!(election.step(at(4_770), Input::Tick).sends.contains(&Outgoing::Read));
+    let turn = election.step(at(4_780), quorum(Some(own_record(&election, 14))));
+    assert_eq!(writes(&turn).len(), 1, "it has waited long enough");
 }
 
 /// An API that refuses everything at once. Writes in a renewal interval of 600 ms: one, and one
@@ -144,8 +144,9 @@ fn creations_and_offers_that_bring_nothing_are_asked_less_and_less() {
             record.version.0 = (1_000 + step).to_string();
             record.renew_us = Some(1_000 + step as i64);
             let input = if renewed { watched(record.clone()) } else { Input::Tick };
-            let effects = election.step(at(from + step * 100), input);
-            asked += effects.iter().filter(|e| matches!(e, Effect::Create | Effect::Offer(..))).count();
+            let turn = election.step(at(from + step * 100), input);
+            let asks = |send: &&Outgoing| matches!(send, Outgoing::Create | Outgoing::Offer(..));
+            asked += turn.sends.iter().filter(asks).count();
         }
         asked
     };
@@ -250,9 +251,9 @@ fn a_timer_that_has_come_is_moved_or_answered() {
             if election.wake_at(at(ms).boot).is_none_or(|wake| wake > at(ms).boot) {
                 continue;
             }
-            let effects = election.step(at(ms), Input::Tick);
+            let turn = election.step(at(ms), Input::Tick);
             let later = election.wake_at(at(ms).boot).is_none_or(|wake| wake > at(ms).boot);
-            assert!(later || !effects.is_empty(), "{name}: the timer stays at {ms} ms");
+            assert!(later || !turn.is_empty(), "{name}: the timer stays at {ms} ms");
         }
     }
 }

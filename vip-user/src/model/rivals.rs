@@ -7,6 +7,7 @@ use super::{
     timing::{MAX_DURATION_S, Timing},
 };
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use vip_common::mac::Mac;
 
 /// All of them, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -70,8 +71,7 @@ impl fmt::Display for Obstacle {
                 "the Lease {lease:?} is held by a version of xvip, on {holder:?}, that does not say what it guards"
             ),
             Self::InUse(mac) => {
-                let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-                write!(f, "{mac} answers for it")
+                write!(f, "{} answers for it", Mac(*mac))
             }
             Self::Unlisted(why) => write!(f, "the Leases cannot be listed: {why}"),
         }

@@ -3,13 +3,13 @@
 
 use super::{
     admission::PROBE_TIME,
-    election::{
-        Effect, Election, Holding, Notice, Source, State, TakeReason, Taking, Waiting, Why, Written,
-        next_renew_time,
-    },
+    election::{Election, Source, Written, next_renew_time},
     fitness::Fitness,
+    news::{Notice, TakeReason, Why},
     record::{LeaseWrite, Record, TenureNote},
+    state::{Holding, State, Taking, Waiting},
     time::{BootNs, Now},
+    turn::{FenceChange, Outgoing, Turn},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,7 @@ impl Election {
         before: Option<&Waiting>,
         source: Source,
         record: Option<Record>,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         let own = self.wait_for(record.as_ref());
         let wait = match (before, &record) {
@@ -44,7 +44,7 @@ impl Election {
         self.tell(before, record.as_ref(), out);
         let probes = self.was_never_held(record.as_ref());
         if probes {
-            out.push(Effect::ProbeAddresses);
+            out.sends.push(Outgoing::Probe);
         }
         if let Some(admission) = &mut self.admission {
             admission.lost();
@@ -83,7 +83,7 @@ impl Election {
         mut waiting: Waiting,
         source: Source,
         record: Option<Record>,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         if let (Some(taking), Some(record)) = (&waiting.taking, &record) {
             // An answer was lost. While a fence from the first attempt would live nobody else can have
@@ -124,7 +124,7 @@ impl Election {
         mut waiting: Waiting,
         id: u64,
         outcome: Written,
-        out: &mut Vec<Effect>,
+        out: &mut Turn,
     ) {
         let sent = waiting.taking.as_mut().and_then(|taking| taking.in_flight.remove(&id));
         if let (Some(sent), Some(taking)) = (sent, waiting.taking.clone()) {
@@ -149,7 +149,7 @@ impl Election {
         self.state = State::Waiting(waiting);
     }
 
-    pub(super) fn act_waiting(&mut self, now: Now, mut waiting: Waiting, out: &mut Vec<Effect>) {
+    pub(super) fn act_waiting(&mut self, now: Now, mut waiting: Waiting, out: &mut Turn) {
         let undecided = waiting.taking.as_ref().is_some_and(|taking| !taking.in_flight.is_empty());
         if self.leaving {
             self.state = if undecided && now.boot < self.leave_until {
@@ -166,14 +166,14 @@ impl Election {
                 waiting.creations = waiting.creations.saturating_add(1);
                 waiting.not_before = now.boot.after(self.unheard(waiting.creations));
             }
-            out.push(write.map_or(Effect::Create, Effect::Write));
+            out.sends.push(write.map_or(Outgoing::Create, Outgoing::Write));
         } else if now.boot >= waiting.offer_at
             && let Some(seen) = &waiting.seen
             && let Some(offer) = seen.invites(&self.me.node, self.fitness)
         {
             waiting.offers = waiting.offers.saturating_add(1);
             waiting.offer_at = now.boot.after(self.unheard(waiting.offers));
-            out.push(Effect::Offer(seen.version.clone(), offer));
+            out.sends.push(Outgoing::Offer(seen.version.clone(), offer));
         }
         self.state = State::Waiting(waiting);
     }
@@ -223,7 +223,7 @@ impl Election {
         }
     }
 
-    fn tell(&self, before: Option<&Waiting>, record: Option<&Record>, out: &mut Vec<Effect>) {
+    fn tell(&self, before: Option<&Waiting>, record: Option<&Record>, out: &mut Turn) {
         let notice = match record {
             None => Notice::Missing,
             Some(record) => {
@@ -239,7 +239,7 @@ impl Election {
                 }
             }
         };
-        out.push(Effect::Notice(notice));
+        out.news.push(notice);
     }
 
     /// The write that takes the Lease, by CAS on the version that was observed; none where there is no
@@ -289,7 +289,7 @@ impl Election {
     }
 
     /// The Lease is ours. With `sent` unknown (0) the fence waits for the first renewal.
-    fn took(&mut self, now: Now, taking: Taking, record: &Record, sent: BootNs, out: &mut Vec<Effect>) {
+    fn took(&mut self, now: Now, taking: Taking, record: &Record, sent: BootNs, out: &mut Turn) {
         let Some(tenure) = record.tenure() else { return };
         self.last_tenure = Some(tenure.clone());
         self.generation += 1;
@@ -302,7 +302,7 @@ impl Election {
         }
         let deadline = self.timing.fence(sent, duration_s);
         if self.leaving {
-            out.push(Effect::ClearFence(Why::Leaving));
+            out.silence = Some(Why::Leaving);
             self.state = State::Leaving(holding);
             return;
         }
@@ -311,9 +311,9 @@ impl Election {
             holding.sent = sent;
             holding.lapsed = false;
             holding.next_write = sent.after(self.timing.renew_every);
-            out.push(Effect::Notice(Notice::TookOver(taking.reason)));
+            out.news.push(Notice::TookOver(taking.reason));
             let generation = self.generation;
-            out.push(Effect::RaiseFence { tenure, generation, deadline, duration_s, new: true });
+            out.fences.push(FenceChange::Raise { tenure, generation, deadline, duration_s, new: true });
         }
         self.state = State::Holding(holding);
     }

@@ -1,9 +1,7 @@
 //! What the kernel answers for at one instant, as the pinned maps say.
 
-use super::{
-    clock,
-    maps::{Maps, MapsError},
-};
+use super::maps::{Maps, MapsError};
+use crate::clock;
 use std::collections::BTreeMap;
 use vip_common::{
     abi::{Fence, Iface, Port, Vip},

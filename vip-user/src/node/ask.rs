@@ -3,9 +3,9 @@
 
 use super::{
     announce::{Announcer, probe, question},
-    clock::os_error,
+    events::when_readable,
 };
-use crate::model::selection::Device;
+use crate::{clock::os_error, model::selection::Device};
 use std::{
     collections::BTreeSet,
     io,
@@ -175,8 +175,7 @@ fn listen(ethertype: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<Ow
     if result < 0 {
         return Err(os_error("cannot listen on a packet socket"));
     }
-    // SAFETY: an OwnedFd owns its descriptor, and returns the same one as long as it lives.
-    unsafe { AsyncFd::register(socket) }.map_err(|error| error.into_parts().1)
+    when_readable(socket)
 }
 
 /// The next frame that was sent to this host alone: a reply to a question of ours. What is announced to

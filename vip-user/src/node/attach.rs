@@ -2,35 +2,18 @@
 //! that a restart or an upgrade loses no frame.
 
 use super::{
-    bpf, clsact, host,
+    bpf::{self, describe, errno},
+    clsact, host,
     pins::{LinkKind, LinkPin, Pins, PinsError},
-    programs::{AttachError, Programs, Result, describe, errno},
+    programs::{AttachError, Programs, Result},
 };
-use crate::config::{Hook, Hooks};
+use crate::model::hooks::{Hook, Hooks};
 use aya::programs::{
     LinkOrder, ProgramError, ProgramInfo, TcAttachType, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
     tc::TcAttachOptions,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
-};
-
-/// What is known of links without opening their pins: that is done once for each, and not at every
-/// look.
-#[derive(Debug, Default)]
-pub struct KnownLinks {
-    /// Ids of our guards, by the interface.
-    guards: BTreeMap<u32, u32>,
-    /// Ids of the guards of other instances.
-    others: BTreeSet<u32>,
-    /// Pins of ours, and everyone's guards by the interface: read at most once in a look.
-    pins: Option<BTreeSet<LinkPin>>,
-    everyones: Option<Vec<(u32, PathBuf)>>,
-}
+use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _, path::Path};
 
 /// What the kernel says of one link.
 #[derive(Debug)]

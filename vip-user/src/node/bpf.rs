@@ -2,7 +2,11 @@
 //! (another version's), and looking at links without the right to open programs by id.
 
 use super::confined::Confinement;
-use aya::maps::MapInfo;
+use crate::sources;
+use aya::{
+    maps::MapInfo,
+    programs::{ProgramError, TcError},
+};
 use std::{
     ffi::CString,
     io,
@@ -26,12 +30,32 @@ const MAX_QUERIED: usize = 64;
 
 /// Why the kernel refused a command of bpf(2), and what helps; `None` if it did not refuse it.
 pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let mut chain = std::iter::successors(Some(error), |error| error.source());
-    let refused = chain.find_map(|error| {
+    let refused = sources::of(error).find_map(|error| {
         let error = error.downcast_ref::<io::Error>()?;
         (error.kind() == io::ErrorKind::PermissionDenied).then_some(error)
     })?;
     Some(Confinement::of_this_process().why_bpf_is_refused(refused))
+}
+
+/// The number of a failed command.
+pub(super) fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        ProgramError::TcError(TcError::NetlinkError(error)) => error.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// A failure to attach, in words.
+pub(super) fn describe(error: &ProgramError) -> String {
+    match error {
+        ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
+            Some(libc::EBUSY) => "another XDP program is attached there".into(),
+            Some(libc::EOPNOTSUPP) => "the driver has no native XDP".into(),
+            _ => error.io_error.to_string(),
+        },
+        other => other.to_string(),
+    }
 }
 
 #[repr(C)]

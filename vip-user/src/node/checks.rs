@@ -3,14 +3,12 @@
 use super::{
     netlink::{Netlink, NetlinkError},
     pins::Pins,
+    settings::Settings,
     start::StartError,
 };
-use crate::{
-    config::Config,
-    model::{
-        edges::{self, Edge},
-        selection::{Device, removal},
-    },
+use crate::model::{
+    edges::{self, Edge},
+    selection::{Device, removal},
 };
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -24,10 +22,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// What stands against this host.
-pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
+pub async fn check(settings: &Settings, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
     let mut told = false;
     loop {
-        match check_once(config, pins, netlink).await {
+        match check_once(settings, pins, netlink).await {
             Err(StartError::Netlink(error)) if error.is_blind() => {
                 if !told {
                     tracing::warn!(%error, "the kernel is busy; asking again");
@@ -41,7 +39,7 @@ pub async fn check(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<()
 }
 
 /// Checks everything about the host that can be checked without changing it.
-async fn check_once(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
+async fn check_once(settings: &Settings, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
     pins.check_bpffs()?;
     pins.check_owners()?;
     pins.check_geometry()?;
@@ -51,16 +49,16 @@ async fn check_once(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(
     let device = |ifindex| links.iter().find(|link| link.ifindex == ifindex).unwrap_or(&unknown);
     for gateway in netlink.all_gateways().await? {
         let name = &device(gateway.ifindex).name;
-        refuse_vip(config, gateway.ip, || gateway.describe(name))?;
+        refuse_vip(settings, gateway.ip, || gateway.describe(name))?;
     }
-    if let Some(Edge { vip, what }) = edges::first(&config.selection(), &links) {
+    if let Some(Edge { vip, what }) = edges::first(&settings.selection, &links) {
         return Err(StartError::Vip { vip, what });
     }
     let addresses = addresses(netlink).await?;
-    let is_vip = |ip: IpAddr| config.vips.iter().any(|vip| vip.address == ip);
+    let is_vip = |ip: IpAddr| settings.has_vip(ip);
     for own in addresses.iter().filter(|own| is_own(own, &addresses, is_vip)) {
         let device = device(own.ifindex);
-        refuse_vip(config, own.ip, || {
+        refuse_vip(settings, own.ip, || {
             format!(
                 "this host's own address on {} (if another program has left it there: {})",
                 device.name,
@@ -73,7 +71,7 @@ async fn check_once(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(
         if words.next() == Some("nameserver")
             && let Some(Ok(server)) = words.next().map(str::parse::<IpAddr>)
         {
-            warn_of_name_server(config, server);
+            warn_of_name_server(settings, server);
         }
     }
     Ok(())
@@ -81,17 +79,14 @@ async fn check_once(config: &Config, pins: &Pins, netlink: &Netlink) -> Result<(
 
 /// A router advertisement may name any name server (RFC 8106), so this refuses nothing. The LAN is asked
 /// before the VIP is published for the first time.
-fn warn_of_name_server(config: &Config, server: IpAddr) {
-    if config.vips.iter().any(|vip| vip.address == server) {
+fn warn_of_name_server(settings: &Settings, server: IpAddr) {
+    if settings.has_vip(server) {
         tracing::warn!(vip = %server, "this VIP is also a name server of this host (/etc/resolv.conf)");
     }
 }
 
-fn refuse_vip(config: &Config, ip: IpAddr, what: impl Fn() -> String) -> Result<(), StartError> {
-    match config.vips.iter().find(|vip| vip.address == ip) {
-        Some(vip) => Err(StartError::Vip { vip: vip.address, what: what() }),
-        None => Ok(()),
-    }
+fn refuse_vip(settings: &Settings, ip: IpAddr, what: impl Fn() -> String) -> Result<(), StartError> {
+    if settings.has_vip(ip) { Err(StartError::Vip { vip: ip, what: what() }) } else { Ok(()) }
 }
 
 /// An address of this host.

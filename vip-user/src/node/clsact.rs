@@ -7,9 +7,9 @@
 //! and then the old one goes.
 
 use super::{
+    bpf::errno,
     netlink::{Netlink, NetlinkError},
     pins::LinkKind,
-    programs::errno,
 };
 use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType,

@@ -5,16 +5,16 @@
 
 use super::{
     attach::Inspected,
-    clock,
     dataplane::HostError,
     interfaces::{Attached, Bits, LeftOver, Turns},
     netlink::Netlink,
     pins::Pins,
     programs::Programs,
+    settings::Settings,
 };
 use crate::{
-    config::{Config, Hooks},
-    model::{desired::Links, selection::Selection, time::BootNs},
+    clock,
+    model::{desired::Links, hooks::Hooks, selection::Selection, time::BootNs},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,7 +71,7 @@ pub(super) struct InPlace {
 
 impl Guards {
     pub(super) fn new(
-        config: &Config,
+        settings: &Settings,
         programs: Programs,
         netlink: Netlink,
         retiring: Vec<Pins>,
@@ -79,11 +79,11 @@ impl Guards {
         Self {
             programs,
             netlink,
-            selection: config.selection(),
+            selection: settings.selection.clone(),
             attached: BTreeMap::new(),
             bits: Bits::default(),
             links: Links::default(),
-            attach: config.attach.clone(),
+            attach: settings.attach.clone(),
             problems: BTreeMap::new(),
             retiring,
             left_over: BTreeSet::new(),

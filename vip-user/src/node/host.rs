@@ -1,6 +1,6 @@
 //! What identifies this host.
 
-use super::clock::os_error;
+use crate::clock::os_error;
 use std::{
     ffi::{CStr, CString},
     fs, io,

@@ -2,7 +2,6 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
-    clock,
     dataplane::{Dataplane, Failures, HostError},
     guards::{BLIND_FOR, Guards, InPlace, Watch},
     host::interface_name,
@@ -12,10 +11,11 @@ use super::{
     programs::Programs,
     queues::Cleared,
     routes::LocalRoutes,
+    settings::Settings,
     sysctl,
 };
 use crate::{
-    config::Config,
+    clock,
     model::{
         desired::{Link, LinkRole, Links, Placement},
         plan::{Action, Actual},
@@ -64,7 +64,7 @@ pub struct Kernel {
 impl Kernel {
     /// Takes over what [`super::start::start`] has checked and opened.
     pub fn new(
-        config: &Config,
+        settings: &Settings,
         maps: Maps,
         programs: Programs,
         netlink: Netlink,
@@ -72,7 +72,7 @@ impl Kernel {
         leases: BTreeMap<u32, (String, String)>,
     ) -> io::Result<Self> {
         let looks = netlink.beside().map_err(io::Error::other)?;
-        let guards = Guards::new(config, programs, looks.clone(), retiring);
+        let guards = Guards::new(settings, programs, looks.clone(), retiring);
         Ok(Self {
             maps,
             netlink,
@@ -85,9 +85,9 @@ impl Kernel {
             problems: BTreeMap::new(),
             leases,
             cleared: BTreeMap::new(),
-            margin: config.timing().margin,
+            margin: settings.margin,
             local: LocalRoutes::default(),
-            placement: config.placement,
+            placement: settings.placement,
         })
     }
 

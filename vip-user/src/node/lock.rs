@@ -16,7 +16,11 @@ use std::{
         net::UnixListener,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// How often a busy lock is tried.
+const POLL: Duration = Duration::from_millis(200);
 
 /// The lock, held while this lives.
 #[derive(Debug)]
@@ -69,6 +73,36 @@ pub enum LockError {
 }
 
 impl Lock {
+    /// Takes the lock of the instance that has these pins; waits, visibly, while another process has it.
+    pub async fn take(pins: &Pins) -> Result<Self, LockError> {
+        let instance = pins.instance();
+        let mut told = None;
+        loop {
+            match Self::try_take(pins).await? {
+                Attempt::Taken(lock) => {
+                    if let Some(stranger) = lock.stranger() {
+                        tracing::warn!(
+                            instance,
+                            stranger,
+                            "the name of the local socket is taken; xvip runs on"
+                        );
+                    }
+                    return Ok(lock);
+                }
+                Attempt::Busy(holder) => {
+                    if told.as_ref() != Some(&holder) {
+                        tracing::warn!(
+                            instance, %holder,
+                            "another xvip runs here; waiting for it to end"
+                        );
+                        told = Some(holder);
+                    }
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Takes the lock of the instance that has these pins, unless another process has it.
     pub async fn try_take(pins: &Pins) -> Result<Attempt, LockError> {
         // Where there is no BPF file system, there are no pins to lock: `cleanup` finds that out.

@@ -4,19 +4,19 @@
 use super::{
     attach::{Seen, see},
     carry,
-    changes::Interfaces,
-    clock,
     dataplane::HostError,
     ethtool::strips_tags,
     guards::{BLIND_FOR, Guards, InPlace},
     interfaces::{Attached, LeftOver, fit, ports, untagged},
     pins::{LinkKind, LinkPin},
     programs::AttachError,
+    touched::Interfaces,
 };
 use crate::{
-    config::{Hook, Hooks},
+    clock,
     model::{
         desired::{GUARD_BIT, LOOPBACK, Link, LinkRole, Links},
+        hooks::{Hook, Hooks},
         selection::{Device, Kind, Roles},
     },
 };

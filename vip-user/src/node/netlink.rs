@@ -2,8 +2,8 @@
 
 pub use super::requests::NetlinkError;
 use super::{
-    changes::Touched,
     requests::{Requests, Result},
+    touched::Touched,
 };
 use crate::model::{
     desired::AddrSpec,

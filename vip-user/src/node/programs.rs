@@ -1,20 +1,34 @@
 //! Loading the programs, and the maps that they share with this process.
 
 use super::{
-    attach::KnownLinks,
-    bpf, clock,
-    pins::{Pins, PinsError},
+    bpf,
+    pins::{LinkPin, Pins, PinsError},
 };
+use crate::clock;
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    programs::{ProgramError, SchedClassifier, TcError, TestRunOptions, Xdp},
+    programs::{ProgramError, SchedClassifier, TestRunOptions, Xdp},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
     time::Duration,
 };
+
+/// What is known of links without opening their pins: that is done once for each, and not at every
+/// look.
+#[derive(Debug, Default)]
+pub struct KnownLinks {
+    /// Ids of our guards, by the interface.
+    pub(super) guards: BTreeMap<u32, u32>,
+    /// Ids of the guards of other instances.
+    pub(super) others: BTreeSet<u32>,
+    /// Pins of ours, and everyone's guards by the interface: read at most once in a look.
+    pub(super) pins: Option<BTreeSet<LinkPin>>,
+    pub(super) everyones: Option<Vec<(u32, PathBuf)>>,
+}
 
 /// The stripped object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xvip.bpf.o"));
@@ -246,25 +260,6 @@ impl Programs {
     pub(super) fn classifier(&mut self, program: &'static str) -> Result<&mut SchedClassifier> {
         let found = self.ebpf.program_mut(self.variant(program)).map(TryInto::try_into);
         found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
-    }
-}
-
-pub(super) fn errno(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::TcError(TcError::NetlinkError(error)) => error.raw_os_error(),
-        _ => None,
-    }
-}
-
-pub(super) fn describe(error: &ProgramError) -> String {
-    match error {
-        ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
-            Some(libc::EBUSY) => "another XDP program is attached there".into(),
-            Some(libc::EOPNOTSUPP) => "the driver has no native XDP".into(),
-            _ => error.io_error.to_string(),
-        },
-        other => other.to_string(),
     }
 }
 

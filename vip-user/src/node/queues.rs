@@ -3,11 +3,10 @@
 
 use super::{
     announce::Announcer,
-    clock,
     dataplane::HostError,
     netlink::{Netlink, NetlinkError},
 };
-use crate::model::time::BootNs;
+use crate::{clock, model::time::BootNs};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcMessage, TcStats2},

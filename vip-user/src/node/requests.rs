@@ -1,8 +1,7 @@
 //! Requests to the kernel over netlink, on a connection of their own: what the kernel tells everybody
 //! cannot crowd out an answer. Each request has a deadline, because the loop that renews waits for it.
 
-use super::clock;
-use crate::model::time::BootNs;
+use crate::{clock, model::time::BootNs};
 use futures::StreamExt as _;
 use rtnetlink::{
     Handle,

@@ -1,8 +1,8 @@
 //! What the maps know (leader, fence, answers, silence), read at each scrape: the kernel's truth,
 //! whatever this process believes.
 
-use super::{clock, maps::Maps, pins::Pins};
-use crate::{metrics::Labels, model::time::BootNs};
+use super::{maps::Maps, pins::Pins};
+use crate::{clock, metrics::Labels, model::time::BootNs};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},

@@ -1,4 +1,4 @@
-//! From a configuration to a host that is ready: everything is checked first, then changed.
+//! From settings to a host that is ready: everything is checked first, then changed.
 
 use super::{
     carry, host,
@@ -7,12 +7,10 @@ use super::{
     netlink::{Netlink, NetlinkError},
     pins::{Pins, PinsError},
     programs::{AttachError, Programs},
+    settings::Settings,
     sysctl::{self, SYSCTLS},
 };
-use crate::{
-    config::{Config, OnLoss},
-    model::{election::Slot, time::BootNs},
-};
+use crate::model::{election::Slot, time::BootNs};
 use bytemuck::Zeroable as _;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -75,12 +73,14 @@ pub enum StartError {
 pub struct Started {
     /// The host.
     pub kernel: Kernel,
-    /// What was found of each Lease, in the order of [`Config::groups`].
+    /// What was found of each Lease of the configuration.
     pub leases: Vec<Found>,
 }
 
 /// What the maps know of a Lease.
 pub struct Found {
+    /// Its name.
+    pub lease: String,
     /// Its slot.
     pub slot: u32,
     /// The highest generation that the slot has had.
@@ -93,23 +93,14 @@ pub struct Found {
 /// after [`check`](super::checks::check). Interfaces are attached by the first
 /// [`Dataplane::links`](super::dataplane::Dataplane::links).
 pub fn start(
-    config: &Config,
+    settings: &Settings,
     pins: &Pins,
     netlink: Netlink,
     node: &str,
     boot_id: &str,
 ) -> Result<Started, StartError> {
     pins.check_allowed()?;
-    let cookie = host::netns_cookie()
-        .map_err(|source| StartError::Host { what: "identify the network namespace", source })?;
-    let identity = Identity {
-        abi: ABI_VERSION,
-        ready: 1,
-        netns_cookie: cookie,
-        boot_id: text(boot_id),
-        node: text(node),
-        ..Identity::zeroed()
-    };
+    let identity = identity(node, boot_id)?;
     let others = pins.other_versions();
     for found in others.iter().chain([pins]) {
         if let Some(found_identity) = carry::identity(found)? {
@@ -119,37 +110,9 @@ pub fn start(
     // Somebody has removed the map of VIPs by hand, and programs still run.
     let damaged = !pins.links().is_empty() && !pins.map("VIPS").exists();
     let complete = carry::identity(pins)?.is_some_and(|found| found.ready == 1);
-    if !complete && pins.links().is_empty() {
-        // A first start that was cut off, or an upgrade away from this version: its programs may still
-        // run, and nobody could lower these fences once they are not pinned.
-        carry::silence(pins)?;
-        pins.remove_maps()?;
-    }
-    let fresh = !pins.exist();
-    pins.create()?;
-    let programs = match Programs::load(pins, config.kernel_log_level, config.on_loss == OnLoss::Drop) {
-        Ok(programs) => programs,
-        Err(error) => {
-            // A refused start leaves nothing behind; what an earlier one has left is kept.
-            if fresh {
-                pins.remove_maps()?;
-                pins.remove_dirs();
-            }
-            return Err(error.into());
-        }
-    };
+    let programs = load(settings, pins, complete)?;
     if !complete {
-        for other in &others {
-            if carry::identity(other)?.is_some_and(|found| found.ready == 1) {
-                tracing::info!(from = %other.dir().display(), "taking over from another version");
-                if let Err(error) = carry::fill(other, pins) {
-                    pins.remove_maps()?;
-                    pins.remove_dirs();
-                    return Err(error.into());
-                }
-                break;
-            }
-        }
+        fill_from_another_version(&others, pins)?;
     }
     let mut maps = Maps::open(pins)?;
     claim_directory(&mut maps, identity)?;
@@ -159,32 +122,80 @@ pub fn start(
         carry::give_up(other)?;
         carry::move_links(other, pins)?;
     }
-    let groups = config.groups();
-    let names: Vec<&str> = groups.iter().map(|group| group.lease.as_str()).collect();
-    let slots = find_slots(&mut maps, &config.lease.namespace, &names)?;
+    let names: Vec<&str> = settings.leases.iter().map(|(lease, _)| lease.as_str()).collect();
+    let slots = find_slots(&mut maps, &settings.namespace, &names)?;
     let published = maps.vips()?;
-    let mut leases = Vec::new();
-    for (group, (slot, record)) in groups.iter().zip(slots) {
+    let (mut leases, mut configured, mut names_of) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    for ((lease, vips), (slot, record)) in settings.leases.iter().zip(slots) {
         if damaged {
             // The programs that are about to run know the new map only, and an empty one guards
             // nothing.
-            for vip in &group.vips {
+            for vip in vips {
                 maps.publish(Ip::from(*vip), Vip::new(slot, 0, 0, u64::MAX))?;
             }
         }
-        leases.push(adopt(&mut maps, &published, slot, record, node, boot_id)?);
+        let (generation, backed) = adopt(&mut maps, &published, slot, record, node, boot_id)?;
+        configured.extend(vips.iter().map(|vip| (Ip::from(*vip), slot)));
+        names_of.insert(slot, (settings.namespace.clone(), lease.clone()));
+        leases.push(Found { lease: lease.clone(), slot, generation, backed });
     }
-    let slots = || leases.iter().map(|found| found.slot).zip(&groups);
-    let configured =
-        slots().flat_map(|(slot, group)| group.vips.iter().map(move |vip| (Ip::from(*vip), slot)));
-    silence_strays(&mut maps, &configured.collect())?;
-    let slots = slots();
-    let names = slots
-        .map(|(slot, group)| (slot, (config.lease.namespace.clone(), group.lease.clone())))
-        .collect();
-    let kernel = Kernel::new(config, maps, programs, netlink, others, names)
+    silence_strays(&mut maps, &configured)?;
+    let kernel = Kernel::new(settings, maps, programs, netlink, others, names_of)
         .map_err(|source| StartError::Host { what: "announce", source })?;
     Ok(Started { kernel, leases })
+}
+
+/// Who this is, as the pins say it.
+fn identity(node: &str, boot_id: &str) -> Result<Identity, StartError> {
+    let cookie = host::netns_cookie()
+        .map_err(|source| StartError::Host { what: "identify the network namespace", source })?;
+    Ok(Identity {
+        abi: ABI_VERSION,
+        ready: 1,
+        netns_cookie: cookie,
+        boot_id: text(boot_id),
+        node: text(node),
+        ..Identity::zeroed()
+    })
+}
+
+/// Loads the programs and pins their maps, where they are not yet. A refused start leaves nothing behind;
+/// what an earlier one has left is kept.
+fn load(settings: &Settings, pins: &Pins, complete: bool) -> Result<Programs, StartError> {
+    if !complete && pins.links().is_empty() {
+        // A first start that was cut off, or an upgrade away from this version: its programs may still
+        // run, and nobody could lower these fences once they are not pinned.
+        carry::silence(pins)?;
+        pins.remove_maps()?;
+    }
+    let fresh = !pins.exist();
+    pins.create()?;
+    match Programs::load(pins, settings.kernel_log_level, settings.drops_on_loss) {
+        Ok(programs) => Ok(programs),
+        Err(error) => {
+            if fresh {
+                pins.remove_maps()?;
+                pins.remove_dirs();
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Fills new maps from those of another version, if one was here.
+fn fill_from_another_version(others: &[Pins], pins: &Pins) -> Result<(), StartError> {
+    for other in others {
+        if carry::identity(other)?.is_some_and(|found| found.ready == 1) {
+            tracing::info!(from = %other.dir().display(), "taking over from another version");
+            if let Err(error) = carry::fill(other, pins) {
+                pins.remove_maps()?;
+                pins.remove_dirs();
+                return Err(error.into());
+            }
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// What a slot's tenure is worth: one of this boot and node, whose fence was raised for it, goes on.
@@ -196,7 +207,7 @@ fn adopt(
     record: Option<SlotRecord>,
     node: &str,
     boot_id: &str,
-) -> Result<Found, StartError> {
+) -> Result<(u64, Option<Slot>), StartError> {
     let fence = maps.fence(slot)?;
     let generation = fence.generation.max(record.as_ref().map_or(0, |record| record.generation));
     let under_it = |(_, vip): &(&Ip, &Vip)| {
@@ -214,7 +225,7 @@ fn adopt(
     if backed.is_none() && fence.deadline_ns != 0 {
         maps.set_deadline(slot, BootNs(0))?;
     }
-    Ok(Found { slot, generation, backed })
+    Ok((generation, backed))
 }
 
 /// Silences entries that name the slot of another Lease than the configuration, or are not in it any

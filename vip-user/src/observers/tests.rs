@@ -1,11 +1,5 @@
 use super::*;
-use std::{
-    os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
 use tokio::io::AsyncReadExt as _;
 
 /// Readers that take nothing keep nobody waiting, however much there is to say.
@@ -29,51 +23,4 @@ async fn a_reader_that_does_not_read_blocks_nobody() {
     let got: DaemonState = serde_json::from_slice(&text).unwrap();
     assert_eq!(got.problems, state.problems);
     serving.abort();
-}
-
-/// Counts itself out.
-struct Inside(Arc<AtomicUsize>);
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[tokio::test]
-async fn the_oldest_guest_gives_way() {
-    let mut guests = Guests::new(3);
-    let inside = Arc::new(AtomicUsize::new(0));
-    for _ in 0..50 {
-        inside.fetch_add(1, Ordering::Relaxed);
-        let one = Inside(inside.clone());
-        let stays = async move {
-            let _one = one;
-            std::future::pending::<()>().await;
-        };
-        guests.admit(stays).await;
-    }
-    tokio::task::yield_now().await;
-    assert_eq!(inside.load(Ordering::Relaxed), 3);
-    // One that has ended leaves its place, and nobody is sent away for it.
-    let (done, ended) = tokio::sync::oneshot::channel();
-    let mut few = Guests::new(1);
-    few.admit(async move { done.send(()) }).await;
-    ended.await.unwrap();
-    tokio::task::yield_now().await;
-    few.admit(async {}).await;
-    assert_eq!(few.present.len(), 1);
-}
-
-/// Connections that come in a flood are let in one after the other: each has its turn before it must
-/// leave.
-#[tokio::test]
-async fn every_guest_has_a_turn() {
-    let mut guests = Guests::new(3);
-    let served = Arc::new(AtomicUsize::new(0));
-    for _ in 0..50 {
-        let served = served.clone();
-        guests.admit(async move { served.fetch_add(1, Ordering::Relaxed) }).await;
-    }
-    assert_eq!(served.load(Ordering::Relaxed), 50);
 }

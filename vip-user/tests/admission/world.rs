@@ -3,11 +3,13 @@
 use stateright::{Chooser, Model, Property};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use vip_user::model::{
-    admission::{Request, Strike},
-    election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
+    admission::Strike,
+    election::{Election, Identity, Input, Slot, Source, Written},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+    state::State,
     time::{BootNs, Now},
     timing::Timing,
+    turn::{FenceChange, Outgoing, Step},
 };
 
 /// Real time in microseconds.
@@ -197,39 +199,38 @@ impl Bounds {
         at.0.saturating_sub(EPOCH).div_ceil(self.rate[node] * 10)
     }
 
-    /// One step as `controller` makes it: the fence, the host, and then what leaves.
+    /// One step, carried out in its order.
     fn take_in(&self, world: &mut World, index: usize, input: Input) {
         let now = self.clock(index, world.now);
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let node = &mut world.nodes[index];
-            let mut leaving = Vec::new();
-            for effect in node.election.step(now, input) {
-                match effect {
-                    Effect::RaiseFence { tenure, deadline, duration_s, generation, .. } => {
+            let mut turn = node.election.step(now, input);
+            while let Some(step) = turn.next(true) {
+                match step {
+                    Step::Fence(FenceChange::Raise {
+                        tenure,
+                        deadline,
+                        duration_s,
+                        generation,
+                        ..
+                    }) => {
                         (node.fence, node.fence_generation) = (deadline, generation);
                         node.tenure = Some((tenure, duration_s));
                     }
-                    Effect::LowerFence(deadline) => node.fence = deadline,
-                    Effect::ClearFence(_) => {
+                    Step::Fence(FenceChange::Lower(deadline)) => node.fence = deadline,
+                    Step::Silence(_) => {
                         node.fence = BootNs(0);
                         inputs.push(Input::Silenced);
                     }
-                    Effect::Write(write) => leaving.push(Message::Write(write)),
-                    Effect::Read => leaving.push(Message::Read(now.boot)),
-                    Effect::Create | Effect::Offer(..) | Effect::ProbeAddresses | Effect::Notice(_) => {
+                    Step::Host => node.reconcile(),
+                    Step::Send(send) => node.messages.extend(message(send, now)),
+                    Step::KeepBack(id) => {
+                        inputs.push(Input::Written { id, outcome: Written::Failed });
                     }
+                    Step::Announce | Step::News(_) => {}
                 }
             }
-            node.reconcile();
-            leaving.extend(node.election.take_requests().into_iter().filter_map(
-                |request| match request {
-                    Request::List(number) => Some(Message::List(number)),
-                    Request::Strike(strike) => Some(Message::Strike(strike)),
-                    Request::Probe => None,
-                },
-            ));
-            node.messages.extend(leaving);
             world.other_serves |= index == 1 && self.speaks(world, 1);
         }
     }
@@ -254,11 +255,7 @@ impl Bounds {
                 world.nodes[index].messages.push(Message::Listed(number, all));
             }
             Message::Listed(number, leases) => {
-                let now = self.clock(index, world.now);
-                let node = &mut world.nodes[index];
-                node.election.listed(now, number, Ok(leases));
-                node.reconcile();
-                self.take_in(world, index, Input::Tick);
+                self.take_in(world, index, Input::Listed(number, Ok(leases)));
             }
             Message::Strike(strike) => world.strike(&strike),
             Message::Write(write) => {
@@ -392,6 +389,17 @@ impl Bounds {
             assert!(owners < 2, "two owners");
         }
         (0..world.nodes.len()).any(|index| self.speaks(&world, index))
+    }
+}
+
+/// What leaves a node, where it matters here.
+fn message(send: Outgoing, now: Now) -> Option<Message> {
+    match send {
+        Outgoing::Write(write) => Some(Message::Write(write)),
+        Outgoing::Read => Some(Message::Read(now.boot)),
+        Outgoing::List(number) => Some(Message::List(number)),
+        Outgoing::Strike(strike) => Some(Message::Strike(strike)),
+        Outgoing::Create | Outgoing::Offer(..) | Outgoing::Probe => None,
     }
 }
 

@@ -4,11 +4,13 @@
 use stateright::{Model, Property};
 use std::collections::BTreeSet;
 use vip_user::model::{
-    election::{Effect, Election, Identity, Input, Slot, Source, State, Written},
-    fitness::{Fitness, Offer},
-    record::{LeaseWrite, Record, Tenure, Version},
+    election::{Election, Identity, Input, Slot, Source, Written},
+    fitness::Fitness,
+    record::{LeaseWrite, Offer, Record, Tenure, Version},
+    state::State,
     time::{BootNs, Now},
     timing::Timing,
+    turn::{FenceChange, Outgoing, Step},
 };
 
 /// Real time in microseconds.
@@ -178,31 +180,34 @@ impl Bounds {
         while let Some(input) = inputs.pop() {
             let node = &mut world.nodes[index];
             let evidence_at = node.election.evidence_at();
-            let effects = node.election.step(now, input);
+            let mut turn = node.election.step(now, input);
             if node.election.evidence_at() != evidence_at {
                 node.overtake_reads();
             }
             let due = node.election.wake_at(now.boot).is_some_and(|at| at <= now.boot);
-            world.spins |= due && effects.is_empty();
-            for effect in effects {
-                match effect {
-                    Effect::RaiseFence { tenure, deadline, duration_s, new, .. } => {
+            world.spins |= due && turn.is_empty();
+            while let Some(step) = turn.next(true) {
+                match step {
+                    Step::Fence(FenceChange::Raise { tenure, deadline, duration_s, new, .. }) => {
                         node.fence = deadline;
                         node.tenure = Some((tenure, duration_s));
                         world.moved |= new && index > 0;
                     }
-                    Effect::LowerFence(deadline) => node.fence = deadline,
-                    Effect::ClearFence(_) => {
+                    Step::Fence(FenceChange::Lower(deadline)) => node.fence = deadline,
+                    Step::Silence(_) => {
                         node.fence = BootNs(0);
                         inputs.push(Input::Silenced);
                     }
-                    Effect::Write(write) => node.messages.push(Message::Write(write)),
-                    Effect::Read => node.messages.push(Message::Read(JUST_BEGUN)),
-                    Effect::Create => {
+                    Step::Send(Outgoing::Write(write)) => node.messages.push(Message::Write(write)),
+                    Step::Send(Outgoing::Read) => node.messages.push(Message::Read(JUST_BEGUN)),
+                    Step::Send(Outgoing::Create) => {
                         let create = Message::Create(self.timing[index].duration_s);
                         node.messages.push(create);
                     }
-                    Effect::Offer(..) | Effect::ProbeAddresses | Effect::Notice(_) => {}
+                    Step::KeepBack(id) => {
+                        inputs.push(Input::Written { id, outcome: Written::Failed });
+                    }
+                    Step::Host | Step::Announce | Step::News(_) | Step::Send(_) => {}
                 }
             }
         }

@@ -4,8 +4,10 @@
 
 use super::{Happening, Ms, World};
 use vip_user::model::{
-    election::{Effect, Input, Source, State, Written},
+    election::{Input, Source, Written},
     record::{LeaseWrite, Record, Version},
+    state::State,
+    turn::Outgoing,
 };
 
 /// A request that has not been answered after this long has failed.
@@ -26,11 +28,11 @@ pub(super) enum Watch {
 
 impl World {
     /// What leaves a process.
-    pub(super) fn request(&mut self, index: usize, effect: Effect) {
+    pub(super) fn send(&mut self, index: usize, send: Outgoing) {
         let process = self.nodes[index].process;
-        self.asked.count(&effect);
-        match effect {
-            Effect::Write(write) => {
+        self.asked.count(&send);
+        match send {
+            Outgoing::Write(write) => {
                 if self.chance(self.knobs.twice) {
                     let again = Happening::Arrive(index, process, write.clone());
                     self.push(self.now + self.knobs.delay_ms.end, again);
@@ -43,7 +45,7 @@ impl World {
                     self.push(self.now + TIMEOUT_MS, Happening::Input(index, process, failed));
                 }
             }
-            Effect::Read => {
+            Outgoing::Read => {
                 // A candidate also begins its watch again.
                 if matches!(self.nodes[index].election.state(), State::Waiting(_)) {
                     self.notify(index);
@@ -56,17 +58,18 @@ impl World {
                     None => self.read_fails(index, TIMEOUT_MS),
                 }
             }
-            Effect::Offer(base, offer) => {
+            Outgoing::Offer(base, offer) => {
                 if let Some(delay) = self.delay() {
                     self.push(self.now + delay, Happening::Offered(base, offer));
                 }
             }
-            Effect::Create => {
+            Outgoing::Create => {
                 if let Some(delay) = self.delay() {
                     self.push(self.now + delay, Happening::Create(index, process));
                 }
             }
-            _ => {}
+            // There is one Lease, and nobody on the LAN.
+            Outgoing::List(_) | Outgoing::Strike(_) | Outgoing::Probe => {}
         }
     }
 

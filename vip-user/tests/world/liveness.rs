@@ -4,8 +4,10 @@
 
 use super::{Happening, Ms, World};
 use vip_user::model::{
-    election::{Effect, Input, Source, State},
+    election::{Input, Source},
     fitness::Fitness,
+    state::State,
+    turn::Outgoing,
 };
 
 /// The faults end this often.
@@ -24,9 +26,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn count(&mut self, effect: &Effect) {
-        match effect {
-            Effect::Write(_) => self.writes += 1,
+    pub(super) fn count(&mut self, send: &Outgoing) {
+        match send {
+            Outgoing::Write(_) => self.writes += 1,
+            Outgoing::Probe => {}
             _ => self.others += 1,
         }
     }
@@ -94,7 +97,7 @@ impl World {
                 Happening::Follow(who, process, watches) => {
                     (*who, *process, *watches) == (index, node.process, node.watches)
                 }
-                Happening::Ask(who, process, _) | Happening::Effect(who, process) => {
+                Happening::Ask(who, process, _) | Happening::GoOn(who, process) => {
                     (*who, *process) == (index, node.process)
                 }
                 Happening::Input(

@@ -1,14 +1,12 @@
 //! What befalls a simulated world.
 
-use super::{Happening, Ms, Todo, World, edges::Watch, identity, kernel::Kernel, timing};
-use std::{
-    collections::{BTreeSet, VecDeque},
-    net::IpAddr,
-};
+use super::{Happening, Ms, World, edges::Watch, identity, kernel::Kernel, timing};
+use std::{collections::BTreeSet, net::IpAddr};
 use vip_user::model::{
-    election::{Election, Input, Slot, State},
+    election::{Election, Input, Slot},
     fitness::Fitness,
     record::Record,
+    state::State,
     time::BootNs,
 };
 
@@ -106,8 +104,7 @@ impl World {
         node.process += 1;
         node.down = true;
         node.watch = Watch::Away;
-        node.todo.clear();
-        node.waiting.clear();
+        node.begin();
         self.client_go = Some(ClientGo { node: index, answers_until: self.now, cut_off: false });
         self.client_go_renews();
         self.judge(index);
@@ -148,8 +145,7 @@ impl World {
         }
         node.wake_at = 0;
         node.again = false;
-        node.todo = VecDeque::from([Todo::Reconcile]);
-        node.waiting.clear();
+        node.begin();
         let Kernel { tenure, deadline: until, generation, vips, .. } = &node.kernel;
         let served =
             vips.iter().filter(|(_, vip)| vip.generation != 0 && vip.generation == *generation);

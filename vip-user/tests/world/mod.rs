@@ -20,12 +20,12 @@ use std::{
 use vip_common::abi::Port;
 use vip_user::model::{
     desired::{Link, LinkRole, Placement, VipSpec, desired},
-    election::{Effect, Election, Identity, Input, Source},
-    fitness::Offer,
+    election::{Election, Identity, Input, Source, Written},
     plan::{Action, plan},
-    record::{LeaseWrite, Record, Version},
+    record::{LeaseWrite, Offer, Record, Version},
     time::{BootNs, Now},
     timing::Timing,
+    turn::{FenceChange, Step, Turn},
 };
 
 /// Real time in milliseconds.
@@ -33,7 +33,7 @@ type Ms = u64;
 
 enum Happening {
     Input(usize, u64, Input),
-    Effect(usize, u64),
+    GoOn(usize, u64),
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
     Ask(usize, u64, BootNs),
@@ -66,16 +66,23 @@ struct Node {
     watches_nothing: bool,
     /// No process runs.
     down: bool,
-    todo: VecDeque<Todo>,
+    /// What is left of the last step.
+    turn: Turn,
+    /// What is left of the last plan.
+    actions: VecDeque<Action>,
+    host: Host,
     waiting: VecDeque<Input>,
     kernel: Kernel,
 }
 
-/// What a process has yet to do; it may die or stand still before each.
-enum Todo {
-    Effect(Effect),
-    Reconcile,
-    Apply(Action),
+/// Whether the host is to be brought to what it should be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Host {
+    /// It never was.
+    New,
+    /// A timer has come.
+    Due,
+    Done,
 }
 
 pub struct World {
@@ -115,7 +122,14 @@ pub fn timing() -> Timing {
 impl Node {
     /// It has nothing to do and nothing to take in.
     fn is_idle(&self) -> bool {
-        self.todo.is_empty() && self.waiting.is_empty()
+        self.turn == Turn::default() && self.actions.is_empty() && self.waiting.is_empty()
+    }
+
+    /// What a process begins with.
+    fn begin(&mut self) {
+        (self.turn, self.host) = (Turn::default(), Host::New);
+        self.actions.clear();
+        self.waiting.clear();
     }
 }
 
@@ -144,7 +158,9 @@ impl World {
                     again: false,
                     watches_nothing: false,
                     down: false,
-                    todo: VecDeque::from([Todo::Reconcile]),
+                    turn: Turn::default(),
+                    actions: VecDeque::new(),
+                    host: Host::New,
                     waiting: VecDeque::new(),
                     kernel: Kernel::default(),
                 }
@@ -232,10 +248,13 @@ impl World {
             Happening::Wake(node, process) => {
                 if self.nodes[node].process == process && self.nodes[node].wake_at == self.now {
                     self.nodes[node].waiting.push_back(Input::Tick);
+                    if self.nodes[node].host == Host::Done {
+                        self.nodes[node].host = Host::Due;
+                    }
                     self.go_on(node);
                 }
             }
-            Happening::Effect(node, process) => {
+            Happening::GoOn(node, process) => {
                 if self.nodes[node].process == process {
                     self.go_on(node);
                 }
@@ -243,25 +262,31 @@ impl World {
         }
     }
 
-    /// A process runs: effects of the last step one by one, then the next input. It may stand still
-    /// before any of them.
+    /// A process runs: what its last step asks for, one after the other, then the host if that is due,
+    /// then the next input. It may stand still, or die, before any of them.
     fn go_on(&mut self, index: usize) {
         loop {
             let process = self.nodes[index].process;
             if self.nodes[index].paused_until > self.now {
                 let at = self.nodes[index].paused_until;
-                return self.push(at, Happening::Effect(index, process));
+                return self.push(at, Happening::GoOn(index, process));
             }
             if self.chance(self.knobs.pause) {
                 self.nodes[index].paused_until = self.now + self.rng.u64(1..10_000);
                 continue;
             }
-            if let Some(todo) = self.nodes[index].todo.pop_front() {
-                match todo {
-                    Todo::Effect(effect) => self.execute(index, effect),
-                    Todo::Reconcile => self.reconcile(index),
-                    Todo::Apply(action) => self.apply(index, action),
-                }
+            let node = &mut self.nodes[index];
+            if let Some(action) = node.actions.pop_front() {
+                self.apply(index, action);
+                continue;
+            }
+            let reconciled = node.host != Host::New;
+            if let Some(step) = node.turn.next(reconciled) {
+                self.carry_out(index, step);
+                continue;
+            }
+            if node.host != Host::Done {
+                self.reconcile(index);
                 continue;
             }
             let Some(input) = self.nodes[index].waiting.pop_front() else { break };
@@ -269,15 +294,9 @@ impl World {
             self.note(|| format!("node {index} takes in {input:?}"));
             let node = &mut self.nodes[index];
             self.shapes.insert(Shape::of(now.boot, node.election.state(), &input));
-            let effects = node.election.step(now, input);
-            self.judge_rest(index, !effects.is_empty());
-            let node = &mut self.nodes[index];
-            // As the loop does it: fences first, then the host, and only then what leaves.
-            let (writes, rest): (Vec<Effect>, Vec<Effect>) =
-                effects.into_iter().partition(|effect| matches!(effect, Effect::Write(_)));
-            node.todo.extend(rest.into_iter().map(Todo::Effect));
-            node.todo.push_back(Todo::Reconcile);
-            node.todo.extend(writes.into_iter().map(Todo::Effect));
+            node.turn = node.election.step(now, input);
+            let asks = !node.turn.is_empty();
+            self.judge_rest(index, asks);
         }
         let now = self.clock(index).boot;
         if let Some(at) = self.nodes[index].election.wake_at(now) {
@@ -292,10 +311,10 @@ impl World {
         }
     }
 
-    fn execute(&mut self, index: usize, effect: Effect) {
-        self.note(|| format!("node {index} does {effect:?}"));
-        match effect {
-            Effect::RaiseFence { tenure, generation, deadline, duration_s, new } => {
+    fn carry_out(&mut self, index: usize, step: Step) {
+        self.note(|| format!("node {index} does {step:?}"));
+        match step {
+            Step::Fence(FenceChange::Raise { tenure, generation, deadline, duration_s, new }) => {
                 let kernel = &mut self.nodes[index].kernel;
                 self.takeovers += u64::from(new && kernel.generation != generation);
                 kernel.generation = generation;
@@ -303,31 +322,35 @@ impl World {
                 kernel.tenure = Some((tenure, duration_s));
                 self.judge(index);
             }
-            Effect::LowerFence(deadline) => self.nodes[index].kernel.deadline = deadline,
-            Effect::ClearFence(_) => {
+            Step::Fence(FenceChange::Lower(deadline)) => self.nodes[index].kernel.deadline = deadline,
+            Step::Silence(_) => {
                 self.nodes[index].kernel.deadline = BootNs(0);
                 self.nodes[index].waiting.push_front(Input::Silenced);
             }
-            Effect::ProbeAddresses | Effect::Notice(_) => {}
-            request => self.request(index, request),
+            Step::Host => self.reconcile(index),
+            Step::Send(send) => self.send(index, send),
+            Step::KeepBack(id) => {
+                let failed = Input::Written { id, outcome: Written::Failed };
+                self.nodes[index].waiting.push_front(failed);
+            }
+            Step::Announce | Step::News(_) => {}
         }
     }
 
-    /// What `controller` does after every step that may have changed something.
+    /// Plans what the host should be; the process goes on with the actions one by one.
     fn reconcile(&mut self, index: usize) {
         let now = self.clock(index).boot;
         let node = &mut self.nodes[index];
-        let elections = BTreeMap::from([(0, &node.election)]);
-        let specs = [VipSpec { ip: IpAddr::from(vip()), slot: 0, answer: 1, yielded: false }];
+        let owners = BTreeMap::from([(0, node.election.ownership(now))]);
+        let ip = IpAddr::from(vip());
+        let specs = [VipSpec { ip, slot: 0, answer: 1, yielded: false, admitted: true }];
         let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
         let links =
             [Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up: true, guarded: true }];
-        let want = desired(now, &elections, &timing(), &specs, &links, Placement::Interface);
-        for action in plan(&want, &node.kernel.actual(now)).into_iter().rev() {
-            if !matches!(action, Action::SetIface(..)) {
-                node.todo.push_front(Todo::Apply(action));
-            }
-        }
+        let want = desired(now, &owners, &timing(), &specs, &links, Placement::Interface);
+        let plan = plan(&want, &node.kernel.actual(now)).into_iter();
+        node.actions = plan.filter(|action| !matches!(action, Action::SetIface(..))).collect();
+        node.host = Host::Done;
     }
 
     fn apply(&mut self, index: usize, action: Action) {

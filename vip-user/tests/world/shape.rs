@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, fmt};
 use vip_user::model::{
-    election::{Input, Source, State, Written},
+    election::{Input, Source, Written},
+    state::State,
     time::BootNs,
 };
 
@@ -31,6 +32,7 @@ impl Shape {
             Input::ReadFailed => "failed read",
             Input::Silenced => "silenced",
             Input::Leave => "leave",
+            Input::Listed(..) | Input::Heard(..) => "admission",
             Input::Tick => "timer",
         };
         let (state, live, marked, in_flight) = match state {

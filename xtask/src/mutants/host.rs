@@ -46,9 +46,9 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "a program of this host passes",
         name: "the guard waits for the next look at the host",
-        file: "vip-user/src/controller/mod.rs",
-        from: "                || passed != leased.election.held_by_other_program_here();",
-        to: "                || passed && !passed;",
+        file: "vip-user/src/model/election.rs",
+        from: "let moved = before != (std::mem::discriminant(&self.state), self.passes);",
+        to: "let moved = before.0 != std::mem::discriminant(&self.state);",
         tests: &["-p", "vip-tests", "--test", "controller", "a_client_go_program"],
     },
     Mutation {
@@ -191,8 +191,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "only addresses that are free",
         name: "the host's own address is taken for a VIP",
         file: "vip-user/src/node/checks.rs",
-        from: "Some(vip) => Err(StartError::Vip { vip: vip.address, what: what() }),",
-        to: "Some(vip) if vip.address.is_unspecified() => Err(StartError::Vip { vip: vip.address, what: what() }),\n        Some(_) => Ok(()),",
+        from: "Err(StartError::Vip { vip: ip, what: what() })",
+        to: "Ok(())",
         tests: &[LAB, "start::bad_input"],
     },
     Mutation {
@@ -255,8 +255,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "unknown is not bad",
         name: "a holder gives way after a restart until its Node is read",
         file: "vip-user/src/controller/fitness.rs",
-        from: "State::Unknown => setup.backed.is_none(),",
-        to: "State::Unknown => true,",
+        from: "Ownership::Unknown => setup.backed.is_none(),",
+        to: "Ownership::Unknown => true,",
         tests: &["-p", "vip-tests", "--test", "controller", "nodes::a_holder_goes_on"],
     },
     Mutation {
@@ -294,7 +294,7 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "nobody without rights harms a VIP",
         name: "connections to the observers have no limit",
-        file: "vip-user/src/observers.rs",
+        file: "vip-user/src/guests.rs",
         from: "oldest.abort();",
         to: "drop(oldest);",
         tests: &[LAB, "strangers::idle_connections"],
@@ -334,7 +334,7 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "nothing keeps a renewal waiting",
         name: "the loop writes the log",
-        file: "vip-user/src/cli/run.rs",
+        file: "vip-user/src/log.rs",
         from: ".with_writer(stderr.clone());",
         to: ".with_writer(io::stderr);",
         tests: &[LAB, "harm::a_log_that"],
@@ -438,7 +438,7 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "nobody without rights harms a VIP",
         name: "a flood pushes every asker out unserved",
-        file: "vip-user/src/observers.rs",
+        file: "vip-user/src/guests.rs",
         from: "        yield_now().await;\n",
         to: "",
         tests: &["-p", "vip-user", "--lib", "every_guest"],

@@ -14,7 +14,7 @@ use vip_tests::{
     netns::NetNs,
     stalls::StallWatch,
 };
-use vip_user::{cli::table::print, node::clock};
+use vip_user::{cli::table::print, clock};
 
 const PAIRS: usize = 250;
 /// How long each row is measured.

@@ -23,10 +23,7 @@ use vip_tests::{
     lab::{Lab, Options, eventually},
     netns::NetNs,
 };
-use vip_user::{
-    cli::table::print,
-    node::{bpf::RawMap, clock},
-};
+use vip_user::{cli::table::print, clock, node::bpf::RawMap};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 2];

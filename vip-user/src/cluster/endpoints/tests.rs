@@ -40,7 +40,7 @@ async fn whoever_answered_while_the_first_one_did_not_is_asked_first() {
 async fn an_endpoint_whose_name_means_nothing_but_vips_is_told_of() {
     let named = async |endpoints: &[&str], vips: &[&str]| {
         let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
-        let config = ApiConfig { endpoints, ..ApiConfig::default() };
+        let config = Access { endpoints, ..Access::default() };
         let vips: Vec<_> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
         client::named_vips(&config, &vips).await
     };

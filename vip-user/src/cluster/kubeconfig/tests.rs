@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    cluster::client::{connect, server_name},
-    config::ApiConfig,
-};
+use crate::cluster::client::{Access, connect, server_name};
 use std::{
     fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::atomic, time::Duration,
 };
@@ -30,10 +27,10 @@ async fn read_text(text: &str, files: &[(&str, &str)]) -> Result<Credentials, St
     std::fs::write(&path, text).unwrap();
     let found = read(&path).await;
     // A client is what counts: keys and certificates are looked at there.
-    let config = ApiConfig {
+    let config = Access {
         kubeconfig: Some(path),
         endpoints: vec!["https://192.0.2.1:6443".into()],
-        ..ApiConfig::default()
+        ..Access::default()
     };
     let built = connect(&config, &[], Duration::from_secs(1)).await;
     std::fs::remove_dir_all(dir).unwrap();
@@ -125,13 +122,13 @@ async fn the_name_in_the_kubeconfig_counts_more_than_a_default() {
     let text = with("tls-server-name: other, insecure-skip-tls-verify: true", "");
     let found = read_text(&text, &[]).await.unwrap().config;
     assert_eq!(found.tls_server_name.as_deref(), Some("other"));
-    let default = ApiConfig::default();
+    let default = Access::default();
     assert_eq!(server_name(&default, found.tls_server_name.clone()).as_deref(), Some("other"));
     assert_eq!(server_name(&default, None).as_deref(), Some("kubernetes"));
-    let set = ApiConfig { tls_server_name: Some("mine".into()), ..default };
+    let set = Access { tls_server_name: Some("mine".into()), ..default };
     assert_eq!(server_name(&set, found.tls_server_name.clone()).as_deref(), Some("mine"));
     // Also where it says the same as the default.
-    let set = ApiConfig { tls_server_name: Some("kubernetes".into()), ..set };
+    let set = Access { tls_server_name: Some("kubernetes".into()), ..set };
     assert_eq!(server_name(&set, found.tls_server_name).as_deref(), Some("kubernetes"));
 }
 

@@ -1,5 +1,7 @@
 //! The rules of the house that no other tool checks.
 
+mod imports;
+
 use crate::shell::output;
 use anyhow::{Context as _, bail};
 use std::fs;
@@ -23,7 +25,7 @@ pub fn tidy() -> anyhow::Result<()> {
     let files = output("git", &["ls-files", "--cached", "--others", "--exclude-standard"])
         .context("cannot list the files of the repository")?;
     let mut problems = Vec::new();
-    let (mut sizes, mut ebpf_lines) = (Vec::new(), 0);
+    let (mut sizes, mut ebpf_lines, mut sources) = (Vec::new(), 0, Vec::new());
     for path in files.lines() {
         let Ok(text) = fs::read_to_string(path) else { continue };
         let lines = text.lines().count();
@@ -39,6 +41,9 @@ pub fn tidy() -> anyhow::Result<()> {
                 problems.push(format!("{path}: contains {word}"));
             }
         }
+        if path.starts_with("vip-user/src/") {
+            sources.push((path, text.clone()));
+        }
         if path.ends_with("Cargo.toml")
             && path != "Cargo.toml"
             && !text.contains("[lints]\nworkspace = true")
@@ -52,6 +57,7 @@ pub fn tidy() -> anyhow::Result<()> {
             problems.extend(unfit_mounts(path, &text));
         }
     }
+    problems.extend(imports::problems(sources.iter().map(|(path, text)| (*path, text.as_str()))));
     sizes.sort_unstable();
     let median = sizes.get(sizes.len() / 2).copied().unwrap_or(0);
     if median > MEDIAN_LINES {

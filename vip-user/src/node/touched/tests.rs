@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::BTreeSet;
 
 fn message(kind: u16, ifindex: u32) -> Vec<u8> {
     let mut bytes = vec![0; 32];

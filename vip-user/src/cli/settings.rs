@@ -1,0 +1,53 @@
+//! From the configuration to what each part needs to know.
+
+use crate::{
+    cluster::{client::Access, events::Recorder},
+    config::{ApiConfig, Config, OnLoss},
+    controller::{LeaseSetup, Setup},
+    metrics::Metrics,
+    model::election::Identity,
+    node::settings::Settings,
+};
+use std::time::Duration;
+
+/// How the API is reached.
+pub fn access(config: &ApiConfig) -> Access {
+    let ApiConfig { kubeconfig, endpoints, tls_server_name } = config.clone();
+    Access { kubeconfig, endpoints, tls_server_name }
+}
+
+/// What the host needs to know.
+pub fn host(config: &Config) -> Settings {
+    Settings {
+        selection: config.selection(),
+        leases: config.groups().into_iter().map(|group| (group.lease, group.vips)).collect(),
+        namespace: config.lease.namespace.clone(),
+        attach: config.attach.clone(),
+        placement: config.placement,
+        margin: config.timing().margin,
+        kernel_log_level: config.kernel_log_level,
+        drops_on_loss: config.on_loss == OnLoss::Drop,
+    }
+}
+
+/// What the loop needs to know.
+pub fn loop_setup(
+    config: &Config,
+    me: Identity,
+    leases: Vec<LeaseSetup>,
+    metrics: Metrics,
+    recorder: Recorder,
+) -> Setup {
+    Setup {
+        leases,
+        timing: config.timing(),
+        on_stop: config.on_stop,
+        refresh: Duration::from_secs(config.announce.refresh_s),
+        me,
+        conflict: config.conflict,
+        guard_neighbours: config.guard_neighbours,
+        placement: config.placement,
+        metrics,
+        recorder,
+    }
+}

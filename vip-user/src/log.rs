@@ -1,0 +1,81 @@
+//! The log of the daemon, on standard error.
+
+use crate::{
+    config::{LogConfig, LogFormat, LogLevel},
+    escape,
+    log::io::IsTerminal,
+};
+use std::{io, time::Duration};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format::debug_fn};
+
+/// Lines of the log that wait for who reads it.
+const LOG_LINES: usize = 4_096;
+/// The end of the process waits so long for them.
+const LOG_END: Duration = Duration::from_millis(1_200);
+
+/// Writes what is left of the log at the end, and waits for that no longer than [`LOG_END`].
+pub struct LogEnd(Option<WorkerGuard>);
+
+impl Drop for LogEnd {
+    fn drop(&mut self) {
+        let (ended, end) = std::sync::mpsc::channel();
+        let guard = self.0.take();
+        // Where nobody reads the log, the guard's own complaint may hang too.
+        let waits = std::thread::Builder::new().spawn(move || {
+            drop(guard);
+            let _ = ended.send(());
+        });
+        if waits.is_ok() {
+            let _ = end.recv_timeout(LOG_END);
+        }
+    }
+}
+
+/// Lines are written by a thread of their own: standard error is a pipe in a pod, and who reads it may
+/// stand still. What finds no room is lost.
+pub fn start(config: &LogConfig) -> LogEnd {
+    let appender = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES);
+    let (stderr, guard) = appender.thread_name("xvip-log").finish(io::stderr());
+    let level = match config.level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(filter(config.level, level)));
+    // A log that nobody takes is no reason to end: a line about that would go to the same place.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_writer(stderr.clone());
+    let log = log.with_ansi(has_colours(&io::stderr()));
+    // What a field holds may come from outside: a Lease, the API, the name of an interface.
+    match config.format {
+        LogFormat::Text => {
+            let fields = debug_fn(escape::log_field).delimited(" ");
+            log.fmt_fields(fields).with_target(false).init();
+        }
+        LogFormat::Json => {
+            log.json().flatten_event(true).with_writer(escape::JsonLog(stderr)).init();
+        }
+    }
+    LogEnd(Some(guard))
+}
+
+/// The client library logs each failed request at ERROR and names no server. Whoever asks for a request
+/// says what came of it, so these lines are left to those who look for faults. `RUST_LOG` replaces all
+/// of this.
+fn filter(level: LogLevel, word: &str) -> String {
+    if matches!(level, LogLevel::Debug | LogLevel::Trace) {
+        return word.to_owned();
+    }
+    let libraries =
+        ["h2", "hyper", "hyper_util", "kube", "kube_client", "rustls", "tower", "tower_http"];
+    libraries.iter().fold(word.to_owned(), |filter, library| format!("{filter},{library}=off"))
+}
+
+/// Whether a terminal is there to show colours, and nobody has asked for none (`NO_COLOR`).
+pub fn has_colours(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,182 @@
+//! Which part of `vip-user` may name which, and that no two files name each other in a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The directory of the crate.
+const ROOT: &str = "vip-user/src/";
+
+/// A part (a folder or a file below [`ROOT`]) and the parts that it may name. What stands at the top names
+/// what is below it.
+const MAY_NAME: &[(&str, &str)] = &[
+    (
+        "cli",
+        "admin clock cluster config controller escape log metrics model node observers probe state",
+    ),
+    ("log", "config escape"),
+    ("observers", "admin controller escape guests node state"),
+    ("admin", "clock controller escape guests state"),
+    ("guests", "controller"),
+    ("controller", "clock cluster metrics model node notice sources state"),
+    ("cluster", "clock metrics model server_url sources"),
+    ("node", "clock metrics model sources state"),
+    ("config", "model server_url"),
+    ("probe", "escape"),
+    ("notice", "model"),
+    ("state", "model"),
+    ("metrics", "model"),
+    ("clock", "model"),
+    ("escape", ""),
+    ("server_url", ""),
+    ("sources", ""),
+    ("model", ""),
+];
+
+/// The name of a module: its path from the root of the crate.
+type Module = Vec<String>;
+
+/// What the sources name and must not. `files`: paths and contents.
+pub(super) fn problems<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let code: BTreeMap<Module, &str> = files
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("tests.rs"))
+        .filter_map(|(path, text)| Some((module(path)?, text)))
+        .collect();
+    let edges: BTreeMap<&Module, BTreeSet<&Module>> = code
+        .iter()
+        .map(|(module, text)| {
+            (module, named(module, text).filter_map(|path| file_of(&code, path)).collect())
+        })
+        .collect();
+    let mut problems = Vec::new();
+    for (from, all) in &edges {
+        for to in all {
+            let (Some(part), Some(other)) = (from.first(), to.first()) else { continue };
+            let may = MAY_NAME.iter().find(|(name, _)| name == part).map_or("", |(_, may)| may);
+            if part != other && !may.split(' ').any(|may| may == other) {
+                problems.push(format!("{} names {}", from.join("::"), to.join("::")));
+            }
+        }
+    }
+    problems.extend(circle(&edges).map(|circle| format!("these files name each other: {circle}")));
+    problems
+}
+
+fn module(path: &str) -> Option<Module> {
+    let path = path.strip_prefix(ROOT)?.strip_suffix(".rs")?;
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    Some(if matches!(path, "lib" | "main") {
+        Vec::new()
+    } else {
+        path.split('/').map(Into::into).collect()
+    })
+}
+
+/// The file in which something stands: its module, or one around it.
+fn file_of<'a>(code: &'a BTreeMap<Module, &str>, mut path: Module) -> Option<&'a Module> {
+    loop {
+        if let Some((module, _)) = code.get_key_value(&path) {
+            return Some(module);
+        }
+        path.pop()?;
+    }
+}
+
+/// What the `use` lines of a file name, from the root of the crate.
+fn named(module: &Module, text: &str) -> impl Iterator<Item = Module> {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = text.split("\nuse ").skip(1).chain(text.split("\npub use ").skip(1));
+    let trees = lines.filter_map(|rest| rest.split(';').next());
+    let paths: Vec<Module> =
+        trees.flat_map(|tree| expand(&tree.replace(char::is_whitespace, ""))).collect();
+    paths.into_iter().filter_map(move |path| {
+        let ups = path.iter().take_while(|segment| *segment == "super").count();
+        match path.first()?.as_str() {
+            "crate" => Some(path[1..].to_vec()),
+            "super" => {
+                let around = module.len().checked_sub(ups)?;
+                Some([&module[..around], &path[ups..]].concat())
+            }
+            _ => None,
+        }
+    })
+}
+
+/// The paths of a tree of imports without whitespace: `a::{b,c::d}` is `a::b` and `a::c::d`.
+fn expand(tree: &str) -> Vec<Module> {
+    let Some((before, inside)) = tree.split_once('{') else {
+        return vec![tree.split("::").map(Into::into).collect()];
+    };
+    let prefix: Module =
+        before.split("::").filter(|segment| !segment.is_empty()).map(Into::into).collect();
+    let inside = inside.strip_suffix('}').unwrap_or(inside);
+    let (mut parts, mut depth) = (vec![String::new()], 0);
+    for character in inside.chars() {
+        depth += i32::from(character == '{') - i32::from(character == '}');
+        match parts.last_mut() {
+            Some(part) if character != ',' || depth > 0 => part.push(character),
+            _ => parts.push(String::new()),
+        }
+    }
+    let parts = parts.iter().filter(|part| !part.is_empty());
+    parts.flat_map(|part| expand(part)).map(|path| [prefix.clone(), path].concat()).collect()
+}
+
+/// Files that name each other in a circle, if there are any: what is left when all those are taken away
+/// that name nothing that is left, and those that nothing names.
+fn circle(edges: &BTreeMap<&Module, BTreeSet<&Module>>) -> Option<String> {
+    let mut left: BTreeSet<&Module> =
+        edges.keys().copied().filter(|module| !module.is_empty()).collect();
+    loop {
+        let names = |from: &Module, to: &Module| from != to && edges[from].contains(to);
+        let in_circle = |module: &&Module| {
+            left.iter().any(|other| names(module, other))
+                && left.iter().any(|other| names(other, module))
+        };
+        let kept: BTreeSet<&Module> = left.iter().copied().filter(|module| in_circle(module)).collect();
+        if kept.len() == left.len() {
+            break;
+        }
+        left = kept;
+    }
+    let names: Vec<String> = left.iter().map(|module| module.join("::")).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(files: &[(&str, &str)]) -> Vec<String> {
+        problems(files.iter().copied())
+    }
+
+    #[test]
+    fn a_part_names_only_what_it_may() {
+        let node = ("vip-user/src/node/mod.rs", "");
+        let cluster = "//! Reads.\n\nuse crate::{\n    model::time::BootNs,\n    node::Pins,\n};\n";
+        let model = ("vip-user/src/model/time.rs", "\nuse std::time::Duration;\n");
+        assert_eq!(
+            of(&[node, model, ("vip-user/src/cluster/watch.rs", cluster)]),
+            ["cluster::watch names node"]
+        );
+        let may = "\nuse crate::model::time::BootNs;\n";
+        assert_eq!(of(&[node, model, ("vip-user/src/cluster/watch.rs", may)]), [""; 0]);
+    }
+
+    #[test]
+    fn a_circle_of_files_is_found() {
+        let files = |last: &'static str| {
+            [
+                ("vip-user/src/model/a.rs", "\nuse super::b::B;\n"),
+                ("vip-user/src/model/b.rs", "\nuse super::{\n    c::{C, D},\n};\n"),
+                ("vip-user/src/model/c.rs", last),
+                ("vip-user/src/model/d.rs", "\nuse super::a::A;\n"),
+            ]
+        };
+        assert_eq!(of(&files("")), [""; 0]);
+        let found = of(&files("\nuse crate::model::a::A;\n"));
+        assert_eq!(found, ["these files name each other: model::a, model::b, model::c"]);
+        let by_tests = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
+        assert_eq!(of(&files(by_tests)), [""; 0]);
+    }
+}
