@@ -1,5 +1,6 @@
 //! The seams between the packet rules and the world. Frame and Env have two implementations: the kernel's
 //! (crate `vip-ebpf`) and the host's (in the tests), which are compared byte for byte.
+//! A status and the simulation ask [`Fences`] too.
 
 use crate::{
     abi::{Fence, Holder, Iface, Ip, Vip},

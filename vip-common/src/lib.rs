@@ -11,9 +11,9 @@
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
 pub mod abi;
-pub mod arp;
+mod arp;
 pub mod checksum;
-pub mod claims;
+mod claims;
 pub mod counter;
 pub mod egress;
 pub mod env;
@@ -22,5 +22,5 @@ pub mod layer3;
 pub mod mac;
 pub mod nd;
 pub mod standing;
-pub mod traffic;
+mod traffic;
 pub mod wire;

@@ -1,7 +1,6 @@
-//! The clocks. Nothing else in the crate reads one.
+//! The clocks that decide. Others only measure requests and date Events.
 
 use crate::model::time::{BootNs, Now};
-use std::io;
 
 /// `CLOCK_BOOTTIME`, the clock that `bpf_ktime_get_boot_ns` reads too.
 pub fn boot() -> BootNs {
@@ -18,10 +17,4 @@ fn read(clock: libc::clockid_t) -> u64 {
     // SAFETY: the pointer is to a live timespec. The call cannot fail for these two clocks.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// The last OS error with a message in front.
-pub(crate) fn os_error(what: &str) -> io::Error {
-    let error = io::Error::last_os_error();
-    io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -3,9 +3,11 @@
 use crate::{
     config::{LogConfig, LogFormat, LogLevel},
     escape,
-    log::io::IsTerminal,
 };
-use std::{io, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format::debug_fn};
 

@@ -21,6 +21,7 @@ struct Mutation {
     rule: &'static str,
     name: &'static str,
     file: &'static str,
+    /// The tokens to change, once in the file: see [`place`].
     from: &'static str,
     to: &'static str,
     /// Arguments of `cargo test` (or, for [`LAB`], of `cargo xtask test`) that must fail.

@@ -89,21 +89,7 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     let setup = settings::loop_setup(&config, me, leases.collect(), metrics.clone(), recorder);
     let (events, inbox) = mpsc::channel(256);
     let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
-    tokio::spawn(forward_signals(events.clone())?);
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(changes.tell(sender));
-    tokio::spawn(forward(receiver, events.clone(), |()| Event::HostChanged));
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(node_events::follow_claims(&pins, sender)?);
-    tokio::spawn(forward(receiver, events.clone(), Event::Claim));
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(api_node::follow(api.clone(), node.clone(), sender));
-    tokio::spawn(forward(receiver, events.clone(), Event::Node));
-    if let Some(targets) = lan_targets(&config) {
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));
-        tokio::spawn(forward(receiver, events.clone(), Event::Lan));
-    }
+    follow(&config, &pins, &netlink, changes, (api, node.clone()), &events)?;
     let mut observers =
         Observers::new(&lock, &config.instance, latest.clone(), events.clone()).context(SOCKET)?;
     observers.admin = config.admin.port.map(|port| {
@@ -122,6 +108,33 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     std::mem::forget(lock);
     tracing::info!(%node, "xvip has stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts whatever brings events.
+fn follow(
+    config: &Config,
+    pins: &Pins,
+    netlink: &Netlink,
+    changes: Changes,
+    (api, node): (LeaseApi, String),
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<()> {
+    tokio::spawn(forward_signals(events.clone())?);
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(changes.tell(sender));
+    tokio::spawn(forward(receiver, events.clone(), |()| Event::HostChanged));
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(node_events::follow_claims(pins, sender)?);
+    tokio::spawn(forward(receiver, events.clone(), Event::Claim));
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(api_node::follow(api, node, sender));
+    tokio::spawn(forward(receiver, events.clone(), Event::Node));
+    if let Some(targets) = lan_targets(config) {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));
+        tokio::spawn(forward(receiver, events.clone(), Event::Lan));
+    }
+    Ok(())
 }
 
 fn forward_signals(

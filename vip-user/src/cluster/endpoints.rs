@@ -1,7 +1,9 @@
 //! The API servers in the order in which they are tried, with the credentials for them.
 
-use super::{client, client_error::ClientError};
-use crate::cluster::client::Access;
+use super::{
+    client::{self, Access},
+    client_error::ClientError,
+};
 use kube::Client;
 use std::{
     net::IpAddr,

@@ -1,6 +1,11 @@
 //! The host's side of the loop: its timers, announcing, and looking whether the guard is in place.
 
-use super::{BURST, Controller, Schedule, harm::Harm, schedule::RETRY, watchdog::Step};
+use super::{
+    Controller,
+    harm::Harm,
+    schedule::{BURST, RETRY, Schedule},
+    watchdog::Step,
+};
 use crate::{
     clock,
     model::{desired::Links, election::Input, ownership::Ownership, time::BootNs},

@@ -1,5 +1,5 @@
-//! The loop: the next event, one step of the model, its effects. Fence effects are executed inline
-//! and first; writes are spawned and come back as events with the time that they left.
+//! The loop: the next event, one step of the model, and what its `Turn` asks for. Fences are changed
+//! inline and first; requests are spawned and come back as events.
 
 mod admission;
 mod claims;
@@ -274,19 +274,22 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// One step of an election, and everything that it asks for, in the order of its [`Turn`].
+    /// One step of an election, and everything that it asks for, in the order of its [`Turn`](crate::model::turn::Turn).
     async fn step(&mut self, slot: u32, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let Some(leased) = self.leases.get_mut(&slot) else { return };
             let silent_since = leased.election.silent_since();
             let mut turn = leased.election.step(clock::now(), input);
+            let mut at = clock::boot();
             while let Some(step) = turn.next(self.reconciled) {
                 match step {
                     Step::Fence(change) => {
-                        if !self.change_fence(slot, &change) {
+                        if let Some(deadline) = self.change_fence(slot, &change) {
                             turn.failed_to_lower();
+                            inputs.push_back(Input::NotLowered(deadline));
                         }
+                        at = clock::boot();
                     }
                     Step::Silence(why) => {
                         tracing::debug!(?why, "clearing the fence");
@@ -300,7 +303,7 @@ impl<D: Dataplane> Controller<D> {
                     Step::KeepBack(id) => {
                         inputs.push_back(Input::Written { id, outcome: Written::Failed });
                     }
-                    Step::News(notice) => self.notice(slot, &notice, silent_since),
+                    Step::News(notice) => self.notice(slot, &notice, silent_since, at),
                 }
             }
             self.schedule_linger_end();
@@ -343,20 +346,20 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Says whether a fence that was to be lowered is. One that could not be raised keeps nothing back.
-    fn change_fence(&mut self, slot: u32, change: &FenceChange) -> bool {
+    /// Returns to what the fence could not be lowered. One that could not be raised keeps nothing back.
+    fn change_fence(&mut self, slot: u32, change: &FenceChange) -> Option<BootNs> {
         match change {
             FenceChange::Raise { tenure, generation, deadline, duration_s, new } => {
                 self.raise(slot, *new, |host| {
                     host.raise_fence(slot, tenure, *duration_s, *generation, *deadline)
                 });
-                true
+                None
             }
             FenceChange::Lower(deadline) => {
                 let dataplane = &mut self.dataplane;
                 let lower = || dataplane.lower_fence(slot, *deadline);
                 let result = self.watchdog.call(watchdog::Step::Fence, lower);
-                self.outcome("fence", slot, result)
+                (!self.outcome("fence", slot, result)).then_some(*deadline)
             }
         }
     }
@@ -457,9 +460,7 @@ impl<D: Dataplane> Controller<D> {
     fn gives_up(&self, stopping: BootNs) -> bool {
         let now = clock::boot();
         let gives_up = self.leases.values().all(|leased| match leased.election.ownership(now) {
-            Ownership::Gone { since } => {
-                leased.silence_at.is_none() && since.max(stopping).after(TIDYING) <= now
-            }
+            Ownership::Gone { since } => since.max(stopping).after(TIDYING) <= now,
             _ => false,
         });
         if gives_up {

@@ -17,14 +17,19 @@ use crate::{
 use std::{collections::BTreeMap, time::Duration};
 
 impl<D: Dataplane> Controller<D> {
-    /// A change of leadership. This node may not have answered since `silent_since`.
-    pub(super) fn notice(&mut self, slot: u32, notice: &Notice, silent_since: Option<BootNs>) {
+    /// A change of leadership, at `now`. This node may not have answered since `silent_since`.
+    pub(super) fn notice(
+        &mut self,
+        slot: u32,
+        notice: &Notice,
+        silent_since: Option<BootNs>,
+        now: BootNs,
+    ) {
         let Some(leased) = self.leases.get(&slot) else { return };
         let (lease, node) = (leased.api.full_name(), self.setup.me.node.clone());
         log_notice(notice, &lease, &node);
         let metrics = &self.setup.metrics;
         metrics.transition(&lease, reason(notice));
-        let now = clock::boot();
         let tell = |reason, text| {
             self.setup.recorder.tell(leased.news(reason, lease.clone(), text));
         };

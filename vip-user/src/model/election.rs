@@ -53,11 +53,13 @@ pub enum Input {
     Observed(Source, Option<Record>),
     /// A write has ended.
     Written {
-        /// [`LeaseWrite::id`].
+        /// [`LeaseWrite::id`](super::record::LeaseWrite::id).
         id: u64,
         /// How.
         outcome: Written,
     },
+    /// The fence could not be lowered to this.
+    NotLowered(BootNs),
     /// A read has failed.
     ReadFailed,
     /// After [`Turn::silence`]: the kernel is silent, no program runs on the old value and no
@@ -151,6 +153,11 @@ impl Election {
         let mut out = Turn::default();
         match input {
             Input::Leave => self.leave(now, &mut out),
+            Input::NotLowered(deadline) => {
+                if let State::Holding(holding) = &mut self.state {
+                    holding.lower_to = Some(deadline);
+                }
+            }
             Input::ReadFailed => self.read_failed(now),
             Input::Silenced => self.silenced(now),
             Input::Written { id, outcome } => self.written(now, id, outcome, &mut out),
@@ -333,11 +340,6 @@ impl Election {
     /// The generation of the last tenure on this slot.
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// The address stays for late traffic until then.
-    pub fn linger_until(&self) -> BootNs {
-        self.linger_until
     }
 
     /// Until when a program on this node that holds the Lease may answer, unless it renews. It may

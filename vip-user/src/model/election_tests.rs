@@ -512,8 +512,9 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     let mut record = held("me", 4, 10);
     record.duration_s = 10;
     let mut turn = election.step(at(500), quorum(Some(record)));
+    let id = writes(&turn)[0].id;
     let lower = FenceChange::Lower(sent.after(timing(3).hold(3)));
-    assert_eq!(turn.next(true), Some(Step::Fence(lower)));
+    assert_eq!(turn.next(true), Some(Step::Fence(lower.clone())));
     // Where that fails, the write does not leave.
     let (mut works, mut fails) = (turn.clone(), turn);
     fails.failed_to_lower();
@@ -523,6 +524,12 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     };
     assert!(!leaves(&mut works.clone(), false), "the entries have never been reconciled");
     assert!(leaves(&mut works, true) && !leaves(&mut fails, true));
+    // It is lowered again before the next attempt.
+    election.step(at(500), Input::NotLowered(sent.after(timing(3).hold(3))));
+    election.step(at(500), Input::Written { id, outcome: Written::Failed });
+    let mut later = (500..5_000).map(|ms| election.step(at(ms), Input::Tick));
+    let next = later.find(|turn| !writes(turn).is_empty()).unwrap();
+    assert_eq!(next.fences, [lower]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ impl Holding {
         Self {
             tenure,
             anew: None,
+            lower_to: None,
             base,
             until: BootNs(0),
             sent: BootNs(0),
@@ -41,9 +42,7 @@ impl Holding {
         let same_lease = record.uid == self.tenure.uid || self.anew.as_ref() == Some(&record.uid);
         same_lease && record.tenure().is_some_and(|tenure| tenure.note == self.tenure.note)
     }
-}
 
-impl Holding {
     /// Whether no write was sent after this one. An older failure says nothing about the API now.
     pub(super) fn was_last(&self, attempt: &InFlight) -> bool {
         self.in_flight.values().all(|other| other.sent <= attempt.sent)
@@ -200,6 +199,7 @@ impl Election {
             self.shorten(&mut holding, self.timing.duration_s, out);
             let base = Some(holding.base.clone());
             let write = self.write(now, &mut holding, base);
+            out.fences.extend(holding.lower_to.take().map(FenceChange::Lower));
             out.sends.push(Outgoing::Write(write));
         }
         self.state = State::Holding(holding);
@@ -281,6 +281,7 @@ impl Election {
             out.news.push(Notice::Regained);
         }
         holding.until = deadline;
+        holding.lower_to = None;
         holding.sent = attempt.sent;
         holding.lapsed = false;
         out.fences.push(FenceChange::Raise {
@@ -327,6 +328,7 @@ impl Election {
         }
         out.news.push(Notice::Reasserted);
         let write = self.write(now, &mut holding, base);
+        out.fences.extend(holding.lower_to.take().map(FenceChange::Lower));
         out.sends.push(Outgoing::Write(write));
         self.state = State::Holding(holding);
     }

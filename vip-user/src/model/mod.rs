@@ -1,5 +1,5 @@
 //! The pure core: who holds what until when, and what the host should look like. Nothing in here
-//! reads a clock, does I/O or can fail; `now` comes in as an argument, effects go out as values.
+//! reads a clock, does I/O or can fail; `now` comes in as an argument, what is to be done goes out, as a [`turn`].
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`news`], [`turn`], [`state`], [`election`], [`holding`], [`waiting`],
 //! [`leaving`], [`reading`], [`retry`], [`naming`], [`rivals`], [`admission`], [`fitness`], [`rule`], [`selection`],

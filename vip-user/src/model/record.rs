@@ -136,9 +136,7 @@ impl Record {
 }
 
 impl Record {
-    /// A Lease as `Outgoing::Create` makes it. No node takes a Lease that is not there: what has been
-    /// created and deleted in between would go unseen, while a record that stands has a version to
-    /// compare.
+    /// A Lease without a holder, for models and tests that play an API server.
     pub fn unheld(uid: String, version: u64, duration_s: u32) -> Self {
         Self {
             uid,

@@ -1,4 +1,4 @@
-//! Where an election stands.
+//! What an election remembers in each of its states.
 
 use super::{
     fitness::Fitness,
@@ -70,6 +70,8 @@ pub struct Holding {
     /// The uid of a Lease that was created anew and that the tenure is being written into. Until that
     /// is confirmed its `leaseTransitions` say nothing about the tenure's.
     pub anew: Option<String>,
+    /// The fence could not be lowered to this. It comes before the next write.
+    pub lower_to: Option<BootNs>,
     /// The last confirmed version.
     pub base: Version,
     /// The fence; the kernel is silent from here on.
@@ -86,7 +88,7 @@ pub struct Holding {
     pub failures: u32,
     /// Writes on their way.
     pub in_flight: BTreeMap<u64, InFlight>,
-    /// The fence has run out and [`Notice::Lapsed`] has been given.
+    /// The fence has run out and [`Notice::Lapsed`](super::news::Notice::Lapsed) has been given.
     pub lapsed: bool,
     /// `base` is known to be overtaken: nothing is written before something was seen.
     pub stale: bool,

@@ -64,7 +64,9 @@ pub enum Outgoing {
     Write(LeaseWrite),
     /// Write an offer into this version of the Lease, and nothing else. Its outcome is seen by the watch.
     Offer(Version, Offer),
-    /// Create the Lease without a holder, where there is none. Its outcome is seen by the watch.
+    /// Create the Lease without a holder, where there is none. Its outcome is seen by the watch. No node
+    /// takes a Lease that is not there: what was created and deleted in between would go unseen, while a
+    /// record that stands has a version to compare.
     Create,
     /// Read the Lease from a quorum.
     Read,
@@ -132,13 +134,15 @@ impl Turn {
         if self.news.is_empty() { None } else { Some(Step::News(self.news.remove(0))) }
     }
 
-    /// The fence could not be lowered: a write that shortens D must not leave before it is.
+    /// The fence could not be lowered: a write that shortens D must not leave before it is. The election
+    /// is [told](super::election::Input::NotLowered).
     pub fn failed_to_lower(&mut self) {
         self.keeps_writes_back = true;
     }
 
-    /// Whether nothing is asked for, and nothing has happened that anybody would care about.
-    pub fn is_empty(&self) -> bool {
+    /// Whether no fence changes, nothing leaves, and nothing is told. What is done on this host alone does
+    /// not count.
+    pub fn is_quiet(&self) -> bool {
         self.fences.is_empty()
             && self.silence.is_none()
             && self.sends.is_empty()

@@ -1,8 +1,7 @@
 //! Announcements and address probes: raw frames through a packet socket, so that the egress guard
 //! sees every one of them. `PACKET_QDISC_BYPASS` is never set: it would go around the guard.
 
-use super::netlink::Neighbour;
-use crate::clock::os_error;
+use super::{host::os_error, netlink::Neighbour};
 use bytemuck::bytes_of;
 use std::{
     io,

@@ -4,8 +4,9 @@
 use super::{
     announce::{Announcer, probe, question},
     events::when_readable,
+    host::os_error,
 };
-use crate::{clock::os_error, model::selection::Device};
+use crate::model::selection::Device;
 use std::{
     collections::BTreeSet,
     io,

@@ -1,6 +1,5 @@
 //! What identifies this host.
 
-use crate::clock::os_error;
 use std::{
     ffi::{CStr, CString},
     fs, io,
@@ -105,4 +104,10 @@ pub fn interface_index(name: &str) -> Option<u32> {
     // SAFETY: the name ends in a zero.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     (index != 0).then_some(index)
+}
+
+/// The last OS error with a message in front.
+pub(super) fn os_error(what: &str) -> io::Error {
+    let error = io::Error::last_os_error();
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }

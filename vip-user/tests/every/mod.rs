@@ -185,7 +185,7 @@ impl Bounds {
                 node.overtake_reads();
             }
             let due = node.election.wake_at(now.boot).is_some_and(|at| at <= now.boot);
-            world.spins |= due && turn.is_empty();
+            world.spins |= due && turn.is_quiet();
             while let Some(step) = turn.next(true) {
                 match step {
                     Step::Fence(FenceChange::Raise { tenure, deadline, duration_s, new, .. }) => {

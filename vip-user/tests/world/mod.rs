@@ -295,7 +295,7 @@ impl World {
             let node = &mut self.nodes[index];
             self.shapes.insert(Shape::of(now.boot, node.election.state(), &input));
             node.turn = node.election.step(now, input);
-            let asks = !node.turn.is_empty();
+            let asks = !node.turn.is_quiet();
             self.judge_rest(index, asks);
         }
         let now = self.clock(index).boot;

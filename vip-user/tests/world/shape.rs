@@ -29,6 +29,7 @@ impl Shape {
             Input::Written { outcome: Written::Stored(_), .. } => "stored",
             Input::Written { outcome: Written::Conflict, .. } => "conflict",
             Input::Written { outcome: Written::Failed, .. } => "failed write",
+            Input::NotLowered(_) => "fence not lowered",
             Input::ReadFailed => "failed read",
             Input::Silenced => "silenced",
             Input::Leave => "leave",

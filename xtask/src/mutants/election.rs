@@ -459,4 +459,12 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         to: "self.keeps_writes_back",
         tests: ELECTION,
     },
+    Mutation {
+        rule: "one order of effects",
+        name: "a fence that was not lowered is forgotten",
+        file: "vip-user/src/model/holding.rs",
+        from: "out.fences.extend(holding.lower_to.take().map(FenceChange::Lower)); out.sends.push(Outgoing::Write(write)); }",
+        to: "out.sends.push(Outgoing::Write(write)); }",
+        tests: ELECTION,
+    },
 ];

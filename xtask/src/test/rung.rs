@@ -19,7 +19,7 @@ pub enum Rung {
     Kube,
     /// The image and the manifests on a real cluster. Root.
     Cluster,
-    /// The kinds of device that this kernel may lack, in a guest.
+    /// What depends on the kernel, in a guest: frames, devices, guard and fence.
     Vm,
 }
 

@@ -1,4 +1,5 @@
-//! Which part of `vip-user` may name which, and that no two files name each other in a circle.
+//! Which part of `vip-user` may name which, and that no two files name each other in a circle. Only paths
+//! of `use` that begin with `crate` or `super` are read: a `mod.rs` and the files below it are one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
