@@ -12,7 +12,7 @@ use crate::{
     vm::Kernel,
 };
 use anyhow::{Context as _, anyhow, bail};
-use rung::{Pass, Stage};
+use rung::{Lane, Pass, Stage};
 use std::{
     fs,
     io::{BufRead as _, BufReader},
@@ -51,37 +51,25 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
     build(choice)?;
     let (stages, background) = match choice {
         Choice::All => (rung::stages(), rung::background()),
-        Choice::Quick => (vec![vec![rung::quick()]], Vec::new()),
-        Choice::Only(rung, filter) => (rung::only(*rung, filter), Vec::new()),
+        Choice::Quick => (vec![vec![rung::quick()]], Lane::new()),
+        Choice::Only(rung, filter) => (rung::only(*rung, filter), Lane::new()),
     };
     let servers = Servers::default();
     let played = thread::scope(|scope| {
-        let servers = &servers;
-        let prepares = (!background.is_empty()).then(|| {
-            scope.spawn(|| {
+        let beside = scope.spawn(|| {
+            if !background.is_empty() {
                 leave_the_processor_to_others();
                 // The stages that need them come last, and tell what failed.
                 let _told_by_the_stages = servers.cluster();
-            })
+            }
+            play_lane(&background, &servers)
         });
-        let beside: Vec<_> = background
-            .iter()
-            .map(|lane| {
-                scope.spawn(move || {
-                    leave_the_processor_to_others();
-                    play_lane(lane, servers)
-                })
-            })
-            .collect();
         // Pods with small requests get less of a processor than what runs beside them with the lowest
         // priority, so what measures them has the machine for itself.
         let (alone, others): (Vec<_>, Vec<_>) = stages.into_iter().partition(rung::is_of_cluster);
-        let mut played = play_stages(&others, servers);
-        played.extend(beside.into_iter().flat_map(|lane| lane.join().unwrap_or_default()));
-        if let Some(prepares) = prepares {
-            let _told_by_the_stages = prepares.join();
-        }
-        played.extend(play_stages(&alone, servers));
+        let mut played = play_stages(&others, &servers);
+        played.extend(beside.join().unwrap_or_default());
+        played.extend(play_stages(&alone, &servers));
         played
     });
     table::print(&played).verdict()

@@ -117,10 +117,9 @@ fn controller() -> Pass {
     Pass::part(Rung::Controller, "", &["--test-threads=8"])
 }
 
-/// What needs the processor and nothing else: it gets what the stages leave. Side by side, because each
-/// uses one processor for some of the time.
-pub fn background() -> Vec<Lane> {
-    [Rung::Simulation, Rung::Vm].map(|rung| vec![Pass::whole(rung, "")]).to_vec()
+/// What needs the processor and nothing else: it gets what the stages leave.
+pub fn background() -> Lane {
+    vec![Pass::whole(Rung::Simulation, ""), Pass::whole(Rung::Vm, "")]
 }
 
 /// The inner loop.

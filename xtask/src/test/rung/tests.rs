@@ -4,13 +4,8 @@ use super::*;
 fn every_rung_runs() {
     let stages = stages();
     for rung in Rung::value_variants() {
-        let passes = stages
-            .iter()
-            .flatten()
-            .flatten()
-            .chain(&background().concat())
-            .cloned()
-            .collect::<Vec<_>>();
+        let passes =
+            stages.iter().flatten().flatten().chain(&background()).cloned().collect::<Vec<_>>();
         assert!(passes.iter().any(|pass| pass.rung == *rung), "{rung:?}");
         assert!(!only(*rung, "").is_empty(), "{rung:?}");
     }
