@@ -277,6 +277,17 @@ impl Node {
         Ok(serde_json::from_str(&self.xvip("status", &["-o", "json"])?)?)
     }
 
+    /// Whether nothing stands in its way. That the machine was busy does not count.
+    ///
+    /// # Errors
+    /// If the status cannot be read.
+    pub fn has_no_problem(&self) -> anyhow::Result<bool> {
+        const OF_THE_MACHINE: [&str; 3] = ["loop", "netlink", "look at the interfaces"];
+        let status = self.status()?;
+        let problems = status["daemon"]["problems"].as_object().context("no daemon answers")?;
+        Ok(problems.keys().all(|subject| OF_THE_MACHINE.contains(&subject.as_str())))
+    }
+
     /// `xvip probe` from this node's namespace: what it printed, and its exit code.
     ///
     /// # Errors

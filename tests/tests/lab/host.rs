@@ -88,9 +88,11 @@ fn what_others_take_away_is_put_back() {
     assert!(times.iter().all(|(_, ms)| *ms < 3_000.0), "{times:?}");
     println!("gone for, ms: {times:?}");
     assert!(node.owns(), "{}", node.log());
-    assert!(eventually(Duration::from_secs(3), || {
-        node.status().is_ok_and(|status| status["daemon"]["problems"].as_object().unwrap().is_empty())
-    }));
+    assert!(
+        eventually(Duration::from_secs(20), || node.has_no_problem().unwrap_or(false)),
+        "{}",
+        node.log()
+    );
 }
 
 /// Another program before the guard could send frames around it: the interface counts as unguarded, the
