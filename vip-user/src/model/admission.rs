@@ -302,13 +302,14 @@ impl Admission {
 
     /// This node does not hold the Lease any more.
     pub(super) fn lost(&mut self) {
+        // A candidate sees every renewal of the holder: the host has nothing to follow then.
+        self.changes += u64::from(!self.admitted().is_empty());
         for vip in self.vips.values_mut() {
             let Vip { inherited, unverified, heard, .. } = *vip;
             *vip = Vip { inherited, unverified, heard, ..Vip::default() };
         }
         self.base.clear();
         (self.settled, self.obstacles_changed) = (false, true);
-        self.changes += 1;
         self.requests.clear();
         self.probing_since = None;
     }
