@@ -60,6 +60,10 @@ fn a_holder_whose_tenure_a_client_go_program_renews_is_silent_at_once() {
     let turn = election.step(at(4_500), watched(theirs));
     assert_eq!(turn.silence, Some(Why::Deposed));
     assert_eq!(election.ownership(BootNs(0)), Ownership::ProgramHere);
+    // Another node takes the Lease: the guard is back at once.
+    let turn = election.step(at(4_600), watched(held("other", 9, 14)));
+    assert_ne!(election.ownership(BootNs(0)), Ownership::ProgramHere);
+    assert!(turn.host, "{turn:?}");
 }
 
 /// During a rolling upgrade: an older version writes no `renewTime` into the annotation.

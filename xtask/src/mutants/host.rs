@@ -49,7 +49,7 @@ pub(super) const HOST: &[Mutation] = &[
         file: "vip-user/src/model/election.rs",
         from: "let moved = before != (std::mem::discriminant(&self.state), self.passes);",
         to: "let moved = before.0 != std::mem::discriminant(&self.state);",
-        tests: &["-p", "vip-tests", "--test", "controller", "a_client_go_program"],
+        tests: super::FOREIGN,
     },
     Mutation {
         rule: "the entry outlives the address",
