@@ -55,7 +55,7 @@ pub enum Gone {
 struct Behaviour {
     /// Every request is refused with this status.
     refuses: Option<u16>,
-    /// Only who has this token has any right.
+    /// Requests without this token are refused.
     token: Option<&'static str>,
     /// Every watch ends as soon as it has begun.
     cuts_watches: bool,
@@ -217,7 +217,7 @@ impl StandIn {
         self.behave(|behaviour| behaviour.refuses = status);
     }
 
-    /// Refuses whoever does not have this token, as a server does that knows him and gave him no right.
+    /// Refuses requests without this token with 403, as a server refuses a user without rights.
     pub fn forbid_all_without(&self, token: &'static str) {
         self.behave(|behaviour| behaviour.token = Some(token));
     }

@@ -172,7 +172,7 @@ async fn why_the_node_cannot_be_read_is_told_and_it_is_tried_again() {
     assert_eq!(reports.recv().await.unwrap().unwrap().labels["role"], "edge");
 }
 
-/// Whoever is refused a right may have got it by other credentials since.
+/// New credentials may bring a right that the server refused before.
 #[tokio::test]
 async fn a_right_that_comes_with_other_credentials_is_used() {
     let (api, works) = good().await;

@@ -13,8 +13,8 @@ use bytemuck::{Pod, Zeroable};
 /// Version of all layouts in this file; part of the pin path.
 pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 3 } else { 2 };
 /// Priority of what xvip sends, in the queues of the host (linux/pkt_sched.h). A frame has passed the
-/// guard when it is queued, and must leave within the margin of its fence. Behind the frames of a process
-/// without rights it would wait for as long as that process likes.
+/// guard when it is queued, and must leave within the margin of its fence. Behind the frames of a
+/// process without rights it would wait for as long as that process likes.
 pub const TC_PRIO_CONTROL: u32 = 7;
 /// The highest priority that a process without rights may use. `pfifo_fast` and `prio` put it into one
 /// band with [`TC_PRIO_CONTROL`]; the guard takes it away, so that the band is for root alone.

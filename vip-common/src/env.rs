@@ -1,6 +1,6 @@
-//! The seams between the packet rules and the world. Frame and Env have two implementations: the kernel's
-//! (crate `vip-ebpf`) and the host's (in the tests), which are compared byte for byte.
-//! A status and the simulation ask [`Fences`] too.
+//! The seams between the packet rules and the world. Frame and Env have two implementations: the
+//! kernel's (crate `vip-ebpf`) and the host's (in the tests), which are compared byte for byte. A
+//! status and the simulation ask [`Fences`] too.
 
 use crate::{
     abi::{Fence, Holder, Iface, Ip, Vip},
@@ -50,8 +50,8 @@ pub trait Frame {
     fn offloaded_vid(&self) -> u16;
 }
 
-/// The fences, and the clock that they are compared with. Whoever wants to know whether this host holds
-/// a VIP (a program, a status, a probe) needs no more.
+/// The fences, and the clock that they are compared with. A program, a status or a probe needs no more
+/// to know whether this host holds a VIP.
 pub trait Fences {
     /// The fence of a slot.
     fn fence(&self, slot: u32) -> Option<Fence>;

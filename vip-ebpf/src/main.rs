@@ -44,8 +44,8 @@ fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
     alone(xdp_action::XDP_PASS, || decide::<MESSAGES>(ctx.ctx))
 }
 
-/// A function of its own, as those in tc.rs: without CAP_PERFMON every word on the stack costs a barrier
-/// against speculative stores. Traffic passes before anything is put there.
+/// A function of its own, as those in tc.rs: without CAP_PERFMON every word on the stack costs a
+/// barrier against speculative stores. Traffic passes before anything is put there.
 #[inline(never)]
 fn decide<const MESSAGES: bool>(ctx: *mut xdp_md) -> u32 {
     // SAFETY: the kernel hands the program a valid xdp_md.

@@ -67,8 +67,8 @@ fn a_burst_of_link_events_stops_no_renewal() {
     assert!(eventually(LONG, || turns(node) > before), "the loop is still: {}", node.log());
 }
 
-/// A listing of several pieces that changes keep interrupting says nothing against this host: a start once
-/// ended over it.
+/// A listing of several pieces that changes keep interrupting says nothing against this host: a start
+/// once ended over it.
 #[test]
 fn a_start_goes_on_while_changes_interrupt_its_listings() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();

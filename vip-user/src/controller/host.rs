@@ -112,8 +112,8 @@ impl<D: Dataplane> Controller<D> {
         self.reconcile_at.map_or(self.inspect_at, |at| at.min(self.inspect_at))
     }
 
-    /// Whether an election has something to do before work on the host would be over. What was begun, or
-    /// is asked for by an election, is not put off.
+    /// Whether an election has something to do before work on the host would be over. What was begun,
+    /// or is asked for by an election, is not put off.
     fn makes_way(&mut self, now: BootNs) -> bool {
         let settled = self.reconciled && self.settled_at.is_some();
         let soon = now.after(SOON.min(self.setup.timing.renew_every / 4));

@@ -274,7 +274,8 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// One step of an election, and everything that it asks for, in the order of its [`Turn`](crate::model::turn::Turn).
+    /// One step of an election, and everything that it asks for, in the order of its
+    /// [`Turn`](crate::model::turn::Turn).
     async fn step(&mut self, slot: u32, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {

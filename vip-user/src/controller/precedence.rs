@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(elections.wake_at(ms(5)), ms(5));
     }
 
-    /// Turns that something else causes come in between: once they began the time anew.
+    /// Other events cause turns in between. In an earlier version each of them restarted the limit.
     #[test]
     fn work_is_not_put_off_for_good_where_an_election_is_always_near() {
         let (mut elections, mut waited) = (Precedence::default(), 0);

@@ -73,8 +73,8 @@ enum Unverified {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Vip {
     stage: Stage,
-    /// The holder before this one was a version of xvip that does not say what it guards, and answered for
-    /// this VIP.
+    /// The holder before this one was a version of xvip that does not say what it guards, and answered
+    /// for this VIP.
     inherited: bool,
     unverified: Unverified,
     /// Silent at once, though the Lease still says that it is admitted.

@@ -291,7 +291,7 @@ fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody
     list(&mut next, 0, &[("lease-x", held("old", 3, 3))]);
     next.act(at(0).boot);
     assert_eq!(next.take_requests(), [Request::Probe]);
-    // So is one that comes after a release, and a process that is started anew under the fence.
+    // The same holds after a release, and for a process that restarts under a live fence.
     assert_eq!(admission.clone().write(true), marks(&[(10, Mark::Inherited)]));
     let mut again = Admission::new(OWN, &[vip(10)], PROBE_TIME);
     again.stored(&mine(7, &[(10, Mark::Inherited)]), true);

@@ -177,8 +177,8 @@ pub fn desired(
                 want.passing.insert(ip);
                 None
             }
-            // Nothing of ours is here any more. Frames pass, but where an interface carries the address,
-            // for the stack would answer there.
+            // Nothing of ours is here any more. Frames pass, but where an interface carries the
+            // address, for the stack would answer there.
             Ownership::Gone { .. } => None,
             // The entry outlives the address: without it the kernel would answer for what is carried.
             Ownership::Elsewhere { .. } | Ownership::Ending { .. } => Some(0),

@@ -304,8 +304,8 @@ impl Election {
         View { state, holder, takeover_at }
     }
 
-    /// Since when this node may not have answered: the last sign of another holder, or the end of its own
-    /// fence.
+    /// Since when this node may not have answered: the last sign of another holder, or the end of its
+    /// own fence.
     pub fn silent_since(&self) -> Option<BootNs> {
         match &self.state {
             State::Waiting(waiting) => Some(waiting.since),

@@ -1,9 +1,11 @@
-//! The pure core: who holds what until when, and what the host should look like. Nothing in here
-//! reads a clock, does I/O or can fail; `now` comes in as an argument, what is to be done goes out, as a [`turn`].
+//! The pure core: who holds what until when, and what the host should look like. Nothing in here reads
+//! a clock, does I/O or can fail; `now` comes in as an argument, what is to be done goes out, as a
+//! [`turn`].
 //!
-//! Reading order: [`time`], [`timing`], [`record`], [`news`], [`turn`], [`state`], [`election`], [`holding`], [`waiting`],
-//! [`leaving`], [`reading`], [`retry`], [`naming`], [`rivals`], [`admission`], [`fitness`], [`rule`], [`selection`],
-//! [`edges`], [`hooks`], [`policy`], [`ownership`], [`desired`], [`plan`].
+//! Reading order: [`time`], [`timing`], [`record`], [`news`], [`turn`], [`state`], [`election`],
+//! [`holding`], [`waiting`], [`leaving`], [`reading`], [`retry`], [`naming`], [`rivals`],
+//! [`admission`], [`fitness`], [`rule`], [`selection`], [`edges`], [`hooks`], [`policy`],
+//! [`ownership`], [`desired`], [`plan`].
 #![forbid(unsafe_code)]
 
 pub mod admission;

@@ -17,8 +17,8 @@ pub enum Mark {
     Admitted,
 }
 
-/// An API server takes 256 KiB of annotations (`TotalAnnotationSizeLimitB`). The VIPs of a Lease may have
-/// so many characters, each with quotation marks and a comma.
+/// An API server takes 256 KiB of annotations (`TotalAnnotationSizeLimitB`). The VIPs of a Lease may
+/// have so many characters, each with quotation marks and a comma.
 pub const MAX_NAMED: usize = 240_000;
 
 /// VIPs by address, with what a Lease says of them.

@@ -22,7 +22,7 @@ pub enum Notice {
     TookOver(TakeReason),
     /// The fence had run out and is live again under the same tenure.
     Regained,
-    /// A tenure of an earlier process of this boot goes on.
+    /// This process continues the tenure of an earlier process of this boot.
     Adopted,
     /// Somebody else holds the Lease now.
     Lost(String),
@@ -50,7 +50,7 @@ pub enum Notice {
     },
     /// The Lease was given up.
     Released,
-    /// The Lease could not be given up and runs out by itself.
+    /// The holder could not give the Lease up. The Lease will expire.
     ReleaseFailed,
 }
 

@@ -1,5 +1,5 @@
-//! The seam between who grants and who serves: whatever says to whom the VIPs of a group belong, this is
-//! all that the host, the reports and the fitness look at.
+//! The seam between what grants and what serves. The plan of the host, the reports and the fitness look
+//! at this value, and not at the election that it comes from.
 
 use super::time::BootNs;
 

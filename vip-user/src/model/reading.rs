@@ -2,8 +2,8 @@
 
 use super::time::BootNs;
 
-/// A read that this election needs. It is asked for again until something has been seen: whoever
-/// does the reading may fail, and a watch that lives on never reads.
+/// A read that this election needs. The election asks again until it has seen something: a read may
+/// fail, and a live watch never reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reading {
     /// Nothing that was seen has answered the question yet.

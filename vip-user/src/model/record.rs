@@ -229,8 +229,8 @@ impl Record {
 }
 
 /// A candidate that could serve better than the holder says it can. It is written into the Lease as an
-/// annotation, by CAS, and changes nothing by itself: the holder gives the Lease up by itself, silence
-/// first, or goes on.
+/// annotation, by CAS, and permits nothing. The holder decides: it becomes silent and gives the Lease
+/// up, or it keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {

@@ -1,7 +1,6 @@
-//! What a step of an election asks for. The fields of a [`Turn`] stand in the order in which they are
-//! carried out: fences first, then the host, and only then what leaves. Whoever carries a turn out (the
-//! loop, a simulated node, the model checker) takes one [`Step`] after the other off it and decides
-//! nothing.
+//! What a step of an election asks for. The order of the fields of a [`Turn`] is the order of
+//! execution: fences first, then the host, and only then what leaves. The loop, a simulated node and
+//! the model checkers each take one [`Step`] after the other off it, and decide nothing.
 
 use super::{
     admission::{Request, Strike},
@@ -16,8 +15,8 @@ pub struct Turn {
     /// Fences are raised and lowered. What fails here keeps writes back: see
     /// [`failed_to_lower`](Self::failed_to_lower).
     pub fences: Vec<FenceChange>,
-    /// The kernel becomes silent, and this node knows it: store 0, read it back, wait a grace period and
-    /// for queued frames. [`Input::Silenced`](super::election::Input::Silenced) follows.
+    /// The kernel becomes silent, and this node knows it: store 0, read it back, wait for a grace
+    /// period and for queued frames. [`Input::Silenced`](super::election::Input::Silenced) follows.
     pub silence: Option<Why>,
     /// The host becomes what it should be.
     pub host: bool,
@@ -62,11 +61,11 @@ impl FenceChange {
 pub enum Outgoing {
     /// Write the Lease.
     Write(LeaseWrite),
-    /// Write an offer into this version of the Lease, and nothing else. Its outcome is seen by the watch.
+    /// Write an offer into this version of the Lease, and nothing else. The watch shows its outcome.
     Offer(Version, Offer),
-    /// Create the Lease without a holder, where there is none. Its outcome is seen by the watch. No node
-    /// takes a Lease that is not there: what was created and deleted in between would go unseen, while a
-    /// record that stands has a version to compare.
+    /// Create the Lease without a holder, where there is none. The watch shows its outcome. No node
+    /// takes a Lease that does not exist: a creation and a deletion in between would go unseen. An
+    /// existing record has a version to compare.
     Create,
     /// Read the Lease from a quorum.
     Read,
@@ -134,14 +133,14 @@ impl Turn {
         if self.news.is_empty() { None } else { Some(Step::News(self.news.remove(0))) }
     }
 
-    /// The fence could not be lowered: a write that shortens D must not leave before it is. The election
-    /// is [told](super::election::Input::NotLowered).
+    /// The fence could not be lowered. A write that shortens D must not leave before it is lowered.
+    /// Give the election [`NotLowered`](super::election::Input::NotLowered) too.
     pub fn failed_to_lower(&mut self) {
         self.keeps_writes_back = true;
     }
 
-    /// Whether no fence changes, nothing leaves, and nothing is told. What is done on this host alone does
-    /// not count.
+    /// Whether no fence changes, nothing leaves, and nothing is told. Work on this host alone does not
+    /// count.
     pub fn is_quiet(&self) -> bool {
         self.fences.is_empty()
             && self.silence.is_none()

@@ -41,8 +41,8 @@ impl Announcer {
         Ok(Self { socket })
     }
 
-    /// The same for claims: what waits in a queue of an interface does not hold them up beyond the margin
-    /// of the fence. Needs `CAP_NET_ADMIN` as well.
+    /// The same for claims: what waits in a queue of an interface does not hold them up beyond the
+    /// margin of the fence. Needs `CAP_NET_ADMIN` as well.
     pub fn open_for_claims() -> io::Result<Self> {
         let announcer = Self::open()?;
         let priority = TC_PRIO_CONTROL.cast_signed();

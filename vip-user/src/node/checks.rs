@@ -77,8 +77,8 @@ async fn check_once(settings: &Settings, pins: &Pins, netlink: &Netlink) -> Resu
     Ok(())
 }
 
-/// A router advertisement may name any name server (RFC 8106), so this refuses nothing. The LAN is asked
-/// before the VIP is published for the first time.
+/// A router advertisement may name any name server (RFC 8106), so this refuses nothing. The LAN is
+/// asked before the VIP is published for the first time.
 fn warn_of_name_server(settings: &Settings, server: IpAddr) {
     if settings.has_vip(server) {
         tracing::warn!(vip = %server, "this VIP is also a name server of this host (/etc/resolv.conf)");

@@ -73,7 +73,8 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock of the instance that has these pins; waits, visibly, while another process has it.
+    /// Takes the lock of the instance that has these pins; waits, visibly, while another process has
+    /// it.
     pub async fn take(pins: &Pins) -> Result<Self, LockError> {
         let instance = pins.instance();
         let mut told = None;

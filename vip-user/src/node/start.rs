@@ -159,8 +159,8 @@ fn identity(node: &str, boot_id: &str) -> Result<Identity, StartError> {
     })
 }
 
-/// Loads the programs and pins their maps, where they are not yet. A refused start leaves nothing behind;
-/// what an earlier one has left is kept.
+/// Loads the programs and pins their maps, where they are not yet. A refused start leaves nothing
+/// behind; what an earlier one has left is kept.
 fn load(settings: &Settings, pins: &Pins, complete: bool) -> Result<Programs, StartError> {
     if !complete && pins.links().is_empty() {
         // A first start that was cut off, or an upgrade away from this version: its programs may still

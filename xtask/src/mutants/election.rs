@@ -288,7 +288,8 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         name: "released without silence (simulation)",
         file: "vip-user/src/model/leaving.rs",
         from: "out.silence = Some(Why::Leaving); self.state = State::Leaving(holding);",
-        to: "holding.silent = true; holding.next_write = now.boot; self.state = State::Leaving(holding);",
+        to: "holding.silent = true; holding.next_write = now.boot; \
+             self.state = State::Leaving(holding);",
         tests: SIMULATION,
     },
     Mutation {
@@ -463,7 +464,8 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "one order of effects",
         name: "a fence that was not lowered is forgotten",
         file: "vip-user/src/model/holding.rs",
-        from: "out.fences.extend(holding.lower_to.take().map(FenceChange::Lower)); out.sends.push(Outgoing::Write(write)); }",
+        from: "out.fences.extend(holding.lower_to.take().map(FenceChange::Lower)); \
+               out.sends.push(Outgoing::Write(write)); }",
         to: "out.sends.push(Outgoing::Write(write)); }",
         tests: ELECTION,
     },

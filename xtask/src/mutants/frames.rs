@@ -7,7 +7,8 @@ pub(super) const FRAMES: &[Mutation] = &[
         rule: "no fence, no answer",
         name: "fence check out of XDP",
         file: "vip-common/src/arp.rs",
-        from: "match standing(env, &vip, &iface) {\n        Standing::Owner => {}\n        Standing::Silent(why) => return Err(reject(env, why.question())),",
+        from: "match standing(env, &vip, &iface) { Standing::Owner => {} \
+               Standing::Silent(why) => return Err(reject(env, why.question())),",
         to: "match standing(env, &vip, &iface) {\n        Standing::Owner | Standing::Silent(_) => {}",
         tests: &["-p", "vip-tests", "--test", "packets", "questions_on_the_host"],
     },

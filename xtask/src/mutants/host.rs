@@ -215,7 +215,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "silence before the release",
         name: "a release overtakes answers that wait in a queue",
         file: "vip-user/src/node/queues.rs",
-        from: "if announced && self.have_sent(clock::boot(), netlink.queues(interfaces).await.ok(), margin) {",
+        from: "if announced && self.have_sent(clock::boot(), \
+               netlink.queues(interfaces).await.ok(), margin) {",
         to: "if announced {",
         tests: &[LAB, "interfaces::the_lease_is_released"],
     },

@@ -1,10 +1,10 @@
-//! Finds the code that a mutation changes by its tokens: no line break, no indentation and no comment is
-//! part of it.
+//! Finds the code that a mutation changes by its tokens: no line break, no indentation and no comment
+//! is part of it.
 
 use std::ops::Range;
 
-/// The only place at which these tokens stand, in bytes of `code`. Both may begin and end in the middle of
-/// a statement.
+/// The only place at which these tokens stand, in bytes of `code`. Both may begin and end in the middle
+/// of a statement.
 pub(super) fn place(code: &str, wanted: &str) -> Result<Range<usize>, usize> {
     let (code_tokens, wanted_tokens) = (tokens(code), tokens(wanted));
     let text = |of: &str, range: &Range<usize>| of[range.clone()].to_owned();

@@ -1,13 +1,14 @@
-//! Which part of `vip-user` may name which, and that no two files name each other in a circle. Only paths
-//! of `use` that begin with `crate` or `super` are read: a `mod.rs` and the files below it are one.
+//! Which part of `vip-user` may name which, and that no two files name each other in a circle. Only
+//! paths of `use` that begin with `crate` or `super` are read: a `mod.rs` and the files below it are
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The directory of the crate.
 const ROOT: &str = "vip-user/src/";
 
-/// A part (a folder or a file below [`ROOT`]) and the parts that it may name. What stands at the top names
-/// what is below it.
+/// A part (a folder or a file below [`ROOT`]) and the parts that it may name. What stands at the top
+/// names what is below it.
 const MAY_NAME: &[(&str, &str)] = &[
     (
         "cli",

@@ -35,7 +35,7 @@ async fn whoever_answered_while_the_first_one_did_not_is_asked_first() {
     assert_eq!(order, ["a", "b", "c"]);
 }
 
-/// Every host resolves `localhost` by itself.
+/// Every host's resolver knows `localhost`.
 #[tokio::test]
 async fn an_endpoint_whose_name_means_nothing_but_vips_is_told_of() {
     let named = async |endpoints: &[&str], vips: &[&str]| {
