@@ -28,6 +28,9 @@ use vip_user::model::{
     turn::{FenceChange, Step, Turn},
 };
 
+/// How often, in a thousand, the kernel refuses a lower fence, or the first look at the host.
+const FAILS: u32 = 250;
+
 /// Real time in milliseconds.
 type Ms = u64;
 
@@ -80,9 +83,17 @@ struct Node {
 enum Host {
     /// It never was.
     New,
+    /// It could not be, and never was before.
+    Failed,
     /// A timer has come.
     Due,
     Done,
+}
+
+impl Host {
+    fn is_reconciled(self) -> bool {
+        matches!(self, Self::Due | Self::Done)
+    }
 }
 
 pub struct World {
@@ -248,9 +259,8 @@ impl World {
             Happening::Wake(node, process) => {
                 if self.nodes[node].process == process && self.nodes[node].wake_at == self.now {
                     self.nodes[node].waiting.push_back(Input::Tick);
-                    if self.nodes[node].host == Host::Done {
-                        self.nodes[node].host = Host::Due;
-                    }
+                    let host = &mut self.nodes[node].host;
+                    *host = if host.is_reconciled() { Host::Due } else { Host::New };
                     self.go_on(node);
                 }
             }
@@ -280,12 +290,12 @@ impl World {
                 self.apply(index, action);
                 continue;
             }
-            let reconciled = node.host != Host::New;
+            let reconciled = node.host.is_reconciled();
             if let Some(step) = node.turn.next(reconciled) {
                 self.carry_out(index, step);
                 continue;
             }
-            if node.host != Host::Done {
+            if matches!(node.host, Host::New | Host::Due) {
                 self.reconcile(index);
                 continue;
             }
@@ -322,6 +332,10 @@ impl World {
                 kernel.tenure = Some((tenure, duration_s));
                 self.judge(index);
             }
+            Step::Fence(FenceChange::Lower(deadline)) if self.chance(FAILS) => {
+                self.nodes[index].turn.failed_to_lower();
+                self.nodes[index].waiting.push_front(Input::NotLowered(deadline));
+            }
             Step::Fence(FenceChange::Lower(deadline)) => self.nodes[index].kernel.deadline = deadline,
             Step::Silence(_) => {
                 self.nodes[index].kernel.deadline = BootNs(0);
@@ -339,6 +353,10 @@ impl World {
 
     /// Plans what the host should be; the process goes on with the actions one by one.
     fn reconcile(&mut self, index: usize) {
+        if !self.nodes[index].host.is_reconciled() && self.chance(FAILS) {
+            self.nodes[index].host = Host::Failed;
+            return;
+        }
         let now = self.clock(index).boot;
         let node = &mut self.nodes[index];
         let owners = BTreeMap::from([(0, node.election.ownership(now))]);
