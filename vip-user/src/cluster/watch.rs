@@ -109,16 +109,9 @@ async fn once(
     sightings: &mpsc::Sender<Sighting>,
 ) -> Result<Begin, LeaseError> {
     let forgotten = matches!(begin, Begin::Forgotten);
-    let read = if let Begin::After(version) = begin {
-        Some(Version(version))
-    } else {
-        // What is read now answers every doubt from before.
-        let _ = again.notified().now_or_never();
-        let began = clock::boot();
-        let found = api.get(0).await?;
-        let version = found.as_ref().map(|record| record.version.clone());
-        let _ = sightings.send(Sighting::Seen(Source::Quorum(began), found)).await;
-        version
+    let read = match begin {
+        Begin::After(version) => Some(Version(version)),
+        Begin::Read | Begin::Forgotten => read(api, again, sightings).await?,
     };
     // Events count from the version that was read on. A watch that begins with what exists has to show
     // it first.
@@ -176,6 +169,21 @@ async fn once(
             return Ok(Begin::Read);
         }
     }
+}
+
+/// Reads the Lease and tells what was found; returns the version, from which a watch can begin.
+async fn read(
+    api: &LeaseApi,
+    again: &Notify,
+    sightings: &mpsc::Sender<Sighting>,
+) -> Result<Option<Version>, LeaseError> {
+    // What is read now answers every doubt from before.
+    let _ = again.notified().now_or_never();
+    let began = clock::boot();
+    let found = api.get(0).await?;
+    let version = found.as_ref().map(|record| record.version.clone());
+    let _ = sightings.send(Sighting::Seen(Source::Quorum(began), found)).await;
+    Ok(version)
 }
 
 /// Whether the events of a watch that began with what exists follow what was read.
