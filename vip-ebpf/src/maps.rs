@@ -57,10 +57,9 @@ static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS + 1], 1> = PerCpuArray::new();
 const SCRATCH_WORDS: usize = 8;
 
-/// Does `work`, which uses [`SCRATCH`], unless another program of this CPU is at it: then it is `busy`.
-/// With PREEMPT_RT one program may interrupt another, since Linux 6.18 without
-/// PREEMPT_RT_NEEDS_BH_LOCK, and would replace what the other is about to use. Who counts itself beside
-/// another sees 2 at least.
+/// Does `work`, which uses [`SCRATCH`], unless another program of this CPU is at it: then `busy`.
+/// With PREEMPT_RT one may interrupt another (since Linux 6.18 without PREEMPT_RT_NEEDS_BH_LOCK) and
+/// replace what that is about to use. Who counts itself beside another sees 2 at least.
 #[inline(always)]
 pub(crate) fn alone<R>(busy: R, work: impl FnOnce() -> R) -> R {
     let Some(words) = element::<_, [u64; SCRATCH_WORDS + 1]>(&raw const SCRATCH, 0) else {
