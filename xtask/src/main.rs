@@ -217,7 +217,7 @@ fn main() -> anyhow::Result<()> {
             setup::setup(setup::Extent::Tests)?;
             let all = <vm::Kernel as clap::ValueEnum>::value_variants();
             let kernels = if kernel.is_empty() { all } else { &kernel };
-            vm::vm(kernels, &filter)?.verdict()
+            vm::vm(kernels, vm::Extent::Whole, &filter)?.verdict()
         }
         Command::Mutants { filter } => {
             setup::setup(setup::Extent::Tests)?;

@@ -17,7 +17,9 @@ type Part = fn() -> anyhow::Result<()>;
 pub fn nightly() -> anyhow::Result<()> {
     setup::setup(setup::Extent::Tests)?;
     let parts: [(&str, Part); 5] = [
-        ("guests with every kernel", || vm::vm(vm::Kernel::value_variants(), "")?.verdict()),
+        ("guests with every kernel", || {
+            vm::vm(vm::Kernel::value_variants(), vm::Extent::Whole, "")?.verdict()
+        }),
         ("simulation", || simulate(HOURS, 0)),
         ("two Leases", || walk(STATES)),
         ("frames", || soak(FRAMES)),
