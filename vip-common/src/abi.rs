@@ -1,30 +1,30 @@
-//! Layout of the pinned maps. Everything here is read by `bpftool`, by other versions of xvip and by
-//! the programs in the kernel: any change of a layout bumps [`ABI_VERSION`], which is part of the pin
-//! path, so that a map is replaced and never reinterpreted.
+//! Layout of the pinned maps. `bpftool`, other versions of xvip and the programs in the kernel all
+//! read them. Any change of a layout bumps [`ABI_VERSION`], which is part of the pin path, so that
+//! a map is replaced and never reinterpreted.
 //!
-//! Layouts only grow, at their end, and keys never change; zero in a field means "not said". So any
-//! version can take over from any other, newer or older, by copying what both know.
+//! Layouts only grow at their end, and keys never change. Zero in a field means "not set". So any
+//! version can take over from any other, newer or older, by copying the fields that both know.
 //!
-//! The feature `abi-next` makes the layouts of a version that does not exist: tests upgrade to it under
-//! load and go back.
+//! The feature `abi-next` makes the layouts of a future version: tests upgrade to it under load,
+//! and downgrade again.
 
 use bytemuck::{Pod, Zeroable};
 
 /// Version of all layouts in this file; part of the pin path.
 pub const ABI_VERSION: u32 = if cfg!(feature = "abi-next") { 3 } else { 2 };
-/// Priority of what xvip sends, in the queues of the host (linux/pkt_sched.h). A frame has passed the
-/// guard when it is queued, and must leave within the margin of its fence. Behind the frames of a
-/// process without rights it would wait for as long as that process likes.
+/// Priority of xvip's frames in the queues of the host (linux/pkt_sched.h). A frame is queued after
+/// it passed the guard, and must leave within the margin of its fence. Without this priority, an
+/// unprivileged process could fill the queue in front of it and delay it for any time.
 pub const TC_PRIO_CONTROL: u32 = 7;
-/// The highest priority that a process without rights may use. `pfifo_fast` and `prio` put it into one
-/// band with [`TC_PRIO_CONTROL`]; the guard takes it away, so that the band is for root alone.
+/// The highest priority that a process without rights may use. `pfifo_fast` and `prio` put it into
+/// one band with [`TC_PRIO_CONTROL`]. The guard lowers it, so that only root can use that band.
 pub const TC_PRIO_INTERACTIVE: u32 = 6;
 /// Capacity of the `VIPS` map.
 pub const MAX_VIPS: u32 = 16_384;
 /// Capacity of the `FENCES`, `TENURES` and `HOLDERS` maps: one slot per Lease.
 pub const MAX_SLOTS: u32 = 1_024;
-/// Capacity of the `IFACES` map. [`Vip::answer`] has 64 bits: interfaces that are only guarded share
-/// one.
+/// Capacity of the `IFACES` map. [`Vip::answer`] has 64 bits, so all interfaces that are only
+/// guarded share one.
 pub const MAX_IFACES: u32 = 1_024;
 /// Interfaces with a smaller index are also in the array `IFACES_BY_INDEX`: an array look-up costs a
 /// fraction of a hash look-up, and every answer needs one.
@@ -33,9 +33,9 @@ pub const FAST_IFINDEX: u32 = 4_096;
 pub const MAX_STATIONS: usize = 16;
 /// Capacity of the `ADDRS` map.
 pub const MAX_ADDRS: u32 = 65_536;
-/// Bytes of the ring buffer for claims by others.
+/// Size of the `CLAIMS` ring buffer, in bytes.
 pub const CLAIM_RING_BYTES: u32 = 64 * 1024;
-/// At most one claim event per address and MAC in this time (nanoseconds).
+/// In nanoseconds: at most one claim event per address and MAC in this time.
 pub const CLAIM_INTERVAL_NS: u64 = 1_000_000_000;
 
 macro_rules! pod {
@@ -68,12 +68,13 @@ pod! {
         pub slot: u32,
         /// Always zero.
         pub _reserved: u32,
-        /// The tenure under which this entry was published. It answers only while `FENCES[slot]`
-        /// carries the same generation; 0 is the silent entry of a standby.
+        /// The tenure under which this entry was published. The kernel answers for it only while
+        /// `FENCES[slot]` has the same generation. 0: silent, as on every candidate.
         pub generation: u64,
-        /// Bit `Iface::bit` is set where questions are answered.
+        /// Bit [`Iface::bit`] is set for each interface on which questions are answered.
         pub answer: u64,
-        /// Bit `Iface::bit` is set where claims are guarded; includes every bit of `answer`.
+        /// Bit [`Iface::bit`] is set for each interface on which claims are guarded; includes
+        /// `answer`.
         pub guard: u64,
         /// A field of a later version.
         #[cfg(feature = "abi-next")]
@@ -109,18 +110,19 @@ pod! {
         pub mac: [u8; 6],
         /// This interface's bit in [`Vip::answer`] and [`Vip::guard`].
         pub bit: u8,
-        /// 1 while the interface is up with carrier, else 0: then nothing is answered on it.
+        /// 1 while the interface is up and has carrier. While it is 0, nothing is answered on it.
         pub up: u8,
-        /// 1 in an entry that was written; the array is full of zeros.
+        /// 1 in an entry that was written; tells it from the zeros of an unused array slot.
         pub known: u8,
-        /// 1 where the entry stands for another interface: a member of a bond, the port of a VLAN.
+        /// 1 if the entry belongs to another interface: a member of a bond, or the port below a
+        /// VLAN.
         pub alias: u8,
         /// Always zero.
         pub _reserved: [u8; 6],
     }
 
-    /// Value of `TENURES`: the Lease record that a slot's fence was raised for. Only user space
-    /// reads it, after a restart, to tell its own live tenure from a stranger's.
+    /// Value of `TENURES`: the Lease record for which a slot's fence was raised. Only userspace
+    /// reads it, after a restart, to tell its own live tenure from another holder's.
     pub struct TenureRecord {
         /// Equal to the generation of the slot's fence.
         pub generation: u64,
@@ -149,14 +151,13 @@ pod! {
         pub _next: u64,
     }
 
-    /// Value of `HOLDERS`: who may claim the VIPs of a slot, as long as this node's view of the Lease
-    /// is fresh.
+    /// Value of `HOLDERS`: the stations that may claim the VIPs of a slot while this node's view of
+    /// the Lease is fresh.
     pub struct Holder {
-        /// `CLOCK_BOOTTIME` in nanoseconds; from then on the view is stale and everybody may. 0: no
-        /// view.
+        /// `CLOCK_BOOTTIME` in nanoseconds. From then on the view is stale and every station may
+        /// claim. 0: no view.
         pub until_ns: u64,
-        /// The MAC addresses of the holder and of every other node that is known; zeros behind the
-        /// last.
+        /// The MAC addresses of the holder and of every other known node; zeros after the last.
         pub stations: [[u8; 6]; MAX_STATIONS],
     }
 
@@ -181,8 +182,8 @@ pod! {
         pub _next: u64,
     }
 
-    /// Key of `ADDRS`: an address or group that xvip put on an interface, written down before it is
-    /// added, so that a crash in between loses nothing.
+    /// Key of `ADDRS`: an address or group that xvip put on an interface. The key is written before
+    /// the address is added, so that a crash in between loses nothing.
     #[derive(Hash, PartialOrd, Ord)]
     pub struct HostAddr {
         /// The address or multicast group.
@@ -191,9 +192,9 @@ pod! {
         pub ifindex: u32,
     }
 
-    /// A claim of a VIP by somebody else, as sent through the `CLAIMS` ring buffer.
+    /// A claim of a VIP by another station, as sent through the `CLAIMS` ring buffer.
     pub struct Claim {
-        /// When it was seen, `CLOCK_BOOTTIME` nanoseconds.
+        /// When the frame arrived, in `CLOCK_BOOTTIME` nanoseconds.
         pub at_ns: u64,
         /// The claimed address.
         pub ip: Ip,
@@ -220,7 +221,7 @@ pod! {
 // === impl Ip ===
 
 impl Ip {
-    /// The unspecified IPv6 address, source of a duplicate address detection probe.
+    /// `::`, the source address of a duplicate address detection probe.
     pub const UNSPECIFIED: Self = Self { octets: [0; 16] };
 
     /// An IPv4 address in its mapped form.
@@ -254,7 +255,7 @@ impl From<Ip> for core::net::IpAddr {
 // === impl Fence ===
 
 impl Fence {
-    /// A fence.
+    /// A fence; the fields of a later version are zero.
     #[inline(always)]
     pub const fn new(deadline_ns: u64, generation: u64) -> Self {
         Self {
@@ -269,7 +270,7 @@ impl Fence {
 // === impl Vip ===
 
 impl Vip {
-    /// An entry.
+    /// An entry; reserved fields and those of a later version are zero.
     pub const fn new(slot: u32, generation: u64, answer: u64, guard: u64) -> Self {
         Self {
             slot,

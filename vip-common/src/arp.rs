@@ -10,7 +10,7 @@ use crate::{
     wire::{ARP_REPLY, ARP_REQUEST, Arp, BROADCAST, Eth, Stations, is_group_v4, is_station_mac},
 };
 
-/// A question for a VIP becomes its answer. Everything else may be a claim.
+/// Turns a question for a VIP into its answer. Reports any other frame that claims a VIP.
 #[inline(always)]
 pub(crate) fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, Verdict> {
     // A frame too short to name a target cannot ask for a VIP, and the stack ignores it too.
@@ -18,9 +18,9 @@ pub(crate) fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Resul
     let ip = Ip::v4(request.tpa);
     let asks = request.op == ARP_REQUEST.to_be_bytes() && request.spa != request.tpa;
     let Some(vip) = (if asks { env.vip(&ip) } else { None }) else {
-        // Whatever is no question for a VIP may be a claim of one: RFC 826 makes receivers merge the
-        // sender of requests too. A question from one VIP for another is answered, not counted: a
-        // second look-up would cost every answer a fifth.
+        // Any other frame may claim a VIP: RFC 826 makes receivers merge the sender of requests
+        // too. A question from one VIP for another is answered and not counted as a claim, because
+        // a second look-up would make every answer a fifth slower.
         return Err(claims::report(frame, env, l3, Ip::v4(request.spa), request.sha));
     };
     let iface = env.iface(l3.outer_vid, l3.inner_vid).ok_or(Verdict::Pass)?;
@@ -45,7 +45,7 @@ pub(crate) fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Resul
 
 /// Turns the request into the reply of RFC 826. The Ethernet destination is the *ARP* sender: HSRP
 /// and VRRP routers ask from another Ethernet source. The length stays, padding included. A probe
-/// (RFC 5227, spa 0.0.0.0) is answered like any other question: that is how an address is defended.
+/// (RFC 5227, spa 0.0.0.0) is answered like any other question: the answer defends the address.
 #[inline(always)]
 fn answer<F: Frame>(frame: &mut F, l3: Layer3, request: &Arp, iface: &Iface) -> Option<()> {
     let reply = Arp {

@@ -1,12 +1,12 @@
 //! The internet checksum (RFC 1071).
 
 /// A running one's complement sum over words in memory order. The sum does not depend on the byte
-/// order as long as all words are read in the same one, so nothing is swapped before the end.
+/// order if all words are read in the same one, so no word is swapped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u32);
 
 impl Sum {
-    /// Adds words as they lie in memory.
+    /// Adds words in memory order.
     #[inline(always)]
     pub fn add<const N: usize>(&mut self, words: &[u16; N]) {
         let mut i = 0;

@@ -9,9 +9,9 @@ use crate::{
     wire::Eth,
 };
 
-/// Counts and reports a frame by which another station claims a VIP of ours. Such frames pass: this
-/// host may need them to reach the API. Only where it is asked for, and only while this node's view of
-/// the Lease is fresh, a claim by a station that is no node of the cluster is dropped.
+/// Counts and reports a frame by which another station claims a managed VIP. Such frames pass,
+/// because this host may need them to reach the API. With `guard_neighbours`, and only while this
+/// node's view of the Lease is fresh, a claim by a station outside the cluster is dropped.
 #[inline(always)]
 pub(crate) fn report<F: Frame, E: Env>(
     frame: &F,

@@ -36,7 +36,7 @@ counters! {
     QuestionInterfaceDown = "question_interface_down",
     /// Questions dropped: malformed (RFC 826, RFC 4861 section 7.1.1).
     QuestionMalformed = "question_malformed",
-    /// Questions dropped: the sender's address is one that must not be answered.
+    /// Questions dropped: the sender's address is not one of a single station.
     QuestionBadSender = "question_bad_sender",
     /// Questions dropped: the frame could not be resized for the answer.
     QuestionResizeFailed = "question_resize_failed",
@@ -52,14 +52,15 @@ counters! {
     ClaimWrongInterface = "claim_wrong_interface",
     /// Claims stopped at egress: the interface is down.
     ClaimInterfaceDown = "claim_interface_down",
-    /// Claims of other hosts that arrived (and were passed on).
+    /// Claims of other hosts that arrived, dropped or not.
     ForeignClaim = "foreign_claim",
-    /// Claim events that found the ring buffer full.
+    /// Claim events that were lost because the ring buffer was full.
     ClaimEventLost = "claim_event_lost",
-    /// Frames stopped at egress: they hide what they carry behind more headers than are looked at.
+    /// Frames stopped at egress: too many headers, or bytes that cannot be read, may hide a claim.
     ClaimHidden = "claim_hidden",
     /// IP packets to a VIP that were dropped because this node does not hold it (`on_loss: drop`).
     TrafficDropped = "traffic_dropped",
-    /// Claims of other hosts that were dropped because the Lease names another (`guard_neighbours`).
+    /// Claims of other hosts that were dropped because no known node has that MAC
+    /// (`guard_neighbours`).
     ForeignClaimDropped = "foreign_claim_dropped",
 }

@@ -1,5 +1,5 @@
-//! Frames that would leave: a claim of a VIP without a live fence, or on the wrong interface, ends
-//! here, whoever sent it. A claim is a frame that makes receivers update a neighbour cache.
+//! Outgoing frames. A claim of a VIP without a live fence, or on the wrong interface, is dropped,
+//! whichever program sent it. A claim is a frame that makes receivers update a neighbour cache.
 
 use crate::{
     abi::Ip,
@@ -16,17 +16,17 @@ use crate::{
 use bytemuck::Pod;
 use core::mem::offset_of;
 
-/// Extension headers that are looked behind (hop-by-hop, routing, destination options). Senders of
-/// neighbour discovery use none; more than this in front of ICMPv6 is treated as an attempt to hide.
+/// Extension headers that are skipped (hop-by-hop, routing, destination options). Senders of
+/// neighbour discovery use none; more of them are treated as an attempt to hide a claim.
 const MAX_EXTENSION_HEADERS: usize = 4;
-/// Options that are looked at before a link-layer option is taken for granted.
+/// Options that are read. A message with more counts as one with a link-layer option.
 const MAX_OPTIONS: usize = 8;
 
 /// What a frame claims.
 struct Claimed {
     what: What,
-    /// Zeros where no address is claimed. It is no part of `what`: without CAP_PERFMON the verifier
-    /// refuses to read a variant that was not written.
+    /// Zero if no address is claimed. It is not part of `what`, because without CAP_PERFMON the
+    /// verifier refuses to read a variant that was not written.
     ip: Ip,
 }
 
@@ -35,8 +35,8 @@ enum What {
     Nothing,
     /// The frame updates its receivers' entry for the address.
     Address,
-    /// The frame hides what it carries: behind more headers than are looked at, or where the kernel
-    /// cannot read.
+    /// The frame may hide a claim: behind too many headers, or in bytes that the kernel cannot
+    /// read.
     Hidden,
 }
 
@@ -50,7 +50,7 @@ impl Claimed {
     }
 }
 
-/// Decides about a frame that is about to leave: [`Verdict::Pass`] or [`Verdict::Drop`].
+/// Decides about an outgoing frame: [`Verdict::Pass`] or [`Verdict::Drop`].
 #[inline(always)]
 pub fn egress<F: Frame, E: Env>(frame: &F, env: &E) -> Verdict {
     let Some(l3) = layer3(frame) else {
@@ -69,8 +69,8 @@ pub fn egress<F: Frame, E: Env>(frame: &F, env: &E) -> Verdict {
     }
 }
 
-/// Linux strips any number of priority tags, wherever they stand, so a receiver sees through three tags
-/// that name fewer VLANs. Three that do are another tenant's.
+/// A third VLAN tag. Linux strips any number of priority tags, in any position, so it still reads a
+/// frame whose three tags name fewer than three VLANs. Three VLANs belong to another tenant.
 #[inline(always)]
 fn third_tag<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
     match frame.get::<VlanTag>(l3.offset) {
@@ -79,7 +79,7 @@ fn third_tag<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
     }
 }
 
-/// What cannot be read may be a claim: fail closed.
+/// Drops a frame that may hide a claim: fail closed.
 #[inline(always)]
 fn stop_hidden<E: Env>(env: &E) -> Verdict {
     env.count(Counter::ClaimHidden);
@@ -92,8 +92,8 @@ fn claim<E: Env>(env: &E, l3: Layer3, ip: &Ip) -> Verdict {
         return Verdict::Pass;
     };
     let Some(iface) = env.iface(l3.outer_vid, l3.inner_vid) else {
-        // A VLAN that is not listed is another tenant's. An untagged frame on an interface that is
-        // not listed is a guard without its record: fail closed.
+        // A VLAN that is not listed belongs to another tenant. If an untagged frame's interface is
+        // not listed, this guard lacks its record: fail closed.
         if l3.outer_vid != 0 {
             return Verdict::Pass;
         }
@@ -113,17 +113,17 @@ fn claim<E: Env>(env: &E, l3: Layer3, ip: &Ip) -> Verdict {
     }
 }
 
-/// Any ARP operation whose sender is the VIP is a claim: RFC 826 makes receivers merge the sender of
-/// requests too. The rest of the message need not be there: a NIC fills a frame that was cut short up
-/// to 60 bytes with zeros, and receivers take it for whole.
+/// Any ARP operation whose sender is the VIP is a claim: RFC 826 makes receivers merge the sender
+/// of requests too. The rest of the message may be missing: a NIC pads a truncated frame to 60
+/// bytes with zeros, and receivers accept it as complete.
 #[inline(always)]
 fn arp<F: Frame>(frame: &F, l3: Layer3) -> Claimed {
     let sender = l3.get(frame, offset_of!(Arp, spa)).map(Ip::v4);
     sender.map_or(Claimed::HIDDEN, Claimed::address)
 }
 
-/// Reads a header at `offset`. A frame that ends before it claims nothing. A frame that is long enough
-/// and cannot be read counts as hidden.
+/// Reads a header at `offset`. A frame that is too short claims nothing. A frame that is long
+/// enough, but cannot be read, counts as hidden.
 #[inline(always)]
 fn read<T: Pod, F: Frame>(frame: &F, offset: usize) -> Result<T, Claimed> {
     frame.get(offset).ok_or_else(|| missing(frame, offset + size_of::<T>()))
@@ -155,16 +155,16 @@ fn message<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, icmp: usize) -> Res
     let [icmp_type, _code]: [u8; 2] = read(frame, icmp)?;
     let (named, options) = match icmp_type {
         NEIGHBOUR_ADVERTISEMENT => return Ok(Claimed::address(Ip::v6(read(frame, target_at)?))),
-        // Duplicate address detection: it would make a holder that has the address tentative give
-        // it up, and it precedes a claim.
+        // Duplicate address detection precedes a claim. It would also make a holder whose address
+        // is still tentative give it up.
         NEIGHBOUR_SOLICITATION if source == Ip::UNSPECIFIED => {
             return Ok(Claimed::address(Ip::v6(read(frame, target_at)?)));
         }
         NEIGHBOUR_SOLICITATION => (source, NEIGHBOUR_LEN),
         ROUTER_SOLICITATION => (source, 8),
         ROUTER_ADVERTISEMENT => (source, 16),
-        // A router names the link-layer address of the target (RFC 4861 section 4.5) as it remembers
-        // it, and hosts take it (section 8.3): that of an owner of long ago, perhaps.
+        // A router names the target's link-layer address from its own cache (RFC 4861 section 4.5),
+        // and hosts accept it (section 8.3). It may be that of a former owner.
         REDIRECT => {
             let target = Ip::v6(read(frame, target_at)?);
             (if env.vip(&target).is_some() { target } else { source }, 40)
@@ -174,8 +174,8 @@ fn message<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3, icmp: usize) -> Res
     by_option(frame, named, icmp + options)
 }
 
-/// Finds the ICMPv6 header behind extension headers. `Err` is the outcome where there is none to
-/// look at: nothing is claimed, or more headers stand before it than are looked at.
+/// The offset of the ICMPv6 header behind extension headers. `Err` is the outcome if there is none:
+/// nothing is claimed, or too many headers hide it.
 #[inline(always)]
 fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usize, Claimed> {
     let mut offset = start;
@@ -194,15 +194,15 @@ fn behind_extensions<F: Frame>(frame: &F, start: usize, first: u8) -> Result<usi
     if next_header == NEXT_ICMPV6 { Ok(offset) } else { Err(Claimed::NOTHING) }
 }
 
-/// Such a message claims an address, mostly its source, if it carries a link-layer option. Where that
-/// cannot be told within a few options it counts as carried.
+/// A message claims `named` if it carries a link-layer option. After [`MAX_OPTIONS`] other options,
+/// the message counts as one that carries it.
 #[inline(always)]
 fn by_option<F: Frame>(frame: &F, named: Ip, options: usize) -> Result<Claimed, Claimed> {
     let mut offset = options;
     for _ in 0..MAX_OPTIONS {
         let header: [u8; 2] = read(frame, offset)?;
-        // Whatever its length: receivers ought to discard a message with an option of length 0, but
-        // the guard does not depend on it.
+        // Its length does not matter: receivers ought to discard a message with an option of length
+        // 0, but the guard does not rely on that.
         if header[0] == OPTION_SLLAO || header[0] == OPTION_TLLAO {
             return Ok(Claimed::address(named));
         }

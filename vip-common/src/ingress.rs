@@ -1,6 +1,6 @@
-//! Frames that arrive: questions about VIPs are answered, dropped or passed; claims by others are
-//! counted, reported and passed. Two settings drop more: traffic to a VIP that is not held, and claims
-//! that contradict the Lease.
+//! Incoming frames. Questions for VIPs are answered, dropped or passed. Claims by others are
+//! counted, reported and passed. Two settings drop more: `on_loss: drop` drops traffic to a VIP
+//! that is not held, `guard_neighbours` drops claims that contradict the Lease.
 
 use crate::{
     arp::arp,
@@ -11,13 +11,13 @@ use crate::{
     wire::{ETHERTYPE_ARP, ETHERTYPE_IPV6},
 };
 
-/// Decides about a frame that has arrived. With [`Verdict::Reply`] the frame has become the answer.
+/// Decides about an incoming frame. With [`Verdict::Reply`] the frame has become the answer.
 #[inline(always)]
 pub fn ingress<F: Frame, E: Env>(frame: &mut F, env: &E) -> Verdict {
     let Some(l3) = layer3(frame) else {
         return Verdict::Pass;
     };
-    // `?` on a verdict is the control flow: whoever knows the outcome returns it.
+    // `?` on a verdict is the control flow: a step that knows the outcome returns it as `Err`.
     let outcome = match l3.ethertype {
         ETHERTYPE_ARP => arp(frame, env, l3),
         ETHERTYPE_IPV6 => icmp6(frame, env, l3),

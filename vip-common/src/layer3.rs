@@ -1,4 +1,4 @@
-//! The way to the network header: VLAN tags, and what most frames are.
+//! Finds the network header behind VLAN tags, and recognises ordinary traffic.
 
 use crate::{
     env::Frame,
@@ -10,7 +10,7 @@ use crate::{
 use bytemuck::Pod;
 use core::mem::offset_of;
 
-/// Where the network header starts and under which VLAN tags.
+/// Where the network header starts, and the VLAN tags in front of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer3 {
     /// EtherType of the network header.
@@ -27,7 +27,7 @@ pub struct Layer3 {
 const TOO_DEEP: u16 = 0xffff;
 
 impl Layer3 {
-    /// Goes behind a tag. A priority tag (VLAN id 0) names no VLAN, wherever it stands.
+    /// Moves past a tag. A priority tag (VLAN id 0) names no VLAN, in any position.
     #[inline(always)]
     fn enter(&mut self, tag: VlanTag) {
         match (vid(tag), self.outer_vid, self.inner_vid) {
@@ -40,8 +40,8 @@ impl Layer3 {
         self.offset += size_of::<VlanTag>();
     }
 
-    /// What lies at a constant distance behind the start of the network header. Without a tag, as in
-    /// most frames, its place in the frame is a constant too.
+    /// Reads at a constant distance `within` the network header. Without a tag, as in most frames,
+    /// its offset in the frame is a constant too.
     #[inline(always)]
     pub fn get<T: Pod, F: Frame>(self, frame: &F, within: usize) -> Option<T> {
         if self.offset == ETH_LEN {
@@ -51,7 +51,7 @@ impl Layer3 {
         }
     }
 
-    /// Writes there.
+    /// Writes at a constant distance `within` the network header.
     #[inline(always)]
     pub fn set<T: Pod, F: Frame>(self, frame: &mut F, within: usize, value: &T) -> Option<()> {
         if self.offset == ETH_LEN {
@@ -62,9 +62,9 @@ impl Layer3 {
     }
 }
 
-/// Whether a frame is untagged and neither ARP nor neighbour discovery, as most are. The programs ask
-/// this first. [`crate::egress`] passes such a frame, and so does [`crate::ingress`] unless it drops
-/// traffic.
+/// True for ordinary traffic: untagged, and neither ARP nor neighbour discovery. The programs test
+/// this first. [`crate::egress`] passes such a frame, and so does [`crate::ingress`] unless it
+/// drops traffic.
 #[inline(always)]
 pub fn is_traffic<F: Frame>(frame: &F) -> bool {
     let Some(eth) = frame.fixed::<Eth>(0) else { return false };
@@ -78,8 +78,8 @@ pub fn is_traffic<F: Frame>(frame: &F) -> bool {
     }
 }
 
-/// Finds the network header behind at most two VLAN tags. A tag that the stack keeps beside the frame
-/// is the outermost.
+/// Finds the network header behind at most two VLAN tags. A tag that the stack keeps beside the
+/// frame counts as the outermost.
 #[inline(always)]
 pub fn layer3<F: Frame>(frame: &F) -> Option<Layer3> {
     let ethertype = u16::from_be_bytes(frame.fixed::<Eth>(0)?.ethertype);

@@ -1,8 +1,9 @@
 //! What the kernel programs and the controller agree on.
 //!
-//! The crate is `no_std` and free of I/O: [`ingress`](ingress::ingress) and [`egress`](egress::egress)
-//! decide what happens to a frame, and see the world only through [`Frame`](env::Frame) and
-//! [`Env`](env::Env). The same functions run in the kernel and in host tests.
+//! The crate is `no_std` and free of I/O: [`ingress`](ingress::ingress) and
+//! [`egress`](egress::egress) decide what happens to a frame, and read everything else only through
+//! [`Frame`](env::Frame) and [`Env`](env::Env). The same functions run in the kernel and in host
+//! tests.
 //!
 //! Reading order: [`abi`], [`wire`], [`env`], [`layer3`], [`standing`]; what arrives: [`ingress`],
 //! [`arp`], [`nd`], [`claims`], [`traffic`]; what leaves: [`egress`].

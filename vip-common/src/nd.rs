@@ -18,8 +18,8 @@ use crate::{
 };
 use core::mem::offset_of;
 
-/// Options beyond this many units of eight bytes are not looked at; such a solicitation is treated as
-/// malformed. Linux sends two (link-layer address and nonce).
+/// A solicitation with options of more than this many units of eight bytes counts as malformed.
+/// Linux sends two (link-layer address and nonce).
 const MAX_OPTION_UNITS: usize = 8;
 /// Length of the answer from the network header on: IPv6, advertisement, one link-layer option.
 const ANSWER_LEN: usize = IP6_LEN + NEIGHBOUR_LEN + OPTION_LEN;
@@ -32,12 +32,13 @@ struct Solicitation {
     sender: [u8; 6],
 }
 
-/// A solicitation for a VIP becomes its answer. Everything else may be a claim.
+/// Turns a solicitation for a VIP into its answer. Reports any other frame that claims a VIP.
 #[inline(always)]
 pub(crate) fn icmp6<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Result<Counter, Verdict> {
     let [next_header, _hop_limit]: [u8; 2] =
         l3.get(frame, offset_of!(Ip6, next_header)).ok_or(Verdict::Pass)?;
-    // Fragments and extension headers are left to the stack (RFC 6980); its answer meets the guard.
+    // Fragments and extension headers are left to the stack (RFC 6980). The stack's answer passes
+    // through the guard.
     if next_header != NEXT_ICMPV6 {
         return Err(Verdict::Pass);
     }
@@ -117,8 +118,8 @@ fn validate<F: Frame>(frame: &F, l3: Layer3) -> Option<Solicitation> {
     sum.add(bytemuck::cast_ref::<Neighbour, [u16; NEIGHBOUR_LEN / 2]>(&ns));
     let source = SourceOption { is_given: false, number: 0 };
     let mut options = Options { l3, units, sum, next: 0, source };
-    // Each unit has its place in the code: a processor that speculates may not leave a loop in time,
-    // and the verifier of a process without CAP_PERFMON follows it there.
+    // Unrolled by hand: without CAP_PERFMON the verifier also follows a speculative path that does
+    // not leave a loop in time.
     options.look(frame, 0)?;
     options.look(frame, 1)?;
     options.look(frame, 2)?;
@@ -150,7 +151,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None` where an option is malformed or the frame too short.
+    /// Reads one unit; `None` if an option is malformed or the frame is too short.
     #[inline(always)]
     fn look<F: Frame>(&mut self, frame: &F, unit: usize) -> Option<()> {
         const { assert!(MAX_OPTION_UNITS == 8) };
@@ -193,8 +194,8 @@ impl SourceOption {
 }
 
 /// Writes the advertisement of RFC 4861 section 7.2.4: override set, router clear, the link-layer
-/// option always there. Duplicate address detection asks from `::` and is answered to all nodes with
-/// the solicited flag clear.
+/// option always present. Duplicate address detection asks from `::`; its answer goes to all nodes,
+/// with the solicited flag clear.
 #[inline(always)]
 fn answer<F: Frame>(frame: &mut F, l3: Layer3, question: &Solicitation, mac: [u8; 6]) -> Option<()> {
     let probe = question.source == Ip::UNSPECIFIED.octets;

@@ -1,4 +1,4 @@
-//! The one rule: may this host speak for an address here and now?
+//! The one rule: may this host answer for an address, on this interface, now?
 
 use crate::{
     abi::{Iface, Vip},
@@ -11,20 +11,21 @@ use crate::{
 pub enum Standing {
     /// It may answer and announce.
     Owner,
-    /// The VIP is managed here, but this host must not speak for it.
+    /// The VIP is managed here, but this host must not answer for it or announce it.
     Silent(Silence),
-    /// The VIP is not managed on this interface or VLAN: the same address there is another tenant's.
+    /// The VIP is not managed on this interface or VLAN: there the address belongs to another
+    /// tenant.
     Elsewhere,
 }
 
-/// Why a host must not speak for a managed VIP.
+/// Why a host must not answer for a managed VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// No fence, or none that was ever raised.
+    /// The fence is not raised, or the entry is silent.
     NotHeld,
     /// The fence has run out.
     Expired,
-    /// The entry was published under another tenure than the fence's.
+    /// The entry was published under another tenure than that of the fence.
     StaleGeneration,
     /// The VIP is only guarded on this interface.
     WrongInterface,
@@ -33,7 +34,7 @@ pub enum Silence {
 }
 
 impl Silence {
-    /// The counter of a question that met this silence.
+    /// The counter of a question that is dropped for this reason.
     #[inline(always)]
     pub const fn question(self) -> Counter {
         match self {
@@ -45,7 +46,7 @@ impl Silence {
         }
     }
 
-    /// The counter of a claim that met this silence.
+    /// The counter of a claim that is stopped for this reason.
     #[inline(always)]
     pub const fn claim(self) -> Counter {
         match self {
@@ -58,8 +59,8 @@ impl Silence {
     }
 }
 
-/// Decides the standing. The clock is read last and only where the answer depends on it: it is the
-/// dearest step of all.
+/// Decides the standing. The clock is read last, and only if the result depends on it, because that
+/// is the most expensive step.
 #[inline(always)]
 pub fn standing<F: Fences>(fences: &F, vip: &Vip, iface: &Iface) -> Standing {
     if !vip.guarded_on(iface.bit) && !vip.answers_on(iface.bit) {
@@ -77,7 +78,7 @@ pub fn standing<F: Fences>(fences: &F, vip: &Vip, iface: &Iface) -> Standing {
     }
 }
 
-/// Why this host does not hold a VIP, on whichever interface; `None` if it does.
+/// Why this host does not hold a VIP, whatever the interface; `None` if it holds it.
 #[inline(always)]
 pub fn silence<F: Fences>(fences: &F, vip: &Vip) -> Option<Silence> {
     let Some(fence) = fences.fence(vip.slot) else {
@@ -95,7 +96,7 @@ pub fn silence<F: Fences>(fences: &F, vip: &Vip) -> Option<Silence> {
     None
 }
 
-/// Counts the reason and drops.
+/// Counts the reason and drops the frame.
 #[inline(always)]
 pub(crate) fn reject<E: Env>(env: &E, reason: Counter) -> Verdict {
     env.count(reason);

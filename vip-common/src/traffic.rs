@@ -10,8 +10,8 @@ use crate::{
 };
 use core::mem::offset_of;
 
-/// A node that does not hold a VIP takes no packet to it in, as RFC 9568 section 6.4.2 asks of a
-/// backup: whoever still sends here gets no answer from a host that may not give one.
+/// Drops packets to a VIP that this node does not hold, as RFC 9568 section 6.4.2 requires of a
+/// backup. A client that still sends to this node gets no answer from it.
 #[inline(always)]
 pub(crate) fn traffic<F: Frame, E: Env>(frame: &F, env: &E, l3: Layer3) -> Verdict {
     let destination = match l3.ethertype {

@@ -1,14 +1,14 @@
 //! Ethernet, ARP and IPv6 neighbour discovery headers: byte arrays in structs of alignment 2.
 //!
-//! Every header of these protocols starts at an even offset, and so does packet memory. Alignment 2
-//! lets the BPF backend move 16 bits at a time; with alignment 1 it moves bytes, and the copies of
-//! IPv6 addresses overflow the 512 bytes of BPF stack.
+//! Every header of these protocols starts at an even offset, and so does packet memory. With
+//! alignment 2 the BPF backend moves 16 bits at a time. With alignment 1 it moves single bytes, and
+//! the copies of IPv6 addresses overflow the 512 bytes of BPF stack.
 
 use bytemuck::{Pod, Zeroable};
 
 /// EtherType of ARP (RFC 826).
 pub const ETHERTYPE_ARP: u16 = 0x0806;
-/// IPv4.
+/// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -18,9 +18,9 @@ pub const ETHERTYPE_VLAN: u16 = 0x8100;
 pub const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// IPv6 next header value of ICMPv6.
 pub const NEXT_ICMPV6: u8 = 58;
-/// ARP request.
+/// ARP operation: request (RFC 826).
 pub const ARP_REQUEST: u16 = 1;
-/// ARP reply.
+/// ARP operation: reply (RFC 826).
 pub const ARP_REPLY: u16 = 2;
 /// ICMPv6 router solicitation (RFC 4861 section 4.1).
 pub const ROUTER_SOLICITATION: u8 = 133;
@@ -32,9 +32,9 @@ pub const NEIGHBOUR_SOLICITATION: u8 = 135;
 pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// ICMPv6 redirect (RFC 4861 section 4.5).
 pub const REDIRECT: u8 = 137;
-/// Source link-layer address option.
+/// ND option: source link-layer address (RFC 4861 section 4.6.1).
 pub const OPTION_SLLAO: u8 = 1;
-/// Target link-layer address option.
+/// ND option: target link-layer address (RFC 4861 section 4.6.1).
 pub const OPTION_TLLAO: u8 = 2;
 /// NA flag: solicited.
 pub const NA_SOLICITED: u8 = 0x40;
@@ -77,7 +77,7 @@ wire! {
         pub src: [u8; 6],
     }
 
-    /// What follows the EtherType of a VLAN tag.
+    /// The part of a VLAN tag after its own EtherType.
     pub struct VlanTag {
         /// Priority, drop eligibility and VLAN id.
         pub tci: [u8; 2],
@@ -95,7 +95,7 @@ wire! {
         pub hln: u8,
         /// Length of protocol addresses: 4.
         pub pln: u8,
-        /// Operation.
+        /// Operation: [`ARP_REQUEST`], [`ARP_REPLY`] or another one.
         pub op: [u8; 2],
         /// Sender hardware address.
         pub sha: [u8; 6],
@@ -113,9 +113,9 @@ wire! {
         pub version_class_flow: [u8; 4],
         /// Length of what follows this header.
         pub payload_len: [u8; 2],
-        /// Type of the next header.
+        /// Protocol number of the header that follows.
         pub next_header: u8,
-        /// Hop limit; 255 proves that no router has forwarded the packet.
+        /// Hop limit; 255 proves that no router forwarded the packet.
         pub hop_limit: u8,
         /// Source address.
         pub src: [u8; 16],
@@ -157,7 +157,7 @@ wire! {
 }
 
 impl Ip6 {
-    /// Its share of the pseudo header.
+    /// The addresses, as the pseudo header of a checksum covers them.
     #[inline(always)]
     pub const fn addresses(&self) -> Addresses {
         Addresses { src: self.src, dst: self.dst }
@@ -173,31 +173,32 @@ pub const NEIGHBOUR_LEN: usize = size_of::<Neighbour>();
 /// Length of a link-layer address option.
 pub const OPTION_LEN: usize = size_of::<NdOption>();
 
-/// Where the source address stands, counted from the network header.
+/// Offset of the source address from the network header.
 pub const SOURCE_AT: usize = core::mem::offset_of!(Ip6, src);
-/// Where a neighbour message without extension headers has its target, counted from the network header.
+/// Offset of a neighbour message's target from the network header, without extension headers.
 pub const TARGET_AT: usize = IP6_LEN + core::mem::offset_of!(Neighbour, target);
 
-/// IPv6 extension headers that ICMPv6 can stand behind: hop-by-hop options, routing and destination
+/// IPv6 extension headers that may precede ICMPv6: hop-by-hop options, routing, destination
 /// options.
 #[inline(always)]
 pub const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, 0 | 43 | 60)
 }
 
-/// Multicast or broadcast: such an address never identifies one station.
+/// Whether an address is multicast or broadcast, and so never that of one station.
 #[inline(always)]
 pub const fn is_group_mac(mac: &[u8; 6]) -> bool {
     mac[0] & 1 == 1
 }
 
-/// Whether a station can have this address.
+/// Whether a single station can have this address: neither a group nor all zeros.
 #[inline(always)]
 pub fn is_station_mac(mac: &[u8; 6]) -> bool {
     !is_group_mac(mac) && *mac != [0; 6]
 }
 
-/// IPv4 multicast, the reserved class E and the limited broadcast: never the address of a sender.
+/// Whether an address is IPv4 multicast, class E or limited broadcast, and so never that of a
+/// sender.
 #[inline(always)]
 pub const fn is_group_v4(ip: &[u8; 4]) -> bool {
     ip[0] >= 224
