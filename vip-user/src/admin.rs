@@ -32,16 +32,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// A port that is in use is tried again after this: an upgrade waits for the old process to end.
+/// Time until a busy port is tried again: during an upgrade the old process still has it.
 const RETRY: Duration = Duration::from_secs(2);
 /// Connections that are served at a time, one request on each.
 const CONNECTIONS: usize = 16;
-/// How long a request may take to come, and the whole connection.
+/// Time limits of a request's arrival and of the whole connection.
 const HEADER_LIMIT: Duration = Duration::from_secs(2);
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 /// The longest head of a request.
 const HEADER_BYTES: usize = 16 << 10;
-/// Reading every map takes a while: askers within this time get the same text.
+/// Reading every map takes a while, so scrapes within this time share one result.
 const SCRAPE_EVERY: Duration = Duration::from_millis(250);
 /// The subject of the problem.
 const SUBJECT: &str = "admin port";
@@ -62,12 +62,12 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// For this address.
+    /// An admin port for this address; [`Admin::serve`] opens it.
     pub fn new(address: SocketAddr, registry: Registry, latest: watch::Receiver<DaemonState>) -> Self {
         Self { address, registry: Arc::new(registry), latest, scraped: Arc::default() }
     }
 
-    /// Serves for ever. A port that cannot be had is no reason to give up a VIP: it is tried again.
+    /// Serves for ever. If the port is busy it is tried again: no reason to give up a VIP.
     pub(crate) async fn serve(self, events: &mpsc::Sender<Event>) {
         let address = self.address;
         let router = Router::new()
@@ -91,7 +91,7 @@ impl Admin {
         }
     }
 
-    /// What is scraped, computed at most once in [`SCRAPE_EVERY`].
+    /// The text of `/metrics`, computed at most once in [`SCRAPE_EVERY`].
     fn scrape(&self) -> Result<String, fmt::Error> {
         let mut scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = scraped.as_ref().filter(|(at, _)| at.elapsed() < SCRAPE_EVERY);
@@ -113,7 +113,7 @@ async fn accept(listener: TcpListener, router: Router) {
             Ok((stream, _)) => {
                 guests.admit(timeout(CONNECTION_LIMIT, answer(stream, router.clone()))).await;
             }
-            // Out of descriptors, or of memory: later there may be some.
+            // Out of descriptors or memory: try again later.
             Err(_) => sleep(RETRY).await,
         }
     }
@@ -142,7 +142,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Whether the process works. It does while the API is away: a restart would mend nothing.
+/// Whether the process works. An unreachable API is no failure: a restart would not help.
 async fn healthz(State(admin): State<Admin>) -> Response {
     verdict(admin.latest.borrow().stuck(clock::boot()).into_iter().collect())
 }

@@ -1,4 +1,4 @@
-//! The clocks that decide. Others only measure requests and date Events.
+//! The clocks on which decisions depend. Other clocks only measure requests and date Events.
 
 use crate::model::time::{BootNs, Now};
 

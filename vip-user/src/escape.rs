@@ -1,5 +1,5 @@
-//! Text from outside, made safe to show. Whoever may write a Lease, name an interface or answer for
-//! the API chooses such text, and a terminal obeys what it prints.
+//! Makes text from outside safe to show. An attacker may choose it by a Lease, an interface name or
+//! an answer of the API, and a terminal obeys control characters.
 
 use std::{
     fmt::{self, Write as _},
@@ -8,11 +8,11 @@ use std::{
 use tracing::field::Field;
 use tracing_subscriber::fmt::{MakeWriter, format::Writer};
 
-/// Longer text is cut. The longest words of our own are shorter by far.
+/// Longer text is cut. xvip's own texts are far shorter.
 const LONGEST: usize = 2_000;
 
-/// The text with everything escaped that a reader would not see as it is: control characters, line
-/// breaks, marks that turn the direction of writing, and the backslash that escapes.
+/// Escapes every character that a reader would not see as it is: control characters, line breaks,
+/// marks that change the direction of writing, and the backslash itself.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(LONGEST));
     for (count, character) in text.chars().enumerate() {
@@ -21,7 +21,7 @@ pub fn printable(text: &str) -> String {
             break;
         }
         match character {
-            // Quotes stand in our own words.
+            // xvip's own texts contain quotes.
             '"' | '\'' => shown.push(character),
             _ => shown.extend(character.escape_debug()),
         }
@@ -29,7 +29,7 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// JSON text in which nothing is left that a terminal may obey. JSON itself escapes no more than the
+/// Escapes in JSON text every character that a terminal may obey. JSON itself escapes only the
 /// first 32 characters.
 pub fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -45,30 +45,31 @@ pub fn json(text: &str) -> String {
     shown
 }
 
-/// The same for OpenMetrics text, which knows no escape for them: each becomes U+FFFD.
+/// The same for OpenMetrics text, which has no escape for them: each becomes U+FFFD.
 pub fn metrics(text: &str) -> String {
     let shown =
         |character| if character == '\n' || is_plain(character) { character } else { '\u{fffd}' };
     text.chars().map(shown).collect()
 }
 
-/// Whether a character is shown as it is. The backslash is: here it escapes already (`metrics::Value`).
+/// Whether a character is safe to show. A backslash is, because here it is already an escape
+/// (`metrics::Value`).
 fn is_plain(character: char) -> bool {
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
 }
 
-/// A field of a line of the log, escaped whatever it is.
+/// Writes a field of a log line, escaped whatever its type.
 pub fn log_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = printable(&format!("{value:?}"));
     match field.name() {
         "message" => write!(writer, "{value}"),
-        // Fields of the `log` crate repeat what the line says already.
+        // Fields of the `log` crate repeat the line.
         name if name.starts_with("log.") => Ok(()),
         name => write!(writer, "{name}={value}"),
     }
 }
 
-/// The way to standard error for a log of JSON lines, each written at once.
+/// A writer of JSON log lines that escapes each line. Each line must come in one write.
 #[derive(Clone, Debug)]
 pub struct JsonLog<W>(pub W);
 

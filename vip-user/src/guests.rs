@@ -1,4 +1,4 @@
-//! Who may ask the daemon something, and how many at a time.
+//! Limits how many clients may ask the daemon at a time.
 
 use crate::controller::Event;
 use std::collections::VecDeque;
@@ -7,14 +7,14 @@ use tokio::{
     task::{AbortHandle, yield_now},
 };
 
-/// Tells the loop of a problem, or that it is over.
+/// Sends the loop a problem, or its end (`None`).
 pub(crate) async fn tell(events: &mpsc::Sender<Event>, subject: &'static str, why: Option<String>) {
-    // A loop that has ended needs to know nothing any more.
+    // If the loop has ended, the problem does not matter.
     let _ = events.send(Event::Problem(subject, why)).await;
 }
 
-/// A bounded number of connections. When one more comes, the one that has been here longest must
-/// leave: those that only sit there keep nobody else out.
+/// A bounded number of connections. One more connection closes the oldest, so idle connections
+/// cannot keep others out.
 #[derive(Debug)]
 pub(crate) struct Guests {
     places: usize,
@@ -22,13 +22,13 @@ pub(crate) struct Guests {
 }
 
 impl Guests {
-    /// For so many at a time.
+    /// Allows `places` connections at a time.
     pub(crate) fn new(places: usize) -> Self {
         Self { places, present: VecDeque::new() }
     }
 
-    /// Serves one more. Call within a runtime. It returns when the guest has had a turn: a flood of
-    /// connections would else push everybody out unserved.
+    /// Serves one more connection. Call it within a runtime. It returns once the connection has had
+    /// a turn. Otherwise a flood would close every connection unserved.
     pub(crate) async fn admit<T: Send + 'static>(
         &mut self,
         guest: impl Future<Output = T> + Send + 'static,

@@ -1,9 +1,9 @@
 //! The xvip controller.
 //!
-//! Userspace decides who may answer for a VIP and until when; the kernel enforces it packet by packet.
-//! Reading order: [`model`] (pure), [`config`], [`controller`] (the loop), [`cluster`] (Kubernetes
-//! I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`]. Without the feature `host` there is
-//! the model alone.
+//! Userspace decides which node may answer for a VIP, and until when. The kernel enforces this
+//! packet by packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop),
+//! [`cluster`] (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`]. Without
+//! the feature `host` only the model is built.
 
 #[cfg(feature = "host")]
 pub mod admin;

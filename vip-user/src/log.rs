@@ -11,19 +11,19 @@ use std::{
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format::debug_fn};
 
-/// Lines of the log that wait for who reads it.
+/// Log lines that may wait for the reader.
 const LOG_LINES: usize = 4_096;
-/// The end of the process waits so long for them.
+/// How long the end of the process waits for those lines.
 const LOG_END: Duration = Duration::from_millis(1_200);
 
-/// Writes what is left of the log at the end, and waits for that no longer than [`LOG_END`].
+/// Writes the rest of the log at the end, within [`LOG_END`].
 pub struct LogEnd(Option<WorkerGuard>);
 
 impl Drop for LogEnd {
     fn drop(&mut self) {
         let (ended, end) = std::sync::mpsc::channel();
         let guard = self.0.take();
-        // Where nobody reads the log, the guard's own complaint may hang too.
+        // If nothing reads the log, the guard's own error message may hang too.
         let waits = std::thread::Builder::new().spawn(move || {
             drop(guard);
             let _ = ended.send(());
@@ -34,8 +34,8 @@ impl Drop for LogEnd {
     }
 }
 
-/// Lines are written by a thread of their own: standard error is a pipe in a pod, and who reads it may
-/// stand still. What finds no room is lost.
+/// A separate thread writes the lines: in a pod, standard error is a pipe whose reader may hang.
+/// Lines that find no room are lost.
 pub fn start(config: &LogConfig) -> LogEnd {
     let appender = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES);
     let (stderr, guard) = appender.thread_name("xvip-log").finish(io::stderr());
@@ -48,11 +48,11 @@ pub fn start(config: &LogConfig) -> LogEnd {
     };
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(filter(config.level, level)));
-    // A log that nobody takes is no reason to end: a line about that would go to the same place.
+    // A failed write is not reported, because the report would go to the same log.
     let log = tracing_subscriber::fmt().log_internal_errors(false);
     let log = log.with_env_filter(filter).with_writer(stderr.clone());
     let log = log.with_ansi(has_colours(&io::stderr()));
-    // What a field holds may come from outside: a Lease, the API, the name of an interface.
+    // A field may hold text from outside: a Lease, the API, the name of an interface.
     match config.format {
         LogFormat::Text => {
             let fields = debug_fn(escape::log_field).delimited(" ");
@@ -65,9 +65,9 @@ pub fn start(config: &LogConfig) -> LogEnd {
     LogEnd(Some(guard))
 }
 
-/// The client library logs each failed request at ERROR and names no server. Whoever asks for a request
-/// says what came of it, so these lines are left to those who look for faults. `RUST_LOG` replaces all
-/// of this.
+/// The client library logs each failed request at ERROR, without the server. xvip logs the outcome
+/// of its requests itself, so these lines show only when debugging. `RUST_LOG` replaces this
+/// filter.
 fn filter(level: LogLevel, word: &str) -> String {
     if matches!(level, LogLevel::Debug | LogLevel::Trace) {
         return word.to_owned();
@@ -77,7 +77,7 @@ fn filter(level: LogLevel, word: &str) -> String {
     libraries.iter().fold(word.to_owned(), |filter, library| format!("{filter},{library}=off"))
 }
 
-/// Whether a terminal is there to show colours, and nobody has asked for none (`NO_COLOR`).
+/// Whether the output is a terminal and `NO_COLOR` is empty or not set.
 pub fn has_colours(output: &impl IsTerminal) -> bool {
     output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -7,19 +7,20 @@ use vip_user::{
     escape::printable,
 };
 
-/// `EX_USAGE` of sysexits.h. clap's own 2 is an answer of `xvip probe`.
+/// `EX_USAGE` of sysexits.h. clap's own 2 would be an answer of `xvip probe`.
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed pipe does not matter here.
+            // A closed pipe does not matter.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    // `xvip status | head` is no failure. The daemon goes on, whoever reads its log has gone.
+    // `xvip status | head` is no failure. The daemon ignores SIGPIPE and runs on when its log
+    // reader is gone.
     if !matches!(cli.command, Command::Run { .. }) {
         end_with_the_reader();
     }
@@ -32,8 +33,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets a write to a closed pipe end this process, as programs of a shell do. Rust ignores the signal
-/// before `main`, and `println!` panics then.
+/// Lets a write to a closed pipe end this process, as usual for a shell command. Rust ignores
+/// SIGPIPE before `main`, and then `println!` panics.
 fn end_with_the_reader() {
     // SAFETY: no other thread runs yet, and the default action is no handler of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

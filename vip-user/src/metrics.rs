@@ -1,5 +1,5 @@
-//! What this process counts for Prometheus; what the kernel knows is added by `node/scrape.rs`.
-//! `docs/metrics.md` lists all.
+//! The process's own metrics. `node/scrape.rs` adds those of the kernel; `docs/metrics.md` lists
+//! all.
 
 use crate::model::fitness::Fitness;
 use prometheus_client::{
@@ -16,11 +16,11 @@ use std::{
     time::Duration,
 };
 
-/// Names and values.
+/// Names and values of labels.
 pub type Labels = Vec<(&'static str, Value)>;
 
-/// The value of a label. The library writes it as it is, quotation marks too, and a name from outside
-/// would end the scrape there.
+/// The value of a label, escaped. The library does not escape it, and a quotation mark in a name
+/// from outside would break the scrape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value(String);
 
@@ -46,17 +46,17 @@ impl EncodeLabelValue for Value {
 
 type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// From a fast API on one switch to a lease of ten minutes, in seconds.
+/// Upper bounds in seconds: from a fast API on one switch to a lease of ten minutes.
 const BUCKETS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
 
-/// What this process counts. Cheap to clone; all clones count together.
+/// The process's metrics. Cheap to clone; all clones share the values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     transitions: Family<Labels, Counter>,
     conflicts: Family<Labels, Counter>,
     problems: Family<Labels, Gauge>,
-    /// Problems that are shown while they do not stand, too.
+    /// Subjects whose series stays at 0 when the problem is over.
     begun: Arc<OnceLock<BTreeSet<String>>>,
     fitness: Family<Labels, Gauge>,
     handover: Histograms,
@@ -85,7 +85,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Everything under its name, with what `kernel` brings at each scrape.
+    /// A registry of all metrics, with those that `kernel` collects at each scrape.
     pub fn registry(&self, kernel: Box<dyn Collector>) -> Registry {
         let mut registry = Registry::with_prefix("xvip");
         registry.register(
@@ -141,7 +141,7 @@ impl Metrics {
         registry
     }
 
-    /// Lets what may never happen begin at zero: an alert on a series that does not exist is silent.
+    /// Starts series of rare events at zero, because an alert on a missing series never fires.
     pub fn begin(&self, vips: &[IpAddr], leases: &[String]) {
         for vip in vips {
             drop(self.conflicts.get_or_create(&vec![("vip", vip.to_string().into())]));
@@ -153,44 +153,45 @@ impl Metrics {
         }
     }
 
-    /// A change of leadership.
+    /// Counts a change of leadership.
     pub fn transition(&self, lease: &str, reason: &'static str) {
         let labels = vec![("lease", lease.into()), ("reason", reason.into())];
         self.transitions.get_or_create(&labels).inc();
     }
 
-    /// A take-over: how long it took, and how long nobody could answer.
+    /// Records a take-over: how long it took, and how long no node could answer at most.
     pub fn took_over(&self, reason: &'static str, handover: Duration, dark: Duration) {
         let labels = vec![("reason", reason.into())];
         self.handover.get_or_create(&labels).observe(handover.as_secs_f64());
         self.dark.get_or_create(&labels).observe(dark.as_secs_f64());
     }
 
-    /// Another station claims a VIP that this node holds.
+    /// Counts a report that another station claims a VIP that this node holds.
     pub fn conflict(&self, vip: IpAddr) {
         self.conflicts.get_or_create(&vec![("vip", vip.to_string().into())]).inc();
     }
 
-    /// A request to the API has ended.
+    /// Records a finished request to the API.
     pub fn request(&self, verb: &'static str, outcome: &'static str, took: Duration) {
         let labels = vec![("verb", verb.into()), ("outcome", outcome.into())];
         self.api.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// How well this node could serve the VIPs of a Lease.
+    /// Sets how well this node could serve the VIPs of a Lease.
     pub fn fitness(&self, lease: &str, fitness: Fitness) {
         let labels = vec![("lease", lease.into())];
         self.fitness.get_or_create(&labels).set(fitness as i64);
     }
 
-    /// A step of the loop is over; `late` if it took longer than its bound.
+    /// Records a step of the loop; `late` if it took longer than its limit.
     pub fn step(&self, step: &'static str, took: Duration, late: bool) {
         let labels = vec![("step", step.into())];
         self.steps.get_or_create(&labels).observe(took.as_secs_f64());
         self.overruns.get_or_create(&labels).inc_by(u64::from(late));
     }
 
-    /// A problem has appeared or is over. Interfaces come and go, and so do the series that name them.
+    /// Sets or ends a problem. Its series ends too, because subjects name interfaces, which come
+    /// and go.
     pub fn problem(&self, subject: &str, stands: bool) {
         let labels = vec![("subject", subject.into())];
         if stands || self.begun.get().is_some_and(|begun| begun.contains(subject)) {
@@ -230,7 +231,7 @@ mod tests {
         assert!(text(&metrics).contains(line), "{}", text(&metrics));
     }
 
-    /// Interfaces of pods come and go without end.
+    /// Interfaces of pods come and go all the time.
     #[test]
     fn a_problem_that_is_over_leaves_no_series() {
         let metrics = Metrics::default();

@@ -1,8 +1,8 @@
-//! Changes of leadership in the log, in the words that users of kube-vip look for.
+//! Log lines for changes of leadership, in the words that users of kube-vip search for.
 
 use crate::model::news::{Notice, TakeReason};
 
-/// The reason of a change, as metrics name it.
+/// The value of the label `reason` in metrics.
 pub const fn reason(notice: &Notice) -> &'static str {
     match notice {
         Notice::TookOver(TakeReason::Released) => "released",

@@ -1,7 +1,7 @@
-//! Everything that others may ask of the daemon: the admin port and the local socket. Served by a
-//! thread of its own, and by few descriptors: whoever looks must not delay or starve what holds the
-//! fence. Its priority is the usual one. It shares short locks with the loop, and a thread that seldom
-//! runs would keep them for long.
+//! What others may ask of the daemon: the admin port and the local socket. A separate thread with
+//! few descriptors serves them, so that observers cannot delay or starve the loop that raises the
+//! fence. The thread has the usual priority: it shares short locks with the loop, and a thread that
+//! seldom runs would keep them for long.
 
 use crate::{
     admin::Admin,
@@ -21,32 +21,32 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Askers of the local socket that are served at a time.
+/// Clients of the local socket that are served at a time.
 const ASKERS: usize = 8;
-/// How long one of them may take to read its answer.
+/// How long a client may take to read its answer.
 const ASKER_LIMIT: Duration = Duration::from_secs(2);
-/// Between attempts to get the usual name from a stranger, and after a failed accept.
+/// Time between attempts to get the usual name from another process, and after a failed accept.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What the thread needs.
+/// The inputs of the thread.
 #[derive(Debug)]
 pub struct Observers {
     /// The local socket.
     pub listener: UnixListener,
-    /// Who sits on its usual name.
+    /// The process that holds the socket's usual name, if another one does.
     pub stranger: Option<String>,
     /// The instance.
     pub instance: String,
     /// The state of the loop.
     pub latest: watch::Receiver<DaemonState>,
-    /// The admin port, if there is to be one.
+    /// The admin port, if one is configured.
     pub admin: Option<Admin>,
-    /// Where problems are told.
+    /// The channel on which problems are reported.
     pub events: mpsc::Sender<Event>,
 }
 
 impl Observers {
-    /// From the lock that is held.
+    /// Takes the socket of the held lock.
     pub fn new(
         lock: &Lock,
         instance: &str,
@@ -63,7 +63,7 @@ impl Observers {
         })
     }
 
-    /// Starts the thread. It ends with the process.
+    /// Starts the thread, which runs until the process ends.
     pub fn start(self) -> anyhow::Result<()> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the runtime of the observers")?;
@@ -109,7 +109,7 @@ impl Observers {
     }
 }
 
-/// Gives everyone who connects the daemon's state, as JSON.
+/// Sends the daemon's state, as JSON, to each client that connects.
 async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,
@@ -122,7 +122,7 @@ async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
                 let state = latest.borrow().clone();
                 askers.admit(timeout(ASKER_LIMIT, write(stream, state))).await;
             }
-            // Out of descriptors, or of memory: later there may be some.
+            // Out of descriptors or memory: try again later.
             Err(_) => sleep(RETRY).await,
         }
     }
@@ -130,7 +130,7 @@ async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
 
 async fn write(mut stream: UnixStream, state: DaemonState) {
     let text = escape::json(&serde_json::to_string(&state).unwrap_or_default());
-    // A reader that has gone away does not matter.
+    // A client that has left does not matter.
     let _ = stream.write_all(text.as_bytes()).await;
 }
 

@@ -3,14 +3,14 @@
 use http::Uri;
 use std::net::IpAddr;
 
-/// The URL of an API server, if it is one.
+/// Parses the URL of an API server; `None` if it is not one.
 pub fn server(endpoint: &str) -> Option<Uri> {
     let uri: Uri = endpoint.parse().ok()?;
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
     (known && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
 }
 
-/// The host of a URL, where it is an address.
+/// The host of a URL, if it is an IP address.
 pub fn host_address(uri: &Uri) -> Option<IpAddr> {
     uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }

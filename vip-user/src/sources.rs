@@ -1,4 +1,4 @@
-//! The errors that an error comes from.
+//! The source chain of an error.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ pub fn of<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| Error::source(*error))
 }
 
-/// The same in one line.
+/// The same as one line.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     of(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

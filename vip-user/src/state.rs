@@ -1,4 +1,4 @@
-//! What a running daemon tells about itself over its local socket.
+//! The state that a running daemon sends over its local socket.
 
 use crate::model::{
     election::{Election, View},
@@ -8,26 +8,26 @@ use crate::model::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
-/// The daemon's own view; `xvip status` shows it beside what the maps say. During an upgrade the two
-/// may be of different versions, so a field that is missing is no error.
+/// The daemon's own view; `xvip status` shows it beside the maps. During an upgrade daemon and
+/// reader may be of different versions, so a missing field is not an error.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DaemonState {
     /// Its process id.
     pub pid: u32,
-    /// `CLOCK_BOOTTIME` of the loop's last turn, nanoseconds.
+    /// `CLOCK_BOOTTIME` of the loop's last turn, in nanoseconds.
     pub turned_ns: u64,
     /// What this node lacks before it could take over; empty when it is ready.
     pub not_ready: Vec<String>,
     /// One per Lease.
     pub leases: Vec<LeaseState>,
-    /// What stands in the way at the moment, by subject; tried again until it is gone.
+    /// The present problems, by subject; xvip keeps trying until each is over.
     pub problems: BTreeMap<String, String>,
-    /// Nodes of the cluster by the MAC addresses that they answer with, as learned from the Leases.
+    /// MAC address to node name, as learned from the Leases.
     pub nodes: BTreeMap<String, String>,
 }
 
-/// Where one election stands.
+/// The state of one election.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeaseState {
     /// `namespace/name`.
@@ -45,17 +45,17 @@ pub struct LeaseState {
     pub takeover_in_ms: Option<u64>,
 }
 
-/// The loop turns several times a second; one that has stood for this long is stuck.
+/// A loop without a turn for this long is stuck: it turns several times a second.
 const STUCK: Duration = Duration::from_secs(10);
 
 impl DaemonState {
-    /// Whether the loop has stood still, in words.
+    /// The text that says how long the loop has been stuck; `None` if it is not.
     pub fn stuck(&self, now: BootNs) -> Option<String> {
         let stood = BootNs(self.turned_ns).until(now);
         (stood > STUCK).then(|| format!("the loop has stood still for {stood:?}"))
     }
 
-    /// What this node lacks before it could take over.
+    /// What this node lacks before it could take over, with a stuck loop.
     pub fn lacks(&self, now: BootNs) -> Vec<String> {
         self.not_ready.iter().cloned().chain(self.stuck(now)).collect()
     }

@@ -13,10 +13,10 @@ use crate::{
 use anyhow::{Context as _, bail};
 use std::process::ExitCode;
 
-/// Removes everything and prints what it was.
+/// Removes everything that xvip has put on the host, and prints each thing.
 pub async fn cleanup(place: &Place) -> anyhow::Result<ExitCode> {
     let pins = Pins::new(&place.pin_root, &place.instance);
-    // Held to the end, so that no daemon starts in between.
+    // Held to the end, so that no daemon starts meanwhile.
     let _lock = match Lock::try_take(&pins).await.context("cannot take the lock")? {
         Attempt::Taken(lock) => lock,
         Attempt::Busy(holder) => bail!(

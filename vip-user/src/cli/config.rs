@@ -21,7 +21,7 @@ pub fn check(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints every setting that is in force, and where it comes from.
+/// Prints every setting in force, and where it comes from.
 pub fn show(path: &Path, pin_root: Option<PathBuf>, output: Output) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(path)?;
     let text = std::fs::read_to_string(path).context("cannot read the configuration again")?;

@@ -15,7 +15,8 @@ pub struct Health {
     pub ready: bool,
 }
 
-/// Exit code 0: it works, and with `--ready` it could take over; 1: not, with the reasons.
+/// Exit code 0: the daemon works, and with `--ready` it could take over. Otherwise 1, and prints
+/// the reasons.
 pub async fn health(args: &Health) -> anyhow::Result<ExitCode> {
     let state = socket::ask(&args.instance).await?;
     let now = clock::boot();

@@ -1,4 +1,4 @@
-//! `xvip map`: the VIP map as the programs see it, each entry with its fence.
+//! `xvip map`: the VIP map as the programs read it, each entry with its fence.
 
 use super::{
     Output, View, pins_of, print_json,
@@ -19,7 +19,7 @@ struct Entry {
     /// `CLOCK_BOOTTIME` in nanoseconds.
     fence_deadline_ns: u64,
     fence_left_ms: u64,
-    /// Interface indexes.
+    /// Interface indexes, as in `guard`.
     answer: Vec<u32>,
     guard: Vec<u32>,
 }

@@ -111,13 +111,13 @@ pub enum Output {
     Json,
 }
 
-/// Prints for scripts. What comes from outside is escaped here too: people look at it.
+/// Prints JSON. Text from outside is escaped here too, because people look at the output.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", escape::json(&serde_json::to_string_pretty(value)?));
     Ok(())
 }
 
-/// The pins of an instance, or `None` where it has none. What may not be looked at is not gone.
+/// The pins of an instance; `None` if there are none. A directory that may not be read is an error.
 fn pins_of(place: &Place) -> anyhow::Result<Option<Pins>> {
     let pins = Pins::new(&place.pin_root, &place.instance);
     let looked = pins.try_exist();
@@ -132,7 +132,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run { config, pin_root } => {
             let runtime = async_runtime()?;
             let ended = runtime.block_on(run::run(&config, pin_root));
-            // What still waits for the kernel on another thread is not waited for.
+            // Does not wait for threads that still wait for the kernel.
             runtime.shutdown_background();
             ended
         }
@@ -148,7 +148,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// One thread: the loop is one, and a network namespace belongs to a thread.
+/// One thread is enough for one loop, and a network namespace belongs to a thread.
 fn async_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! `xvip probe`: asks the LAN who answers for VIPs, once or on and on.
+//! `xvip probe`: asks the LAN which station answers for VIPs, once or repeatedly.
 
 use super::{
     Output, Place, pins_of, print_json,
@@ -75,12 +75,13 @@ pub struct Probe {
     pub output: Output,
 }
 
-/// The exit code where nothing could be found out.
+/// The exit code if the LAN could not be asked.
 const NOT_ASKED: u8 = 3;
 
-/// Exit code 0: every VIP has one owner; 1: one has none; 2: one has two; 3: nobody could be asked.
+/// Exit code 0: every VIP has one owner; 1: one has none; 2: one has two; 3: the LAN could not be
+/// asked.
 pub async fn probe(args: &Probe) -> anyhow::Result<ExitCode> {
-    // 1 and 2 are answers, so a failure must be neither.
+    // Exit codes 1 and 2 are answers, so a failure needs another one.
     Ok(ask(args).await.unwrap_or_else(|error| {
         eprintln!("xvip: {}", printable(&format!("{error:#}")));
         ExitCode::from(NOT_ASKED)
@@ -117,12 +118,12 @@ struct Lan {
 }
 
 impl Lan {
-    /// One round: a question per VIP and interface, and what was heard within `wait`.
+    /// One round: a question per VIP and interface, and the answers within `wait`.
     async fn round(&self, wait: Duration, begun: BootNs) -> anyhow::Result<Round> {
         let at = begun.until(clock::boot());
         for device in &self.devices {
             for vip in &self.vips {
-                // A link that goes down while we watch is part of what is watched.
+                // With `--watch`, a link that goes down is a result, not an error.
                 if let Err(error) = self.asker.ask(device, *vip) {
                     tracing::debug!(interface = %device.name, %error, "not asked");
                 }
@@ -146,7 +147,7 @@ impl Lan {
                     Some(Station { mac, interface: device.name.clone(), node, own: false })
                 })
                 .collect();
-            // A host never hears its own answers.
+            // A host never receives its own answers.
             stations.extend(self.maps.as_ref().and_then(|maps| self.own(maps, *vip)));
             Verdict::new(*vip, stations)
         };
@@ -155,7 +156,7 @@ impl Lan {
 }
 
 impl Lan {
-    /// Where the questions begin: an answer holds for that place only.
+    /// The host and interfaces that ask: an answer is valid only for their segments.
     fn place(&self) -> String {
         let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         let host = host::host_name().unwrap_or_else(|_| "this host".into());
@@ -163,7 +164,7 @@ impl Lan {
         format!("{host}{inside} on {}", names.join(", "))
     }
 
-    /// This host, where its kernel answers for the VIP.
+    /// This host as a station, if its kernel answers for the VIP.
     fn own(&self, maps: &Maps, vip: IpAddr) -> Option<Station> {
         let entry = *maps.vips().ok()?.get(&Ip::from(vip))?;
         let answers = Answers::read(maps).ok()?;
@@ -179,7 +180,7 @@ impl Lan {
 }
 
 fn own_maps(place: &Place) -> Option<Maps> {
-    // Whoever may not look asks as any host of the LAN does.
+    // Without the right to read the maps, probe as any host of the LAN does.
     pins_of(place).ok().flatten().and_then(|pins| Maps::open(&pins).ok())
 }
 
@@ -210,7 +211,7 @@ fn chosen(devices: Vec<Device>, names: &[String]) -> anyhow::Result<Vec<Device>>
     Ok(chosen)
 }
 
-/// The nodes by MAC address, as a daemon on this host has learned them from the Leases.
+/// MAC address to node name, as a daemon on this host has learned them from the Leases.
 async fn nodes(instance: &str) -> BTreeMap<String, String> {
     socket::ask(instance).await.map(|state| state.nodes).unwrap_or_default()
 }
@@ -248,7 +249,7 @@ fn coloured(verdict: &Verdict) -> String {
     }
 }
 
-/// Two owners weigh more than none.
+/// The worst verdict wins: two owners before no owner.
 fn exit(verdicts: &[Verdict]) -> ExitCode {
     let worst = verdicts.iter().map(|verdict| verdict.owners).max().unwrap_or(Owners::Nobody);
     ExitCode::from(worst.exit_code())
@@ -295,7 +296,7 @@ async fn watch(args: &Probe, lan: &Lan) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if two { 2 } else { u8::from(dark) }))
 }
 
-/// What is shown while it goes on: a line per change, a dot for every dark second.
+/// The output of `--watch`: a line per change, a dot for every dark second.
 struct Live {
     dark_since: Vec<Option<Duration>>,
     terminal: bool,

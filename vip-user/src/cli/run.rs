@@ -35,7 +35,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-/// What has failed where the local socket cannot be used.
+/// The context of a failure of the local socket.
 const SOCKET: &str = "cannot listen on the local socket";
 
 /// Runs until SIGTERM or SIGINT.
@@ -62,15 +62,15 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     let api = LeaseApi::new(endpoints, &config.lease.namespace, &config.lease.name, hold)
         .counted_by(metrics.clone());
     let host_settings = settings::host(&config);
-    // Nothing is renewed yet: a host with very many routes may take its time.
+    // No Lease is held yet, so this may take long on a host with very many routes.
     checks::check(&host_settings, &pins, &Netlink::patient()?).await?;
     let netlink = Netlink::open()?;
     let lock = Lock::take(&pins).await.context("cannot take the lock")?;
-    // Not before: nobody reads what changes while the lock is waited for.
+    // Opened only after the lock: while xvip waits for the lock, nothing reads the changes.
     let changes = Changes::open(&netlink, config.selection().needs_routes())?;
     let started = start::start(&host_settings, &pins, netlink.clone(), &node, &boot_id);
     if started.is_err() && !pins.exist() {
-        // A start that is refused leaves nothing behind.
+        // A refused start leaves nothing on the host.
         pins.remove_lock(host::netns_cookie()?);
     }
     let Started { mut kernel, leases } = started?;
@@ -104,13 +104,14 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     metrics.begin(&config.addresses(), &leases);
     tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
     Controller::new(kernel, events, setup, state).run(inbox).await;
-    // A thread may still look at the interfaces. The end of the process ends that, and frees the lock.
+    // A thread may still work on the interfaces. The end of the process stops it and frees the
+    // lock.
     std::mem::forget(lock);
     tracing::info!(%node, "xvip has stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts whatever brings events.
+/// Starts the tasks that send events.
 fn follow(
     config: &Config,
     pins: &Pins,
@@ -151,7 +152,7 @@ fn forward_signals(
     })
 }
 
-/// Hands on what a task brings.
+/// Forwards the values of a task as events.
 async fn forward<T>(
     mut receiver: mpsc::Receiver<T>,
     events: mpsc::Sender<Event>,

@@ -1,4 +1,4 @@
-//! From the configuration to what each part needs to know.
+//! Turns the configuration into the settings of each part.
 
 use crate::{
     cluster::{client::Access, events::Recorder},
@@ -10,13 +10,13 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How the API is reached.
+/// Settings of the API client.
 pub fn access(config: &ApiConfig) -> Access {
     let ApiConfig { kubeconfig, endpoints, tls_server_name } = config.clone();
     Access { kubeconfig, endpoints, tls_server_name }
 }
 
-/// What the host needs to know.
+/// Settings of the host part.
 pub fn host(config: &Config) -> Settings {
     Settings {
         selection: config.selection(),
@@ -30,7 +30,7 @@ pub fn host(config: &Config) -> Settings {
     }
 }
 
-/// What the loop needs to know.
+/// Settings of the loop.
 pub fn loop_setup(
     config: &Config,
     me: Identity,

@@ -1,4 +1,4 @@
-//! `xvip status`: what the maps say, and what a running daemon adds.
+//! `xvip status`: the state of the maps, and that of a running daemon.
 
 use super::{
     Output, View, pins_of, print_json,
@@ -23,19 +23,19 @@ use std::{collections::BTreeMap, net::IpAddr, process::ExitCode};
 /// The whole status, as `-o json` prints it.
 #[derive(Debug, Default, Serialize)]
 pub struct Status {
-    /// Node name of the pin directory.
+    /// Node name in the pin directory.
     pub node: String,
     /// The instance.
     pub instance: String,
     /// One per slot that ever had a tenure.
     pub leases: Vec<SlotStatus>,
-    /// The addresses.
+    /// One per VIP.
     pub vips: Vec<VipStatus>,
-    /// The interfaces with programs.
+    /// One per interface with programs.
     pub interfaces: Vec<InterfaceStatus>,
-    /// What the programs have counted, zeros left out.
+    /// The programs' counters by name, without zeros.
     pub counters: BTreeMap<&'static str, u64>,
-    /// What the daemon says, if one runs.
+    /// The daemon's own view, if one runs.
     pub daemon: Option<DaemonState>,
 }
 
@@ -76,11 +76,11 @@ pub struct InterfaceStatus {
     pub answers_by: Option<&'static str>,
     /// Whether the egress guard is attached.
     pub guarded: bool,
-    /// Up and usable, as the programs see it.
+    /// Whether it is up, as the programs see it.
     pub up: bool,
 }
 
-/// Prints the status. Exit code 0 also where this node owns nothing.
+/// Prints the status. The exit code is 0 even if this node owns nothing.
 pub async fn status(view: &View) -> anyhow::Result<ExitCode> {
     let Some(pins) = pins_of(&view.place)? else {
         let nothing = why_nothing(&Pins::new(&view.place.pin_root, &view.place.instance));
@@ -105,7 +105,7 @@ pub async fn status(view: &View) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is said where there are no pins of this version.
+/// The message if there are no pins of this version.
 fn why_nothing(pins: &Pins) -> String {
     if let Some(other) = pins.other_versions().first() {
         let version = other.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();

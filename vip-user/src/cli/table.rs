@@ -1,4 +1,4 @@
-//! Aligned tables, and colours. Everything is escaped before it is painted.
+//! Aligned tables, and colours. Text is escaped before it is coloured.
 
 use crate::{escape::printable, log::has_colours};
 use std::io::stdout;
@@ -53,7 +53,7 @@ fn lines(header: &[&str], rows: &[Vec<Cell>], colours: bool) -> Vec<String> {
     };
     let line = |row: &&Vec<Cell>| {
         let cells = row.iter().enumerate().map(|(column, cell)| {
-            // Nothing is filled up behind the last cell.
+            // The last cell is not padded.
             let filler = if column + 1 == row.len() { 0 } else { width(column) - cell.width() };
             let text = match cell.colour {
                 Some(code) if colours => painted(code, &cell.text),

@@ -1,4 +1,4 @@
-//! What can be known about a configuration without looking at the host.
+//! Checks of a configuration that need no look at the host.
 
 use super::{Config, ConfigError, LeaseConfig, VipConfig};
 use crate::{
@@ -72,7 +72,8 @@ impl Config {
         self.check_timing()
     }
 
-    /// The API must be reached without a VIP: only its holder could bring it up.
+    /// The API must be reachable without a VIP, because a VIP is down until its holder has reached
+    /// the API.
     fn check_endpoints(&self) -> Result<(), ConfigError> {
         const FIELD: &str = "api.endpoints";
         for endpoint in &self.api.endpoints {
@@ -119,7 +120,7 @@ impl Config {
             }
         }
         for word in &self.guard {
-            // `*` is every other one.
+            // `*` means every interface that does not answer.
             if word != "*" && self.interfaces.contains(word) {
                 return refuse("guard", word, "an interface that answers is guarded anyway");
             }
@@ -127,8 +128,8 @@ impl Config {
         Ok(())
     }
 
-    /// VIPs that other nodes may hold, or on other interfaces, are guarded by another Lease: a link
-    /// that is down for one VIP must not move the rest.
+    /// VIPs with other nodes or other interfaces need another Lease: a failed link of one VIP must
+    /// not move the others.
     fn check_leases(&self) -> Result<(), ConfigError> {
         for vip in &self.vips {
             match &vip.lease {
@@ -242,7 +243,7 @@ const SHORTEST_FENCE: Duration = Duration::from_millis(200);
 
 const OBJECT_NAME: &str = "1 to 253 lower-case letters, digits, - and .";
 
-/// Whether Kubernetes takes this as the name of an object (RFC 1123 subdomain).
+/// Whether Kubernetes accepts this as the name of an object (RFC 1123 subdomain).
 fn is_object_name(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     let ends = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -252,12 +253,12 @@ fn is_object_name(name: &str) -> bool {
 
 const NAMESPACE_NAME: &str = "1 to 63 lower-case letters, digits and -";
 
-/// Whether Kubernetes takes this as the name of a namespace (RFC 1123 label).
+/// Whether Kubernetes accepts this as the name of a namespace (RFC 1123 label).
 fn is_namespace_name(name: &str) -> bool {
     is_object_name(name) && name.len() <= 63 && !name.contains('.')
 }
 
-/// Whether each hook is there at most once, and one at least.
+/// Refuses an empty list of hooks, and one that names a hook twice.
 fn check_hooks(hooks: &Hooks) -> Result<(), ConfigError> {
     let distinct: BTreeSet<Hook> = hooks.0.iter().copied().collect();
     if hooks.0.is_empty() || distinct.len() < hooks.0.len() {

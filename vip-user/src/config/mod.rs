@@ -1,5 +1,5 @@
-//! The configuration: one YAML file, one struct. Everything is checked before the host is touched,
-//! and every refusal names the field, the value and what is allowed.
+//! The configuration: one YAML file, one struct. Every value is checked before xvip changes the
+//! host. Each refusal names the field, the value and what is allowed.
 
 mod check;
 mod hooks;
@@ -25,7 +25,7 @@ use std::{
 };
 pub use vips::{Group, VipConfig};
 
-/// Where the maps are pinned unless something else is said.
+/// Default of `pin_root`.
 pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/xvip";
 
 /// The configuration file of `xvip run`.
@@ -45,13 +45,15 @@ pub struct Config {
     /// `auto` (the interface whose subnet contains the VIP), `default-route`.
     #[serde(default = "default_interfaces")]
     pub interfaces: Vec<String>,
-    /// Interfaces on which claims are stopped where nothing is answered: in the same words.
+    /// Interfaces on which claims are stopped although nothing is answered; same syntax as
+    /// `interfaces`.
     #[serde(default = "default_guard")]
     pub guard: Vec<String>,
-    /// Interfaces that are left alone unless they are named. Default: container networks, guests.
+    /// Interfaces that xvip leaves alone unless they are named. Default: container networks,
+    /// guests.
     #[serde(default = "default_exclude")]
     pub exclude: Vec<String>,
-    /// The labels of the nodes that may hold the VIPs; none: every node.
+    /// The labels of the nodes that may hold the VIPs; empty: every node.
     #[serde(default)]
     pub nodes: BTreeMap<String, String>,
     /// The Lease.
@@ -63,30 +65,30 @@ pub struct Config {
     /// The hooks at which questions may be answered, in the order in which they are tried.
     #[serde(default)]
     pub attach: Hooks,
-    /// Where a VIP that is held is put, so that this host takes its traffic in.
+    /// Where a held VIP is put, so that this host accepts its traffic.
     #[serde(default)]
     pub placement: Placement,
     /// Announcements (gratuitous ARP, unsolicited neighbour advertisements).
     #[serde(default)]
     pub announce: AnnounceConfig,
-    /// What a stop (SIGTERM) does with a VIP that is held.
+    /// What a stop (SIGTERM) does with a held VIP.
     #[serde(default)]
     pub on_stop: OnStop,
     /// What happens to IP traffic to a VIP whose fence has run out.
     #[serde(default)]
     pub on_loss: OnLoss,
-    /// For how long a VIP that was given up is still served locally, in milliseconds; never
-    /// answered for or announced. 0 where the fabric learns addresses from data packets.
+    /// How long this node still serves a VIP that it gave up, in milliseconds, without answering
+    /// for it or announcing it. Use 0 if the fabric learns addresses from data packets.
     #[serde(default = "default_linger_ms")]
     pub linger_ms: u64,
-    /// What is done about another station that goes on claiming a VIP which this node holds.
+    /// What to do about another station that keeps claiming a VIP of this node.
     #[serde(default)]
     pub conflict: ConflictPolicy,
-    /// Whether claims by stations that are no node of the cluster are kept from this host's own
-    /// neighbour cache, while its view of the Lease is fresh.
+    /// Whether claims by stations outside the cluster are kept out of this host's neighbour cache,
+    /// while this node's view of the Lease is fresh.
     #[serde(default)]
     pub guard_neighbours: bool,
-    /// Where the programs, maps and links are pinned; on a bpffs.
+    /// Where the programs, maps and links are pinned; a directory of a BPF file system.
     #[serde(default = "default_pin_root")]
     pub pin_root: PathBuf,
     /// The log.
@@ -95,7 +97,7 @@ pub struct Config {
     /// Whether changes of leadership and conflicts are reported as Kubernetes Events.
     #[serde(default = "yes")]
     pub events: bool,
-    /// Asking the LAN whether it is there.
+    /// Probes that show whether the LAN works.
     #[serde(default)]
     pub lan_check: LanCheck,
     /// The port for metrics, health and state.
@@ -122,7 +124,7 @@ pub struct LeaseConfig {
     pub margin_ms: Option<u64>,
     /// ρ: by how many percent a host's clock may run fast or slow.
     pub clock_error_percent: u32,
-    /// How long a foreign holder (kube-vip) is waited for, in seconds. Default: 2·D + 10.
+    /// How long a candidate waits for a foreign holder (kube-vip), in seconds. Default: 2·D + 10.
     pub foreign_grace_s: Option<u64>,
 }
 
@@ -132,15 +134,15 @@ pub struct LeaseConfig {
 pub struct ApiConfig {
     /// A kubeconfig for the credentials. Default: the pod's service account.
     pub kubeconfig: Option<PathBuf>,
-    /// API servers, as URLs, tried in order. They replace the kubeconfig's server, because that is
-    /// the VIP itself on kubeadm nodes.
+    /// API servers, as URLs, tried in order. They replace the kubeconfig's server, because on
+    /// kubeadm nodes that is the VIP itself.
     pub endpoints: Vec<String>,
-    /// The name that the server's certificate is checked for. Default: that of the kubeconfig, else
+    /// The name expected in the server's certificate. Default: that of the kubeconfig, else
     /// `kubernetes`.
     pub tls_server_name: Option<String>,
 }
 
-/// Announcements.
+/// Settings of announcements.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnnounceConfig {
@@ -153,9 +155,9 @@ pub struct AnnounceConfig {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// Lines for people, or one JSON object each.
+    /// Text lines, or one JSON object per line.
     pub format: LogFormat,
-    /// The least level that is logged; `RUST_LOG` overrides it.
+    /// The least severe level that is logged; `RUST_LOG` overrides it.
     pub level: LogLevel,
 }
 
@@ -174,9 +176,9 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Failures that need somebody.
+    /// Failures that a user must act on.
     Error,
-    /// What stands in the way.
+    /// Problems that xvip keeps trying to solve.
     Warn,
     /// Changes of leadership.
     #[default]
@@ -187,16 +189,16 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Asking the LAN whether it is there, with the gateway or peers: a node that reaches the API and not
-/// the LAN is a worse owner than one that reaches both. With nobody better it changes nothing.
+/// Probes of the gateway or of peers. A node that reaches the API but not the LAN is a worse owner
+/// than one that reaches both. If no node is better, this changes nothing.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct LanCheck {
-    /// Ask the default gateways of the interfaces that answer.
+    /// Probe the default gateways of the interfaces that answer.
     pub gateway: bool,
-    /// Ask these addresses too; one answer is enough.
+    /// Probe these addresses too; one answer is enough.
     pub peers: Vec<IpAddr>,
-    /// Between questions, in milliseconds.
+    /// Time between probes, in milliseconds.
     pub every_ms: u64,
 }
 
@@ -204,24 +206,24 @@ pub struct LanCheck {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Off unless set. The manifests take 21112; 2112 is kube-vip's.
+    /// Off unless set. The manifests use 21112, because 2112 is kube-vip's.
     pub port: Option<u16>,
-    /// Where it listens. It asks nobody for a password, so only loopback is safe by itself.
+    /// Where it listens. There is no password, so any address but loopback needs a firewall.
     pub address: IpAddr,
 }
 
-/// What happens to IP traffic to a VIP that is not held any more.
+/// What happens to IP traffic to a VIP that this node no longer holds.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLoss {
-    /// It is served for `linger_ms`: whoever has not heard of the new owner loses nothing.
+    /// It is served for `linger_ms`, so that users who still send to the old owner lose nothing.
     #[default]
     Linger,
-    /// It is dropped in the driver, as RFC 9568 asks of a VRRP backup.
+    /// The programs drop it, as RFC 9568 requires of a VRRP backup.
     Drop,
 }
 
-/// A refusal.
+/// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -229,7 +231,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -238,9 +240,9 @@ pub enum ConfigError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser says; names the field and the line.
+        /// The parser's message; names the field and the line.
         message: String,
-        /// What may have been meant.
+        /// `" (did you mean …?)"`, or empty.
         hint: String,
     },
     /// A value cannot work.
@@ -389,9 +391,9 @@ impl Config {
         Ok(config)
     }
 
-    /// The lists of interfaces, as rules.
+    /// The lists of interfaces, parsed into rules.
     pub fn selection(&self) -> Selection {
-        // Every word has been checked.
+        // `check` has refused words that do not parse.
         let rules =
             |words: &[String]| words.iter().filter_map(|word| word.parse().ok()).collect::<Vec<Rule>>();
         let vips = self
@@ -406,7 +408,7 @@ impl Config {
         }
     }
 
-    /// The timings of the Leases.
+    /// The timing of the Leases, with defaults filled in.
     pub fn timing(&self) -> Timing {
         let LeaseConfig {
             duration_s, renew_ms, margin_ms, clock_error_percent, foreign_grace_s, ..
@@ -419,7 +421,7 @@ impl Config {
             linger: Duration::from_millis(self.linger_ms),
             ..usual
         };
-        // Two attempts fit into every fence, however short it is.
+        // Two attempts must fit into every fence, however short it is.
         let usual = timing.renew_every.min(timing.hold(duration_s) / 2);
         Timing { renew_every: renew_ms.map_or(usual, Duration::from_millis), ..timing }
     }

@@ -1,4 +1,4 @@
-//! The values that are in force, and where each comes from.
+//! The settings in force, and where each comes from.
 
 use super::Config;
 use serde::Serialize;
@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 /// One setting, as `xvip config show` prints it.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct Setting {
-    /// The field, with dots.
+    /// The path of the field, with dots: `lease.name`.
     pub field: String,
     /// Its value in force.
     pub value: Value,
-    /// `file`, `default`, or what it was computed from.
+    /// `file`, `default`, or the values from which it was computed.
     pub source: String,
 }
 
 impl Config {
-    /// Every setting. `text` is what the configuration was parsed from, `node` the node's name as the
-    /// host tells it.
+    /// Every setting. `text` is the text of the file; `node` is the node's name according to the
+    /// host.
     pub fn settings(&self, text: &str, node: &str) -> Vec<Setting> {
         let written: Value = serde_norway::from_str(text).unwrap_or_default();
         let (mut in_file, mut all) = (BTreeMap::new(), BTreeMap::new());

@@ -16,7 +16,7 @@ fn the_smallest_configuration_has_working_defaults() {
     assert_eq!(config.timing().wait(5), Duration::from_millis(5500));
 }
 
-/// Defaults are derived from what is set, so that no value is refused for a default's sake.
+/// Defaults are derived from the other settings, so that a default never makes a value invalid.
 #[test]
 fn every_allowed_lease_fits_its_defaults() {
     let mut config = parse("vips: [192.0.2.10]\n").unwrap();
@@ -146,11 +146,11 @@ fn vips_with_settings_of_their_own_have_a_lease_of_their_own() {
     assert_eq!(leases, [("plndr-cp-lock", 2), ("other", 1), ("third", 1)]);
     assert_eq!(groups[2].nodes["zone"], "a");
     assert_eq!(config.interfaces, ["auto"]);
-    // Every interface answers, and the default guards every other one.
+    // Every interface answers; the default of `guard` covers every other interface.
     parse("vips: [192.0.2.10]\ninterfaces: ['*']\n").unwrap();
 }
 
-/// The Lease names its VIPs, and an API server refuses longer annotations: then nothing could be
+/// The Lease names its VIPs. An API server refuses longer annotations, so the Lease could not be
 /// renewed.
 #[test]
 fn more_vips_than_a_lease_can_name_are_refused() {
@@ -185,7 +185,7 @@ fn every_setting_is_shown_with_its_source() {
     assert_eq!(source("lease.renew_ms").0, "2000");
     assert!(source("lease.renew_ms").1.starts_with("computed: "));
     assert_eq!(source("node").0, "\"node7\"");
-    // No field is forgotten: whatever can be written is shown.
+    // Every field that a file may contain is shown.
     let groups = ["lease", "api", "announce", "log", "lan_check", "admin"];
     // Fields of a VIP are part of the list.
     for field in FIELDS.iter().filter(|field| !groups.contains(field)) {

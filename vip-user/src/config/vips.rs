@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// A VIP: an address, or an address with settings of its own.
+/// A VIP: an address, with settings of its own or without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipConfig {
     /// The address.
@@ -24,7 +24,7 @@ pub struct VipConfig {
     pub lease: Option<String>,
 }
 
-/// The long form, as it is written.
+/// The long form, as it is written in the file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Long {
@@ -38,7 +38,7 @@ struct Long {
     lease: Option<String>,
 }
 
-/// VIPs that the same nodes may hold on the same interfaces, and so share a Lease.
+/// The VIPs that share a Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The name of the Lease.
@@ -50,8 +50,8 @@ pub struct Group {
 }
 
 impl Config {
-    /// The VIPs by the Lease that guards them. The Lease is named, never computed from settings: a file
-    /// that is edited on one node after the other must not give one VIP two Leases.
+    /// The VIPs, grouped by Lease. The Lease is named in the file, never computed from other
+    /// settings: while a file is edited node by node, one VIP must not get two Leases.
     pub fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for vip in &self.vips {
@@ -125,12 +125,12 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Erro
     parse(&text).map_err(serde::de::Error::custom)
 }
 
-/// An address, or what is wrong with the text and what to write.
+/// Parses an address. `Err` says what is wrong with the text and what to write instead.
 fn parse(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("`vips`: {text:?} is no IP address{}", advice(text)))
 }
 
-/// What may have been meant.
+/// A hint at the form that was probably meant.
 fn advice(text: &str) -> String {
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
     let write = |ip: IpAddr, without: &str| format!("; write it without {without}: {ip}");

@@ -2,7 +2,7 @@ use super::*;
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing_subscriber::fmt::format::debug_fn;
 
-/// Clears the screen, forges a line, turns the direction of writing, and begins a C1 sequence.
+/// Clears the screen, forges a line, changes the direction of writing, and begins a C1 sequence.
 const HOSTILE: &str = "node\u{1b}[2J\r\n1 ok\u{202e}gpj\u{9b}31m\u{2066}\u{7f}\u{0}\u{2028}\\";
 
 fn is_tame(text: &str) -> bool {
@@ -15,7 +15,7 @@ fn nothing_that_a_terminal_obeys_is_left() {
     let shown = printable(HOSTILE);
     assert!(is_tame(&shown), "{shown:?}");
     assert!(shown.starts_with(r"node\u{1b}[2J\r\n1 ok\u{202e}gpj"), "{shown}");
-    // Two texts never look alike.
+    // Two different texts never look alike.
     assert_eq!(printable("a\nb"), r"a\nb");
     assert_eq!(printable(r"a\nb"), r"a\\nb");
     let plain = "it's \"node-7\" (größer, 東京): 50 %";

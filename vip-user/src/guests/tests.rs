@@ -4,7 +4,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Counts itself out.
+/// Decrements the counter when it is dropped.
 struct Inside(Arc<AtomicUsize>);
 
 impl Drop for Inside {
@@ -28,7 +28,7 @@ async fn the_oldest_guest_gives_way() {
     }
     tokio::task::yield_now().await;
     assert_eq!(inside.load(Ordering::Relaxed), 3);
-    // One that has ended leaves its place, and nobody is sent away for it.
+    // A connection that has ended frees its place, so no other is closed.
     let (done, ended) = tokio::sync::oneshot::channel();
     let mut few = Guests::new(1);
     few.admit(async move { done.send(()) }).await;
@@ -38,8 +38,7 @@ async fn the_oldest_guest_gives_way() {
     assert_eq!(few.present.len(), 1);
 }
 
-/// Connections that come in a flood are let in one after the other: each has its turn before it must
-/// leave.
+/// In a flood, connections are admitted one after the other: each has its turn before it is closed.
 #[tokio::test]
 async fn every_guest_has_a_turn() {
     let mut guests = Guests::new(3);

@@ -2,7 +2,7 @@ use super::*;
 use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
 use tokio::io::AsyncReadExt as _;
 
-/// Readers that take nothing keep nobody waiting, however much there is to say.
+/// Clients that read nothing keep no other client waiting, however long the answer is.
 #[tokio::test]
 async fn a_reader_that_does_not_read_blocks_nobody() {
     let name = format!("xvip-unit-{}", std::process::id());

@@ -1,7 +1,7 @@
-//! `xvip probe`: who answers for a VIP, and what a user feels.
+//! `xvip probe`: which station answers for a VIP, and what a user feels.
 //!
-//! Reading order: [`verdict`] says what one round of answers means, [`timeline`] what many rounds mean,
-//! [`user`] asks as a user does, [`report`] draws.
+//! Reading order: [`verdict`] judges one round of answers, [`timeline`] joins many rounds, [`user`]
+//! connects as a user does, [`report`] draws.
 
 pub mod report;
 pub mod timeline;

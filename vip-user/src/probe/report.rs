@@ -36,7 +36,7 @@ fn section(page: &mut String, timeline: &Timeline) {
     let _ = writeln!(page, "<svg viewBox=\"0 0 {WIDTH} 62\" role=\"img\">");
     for span in &timeline.spans {
         let (x, width) = (span.from_ms as f64 / end * WIDTH, (span.to_ms - span.from_ms) as f64 / end);
-        // A span that is shorter than a pixel is drawn all the same.
+        // A span shorter than a pixel is drawn one pixel wide.
         let width = (width * WIDTH).max(1.0);
         let fill = match span.owners {
             Owners::One => colour(&span.names[0]),

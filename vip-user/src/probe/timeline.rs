@@ -1,4 +1,4 @@
-//! What many rounds mean: spans in which nothing changed, and the time in each.
+//! Joins many rounds into spans in which nothing changed.
 
 use super::verdict::{Owners, Verdict};
 use serde::Serialize;
@@ -7,11 +7,11 @@ use std::{fmt::Write as _, net::IpAddr, time::Duration};
 /// One round.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// Since the start.
+    /// Time since the start.
     pub at: Duration,
-    /// What was found out about each VIP.
+    /// The verdict on each VIP.
     pub verdicts: Vec<Verdict>,
-    /// What a user felt: whether each VIP served, if that was asked.
+    /// Whether each VIP served a user; `None` if that was not tried.
     pub served: Vec<Option<bool>>,
 }
 
@@ -24,9 +24,9 @@ pub struct Span {
     pub to_ms: u64,
     /// How many owners there were.
     pub owners: Owners,
-    /// Who they were.
+    /// The names of the owners.
     pub names: Vec<String>,
-    /// Whether a user was served, if that was asked.
+    /// Whether a user was served; `None` if that was not tried.
     pub served: Option<bool>,
 }
 
@@ -37,19 +37,19 @@ pub struct Timeline {
     pub vip: IpAddr,
     /// The spans, without gaps.
     pub spans: Vec<Span>,
-    /// The share of time with exactly one owner.
+    /// The share of time with exactly one owner, in percent.
     pub one_owner_percent: f64,
-    /// The longest time with nobody, milliseconds.
+    /// The longest time without an owner, in milliseconds.
     pub longest_dark_ms: u64,
-    /// All time with more than one owner, milliseconds.
+    /// The total time with more than one owner, in milliseconds.
     pub two_owners_ms: u64,
-    /// The share of time in which a user was served, if that was asked.
+    /// The share of time in which a user was served, in percent; `None` if that was not tried.
     pub served_percent: Option<f64>,
 }
 
 impl Timeline {
-    /// Sums up the rounds for the VIP at `index`. A round stands until the next one; the last until
-    /// `end`.
+    /// Joins the rounds of the VIP at `index`. A round lasts until the next one, the last round
+    /// until `end`. `None` without rounds, or without that VIP.
     pub fn new(index: usize, rounds: &[Round], end: Duration) -> Option<Self> {
         let vip = rounds.first()?.verdicts.get(index)?.vip;
         let mut spans: Vec<Span> = Vec::new();
@@ -87,7 +87,7 @@ impl Timeline {
         })
     }
 
-    /// A bar of `width` characters: a letter for each owner, `.` for nobody, `!` for two.
+    /// A bar of `width` characters: a letter for each owner, `.` for no owner, `!` for two.
     pub fn bar(&self, width: usize) -> String {
         let end = self.spans.last().map_or(0, |span| span.to_ms).max(1);
         let letters = self.letters();
@@ -96,7 +96,7 @@ impl Timeline {
             let (from, to) = (end * cell / width as u64, end * (cell + 1) / width as u64);
             let here =
                 self.spans.iter().filter(|span| span.from_ms < to.max(from + 1) && span.to_ms > from);
-            // The worst of a cell is shown, however short it was.
+            // A cell shows its worst span, however short that was.
             let worst = here.max_by_key(|span| span.owners);
             bar.push(worst.map_or(' ', |span| match span.owners {
                 Owners::One => {

@@ -1,4 +1,4 @@
-//! Asking as a user does: a TCP connection, or one HTTP request.
+//! Connects as a user does: a TCP connection, or one HTTP request.
 
 use http_body_util::Empty;
 use hyper::{Request, body::Bytes, client::conn::http1, header};
@@ -9,18 +9,18 @@ use std::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
-/// What to ask for.
+/// What a user would request.
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// The TCP port.
     pub port: u16,
-    /// The path of an HTTP request, if it is to be more than a connection.
+    /// The path of the HTTP request; `None`: only a connection.
     pub path: Option<String>,
 }
 
 impl Wish {
-    /// Whether the VIP serves within `limit`. With a path, every answer below 500 counts: the service
-    /// is there, whatever it says.
+    /// Whether the VIP serves within `limit`. With a path, every HTTP status below 500 counts,
+    /// because the service is there.
     pub async fn is_served(&self, vip: IpAddr, limit: Duration) -> bool {
         timeout(limit, self.try_once(vip)).await.is_ok_and(|served| served.unwrap_or(false))
     }

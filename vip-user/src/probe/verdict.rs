@@ -1,4 +1,4 @@
-//! What one round of answers means.
+//! Judges one round of answers.
 
 use serde::Serialize;
 use std::{
@@ -6,25 +6,25 @@ use std::{
     net::IpAddr,
 };
 
-/// Said of an owner that is the asking host.
+/// Added to an owner that is the asking host.
 const OWN: &str = ", which is this host: the LAN was not tried; ask from another host";
 
 /// One station that answered for a VIP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Station {
-    /// The MAC address that it told.
+    /// The MAC address in its answer.
     pub mac: String,
     /// The interface on which the answer came in.
     pub interface: String,
-    /// The node, where the MAC address is known.
+    /// The node with this MAC address, if it is known.
     pub node: Option<String>,
-    /// Whether it is this host: its maps say that it answers, and nobody was heard. A question of its
-    /// own never crosses the LAN.
+    /// Whether it is this host. Then its maps say that it answers, and no answer arrived: a host's
+    /// own question never crosses the LAN.
     pub own: bool,
 }
 
 impl Station {
-    /// Who it is, as far as that is known.
+    /// The node's name, else the MAC address.
     pub fn owner(&self) -> &str {
         self.node.as_deref().unwrap_or(&self.mac)
     }
@@ -53,21 +53,21 @@ impl Owners {
     }
 }
 
-/// What was found out about one VIP.
+/// The result of one round for one VIP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// The VIP.
     pub vip: IpAddr,
     /// How many owners it has.
     pub owners: Owners,
-    /// Who answered.
+    /// The stations that answered.
     pub stations: BTreeSet<Station>,
 }
 
 impl Verdict {
-    /// Judges. Two answers on one segment are two owners, even if they come from one host: that is an
-    /// address that wanders between its interfaces. Different segments may see different MAC addresses
-    /// of one node, where they are known to be its.
+    /// Counts the owners. Two MAC addresses on one segment are two owners, even if one host has
+    /// both, because the address then moves between its interfaces. On different segments one node
+    /// may show different MAC addresses, if they are known to be its own.
     pub fn new(vip: IpAddr, stations: BTreeSet<Station>) -> Self {
         let mut by_interface: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for station in &stations {
