@@ -1,5 +1,5 @@
 //! Control groups that freeze or throttle one process, as a container runtime or an administrator
-//! would. Both hierarchies are known: the unified one (v2) and controllers of their own (v1).
+//! would. Both kinds of hierarchy work: the unified one (v2) and separate controllers (v1).
 
 use anyhow::Context as _;
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// A group with one process; it goes with this value.
+/// A group with one process; dropping it removes the group.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -32,7 +32,7 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Lets the process go on.
+    /// Resumes the process.
     ///
     /// # Errors
     /// If the group is gone.
@@ -40,14 +40,14 @@ impl Cgroup {
         self.freeze(false)
     }
 
-    /// Leaves a process this share of one CPU, in percent.
+    /// Limits a process to this share of one CPU, in percent.
     ///
     /// # Errors
     /// Where control groups cannot be made.
     pub fn throttled(pid: u32, percent: u32) -> anyhow::Result<Self> {
         let quota = percent * 1_000;
         if Path::new(ROOT).join("cgroup.controllers").exists() {
-            // Children have the controller only if the root hands it down; it may do so already.
+            // Children have the controller only if the root enables it; it may be enabled already.
             let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+cpu");
             let group = Self::with(ROOT, pid)?;
             fs::write(group.dir.join("cpu.max"), format!("{quota} 100000")).context("cpu.max")?;
@@ -59,7 +59,7 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Counts the memory that a process asks for from now on.
+    /// Counts the memory that a process allocates from now on.
     ///
     /// # Errors
     /// Where control groups cannot be made.
@@ -71,7 +71,7 @@ impl Cgroup {
         Self::with(&format!("{ROOT}/memory"), pid)
     }
 
-    /// Allows no more memory than is in use: the next that is asked for ends the process.
+    /// Limits memory to the present use, so that the next allocation kills the process.
     ///
     /// # Errors
     /// If the limit cannot be set.

@@ -13,12 +13,12 @@ use anyhow::Context as _;
 use std::{thread::sleep, time::Duration};
 use vip_user::{clock, model::timing::Timing};
 
-/// What happens.
+/// A fault of the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// SIGTERM.
     PlannedStop,
-    /// SIGKILL, not started again.
+    /// SIGKILL, without restart.
     Kill,
     /// SIGSTOP for twice the lease, then SIGCONT.
     Freeze,
@@ -26,13 +26,13 @@ pub enum Fault {
     CgroupFrozen,
     /// The owner's control group has a hundredth of a CPU for twice the lease.
     Throttled,
-    /// The host goes down and comes back with another boot id and nothing of ours on it.
+    /// The host reboots: it has another boot id, and no pins or addresses of xvip.
     Reboot,
     /// The cable is pulled.
     LinkDown,
-    /// The API vanishes for the owner only: its frames go nowhere, no resets.
+    /// Only the owner loses the API: its frames are lost, without resets.
     ApiCut,
-    /// The API takes connections and answers nobody for three leases.
+    /// The API accepts connections and answers no request for three leases.
     ApiHangs,
     /// Nothing listens where the API was, for three leases.
     ApiRefuses,
@@ -73,20 +73,19 @@ impl Fault {
         }
     }
 
-    /// How long nobody may answer, as a formula and in milliseconds. The slack is for one API
-    /// commit, one announcement and a machine that is busy with the whole lab.
+    /// How long the VIPs may be dark, as a formula and in milliseconds.
     pub fn bound(self, timing: &Timing) -> (&'static str, f64) {
         let ms = |span: Duration| span.as_secs_f64() * 1e3;
         let slack = slack_ms();
         let (hold, wait) = (timing.hold(timing.duration_s), timing.wait(timing.duration_s));
         match self {
             Self::PlannedStop | Self::RollingRestart => ("slack", slack),
-            // The kernel goes on answering until the fence: only the gap to the taker is dark.
+            // The kernel keeps answering until the fence, so only the gap to the taker is dark.
             Self::Kill | Self::Freeze | Self::CgroupFrozen | Self::Throttled | Self::ApiCut => {
                 ("2·ρ·D + margin + slack", ms(wait) - ms(hold) + slack)
             }
             Self::LinkDown | Self::Reboot => ("D·(1+ρ) + slack", ms(wait) + slack),
-            // The fence covers the beginning; the owner writes again at once when it can.
+            // The fence covers the beginning. The owner writes again as soon as it can.
             Self::ApiHangs | Self::ApiRefuses => (
                 "3·D - fence + 2 renewals + slack",
                 ms(outage(timing)) - ms(hold) + 2.0 * ms(timing.renew_every) + slack,
@@ -103,34 +102,34 @@ impl Fault {
 /// Part of every bound: one API commit, one announcement, and a machine busy with the whole lab.
 pub const SLACK_MS: f64 = 500.0;
 
-/// The same, or more in a guest whose processor is emulated; still less than another lease.
+/// [`SLACK_MS`], or more in a guest with an emulated processor; still less than another lease.
 #[expect(clippy::disallowed_methods, reason = "set by xtask/src/vm/init.sh")]
 fn slack_ms() -> f64 {
     let given = std::env::var("XVIP_SLACK_MS").ok();
     given.and_then(|given| given.parse().ok()).unwrap_or(SLACK_MS)
 }
 
-/// How long everything is watched before the fault.
+/// How long the lab is watched before the fault.
 const BEFORE: Duration = Duration::from_millis(700);
-/// How long it is watched after the take-over must have happened.
+/// How long the lab is watched after the latest time of the take-over.
 const AFTER: Duration = Duration::from_secs(2);
 
 fn outage(timing: &Timing) -> Duration {
     Duration::from_secs(3 * u64::from(timing.duration_s))
 }
 
-/// What was seen.
+/// The result of one fault.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The fault.
     pub fault: Fault,
     /// Longest time without an answer to ARP or NS, ms.
     pub dark_asked_ms: f64,
-    /// Longest time without an echo, ms.
+    /// Longest time without an echo reply, ms.
     pub dark_felt_ms: f64,
     /// Echoes lost and sent.
     pub echoes: (usize, usize),
-    /// For how long two nodes claimed a VIP, ms.
+    /// How long two nodes claimed one VIP, ms.
     pub two_owner_ms: f64,
     /// The owner before and after.
     pub owners: (String, String),
@@ -138,38 +137,38 @@ pub struct Outcome {
     pub after_ms: f64,
     /// The bound of the dark times.
     pub bound: (&'static str, f64),
-    /// For how long the machine itself stood still, ms.
+    /// How long the machine itself stalled, ms.
     pub stalled_ms: f64,
     /// Claims that the judge has seen.
     pub claims: usize,
-    /// From the fault on until listening ended, `CLOCK_BOOTTIME` nanoseconds.
+    /// From the fault to the end of listening, in `CLOCK_BOOTTIME` nanoseconds.
     pub span: (u64, u64),
-    /// When the fault was taken back, if that happened while the judge listened.
+    /// When the fault was undone, if that happened while the judge listened.
     pub healed: Option<u64>,
 }
 
 impl Outcome {
-    /// Whether the promise was kept, and in time.
+    /// Whether the run was safe and in time.
     pub fn kept(&self) -> bool {
         self.is_safe() && self.is_in_time()
     }
 
-    /// No instant with two owners, and the VIPs moved where they had to. No machine is too slow for
-    /// that.
+    /// Whether there never were two owners, and the VIPs moved if they had to. A slow machine is no
+    /// excuse.
     pub fn is_safe(&self) -> bool {
         self.two_owner_ms == 0.0
             && self.claims > 0
             && (!self.fault.moves() || self.owners.0 != self.owners.1)
     }
 
-    /// Whether nobody waited longer than the bound, and than the machine stood still beside it.
+    /// Whether no dark time is longer than the bound plus the stalls of the machine.
     pub fn is_in_time(&self) -> bool {
         self.dark_asked_ms.max(self.dark_felt_ms) <= self.bound.1 + self.stalled_ms
     }
 }
 
-/// Judges one injected fault. One that was only late is injected once more: the first run may have met
-/// a machine that was busy in ways that a thread which sleeps does not see.
+/// Judges one injected fault. If the run was only late, the fault is injected once more: the
+/// machine may have been busy in a way that [`Stalls`] do not show.
 ///
 /// # Errors
 /// Those of the injections.
@@ -193,12 +192,12 @@ pub struct Recording {
     pub asked: Series,
     /// Echoes.
     pub echoes: Series,
-    /// When the machine stood still.
+    /// When the machine stalled.
     pub stalls: Stalls,
 }
 
-/// Fails if `run` loses an echo between the instants that it returns. A machine that stood still loses
-/// some by itself: then it runs once more.
+/// Fails if `run` loses an echo between the instants that it returns. A stalled machine also loses
+/// echoes; then `run` is repeated once.
 pub fn loses_no_echo(mut run: impl FnMut() -> (Recording, u64, u64)) {
     for again in [true, false] {
         let (recording, from, to) = run();
@@ -217,7 +216,7 @@ pub fn loses_no_echo(mut run: impl FnMut() -> (Recording, u64, u64)) {
     }
 }
 
-/// Listeners and probes that are under way.
+/// Running listeners and probes.
 #[derive(Debug)]
 pub struct Watch {
     judge: Judge,
@@ -227,7 +226,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to listen and to probe.
+    /// Starts to listen and to probe.
     pub fn begin(lab: &Lab) -> Self {
         let vips = Lab::vips();
         let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
@@ -239,10 +238,10 @@ impl Watch {
         }
     }
 
-    /// Ends, and returns what was recorded.
+    /// Stops, and returns the recording.
     ///
     /// # Errors
-    /// If listening failed: then nothing can be said.
+    /// If listening failed: then there is no verdict.
     pub fn finish(self) -> anyhow::Result<Recording> {
         let (asked, echoes) = (self.questions.finish()?, self.pings.finish()?);
         let stalls = self.stalls.finish();
@@ -265,10 +264,10 @@ pub fn watched(
     Ok(recording)
 }
 
-/// Injects one fault, watches, and heals it. Also returns what was recorded.
+/// Injects one fault, watches, and heals it. Also returns the recording.
 ///
 /// # Errors
-/// If the lab does not do what it should: no owner, no follower afterwards.
+/// If the lab has no owner, or a node does not follow afterwards.
 pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<(Outcome, Recording)> {
     let owner = lab.wait_for_owner(Duration::from_mins(1))?;
     let (mut at, mut end, mut healed, mut moves) = (0, 0, None, Vec::new());
@@ -302,8 +301,8 @@ pub fn inject(lab: &mut Lab, timing: &Timing, fault: Fault) -> anyhow::Result<(O
     Ok((outcome, recording))
 }
 
-/// The fault itself, for as long as it lasts. Says when it was taken back. Where the VIP may move more
-/// than once, the instants before each time go into `moves`.
+/// The fault itself, for its whole duration. Returns when it was undone. If the VIP may move more
+/// than once, the instant before each move is added to `moves`.
 fn suffer(
     lab: &mut Lab,
     owner: usize,
@@ -342,7 +341,7 @@ fn suffer(
         Fault::Reboot => {
             let node = &mut lab.nodes[owner];
             node.kill();
-            // What a reboot does to pins and addresses.
+            // A reboot removes pins and addresses.
             node.xvip("cleanup", &[])?;
             node.reboot();
             sleep(Duration::from_secs(1));
@@ -378,7 +377,7 @@ fn suffer(
     Ok(None)
 }
 
-/// As a DaemonSet does it: stop, wait for the end, start, wait until it is ready.
+/// As a DaemonSet does: stop, wait for the end, start, wait until it is ready.
 fn restart(lab: &mut Lab, index: usize) -> anyhow::Result<()> {
     let node = &mut lab.nodes[index];
     node.signal(libc::SIGTERM);
@@ -406,7 +405,7 @@ fn heal(lab: &mut Lab, owner: usize, fault: Fault) -> anyhow::Result<()> {
         Fault::ApiCut => lab.nodes[owner].ns.ip("neigh del 192.0.2.100 dev eth0").map(drop)?,
         _ => {}
     }
-    // Whoever does not hold the Lease follows it.
+    // A node that does not hold the Lease must follow it.
     for node in &lab.nodes {
         let settled = eventually(Duration::from_secs(15), || {
             node.status().is_ok_and(|status| {

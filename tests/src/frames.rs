@@ -1,9 +1,9 @@
-//! Frames, built here and nowhere else in the tests.
+//! Builders of all frames in the tests.
 
 /// Ethernet broadcast.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 
-/// An Ethernet header and what follows it.
+/// An Ethernet header and its payload.
 pub fn ethernet(dst: [u8; 6], src: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = [&dst[..], &src, &ethertype.to_be_bytes(), payload].concat();
     if frame.len() < 60 {
@@ -85,7 +85,7 @@ pub fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     [&frame[..12], &tags, &frame[12..]].concat()
 }
 
-/// The internet checksum, the plain way.
+/// The internet checksum, in its simplest form.
 pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = 0;
     for pair in bytes.chunks(2) {
@@ -97,7 +97,7 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// Where the network header stands behind any VLAN tags, if it is of that EtherType.
+/// Offset of the network header behind any VLAN tags; `None` if it is of another EtherType.
 pub fn network_header(frame: &[u8], ethertype: u16) -> Option<usize> {
     let found = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
     let mut at = 12;
@@ -107,7 +107,7 @@ pub fn network_header(frame: &[u8], ethertype: u16) -> Option<usize> {
     (found(at)? == ethertype).then_some(at + 2)
 }
 
-/// Gives an ICMPv6 message the checksum that belongs to it, as far as the frame goes.
+/// Writes the correct checksum into an ICMPv6 message, if the frame is long enough.
 pub fn mend(frame: &mut [u8]) {
     let Some(packet) = network_header(frame, 0x86dd).and_then(|at| frame.get_mut(at..)) else { return };
     if packet.len() < 44 || packet[6] != 58 {

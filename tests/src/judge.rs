@@ -1,6 +1,6 @@
-//! The judge of ownership: a listener on the bridge that timestamps every frame that claims a VIP,
-//! and the port that it came from. Its parser is its own, so that an error in the code under test
-//! cannot hide in it.
+//! The judge of ownership: a listener on the bridge. It records the time and the port of every
+//! frame that claims a VIP. It has its own parser, so that an error in the code under test cannot
+//! hide there.
 
 use crate::{netns::NetNs, packet_socket::PacketSocket};
 use std::{
@@ -19,7 +19,7 @@ use std::{
 pub struct Claim {
     /// `CLOCK_BOOTTIME` nanoseconds.
     pub at_ns: u64,
-    /// Which node's port it came from.
+    /// The node whose port it came from.
     pub node: usize,
     /// The claimed address.
     pub vip: IpAddr,
@@ -34,12 +34,12 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Listens on the ports of the nodes, each with its node's number, inside a namespace. From the
-    /// return on every claim is heard.
+    /// Listens inside a namespace on the ports of the nodes, each with its node's number. Once it
+    /// has returned, no claim is missed.
     pub fn listen(ns: &NetNs, ports: Vec<(usize, String)>, vips: &[IpAddr]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, claims) = mpsc::channel();
-        // Each thread drops its end once its socket is open, or could not be opened.
+        // Each thread drops its sender once its socket is open or has failed to open.
         let (opening, opened) = mpsc::channel::<()>();
         let threads = ports.into_iter().map(|(node, port)| {
             let (stop, sender, vips) = (Arc::clone(&stop), sender.clone(), vips.to_vec());
@@ -62,10 +62,10 @@ impl Judge {
         Self { stop, claims, threads }
     }
 
-    /// Stops listening and returns all claims in the order of time.
+    /// Stops listening and returns all claims, ordered by time.
     ///
     /// # Errors
-    /// If listening failed: then nothing can be said.
+    /// If listening failed: then there is no verdict.
     pub fn finish(self) -> anyhow::Result<Vec<Claim>> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -105,8 +105,8 @@ pub fn claimed(frame: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// For how long two nodes claimed one VIP: claims of two nodes interleaved. With claims
-/// A A B A B the two-owner time is from the first B to the last A. Milliseconds, the worst VIP.
+/// How long claims of two nodes for one VIP interleaved. With claims A A B A B the two-owner time
+/// is from the first B to the last A. Milliseconds, the worst VIP.
 pub fn two_owner_ms(claims: &[Claim]) -> f64 {
     let mut worst = 0.0_f64;
     let mut vips: Vec<IpAddr> = claims.iter().map(|claim| claim.vip).collect();
@@ -115,7 +115,7 @@ pub fn two_owner_ms(claims: &[Claim]) -> f64 {
     for vip in vips {
         let of_vip: Vec<&Claim> = claims.iter().filter(|claim| claim.vip == vip).collect();
         for (index, later) in of_vip.iter().enumerate() {
-            // The first claim by somebody else after this node had already claimed.
+            // The first claim by another node after this node had already claimed.
             let own_first = of_vip[..index].iter().position(|claim| claim.node == later.node);
             let Some(own_first) = own_first else { continue };
             let other = of_vip[own_first..index].iter().find(|claim| claim.node != later.node);
@@ -127,16 +127,16 @@ pub fn two_owner_ms(claims: &[Claim]) -> f64 {
     worst
 }
 
-/// The same where the VIP moves several times and may come back to a node: between two of these
-/// instants it moves at most once. Milliseconds, the worst stretch.
+/// The same if the VIP moves several times and may return to a node. Between two of the instants it
+/// moves at most once. Milliseconds, the worst stretch.
 pub fn two_owner_ms_between(claims: &[Claim], instants: &[u64]) -> f64 {
     let stretch = |claim: &Claim| instants.iter().filter(|at| **at <= claim.at_ns).count();
     let stretches = claims.chunk_by(|a, b| stretch(a) == stretch(b));
     stretches.map(two_owner_ms).fold(0.0, f64::max)
 }
 
-/// Who claimed when, for a reader: one line for each stretch by one node, in milliseconds since the
-/// first claim.
+/// The claims as text: one line for each stretch by one node, in milliseconds since the first
+/// claim.
 pub fn spans(claims: &[Claim]) -> String {
     let begin = claims.first().map_or(0, |claim| claim.at_ns);
     let ms = |claim: &Claim| (claim.at_ns - begin) / 1_000_000;

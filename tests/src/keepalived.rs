@@ -1,5 +1,4 @@
-//! keepalived on the nodes of a lab, to be measured beside xvip: the same VIPs, the same faults, the
-//! same judge.
+//! keepalived on the nodes of a lab, to compare it with xvip: same VIPs, same faults, same judge.
 
 use crate::{
     faults::Fault,
@@ -14,13 +13,13 @@ use std::{
     time::Duration,
 };
 
-/// keepalived on every node; it ends with this value.
+/// keepalived on every node; dropping it ends the processes.
 pub struct Keepalived {
     processes: Vec<Option<Child>>,
 }
 
 impl Keepalived {
-    /// Starts it on all nodes, with priorities that fall with their number.
+    /// Starts it on all nodes. A higher node number has a lower priority.
     ///
     /// # Errors
     /// If it is not installed.
@@ -48,7 +47,7 @@ impl Keepalived {
         Ok(())
     }
 
-    /// Suffers a fault of a process or a cable on a node, for as long as xvip would.
+    /// Injects a fault of the process or the cable of a node, for the same time as with xvip.
     ///
     /// # Errors
     /// If the process has gone.
@@ -82,7 +81,7 @@ impl Keepalived {
         Ok(())
     }
 
-    /// Ends it everywhere and removes what it has left on the interfaces.
+    /// Ends it on all nodes and removes the addresses that it has left on the interfaces.
     pub fn stop(&mut self, lab: &Lab) {
         for node in 0..self.processes.len() {
             let _ = self.signal(node, libc::SIGKILL);
@@ -97,12 +96,12 @@ impl Keepalived {
         }
     }
 
-    /// The parent and the process that speaks VRRP, its child.
+    /// Signals the parent and its child, which speaks VRRP.
     fn signal(&self, node: usize, signal: i32) -> anyhow::Result<()> {
         let parent = self.processes[node].as_ref().context("keepalived does not run there")?.id();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
         for pid in children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()) {
-            // A planned stop is told to the parent alone.
+            // For a planned stop, only the parent gets the signal.
             if signal != libc::SIGTERM {
                 // SAFETY: the process is a child of ours that has not been waited for.
                 unsafe { libc::kill(pid, signal) };
@@ -114,7 +113,7 @@ impl Keepalived {
     }
 }
 
-/// One instance for each family, an advertisement every second: the default.
+/// One instance per family, with the default of one advertisement per second.
 fn configuration(node: usize) -> String {
     let instance = |name: &str, id: u32, vip: IpAddr, length: u8| {
         format!(

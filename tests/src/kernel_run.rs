@@ -19,16 +19,16 @@ use vip_common::{
     counter::Counter,
 };
 
-/// Pass programs on the bridge's ports: `XDP_TX` towards a veth arrives only if there is a program
-/// at the far end.
+/// Pass programs on the bridge's ports: a frame sent by `XDP_TX` on a veth arrives only if the far
+/// end has a program.
 pub struct AttachedPass {
     _ebpf: Ebpf,
 }
 
-/// Whether this kernel is that one or newer.
+/// Whether this kernel has at least this version.
 ///
 /// # Errors
-/// If it does not say which it is.
+/// If its version cannot be read.
 pub fn kernel_is(major: u32, minor: u32) -> anyhow::Result<bool> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = release.split('.').map(str::parse);
@@ -38,7 +38,8 @@ pub fn kernel_is(major: u32, minor: u32) -> anyhow::Result<bool> {
     Ok((has_major, has_minor) >= (major, minor))
 }
 
-/// Whether it has the XDP that xvip answers in: before 5.18 TC answers (docs/interfaces.md).
+/// Whether this kernel has the XDP features that xvip needs: before 5.18 TC answers
+/// (docs/interfaces.md).
 ///
 /// # Errors
 /// As for [`kernel_is`].
@@ -65,14 +66,14 @@ pub fn attach_pass(ns: &NetNs, ports: &[String]) -> anyhow::Result<AttachedPass>
     })?
 }
 
-/// Puts another program before everything at TC egress (tcx) of an interface, while the value lives.
+/// Puts another program first at TC egress (tcx) of an interface, until the value is dropped.
 ///
 /// # Errors
 /// If it cannot be loaded or attached.
 pub fn attach_egress_first(ns: &NetNs, interface: &str) -> anyhow::Result<AttachedPass> {
     ns.run(|| {
         let mut ebpf = load()?;
-        // With empty maps our own guard lets everything through: a stranger for all purposes.
+        // With empty maps xvip's guard passes every frame, so it can play a foreign program.
         let tc: &mut SchedClassifier =
             ebpf.program_mut("xvip_egress").context("xvip_egress")?.try_into()?;
         tc.load()?;
@@ -82,14 +83,14 @@ pub fn attach_egress_first(ns: &NetNs, interface: &str) -> anyhow::Result<Attach
     })?
 }
 
-/// Another program behind ours at TC egress (tcx) of an interface, as Cilium attaches its own: it lets
-/// everything through but claims of one address, and counts those.
+/// Another program behind xvip's at TC egress (tcx) of an interface, as Cilium attaches its own. It
+/// passes every frame except claims of one address, which it drops and counts.
 pub struct Chained {
     run: KernelRun,
 }
 
 impl Chained {
-    /// Attaches it, while the value lives.
+    /// Attaches it until the value is dropped.
     ///
     /// # Errors
     /// If it cannot be loaded or attached.
@@ -110,13 +111,13 @@ impl Chained {
     /// # Errors
     /// If its counters cannot be read.
     pub fn claims_seen(&self) -> anyhow::Result<u64> {
-        // Without an entry for the interface a claim is one on the wrong interface.
+        // Without an entry for its interface, a claim counts as one on the wrong interface.
         let counters = self.run.counters()?;
         Ok(counters.get(Counter::ClaimWrongInterface as usize).copied().unwrap_or(0))
     }
 }
 
-/// Loads the object with maps of its own, nothing pinned.
+/// Loads the object with new maps, nothing pinned.
 ///
 /// # Errors
 /// Without rights, or if the object is broken.
@@ -137,20 +138,21 @@ fn load_with(drop_on_loss: bool) -> anyhow::Result<Ebpf> {
 /// The programs with their maps, run on frames by the kernel.
 pub struct KernelRun {
     ebpf: Ebpf,
-    /// Claims that were reported. Unread they fill it, and the next ones are counted as lost.
+    /// Reported claims. If nothing reads them, the ring fills up and further claims are counted as
+    /// lost.
     claims: RingBuf<MapData>,
-    /// CPUs that a value of `COUNTERS` is kept for.
+    /// Number of CPUs for which `COUNTERS` has values.
     cpus: usize,
-    /// What the counters were when they were last looked at.
+    /// The counters at the last call of `counted`.
     seen: Vec<u64>,
 }
 
-/// What a program did to a frame.
+/// The result of one run of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ran {
     /// Its return value.
     pub action: u32,
-    /// The frame after it.
+    /// The frame afterwards.
     pub frame: Vec<u8>,
     /// Time per run.
     pub duration: Duration,
@@ -246,7 +248,7 @@ impl KernelRun {
         Counter::ALL.iter().map(sum).collect()
     }
 
-    /// What every CPU's scratch holds, and last how many programs use it.
+    /// The scratch space of every CPU; the last word is the number of programs that use it.
     ///
     /// # Errors
     /// Those of the map.
@@ -256,7 +258,7 @@ impl KernelRun {
         Ok(map.get(&0, 0)?.to_vec())
     }
 
-    /// Writes every CPU's.
+    /// Writes the scratch space of every CPU.
     ///
     /// # Errors
     /// Those of the map.
@@ -266,7 +268,7 @@ impl KernelRun {
         Ok(map.set(0, PerCpuValues::try_from(vec![words; self.cpus])?, 0)?)
     }
 
-    /// What has been counted since this was last asked.
+    /// The counters that were raised since the last call.
     ///
     /// # Errors
     /// Those of the map.
@@ -278,7 +280,7 @@ impl KernelRun {
         Ok(all.flat_map(|(counter, (before, now))| vec![*counter; (now - before) as usize]).collect())
     }
 
-    /// Runs an XDP program on a frame that came in on `lo` (the kernel's choice for test runs).
+    /// Runs an XDP program on a frame from `lo` (the kernel's choice for test runs).
     ///
     /// # Errors
     /// Those of `BPF_PROG_TEST_RUN`.
@@ -296,10 +298,10 @@ impl KernelRun {
         Ok(Ran { action: result.return_value, frame: out, duration: result.duration })
     }
 
-    /// The program that answers at XDP, to be run by several threads.
+    /// The program that answers at XDP, for several threads to run.
     ///
     /// # Errors
-    /// If this kernel has none.
+    /// If this kernel has no such program.
     pub fn answering_xdp(&self) -> anyhow::Result<&Xdp> {
         Ok(self.ebpf.program("xvip_xdp").context("xvip_xdp")?.try_into()?)
     }
@@ -323,7 +325,7 @@ impl KernelRun {
     }
 }
 
-/// A value of a per-CPU array. aya reads the number of CPUs from a file each time, and a soak asks
+/// A value of a per-CPU array. aya reads the number of CPUs from a file each time, and a soak reads
 /// billions of times.
 fn look_up(map: BorrowedFd<'_>, index: u32, values: &mut [u64]) -> io::Result<()> {
     const LOOK_UP: libc::c_int = 1;

@@ -1,7 +1,7 @@
-//! What the tests and the demo stand on: namespaces, the stand-in API, the judge and the probes.
+//! The common parts of tests and demo: namespaces, the stand-in API, the judge and the probes.
 //!
-//! Everything runs in network namespaces that the lab makes and removes, on a BPF file system of
-//! its own.
+//! Everything runs in network namespaces that the lab creates and removes, with its own BPF file
+//! system.
 
 pub mod cgroup;
 pub mod cluster;

@@ -8,7 +8,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// A network namespace that goes with this value.
+/// A network namespace; dropping the value deletes it.
 #[derive(Debug)]
 pub struct NetNs {
     name: String,
@@ -16,8 +16,8 @@ pub struct NetNs {
 }
 
 impl NetNs {
-    /// Makes it, with loopback up and without duplicate address detection: the lab's addresses are
-    /// its own.
+    /// Creates it with loopback up. Duplicate address detection is off, because the lab's addresses
+    /// are unique.
     ///
     /// # Errors
     /// Where `ip netns` fails, which needs root.
@@ -36,7 +36,7 @@ impl NetNs {
         Ok(ns)
     }
 
-    /// The same namespace, for a value that must not outlive this one.
+    /// A second handle of this namespace, which must not outlive this value.
     #[must_use]
     pub fn borrowed(&self) -> Self {
         Self { name: self.name.clone(), owned: false }
@@ -55,7 +55,7 @@ impl NetNs {
         sh(&format!("ip -n {} {args}", self.name))
     }
 
-    /// Runs `work` on a thread inside and returns what it returns.
+    /// Runs `work` on a thread inside and returns its result.
     ///
     /// # Errors
     /// If the namespace cannot be entered.
@@ -70,7 +70,7 @@ impl NetNs {
         })
     }
 
-    /// Starts `work` on a thread of its own inside.
+    /// Starts `work` on a new thread inside.
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
@@ -82,7 +82,7 @@ impl NetNs {
         })
     }
 
-    /// A command that will run inside. `nsenter` and not `ip netns exec`, which hides BPF file
+    /// A command that runs inside. It uses `nsenter`, because `ip netns exec` hides BPF file
     /// systems.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
@@ -102,7 +102,7 @@ impl Drop for NetNs {
 /// Moves the calling thread into a named namespace.
 ///
 /// # Errors
-/// If it does not exist or may not be entered.
+/// If it does not exist or cannot be entered.
 pub fn enter(name: &str) -> anyhow::Result<()> {
     let path = format!("/run/netns/{name}");
     let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;

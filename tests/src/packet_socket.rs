@@ -22,7 +22,7 @@ pub struct PacketSocket {
 /// A frame that was received.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// When the kernel took it in, `CLOCK_BOOTTIME` nanoseconds.
+    /// When the kernel received it, in `CLOCK_BOOTTIME` nanoseconds.
     pub at_ns: u64,
     /// The frame from the Ethernet header on.
     pub frame: Vec<u8>,
@@ -34,9 +34,8 @@ impl PacketSocket {
     /// # Errors
     /// Without `CAP_NET_RAW` or the interface.
     pub fn open(interface: &str) -> anyhow::Result<Self> {
-        // Protocol 0 until it is bound: a socket that already listens would queue frames of every
-        // interface, and the judge would blame the wrong node.
-        // SAFETY: the call takes plain numbers.
+        // Protocol 0 until the socket is bound. Otherwise it would queue frames of every interface,
+        // and the judge would blame the wrong node. SAFETY: the call takes plain numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             bail!("cannot open a packet socket: {}", io::Error::last_os_error());
@@ -91,8 +90,8 @@ impl PacketSocket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The next frame that came in, or `None` after `wait`. Frames that this host has sent are
-    /// left out.
+    /// The next received frame, or `None` after `wait`. Frames that this host has sent are left
+    /// out.
     ///
     /// # Errors
     /// Those of `recvmsg(2)`.
@@ -119,7 +118,7 @@ impl PacketSocket {
         };
         if len < 0 {
             let error = io::Error::last_os_error();
-            // The interface went down: that is part of what is being watched.
+            // The interface went down: a fault may do that, so it is no error.
             let passing =
                 [io::ErrorKind::WouldBlock, io::ErrorKind::NetworkDown].contains(&error.kind());
             return if passing { Ok(None) } else { Err(error) };

@@ -1,4 +1,4 @@
-//! Many measurements as numbers and as a picture.
+//! Statistics of many measurements, as numbers and as a picture.
 
 /// The median, the 99th percentile and the maximum, in whole milliseconds.
 pub fn summary(values: impl Iterator<Item = f64>) -> String {
@@ -37,7 +37,7 @@ pub fn page(table: &str, plot: &str, slack_ms: f64) -> String {
     )
 }
 
-/// A row for each series: a dot for each value, a line at its bound. SVG.
+/// An SVG with a row for each series: a dot for each value, a line at its bound.
 pub fn plot(series: &[(String, Vec<f64>, Option<f64>)]) -> String {
     const ROW: usize = 26;
     const LEFT: f64 = 270.0;

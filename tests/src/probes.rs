@@ -1,5 +1,5 @@
-//! What clients see. One namespace asks by ARP and neighbour solicitation who answers; another one
-//! sends ICMP echoes through its own neighbour cache, as a user's traffic would go.
+//! What clients see. One namespace asks by ARP and neighbour solicitation; another sends ICMP
+//! echoes through its own neighbour cache, as a user's traffic would.
 
 use crate::{frames, netns::NetNs, packet_socket::PacketSocket};
 use anyhow::Context as _;
@@ -20,14 +20,14 @@ use vip_user::clock;
 /// Time between probes.
 pub const EVERY: Duration = Duration::from_millis(5);
 
-/// One probe's outcome.
+/// The record of one probe.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     /// When each probe left, by VIP.
     pub sent: BTreeMap<IpAddr, Vec<u64>>,
-    /// When each answer came and from which MAC (zero for ICMP), by VIP.
+    /// When each answer arrived, and its MAC address (zero for ICMP), by VIP.
     pub answers: BTreeMap<IpAddr, Vec<(u64, [u8; 6])>>,
-    /// When each echo left that has no answer, by VIP and sequence number.
+    /// When each unanswered echo left, by VIP and sequence number.
     pub open_echoes: BTreeMap<(IpAddr, u16), u64>,
 }
 
@@ -47,8 +47,8 @@ impl Series {
         worst
     }
 
-    /// Echoes sent within a span that were never answered, and all that were sent. Those of the last
-    /// moment may still be on their way when listening ends.
+    /// Echoes sent within a span: the number that was never answered, and the total. The last ones
+    /// may still be in flight when listening ends.
     pub fn unanswered(&self, from_ns: u64, to_ns: u64) -> (usize, usize) {
         let decided = from_ns..to_ns.saturating_sub(200_000_000);
         let lost = self.open_echoes.values().filter(|at| decided.contains(at)).count();
@@ -56,7 +56,7 @@ impl Series {
         (lost, all.filter(|at| (from_ns..to_ns).contains(at)).count())
     }
 
-    /// When those echoes were sent, milliseconds since `from_ns`, for a reader.
+    /// When those echoes were sent, in milliseconds since `from_ns`.
     pub fn unanswered_at(&self, from_ns: u64, to_ns: u64) -> Vec<u64> {
         let inside = self.open_echoes.values().filter(|at| (from_ns..to_ns).contains(at));
         let mut times: Vec<u64> = inside.map(|at| (at - from_ns) / 1_000_000).collect();
@@ -64,8 +64,8 @@ impl Series {
         times
     }
 
-    /// Questions sent and not answered within a span, by count: an answer belongs to the span that it
-    /// came in.
+    /// The number of questions sent within a span minus that of answers, and the number sent. An
+    /// answer counts in the span in which it arrived.
     pub fn lost(&self, from_ns: u64, to_ns: u64) -> (usize, usize) {
         let inside = |at: &u64| (from_ns..to_ns).contains(at);
         let sent: usize = self.sent.values().flatten().filter(|at| inside(at)).count();
@@ -73,13 +73,13 @@ impl Series {
         (sent.saturating_sub(answered), sent)
     }
 
-    /// Who answered last for each VIP after an instant.
+    /// The MAC address of the last answer after an instant.
     pub fn last_mac(&self, after_ns: u64) -> Option<[u8; 6]> {
         let last = self.answers.values().flatten().filter(|(at, _)| *at >= after_ns);
         last.max_by_key(|(at, _)| *at).map(|(_, mac)| *mac)
     }
 
-    /// The first answer by somebody else than `mac`.
+    /// The first answer by another station than `mac`.
     pub fn first_other(&self, after_ns: u64, mac: [u8; 6]) -> Option<(u64, [u8; 6])> {
         let others = self.answers.values().flatten();
         others.filter(|(at, by)| *at >= after_ns && *by != mac).min_by_key(|(at, _)| *at).copied()
@@ -94,7 +94,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Ends it.
+    /// Stops it and returns its record.
     ///
     /// # Errors
     /// If probing failed.
@@ -103,7 +103,7 @@ impl Probe {
         self.thread.join().map_err(|_| anyhow::anyhow!("a probe panicked"))?
     }
 
-    /// Asks for every VIP, on `eth0` of a namespace, by ARP and NS.
+    /// Asks for every VIP by ARP and NS, on `eth0` of a namespace.
     pub fn ask(ns: &NetNs, mac: [u8; 6], v4: [u8; 4], v6: [u8; 16], vips: &[IpAddr]) -> Self {
         let (stop, vips) = (Arc::new(AtomicBool::new(false)), vips.to_vec());
         let stopped = Arc::clone(&stop);
@@ -155,7 +155,8 @@ impl Probe {
                 if now >= next {
                     sequence = sequence.wrapping_add(1);
                     for (vip, socket) in &sockets {
-                        // An unanswered resolution shows as an error here: a lost echo.
+                        // An unanswered address resolution is an error here; it counts as a lost
+                        // echo.
                         let _ = send_echo(socket, *vip, sequence);
                         series.sent.entry(*vip).or_default().push(now);
                         series.open_echoes.insert((*vip, sequence), now);
@@ -184,7 +185,7 @@ fn answer(frame: &[u8]) -> Option<(IpAddr, [u8; 6])> {
             Some((IpAddr::from(spa), frame.get(22..28)?.try_into().ok()?))
         }
         [0x86, 0xdd] if *frame.get(20)? == 58 && *frame.get(54)? == 136 => {
-            // Only solicited ones answer our question.
+            // Only a solicited advertisement answers a question.
             if frame.get(58)? & 0x40 == 0 {
                 return None;
             }
@@ -239,8 +240,7 @@ fn send_echo(socket: &OwnedFd, vip: IpAddr, sequence: u16) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The sequence number of an echo reply of this VIP that was waiting. Others are thrown away on the
-/// way.
+/// The sequence number of a waiting echo reply of this VIP. Other packets are discarded.
 fn receive_echo(socket: &OwnedFd, vip: IpAddr) -> Option<u16> {
     loop {
         let mut packet = [0_u8; 128];

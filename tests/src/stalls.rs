@@ -1,6 +1,5 @@
-//! How long the machine itself stood still: on each processor a thread that should wake every
-//! millisecond writes down when it did not. A verdict about time that does not know this is one about
-//! the machine.
+//! How long the machine itself stalled. On each processor a thread should wake every millisecond
+//! and records when it did not. Without this, a verdict about time would be one about the machine.
 
 use std::{
     sync::{
@@ -12,9 +11,9 @@ use std::{
 };
 use vip_user::clock;
 
-/// Between two wake-ups.
+/// Time between two wake-ups.
 const EVERY: Duration = Duration::from_millis(1);
-/// A wake-up that is late by less than this is the timer's own slack.
+/// A wake-up that is less late than this is within the timer's own slack.
 const LATE_NS: u64 = 4_000_000;
 
 /// Threads that watch the processors.
@@ -24,7 +23,7 @@ pub struct StallWatch {
     threads: Vec<JoinHandle<Vec<Stall>>>,
 }
 
-/// A thread did not run between these instants, though it should have. `CLOCK_BOOTTIME` nanoseconds.
+/// A span in which a thread should have run but did not, in `CLOCK_BOOTTIME` nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
     /// When it should have woken.
@@ -33,12 +32,12 @@ pub struct Stall {
     pub to_ns: u64,
 }
 
-/// What was seen on each processor.
+/// The stalls of each processor.
 #[derive(Clone, Debug, Default)]
 pub struct Stalls(pub Vec<Vec<Stall>>);
 
 impl StallWatch {
-    /// Begins to watch every processor that this process may run on.
+    /// Starts to watch every processor on which this process may run.
     pub fn begin() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -53,7 +52,7 @@ impl StallWatch {
         Self { stop, threads }
     }
 
-    /// Ends, and returns what was seen.
+    /// Stops, and returns the stalls.
     pub fn finish(self) -> Stalls {
         self.stop.store(true, Ordering::Relaxed);
         let seen = self.threads.into_iter().map(|thread| thread.join().unwrap_or_default());
@@ -76,7 +75,7 @@ fn watch(stop: &AtomicBool) -> Vec<Stall> {
     stalls
 }
 
-/// Where this is refused the thread watches whatever processor it is given.
+/// If the kernel refuses this, the thread watches any processor on which it runs.
 fn pin_to(processor: usize) {
     // SAFETY: the set is a plain bit mask, valid when zeroed, and outlives the call.
     unsafe {
@@ -87,7 +86,7 @@ fn pin_to(processor: usize) {
 }
 
 impl Stalls {
-    /// For how long the processor that stood still most did so within a span, milliseconds.
+    /// The stall time within a span of the processor that stalled most, in milliseconds.
     pub fn within_ms(&self, from_ns: u64, to_ns: u64) -> f64 {
         let overlap = |stall: &Stall| stall.to_ns.min(to_ns).saturating_sub(stall.from_ns.max(from_ns));
         let of_processor = |stalls: &Vec<Stall>| stalls.iter().map(overlap).sum::<u64>();

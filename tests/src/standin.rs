@@ -1,8 +1,8 @@
 //! A stand-in for the Kubernetes API: create, get, put with compare-and-swap, delete and watch on
-//! Leases, just enough for the real `kube` client. It keeps the rules that ownership depends on: every
-//! stored write gets a new resourceVersion, a PUT on another version is refused with 409, and a PUT
-//! that changes nothing is answered with 200 and stores nothing. What it does where the real one is of
-//! two minds (410 for a watch from a version that is forgotten) is a setting.
+//! Leases, just enough for the real `kube` client. It keeps the rules that ownership depends on:
+//! every stored write gets a new resourceVersion, a PUT on another version is refused with 409, and
+//! a PUT that changes nothing is answered with 200 and stores nothing. Where the real one may do
+//! either of two things (410 for a watch from a forgotten version), a setting chooses.
 
 use axum::{
     Json, Router,
@@ -25,22 +25,22 @@ use std::{
 };
 use tokio::sync::{broadcast, watch};
 
-/// Of the first object.
+/// The resourceVersion of the first object.
 const FIRST_VERSION: u64 = 100;
 
-/// What keeps the API from answering.
+/// Why the API does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outage {
     /// Nothing.
     #[default]
     None,
-    /// Connections are taken and never answered; what waits is carried out when it is over.
+    /// Connections are accepted, and requests wait; they are carried out when the outage ends.
     Hangs,
-    /// Nothing listens: connections are refused, and open ones have ended.
+    /// Nothing listens: connections are refused, and open ones are closed.
     Refuses,
 }
 
-/// How a watch from a version that is forgotten is refused; the real one does either.
+/// How a watch from a forgotten version is refused; the real API does either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gone {
     /// 200, and an ERROR as the first event.
@@ -50,7 +50,7 @@ pub enum Gone {
     Status,
 }
 
-/// What is done to requests, beside carrying them out.
+/// Faults that apply to requests.
 #[derive(Clone, Copy, Debug, Default)]
 struct Behaviour {
     /// Every request is refused with this status.
@@ -78,7 +78,7 @@ pub struct StandIn {
 #[derive(Default)]
 struct Store {
     version: u64,
-    /// What was before is forgotten: a watch from there is told so.
+    /// Older versions are forgotten: a watch from there gets an error.
     oldest: u64,
     uids: u64,
     leases: BTreeMap<(String, String), Value>,
@@ -123,7 +123,7 @@ impl StandIn {
         self.serve_on(listener).await
     }
 
-    /// Serves for ever on a thread of its own, except while it refuses.
+    /// Serves for ever on a new thread, except while it refuses.
     ///
     /// # Errors
     /// If the address cannot be bound.
@@ -137,7 +137,7 @@ impl StandIn {
                     _ = outage.wait_for(|outage| *outage == Outage::Refuses) => Ok(()),
                 }
             })?;
-            // The connections go with the runtime.
+            // The connections end with the runtime.
             drop(runtime);
             while *self.outage.borrow() == Outage::Refuses {
                 std::thread::sleep(Duration::from_millis(10));
@@ -145,7 +145,7 @@ impl StandIn {
         }
     }
 
-    /// Begins or ends an outage for everybody.
+    /// Begins or ends an outage for all clients.
     pub fn set_outage(&self, outage: Outage) {
         self.outage.send_replace(outage);
     }
@@ -186,7 +186,7 @@ impl StandIn {
         });
     }
 
-    /// Cordons a Node, or ends that.
+    /// Cordons or uncordons a Node.
     pub fn cordon(&self, node: &str, cordoned: bool) {
         let version = self.next_version();
         self.nodes.send_modify(|nodes| {
@@ -203,8 +203,8 @@ impl StandIn {
         store.version
     }
 
-    /// Forgets all versions up to now, as an API server does that has restarted while other objects
-    /// were written. Only a watch from now on is possible.
+    /// Forgets all versions up to now, as an API server that restarted while other objects were
+    /// written. Then a watch can only start from now on.
     pub fn forget(&self, gone: Gone) {
         self.behave(|behaviour| behaviour.gone = gone);
         let mut store = self.lock();
@@ -212,7 +212,7 @@ impl StandIn {
         store.oldest = store.version;
     }
 
-    /// Refuses every request with this status, or none any more.
+    /// Refuses every request with this status; `None`: stops refusing.
     pub fn refuse_all(&self, status: Option<u16>) {
         self.behave(|behaviour| behaviour.refuses = status);
     }
@@ -255,7 +255,7 @@ impl StandIn {
         self.lock().leases.get(&(namespace.into(), name.into())).cloned()
     }
 
-    /// Puts a Lease in place as another program would.
+    /// Writes a Lease as another program would.
     pub fn put(&self, namespace: &str, name: &str, mut lease: Value) {
         let mut store = self.lock();
         store.uids += 1;
@@ -289,7 +289,7 @@ impl StandIn {
     }
 
     fn tell(&self, event: (u64, Value)) {
-        // Nobody watching is fine.
+        // An error means that no client watches.
         let _ = self.changes.send(event);
     }
 
@@ -371,7 +371,7 @@ async fn read_node(State(api): State<StandIn>, Path(name): Path<String>) -> Resp
     )
 }
 
-/// Refuses what is to be refused, before anything else.
+/// Refuses requests as set, before anything else.
 async fn refuse_or_go_on(
     State(api): State<StandIn>,
     request: axum::extract::Request,
@@ -386,11 +386,11 @@ async fn refuse_or_go_on(
         return next.run(request).await;
     };
     api.requests.fetch_add(1, Ordering::Relaxed);
-    // Priority and fairness answers in plain text.
+    // API priority and fairness answers in plain text.
     (code, [("retry-after", "1")], "refused by order\n").into_response()
 }
 
-/// WATCH of one Node: every later state of it, with version 0 also the present one.
+/// WATCH of one Node: every later state; with version 0 also the present one.
 async fn list_nodes(State(api): State<StandIn>, Query(params): Query<ListParams>) -> Response {
     api.arrive().await;
     let name = params.field_selector.unwrap_or_default().replace("metadata.name=", "");
@@ -413,7 +413,7 @@ async fn list_nodes(State(api): State<StandIn>, Query(params): Query<ListParams>
     Body::from_stream(events).into_response()
 }
 
-/// Takes an Event in.
+/// Stores an Event.
 async fn report(State(api): State<StandIn>, Json(event): Json<Value>) -> Response {
     api.arrive().await;
     api.lock().reports.push(event.clone());
@@ -433,7 +433,7 @@ async fn replace(
         if !uid.is_empty() {
             return refuse(StatusCode::CONFLICT, "Conflict", &name);
         }
-        // As the real one (AllowCreateOnUpdate), whatever version is named.
+        // Like the real one (AllowCreateOnUpdate), whatever version the PUT names.
         let event = store.create(key, lease);
         api.tell(event.clone());
         return (StatusCode::CREATED, Json(event.1["object"].clone())).into_response();
@@ -471,7 +471,7 @@ async fn remove(
     Json(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})).into_response()
 }
 
-/// LIST, or WATCH from a version on: first what has happened since, then what happens.
+/// LIST, or WATCH from a version: first the changes since that version, then new ones.
 async fn list(
     State(api): State<StandIn>,
     Path(namespace): Path<String>,
@@ -545,7 +545,7 @@ async fn list(
     ([("content-type", "application/json")], Body::from_stream(stream)).into_response()
 }
 
-/// A watch from a version that is forgotten.
+/// The answer to a watch from a forgotten version.
 fn gone(gone: Gone, from: u64, oldest: u64) -> Response {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -557,7 +557,7 @@ fn gone(gone: Gone, from: u64, oldest: u64) -> Response {
     }
 }
 
-/// How far a watch has come, told before it ends.
+/// The BOOKMARK event with the version that a watch has reached, sent before it ends.
 fn bookmark(version: u64) -> Value {
     json!({"type": "BOOKMARK", "object": {
         "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
@@ -565,7 +565,7 @@ fn bookmark(version: u64) -> Value {
     }})
 }
 
-/// What the API server's validation refuses.
+/// Why the API server's validation refuses a Lease, if it does.
 fn impossible(lease: &Value) -> Option<&'static str> {
     let number = |field: &str| lease["spec"][field].as_i64();
     let bad = number("leaseDurationSeconds").is_some_and(|seconds| seconds <= 0)

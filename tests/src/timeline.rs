@@ -11,7 +11,7 @@ const WIDTH: f64 = 920.0;
 const LEFT: f64 = 110.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 24.0;
-/// Events closer together than this are drawn as one bar: probes go out every 5 ms.
+/// Events closer together than this are drawn as one bar. Probes leave every 5 ms.
 const JOINED_MS: f64 = 40.0;
 
 /// What each fault does, for readers who have never seen one.
@@ -112,7 +112,7 @@ fn picture(nodes: &[(String, [u8; 6])], outcome: &Outcome, recording: &Recording
     }
     let users = nodes.len();
     row_label(&mut svg, users, "a user's pings");
-    // A ping of one VIP that is lost shows, whatever the other one does.
+    // A lost ping of one VIP is shown, even if the other VIP answers.
     let lost: Vec<u64> =
         recording.echoes.open_echoes.values().copied().filter(|at| *at < end).collect();
     let answered = recording.echoes.answers.values().flatten().map(|(at, _)| *at);
@@ -147,7 +147,7 @@ fn row_label(svg: &mut String, row: usize, name: &str) {
     );
 }
 
-/// Instants as bars; what is close together is one bar, and even a single one is seen.
+/// Instants as bars: instants close together make one bar, and a single one stays visible.
 fn bars(svg: &mut String, scale: &Scale, row: usize, class: &str, what: &str, mut instants: Vec<u64>) {
     instants.sort_unstable();
     let joined = |a: &u64, b: &u64| (b.saturating_sub(*a) as f64) < JOINED_MS * 1e6;

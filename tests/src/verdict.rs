@@ -6,7 +6,7 @@ use vip_user::{
     model::timing::Timing,
 };
 
-/// The numbers that the bounds are made of.
+/// The settings from which the bounds are computed, as text.
 pub fn settings(timing: &Timing) -> String {
     format!(
         "D = {} s, ρ = {} %, margin = {} ms, slack = {SLACK_MS} ms",
@@ -16,7 +16,7 @@ pub fn settings(timing: &Timing) -> String {
     )
 }
 
-/// Prints the table and the verdict; says whether everything was kept.
+/// Prints the table and the verdict. Returns whether every fault kept the promise.
 pub fn verdict(outcomes: &[Outcome]) -> bool {
     let header = [
         "fault",

@@ -1,4 +1,4 @@
-//! How hard the kernel's verifier finds each program.
+//! How much of each program the kernel's verifier looks at.
 
 use crate::kernel_run::has_multi_buffer_xdp;
 use aya::{
@@ -6,11 +6,12 @@ use aya::{
     programs::{Program, ProgramError, ProgramInfo},
 };
 
-/// What is kept of the verifier's log: its end tells the reason.
+/// How much of the verifier's log is kept: its end has the reason.
 const TAIL: usize = 3_000;
 
-/// What the verifier of this kernel says of every program that xvip ships: its name, and how much of it
-/// was looked at or why it was refused. Those with messages are left out without `debug`.
+/// The result of this kernel's verifier for every program of xvip: its name, and the number of
+/// instructions that it looked at, or the reason of a refusal. Programs with messages are included
+/// only with `debug`.
 ///
 /// # Errors
 /// If the object cannot be loaded.
@@ -41,7 +42,7 @@ pub fn verdicts(debug: bool) -> anyhow::Result<Vec<(String, Result<String, Strin
 }
 
 fn counts(info: &ProgramInfo) -> String {
-    // Before 5.16 the kernel does not say.
+    // Kernels before 5.16 do not report this.
     let looked_at = info.verified_instruction_count().map_or("?".into(), |count| count.to_string());
     let size = info.size_translated().map_or("?".into(), |bytes| (bytes / 8).to_string());
     format!("{size:>6} instructions, {looked_at:>7} looked at of the 1000000 allowed")

@@ -1,6 +1,6 @@
-//! Nanoseconds per packet, by `BPF_PROG_TEST_RUN`, as ratios to the floor of an XDP_PASS in the same
-//! run. Twice: from who loads a program without CAP_PERFMON the kernel does not take it without
-//! barriers against speculative execution.
+//! Nanoseconds per packet, by `BPF_PROG_TEST_RUN`, as ratios to the floor of an XDP_PASS in the
+//! same run. It runs twice, because without CAP_PERFMON the kernel adds barriers against
+//! speculative execution to a program.
 
 use anyhow::Context as _;
 use aya::{
@@ -18,10 +18,10 @@ use vip_tests::{
 };
 use vip_user::cli::table::print;
 
-/// The kernel's numbers for an answer, and for what the guard lets through.
+/// The kernel's return values for an answer, and for a frame that the guard passes.
 const XDP_TX: u32 = 3;
 const TC_ACT_UNSPEC: u32 = u32::MAX;
-/// Runs of one measurement, and measurements whose median counts.
+/// Runs per measurement, and the number of measurements of which the median counts.
 const REPEAT: u32 = 200_000;
 const ROUNDS: usize = 15;
 
@@ -84,10 +84,11 @@ struct Words([u16; 43]);
 // SAFETY: a transparent array of integers.
 unsafe impl aya::Pod for Words {}
 
-/// The restore loop copies 43 words only into frames that long; shorter ones get 30.
+/// The restore loop copies 43 words into frames of at least this length, 30 words into shorter
+/// ones.
 const LONG: usize = 86;
 
-/// Under these rights the second run is made.
+/// The argument of the second run, which has only the rights of the manifests.
 const AS_SHIPPED: &str = "as-shipped";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -107,7 +108,7 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What leaves through the guard: every packet of the host.
+/// Outgoing packets: each one of the host goes through the guard.
 fn leaving() -> anyhow::Result<()> {
     let tcp = ethernet(PEER, MAC, 0x0800, &[0x45; 46]);
     let announcement = |kind: Kind| arp_request(MAC, kind.v4(), kind.v4());
@@ -141,7 +142,7 @@ fn leaving() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What arrives. Wanted are ratios of answers where no barriers are put in, and of traffic always.
+/// Incoming packets. Limits apply to traffic always, to answers only without barriers.
 fn arriving(shipped: bool) -> anyhow::Result<()> {
     let padded = |mut frame: Vec<u8>| {
         frame.resize(if frame.len() > 60 { frame.len().max(LONG) } else { 60 }, 0);
@@ -184,10 +185,11 @@ fn arriving(shipped: bool) -> anyhow::Result<()> {
     for (name, question, wanted) in questions {
         let question = padded(question);
         benches.iter_mut().try_for_each(|bench| bench.ask(&question))?;
-        // A frame that is not answered stays as it is and needs no restoring.
+        // A frame that is not answered stays unchanged and needs no restoring.
         let (action, _) = benches[0].run("bench_answer", &question)?;
         let program = if action == XDP_TX { "bench_answer" } else { "bench_decide" };
-        // What is compared is measured in turns, so that a slow spell of the machine hits all alike.
+        // The programs are measured in turns, so that a slow phase of the machine affects all
+        // alike.
         let mut times = [const { Vec::new() }; 6];
         for _ in 0..ROUNDS {
             times[0].push(floor_run.xdp("xvip_pass", &question, REPEAT)?.duration.as_nanos() as f64);
@@ -197,7 +199,7 @@ fn arriving(shipped: bool) -> anyhow::Result<()> {
             }
         }
         let [floor, restore, few, thousand, ten_thousand, strict] = times.map(median);
-        // Restoring alone costs one pass program more than what is to be taken off.
+        // The measured restoring includes one pass program, which is not to be subtracted.
         let restore = if action == XDP_TX { restore - floor } else { 0.0 };
         let [net, thousand, ten_thousand, strict] =
             [few, thousand, ten_thousand, strict].map(|time| time - restore);

@@ -1,6 +1,6 @@
-//! Dark times after the main faults, many runs of each: `cargo xtask bench failover`. Runs are appended
-//! to a file, so it can be interrupted and goes on where it was; the tables and the plot are made of
-//! the whole file.
+//! Dark times after the main faults, many runs of each: `cargo xtask bench failover`. Runs are
+//! appended to a file, so it can be interrupted and resumed; the table and the plot show the whole
+//! file.
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -23,7 +23,7 @@ use vip_tests::{
 };
 use vip_user::{clock, config::Config, model::timing::Timing};
 
-/// The faults that are measured. A peer is spared those of the API, and the reboot.
+/// The faults that are measured. keepalived does not get the API faults and the reboot.
 const FAULTS: [Fault; 6] =
     [Fault::PlannedStop, Fault::Kill, Fault::Freeze, Fault::LinkDown, Fault::ApiCut, Fault::Reboot];
 /// The program under test.
@@ -52,11 +52,11 @@ struct Run {
     fault: String,
     /// Longest time without an answer to ARP or NS, ms.
     dark_asked_ms: f64,
-    /// Longest time without an echo, ms.
+    /// Longest time without an echo reply, ms.
     dark_felt_ms: f64,
-    /// For how long two nodes claimed a VIP, ms.
+    /// How long two nodes claimed one VIP, ms.
     two_owner_ms: f64,
-    /// What the dark time may be, ms; none for a peer.
+    /// The bound of the dark time, ms; none for keepalived.
     bound_ms: Option<f64>,
 }
 
@@ -82,7 +82,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `work` in several threads until it says that nothing is left; the first error counts.
+/// Runs `work` in several threads until it returns that nothing is left. Returns the first error.
 fn beside_each_other(jobs: usize, work: impl Fn() -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
     thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
@@ -114,7 +114,7 @@ fn measure_xvip(results: &Results, args: &Args) -> anyhow::Result<()> {
     })
 }
 
-/// Each run in a lab of its own: what a fault has left behind would spoil the next.
+/// Each run has its own lab, because the effects of one fault would disturb the next run.
 fn measure_keepalived(results: &Results, args: &Args) -> anyhow::Result<()> {
     const NAME: &str = "keepalived 1";
     let twice = Duration::from_secs(2 * u64::from(Timing::of(3).duration_s));
@@ -126,8 +126,8 @@ fn measure_keepalived(results: &Results, args: &Args) -> anyhow::Result<()> {
         while let Some(fault) = results.next(NAME, &faults, args.runs) {
             let mut lab = Lab::new(&Options::default())?;
             let mut peer = Keepalived::start(&lab)?;
-            // The first node has the highest priority. Both families are masters when it has both
-            // addresses.
+            // The first node has the highest priority: Both VRRP instances are master once it has
+            // both addresses.
             let has = |address: &str| {
                 lab.nodes[0].ns.ip("-o addr show dev eth0").is_ok_and(|all| all.contains(address))
             };
@@ -162,7 +162,7 @@ fn measure_keepalived(results: &Results, args: &Args) -> anyhow::Result<()> {
 struct Results {
     file: File,
     runs: Mutex<Vec<Run>>,
-    /// Runs that were begun and have not ended yet.
+    /// Runs in progress.
     begun: Mutex<Vec<(&'static str, Fault)>>,
 }
 
@@ -182,7 +182,7 @@ impl Results {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fault with the fewest runs, until each has `wanted`.
+    /// The fault with the fewest runs; `None` once each has `wanted`.
     fn next(&self, program: &'static str, faults: &[Fault], wanted: usize) -> Option<Fault> {
         let runs = self.runs();
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,7 +196,7 @@ impl Results {
         Some(fault)
     }
 
-    /// How many runs there are to do.
+    /// The number of runs that are left.
     fn missing(&self, program: &str, faults: &[Fault], wanted: usize) -> usize {
         let runs = self.runs();
         faults.iter().map(|fault| wanted.saturating_sub(count(&runs, program, fault.name()))).sum()

@@ -1,5 +1,5 @@
-//! Keeps a cluster up for `cargo xtask cluster`, until a file named `stop` appears in the directory
-//! that it is given.
+//! Keeps a cluster up for `cargo xtask cluster`, until a file named `stop` appears in the given
+//! directory.
 
 use anyhow::Context as _;
 use std::{env, fs, path::PathBuf, thread::sleep, time::Duration};

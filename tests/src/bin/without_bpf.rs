@@ -4,7 +4,7 @@
 use anyhow::{Context as _, bail};
 use std::{io, os::unix::process::CommandExt as _, process::Command};
 
-/// Filters of the kernel are classic BPF: here one load, one comparison, two returns.
+/// A seccomp filter is classic BPF: here one load, one comparison, two returns.
 const fn step(code: u32, jump_true: u8, jump_false: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt: jump_true, jf: jump_false, k }
 }

@@ -1,5 +1,5 @@
-//! A real cluster: the lab's namespaces as nodes with a kubelet and containerd each, and a scheduler
-//! and a controller-manager beside the API server.
+//! A real cluster. Each node is a namespace of the lab with a kubelet and containerd. A scheduler
+//! and a controller-manager run beside the API server.
 
 pub mod manifests;
 pub mod node;
@@ -23,12 +23,12 @@ use std::{
     time::Duration,
 };
 
-/// How long the whole may take to come up on a machine that is busy.
+/// How long the cluster may take to start on a busy machine.
 const LIMIT: Duration = Duration::from_mins(3);
 
 /// The cluster; dropping it removes everything.
 pub struct Cluster {
-    /// Its nodes; before the lab, whose namespaces they are in.
+    /// Its nodes. Dropped before the lab, because they are in its namespaces.
     pub nodes: Vec<ClusterNode>,
     controllers: Vec<Child>,
     /// The namespaces, the API and the clients.
@@ -94,7 +94,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API server calls every node ready, and makes them control-plane nodes.
+    /// Waits until the API server reports every node as ready, and labels them as control-plane
+    /// nodes.
     fn wait_ready(&self) -> anyhow::Result<()> {
         let ready = eventually(LIMIT, || {
             self.list("/api/v1/nodes").is_ok_and(|nodes| {
@@ -174,7 +175,7 @@ impl Cluster {
         self.list(&format!("/api/v1/namespaces/kube-system/pods?{selector}"))
     }
 
-    /// Waits until this many pods of xvip are ready, and none is on its way out.
+    /// Waits until this many pods of xvip are ready and none is terminating.
     ///
     /// # Errors
     /// With what the pods and their logs say.
@@ -193,7 +194,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The nodes whose kernel may answer for the VIPs right now.
+    /// The nodes whose kernel may answer for the VIPs now.
     pub fn owners(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|index| self.nodes[*index].owns()).collect()
     }
@@ -213,7 +214,7 @@ impl Cluster {
         owner.context("owner")
     }
 
-    /// The administrator's kubeconfig, and a command that runs where it works.
+    /// The administrator's kubeconfig, and a command that runs in the namespace where it works.
     ///
     /// # Errors
     /// Never, for a cluster.

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// Hierarchies of control groups (v1) in which a kubelet makes its own.
+/// Where the hierarchies of control groups (v1) are in which a kubelet creates its own.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// A node; dropping it ends everything that runs on it.
@@ -78,15 +78,15 @@ impl ClusterNode {
         Ok(())
     }
 
-    /// Ends every process at once, as when the power goes. The kernel lives on: the caller cuts the
-    /// cable, too.
+    /// Kills every process at once, as in a power cut. The kernel keeps running, so the caller also
+    /// cuts the cable.
     pub fn power_off(&mut self) {
         if let Some(mut init) = self.init.take() {
             let _ = init.kill();
             let _ = init.wait();
         }
-        // The kernel of a node that has lost its power has forgotten every address; this one lives on,
-        // and its guard went with the node's BPF file system.
+        // After a real power cut the kernel has no addresses. This kernel keeps them, and its guard
+        // is gone with the node's BPF file system.
         for address in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
             for device in ["lo", "eth0"] {
                 let _ = self.ns.ip(&format!("addr del {address} dev {device}"));
@@ -100,7 +100,7 @@ impl ClusterNode {
         eventually(Duration::from_secs(10), || sh(&gone).is_ok());
     }
 
-    /// A new kubelet in its old groups; cpusets must be given what their parents have.
+    /// A new kubelet uses the old groups. A cpuset must be given the values of its parent.
     fn make_cgroups(&self) -> anyhow::Result<()> {
         let name = &self.name;
         sh(&format!(
@@ -158,7 +158,7 @@ impl ClusterNode {
         self.run(&format!("{} cleanup", fs::canonicalize(xvip()?)?.display()))
     }
 
-    /// Whether its kernel may answer for all VIPs right now, by the maps of either version.
+    /// Whether its kernel may answer for all VIPs now, by the maps of either version.
     pub fn owns(&self) -> bool {
         [xvip(), next_xvip()].into_iter().flatten().any(|binary| {
             self.status_by(binary).is_ok_and(|status| {
@@ -176,7 +176,7 @@ impl ClusterNode {
         self.run("pkill -9 -x xvip").map(drop)
     }
 
-    /// Ends the kubelet with SIGKILL; it is started again.
+    /// Ends the kubelet with SIGKILL; it is then restarted.
     ///
     /// # Errors
     /// If there is none.
@@ -214,7 +214,7 @@ impl Drop for ClusterNode {
     fn drop(&mut self) {
         self.power_off();
         let name = &self.name;
-        // The common parent goes with the last of them.
+        // The common parent is removed with the last of them.
         let gone = format!(
             "for group in {CGROUPS}/*/xvip-lab; do [ ! -e $group/{name} ] || rmdir $group/{name} || exit 1; \
              rmdir $group; done 2> /dev/null; ! ls -d {CGROUPS}/*/xvip-lab/{name} 2> /dev/null"

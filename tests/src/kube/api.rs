@@ -1,4 +1,4 @@
-//! The API of a lab: the stand-in or the real one, under the same hands.
+//! The API of a lab: the stand-in or a real one, with one interface.
 #![expect(clippy::expect_used, reason = "a lab whose API cannot be asked cannot go on")]
 
 use super::{objects, plane::ControlPlane, proxy::Proxy, proxy::Way};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub struct Real {
     /// The servers.
     pub plane: ControlPlane,
-    /// What nodes connect to.
+    /// The proxy to which nodes connect.
     pub proxy: Proxy,
 }
 
@@ -33,7 +33,7 @@ impl LabApi {
         }
     }
 
-    /// The real one, to break it.
+    /// The real one, to inject faults.
     pub fn real_mut(&mut self) -> Option<&mut Real> {
         match self {
             Self::StandIn(_) => None,
@@ -41,7 +41,7 @@ impl LabApi {
         }
     }
 
-    /// Begins or ends an outage for everybody.
+    /// Begins or ends an outage for all clients.
     pub fn set_outage(&self, outage: Outage) {
         match self {
             Self::StandIn(api) => api.set_outage(outage),
@@ -66,7 +66,7 @@ impl LabApi {
         }
     }
 
-    /// Puts a Lease in place as another program would.
+    /// Writes a Lease as another program would.
     pub fn put(&self, namespace: &str, name: &str, lease: Value) {
         match self {
             Self::StandIn(api) => api.put(namespace, name, lease),
@@ -118,7 +118,7 @@ impl LabApi {
         }
     }
 
-    /// Cordons a Node, or ends that.
+    /// Cordons or uncordons a Node.
     pub fn cordon(&self, node: &str, cordoned: bool) {
         match self {
             Self::StandIn(api) => api.cordon(node, cordoned),

@@ -13,11 +13,11 @@ use std::{
     time::Duration,
 };
 
-/// Where everything of a member listens.
+/// The ports of a member's servers.
 const ETCD_CLIENTS: u16 = 2379;
 const ETCD_PEERS: u16 = 2380;
 
-/// Who reads and writes is recorded, and whether it was allowed.
+/// An audit policy that records each request, its user, and whether it was allowed.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\n\
     rules: [{level: Metadata}]\n";
 
@@ -38,7 +38,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// A member that is not started. `peers` are all members by name, this one among them.
+    /// A member that is not started yet. `peers` are all members by name, this one among them.
     ///
     /// # Errors
     /// If its files cannot be written.
@@ -78,12 +78,12 @@ impl Member {
         Ok(Self { ns, ip, api_port, name: name.into(), dir, flags, peers, etcd: None, api: None })
     }
 
-    /// Where the API server can be reached, from inside.
+    /// The URL of the API server inside the namespace.
     pub fn url(&self) -> String {
         format!("https://{}:{}", self.ip, self.api_port)
     }
 
-    /// Starts etcd, with what it had stored.
+    /// Starts etcd with its stored data.
     ///
     /// # Errors
     /// If it is not built.
@@ -107,7 +107,7 @@ impl Member {
             &at(ETCD_PEERS),
         ]);
         etcd.args(["--initial-cluster", &cluster.join(",")]);
-        // Members share two cores with everything else.
+        // Slower than the defaults, because all members share two cores with the rest of the test.
         etcd.args(["--heartbeat-interval", "100", "--election-timeout", "1000"]);
         self.etcd = Some(etcd.spawn().context("cannot start etcd")?);
         Ok(())
@@ -126,7 +126,7 @@ impl Member {
         ));
         api.arg(format!("--secure-port={}", self.api_port));
         if self.ip.is_loopback() {
-            // It insists on an address that others could reach; nobody uses this one.
+            // The server requires an advertised address; nothing uses this one.
             api.args(["--advertise-address=192.0.2.100", "--endpoint-reconciler-type=none"]);
         } else {
             api.arg(format!("--advertise-address={}", self.ip));
@@ -136,13 +136,12 @@ impl Member {
         Ok(())
     }
 
-    /// Whether the API server has ended by itself.
+    /// Whether the API server has ended on its own.
     pub fn has_ended(&mut self) -> bool {
         self.api.as_mut().is_some_and(|api| matches!(api.try_wait(), Ok(Some(_))))
     }
 
-    /// Puts a serving certificate of another authority in the place of the present one; the API server
-    /// notices.
+    /// Replaces the serving certificate by one of another authority. The API server reloads it.
     ///
     /// # Errors
     /// If files cannot be written.
@@ -181,7 +180,7 @@ impl Member {
         self.dir.join("etcd")
     }
 
-    /// Copies what etcd has stored. It is away for a moment.
+    /// Copies the data of etcd, which is stopped meanwhile.
     ///
     /// # Errors
     /// If files cannot be copied.
@@ -192,7 +191,7 @@ impl Member {
         self.start_etcd()
     }
 
-    /// Puts the copy back, as an administrator does after a loss, and starts both servers again.
+    /// Restores the copy, as an administrator does after a loss, and restarts both servers.
     ///
     /// # Errors
     /// If there is no copy.
@@ -205,7 +204,7 @@ impl Member {
         self.start_api()
     }
 
-    /// Whether this etcd leads.
+    /// Whether this etcd is the leader.
     ///
     /// # Errors
     /// If it does not answer.
@@ -224,7 +223,7 @@ impl Member {
         Ok(body["leader"] == body["header"]["member_id"] && body["leader"].is_string())
     }
 
-    /// What the API server has recorded of requests, a JSON object per line.
+    /// The audit log of the API server, a JSON object per line.
     pub fn audit(&self) -> String {
         fs::read_to_string(self.dir.join("audit.log")).unwrap_or_default()
     }
@@ -240,7 +239,7 @@ impl Member {
         format!("{}\n{}", tail("etcd"), tail("kube-apiserver"))
     }
 
-    /// A server of this member, which ends with the thread that starts it.
+    /// The command of a server of this member. The server ends with the thread that starts it.
     fn command(&self, program: &str) -> anyhow::Result<Command> {
         let log =
             File::options().create(true).append(true).open(self.dir.join(format!("{program}.log")))?;

@@ -10,11 +10,11 @@ pub mod proxy;
 use anyhow::ensure;
 use std::path::PathBuf;
 
-/// The directory with `etcd` and `kube-apiserver`: `KUBEBUILDER_ASSETS`, as other projects name it,
-/// else what `cargo xtask setup --kube` has built.
+/// The directory with `etcd` and `kube-apiserver`: `KUBEBUILDER_ASSETS`, as in other projects, else
+/// the output of `cargo xtask setup --kube`.
 ///
 /// # Errors
-/// If they are not there.
+/// If they do not exist.
 #[expect(clippy::disallowed_methods, reason = "the convention of envtest")]
 pub fn assets() -> anyhow::Result<PathBuf> {
     let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/kube");

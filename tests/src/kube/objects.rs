@@ -1,4 +1,4 @@
-//! What tests do with a Kubernetes API as an administrator would: manifests, Leases, tokens.
+//! Operations of an administrator on a Kubernetes API: manifests, Leases, tokens.
 
 use super::plane::ControlPlane;
 use anyhow::{Context as _, bail};
@@ -22,7 +22,7 @@ use std::{path::Path, time::Duration};
 pub enum Mode {
     /// Checked by the server, with unknown fields refused; nothing is stored.
     DryRun,
-    /// Created, or replaced where it exists.
+    /// Created, or replaced if it exists.
     Store,
 }
 
@@ -44,7 +44,7 @@ pub fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
 /// Sends an object to the server, strictly validated.
 ///
 /// # Errors
-/// The server's words.
+/// The server's message.
 pub async fn send(client: &Client, object: &Value, mode: Mode) -> anyhow::Result<()> {
     let path = collection(object)?;
     let name = object["metadata"]["name"].as_str().context("an object without a name")?;
@@ -68,7 +68,7 @@ pub async fn send(client: &Client, object: &Value, mode: Mode) -> anyhow::Result
     }
 }
 
-/// Where objects of this kind live.
+/// The URL path of objects of this kind.
 fn collection(object: &Value) -> anyhow::Result<String> {
     let version = object["apiVersion"].as_str().context("an object without apiVersion")?;
     let kind = object["kind"].as_str().context("an object without kind")?;
@@ -88,8 +88,8 @@ fn collection(object: &Value) -> anyhow::Result<String> {
     })
 }
 
-/// A token for a service account, as a pod would have it. One that is bound to a Secret is valid while
-/// that exists.
+/// A token for a service account, as a pod would have it. If it is bound to a Secret, it is valid
+/// while the Secret exists.
 ///
 /// # Errors
 /// Those of the server.
@@ -137,7 +137,7 @@ pub fn write_token(plane: &ControlPlane, account: &str, file: &Path) -> anyhow::
     Ok(std::fs::write(file, token)?)
 }
 
-/// The same, valid while a Secret exists.
+/// The same, but valid only while a Secret exists.
 ///
 /// # Errors
 /// Those of the server.
@@ -153,7 +153,7 @@ pub fn write_bound_token(
     Ok(std::fs::write(file, token)?)
 }
 
-/// Deletes a Secret of `kube-system`, and with it the tokens that are bound to it.
+/// Deletes a Secret of `kube-system`, which makes its bound tokens invalid.
 ///
 /// # Errors
 /// Those of the server.
@@ -175,7 +175,7 @@ pub async fn lease(client: &Client, namespace: &str, name: &str) -> anyhow::Resu
     Ok(lease.map(serde_json::to_value).transpose()?)
 }
 
-/// Changes a Lease as `kubectl edit` would: on whatever version is current.
+/// Changes the current version of a Lease, as `kubectl edit` would.
 ///
 /// # Errors
 /// Those of the server.
@@ -220,7 +220,7 @@ fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, kube::Error> {
     serde_json::from_value(value).map_err(kube::Error::SerdeError)
 }
 
-/// Puts a Lease in place, whatever is there.
+/// Writes a Lease, whatever exists already.
 ///
 /// # Errors
 /// Those of the server.

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A certificate authority and the directory of what it has issued.
+/// A certificate authority, and the directory of its certificates.
 pub struct Pki {
     ca: Issuer<'static, KeyPair>,
     dir: PathBuf,
@@ -41,7 +41,7 @@ impl Pki {
         self.dir.join("ca.crt")
     }
 
-    /// The keys of service account tokens: to sign, and to check.
+    /// The keys of service account tokens: the private and the public one.
     pub fn service_account_keys(&self) -> (PathBuf, PathBuf) {
         (self.dir.join("sa.key"), self.dir.join("sa.pub"))
     }

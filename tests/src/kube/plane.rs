@@ -17,10 +17,10 @@ use std::{
 
 const DEFAULT_ACCOUNT: &str =
     "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: kube-system}}";
-/// Starting takes seconds; a machine that compiles beside it needs more.
+/// Starting takes seconds, or longer on a machine that also compiles.
 const READY_LIMIT: Duration = Duration::from_mins(2);
 
-/// The control plane; it ends with this value.
+/// The control plane; dropping it ends the servers.
 pub struct ControlPlane {
     /// Its members.
     pub members: Vec<Member>,
@@ -33,7 +33,7 @@ impl ControlPlane {
     /// One member on loopback, port 6444, inside a namespace.
     ///
     /// # Errors
-    /// If the servers are not built or do not get ready.
+    /// If the servers are not built or do not become ready.
     pub fn single(ns: &NetNs, dir: &Path) -> anyhow::Result<Self> {
         let at = (ns.borrowed(), IpAddr::from([127, 0, 0, 1]));
         Self::start(vec![at], 6444, dir)
@@ -42,7 +42,7 @@ impl ControlPlane {
     /// A member at each of these addresses.
     ///
     /// # Errors
-    /// If the servers are not built or do not get ready.
+    /// If the servers are not built or do not become ready.
     pub fn start(at: Vec<(NetNs, IpAddr)>, api_port: u16, dir: &Path) -> anyhow::Result<Self> {
         let dir = dir.join("plane");
         fs::create_dir_all(&dir)?;
@@ -63,7 +63,7 @@ impl ControlPlane {
         for index in 0..plane.members.len() {
             plane.wait_ready(index)?;
         }
-        // What a controller-manager would make, and admission asks for.
+        // Admission requires this account, which usually a controller-manager creates.
         objects::apply(&plane, DEFAULT_ACCOUNT, Mode::Store)?;
         Ok(plane)
     }
@@ -114,7 +114,7 @@ impl ControlPlane {
         })?
     }
 
-    /// Whether a client that trusts this authority alone can talk to a member.
+    /// Whether a client that trusts only this authority can connect to a member.
     pub fn shows_certificate_of(&self, member: usize, pki: &Pki) -> bool {
         let kubeconfig = pki.ca().with_extension("kubeconfig");
         let ca = |pki: &Pki| pki.ca().display().to_string();
@@ -132,7 +132,7 @@ impl ControlPlane {
     }
 }
 
-/// A client as a kubeconfig says.
+/// A client with the settings of a kubeconfig.
 ///
 /// # Errors
 /// If it cannot be used.

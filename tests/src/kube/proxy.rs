@@ -1,4 +1,4 @@
-//! A TCP proxy in front of the API server that misbehaves on demand, for everybody or for one client.
+//! A TCP proxy in front of the API server that misbehaves on demand, for all clients or for one.
 
 use crate::netns::NetNs;
 use anyhow::Context as _;
@@ -22,18 +22,18 @@ pub enum Way {
     /// They work.
     #[default]
     Open,
-    /// Bytes are swallowed until it is over, as where a router drops every packet; TCP delivers them
-    /// then.
+    /// Bytes are held back until this ends, as if a router dropped every packet; then TCP delivers
+    /// them.
     BlackHole,
-    /// Those that exist are reset, and so is every new one.
+    /// Existing and new connections are reset.
     Reset,
-    /// Those that exist are reset, and nothing listens. For everybody only.
+    /// Existing connections are reset, and nothing listens. Only for all clients.
     Refuse,
-    /// What clients send arrives this much later.
+    /// Bytes from clients arrive this much later.
     Delay(Duration),
 }
 
-/// The way of everybody, and the ways of single clients.
+/// The behaviour for all clients, and exceptions for single clients.
 #[derive(Clone, Debug, Default)]
 struct Ways {
     all: Way,
@@ -46,7 +46,7 @@ impl Ways {
     }
 }
 
-/// The proxy; it ends with this value.
+/// The proxy; dropping it ends it.
 #[derive(Debug)]
 pub struct Proxy {
     ways: watch::Sender<Ways>,
@@ -54,7 +54,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens inside a namespace and hands on to an address there.
+    /// Listens inside a namespace and forwards to an address there.
     ///
     /// # Errors
     /// If nothing can listen there.
@@ -80,12 +80,12 @@ impl Proxy {
         Ok(Self { ways, stop })
     }
 
-    /// What happens to everybody's connections from now on.
+    /// Sets what happens to the connections of all clients from now on.
     pub fn set(&self, way: Way) {
         self.ways.send_modify(|ways| ways.all = way);
     }
 
-    /// What happens to the connections of one client; `None`: what happens to everybody's.
+    /// Sets what happens to the connections of one client; `None`: the same as for all clients.
     pub fn set_for(&self, client: IpAddr, way: Option<Way>) {
         self.ways.send_modify(|ways| {
             match way {
@@ -102,8 +102,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Rebinding while old connections linger needs `SO_REUSEADDR`, which tokio's `bind` sets on Unix too;
-/// here it is said.
+/// Rebinding while old connections linger needs `SO_REUSEADDR`. On Unix tokio's `bind` sets it too;
+/// here it is explicit.
 fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -127,7 +127,7 @@ async fn serve(
         while connections.try_join_next().is_some() {}
         let Some((client, from)) = accepted else {
             drop(listener);
-            // Nobody listens until it is over.
+            // Nothing listens until this ends.
             let _ = ways.wait_for(|ways| !refuses(ways)).await;
             listener = bind(listen)?;
             continue;
@@ -138,7 +138,7 @@ async fn serve(
 
 /// Carries one connection until it ends or is reset.
 async fn carry(client: TcpStream, from: IpAddr, target: SocketAddr, mut ways: watch::Receiver<Ways>) {
-    // A connection that is dropped now ends with a reset.
+    // From now on dropping the connection resets it.
     let _ = client.set_zero_linger();
     let _ = client.set_nodelay(true);
     let cut = |ways: &Ways| matches!(ways.of(from), Way::Reset | Way::Refuse);
@@ -157,7 +157,7 @@ async fn carry(client: TcpStream, from: IpAddr, target: SocketAddr, mut ways: wa
     }
 }
 
-/// Copies one direction. What was read is handed on when its time has come and the way is open.
+/// Copies one direction. Bytes are forwarded when they are due and the proxy lets them pass.
 async fn copy(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,

@@ -1,5 +1,5 @@
-//! Three nodes, an API server and two clients on one bridge, each a network namespace; the nodes run
-//! the real binary.
+//! Three nodes, an API server and two clients on one bridge. Each is a network namespace; the nodes
+//! run the real binary.
 
 pub mod node;
 
@@ -43,9 +43,9 @@ pub struct Lab {
     pub nodes: Vec<Node>,
     /// The bridge with its ports.
     pub bridge: NetNs,
-    /// A client that asks.
+    /// A client that sends ARP requests and neighbour solicitations.
     pub asker: NetNs,
-    /// A client that uses.
+    /// A client that sends pings.
     pub user: NetNs,
     /// The API.
     pub api: LabApi,
@@ -64,17 +64,17 @@ pub struct Options {
     pub nodes: usize,
     /// D in seconds.
     pub duration_s: u32,
-    /// The interfaces that are configured; `None` leaves the field out.
+    /// The setting `interfaces`; `None` leaves it out.
     pub interfaces: Option<String>,
-    /// An interface of each node beside `eth0`, on the same bridge and without an address.
+    /// A second interface of each node, on the same bridge and without an address.
     pub lan: Option<String>,
-    /// More settings of the Lease, each behind a comma.
+    /// More settings of the Lease, each after a comma.
     pub lease: String,
     /// More lines for every node's configuration.
     pub extra: String,
-    /// Other VIPs than the lab's two.
+    /// VIPs instead of the lab's two.
     pub vips: Option<Vec<IpAddr>>,
-    /// Variables of every node's process.
+    /// Environment variables of every node's process.
     pub environment: Vec<(String, String)>,
     /// Which API the nodes talk to.
     pub kube: Kube,
@@ -86,10 +86,10 @@ pub enum Kube {
     /// The stand-in, in this process.
     #[default]
     StandIn,
-    /// A real API server and etcd behind a proxy, with the rights that `deploy/` gives.
+    /// A real API server and etcd behind a proxy, with the rights that `deploy/` grants.
     One,
-    /// A real API server and a member of etcd on every node, as kubeadm places them. Nodes try their
-    /// own first.
+    /// A real API server and a member of etcd on every node, as kubeadm places them. A node tries
+    /// its own server first.
     OnEachNode,
 }
 
@@ -156,7 +156,7 @@ impl Lab {
         Ok(Self { nodes, bridge, asker, user, api, more_ports, dir, api_ns, passes: vec![passes] })
     }
 
-    /// Deletes a node's interface and makes it anew, under another index.
+    /// Deletes a node's interface and creates it again, with another index.
     ///
     /// # Errors
     /// Those of `ip`.
@@ -168,8 +168,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Joins another interface of a node to the bridge, under a MAC address that ends in `number`. It
-    /// has no address, and is up.
+    /// Adds another interface of a node to the bridge. It is up and has no address; its MAC address
+    /// ends in `number`.
     ///
     /// # Errors
     /// Those of `ip`.
@@ -186,7 +186,7 @@ impl Lab {
         vec![IpAddr::from(VIP4), IpAddr::from(VIP6)]
     }
 
-    /// The bridge's ports that lead to nodes, each with the number of its node.
+    /// The bridge's ports to nodes, each with the number of its node.
     pub fn ports(&self) -> Vec<(usize, String)> {
         let first = (0..self.nodes.len()).map(|node| (node, format!("n{}", node + 1)));
         first.chain(self.more_ports.iter().cloned()).collect()
@@ -200,7 +200,7 @@ impl Lab {
         self.nodes.iter_mut().try_for_each(Node::start)
     }
 
-    /// Waits until some node says that it owns the VIPs.
+    /// Waits until a node reports that it owns the VIPs.
     ///
     /// # Errors
     /// With the nodes' logs, after `limit`.
@@ -221,7 +221,7 @@ impl Lab {
     }
 }
 
-/// The stand-in, on a thread that ends with the process; its namespace is gone before that.
+/// The stand-in, on a thread that ends with the process, after its namespace is gone.
 fn stand_in(api_ns: &NetNs) -> LabApi {
     let api = StandIn::default();
     let server = api.clone();
@@ -229,10 +229,10 @@ fn stand_in(api_ns: &NetNs) -> LabApi {
     LabApi::StandIn(api)
 }
 
-/// The shipped roles.
+/// The roles of `deploy/`.
 pub const RBAC: &str = include_str!("../../../deploy/base/rbac.yaml");
 
-/// A real API on the same address, where nodes are the service account of `deploy/`.
+/// A real API on the same address. Nodes use the service account of `deploy/`.
 fn real_api(api_ns: &NetNs, dir: &Path) -> anyhow::Result<LabApi> {
     let plane = ControlPlane::single(api_ns, dir)?;
     with_rights(api_ns, plane, dir)
@@ -264,8 +264,8 @@ impl Drop for Lab {
     }
 }
 
-/// Joins a namespace to the bridge by a veth: `eth0` inside, `port` on the bridge. Its addresses end
-/// in `host`.
+/// Connects a namespace to the bridge by a veth: `eth0` inside, `port` on the bridge. Its addresses
+/// end in `host`.
 fn connect(bridge: &NetNs, ns: &NetNs, port: &str, host: u8) -> anyhow::Result<()> {
     join(bridge, ns, port, "eth0", mac(host))?;
     ns.ip(&format!("addr add 192.0.2.{host}/24 dev eth0"))?;
@@ -273,7 +273,7 @@ fn connect(bridge: &NetNs, ns: &NetNs, port: &str, host: u8) -> anyhow::Result<(
     Ok(())
 }
 
-/// Joins a namespace to the bridge by a veth without addresses.
+/// Connects a namespace to the bridge by a veth without addresses.
 fn join(bridge: &NetNs, ns: &NetNs, port: &str, name: &str, mac: [u8; 6]) -> anyhow::Result<()> {
     bridge.ip(&format!(
         "link add {port} type veth peer name {name} address {} netns {}",
@@ -285,7 +285,7 @@ fn join(bridge: &NetNs, ns: &NetNs, port: &str, name: &str, mac: [u8; 6]) -> any
     Ok(())
 }
 
-/// The MAC address of a further interface of a node.
+/// The MAC address of an additional interface of a node.
 pub const fn lan_mac(node: usize, number: u8) -> [u8; 6] {
     [2, 0, 0, 1, node as u8, number]
 }
@@ -295,12 +295,12 @@ pub const fn mac(host: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, host]
 }
 
-/// A MAC address as people write it.
+/// A MAC address as text.
 pub fn mac_text(mac: [u8; 6]) -> String {
     Mac(mac).to_string()
 }
 
-/// Polls a condition until it holds or the limit is over; says whether it held.
+/// Polls a condition until it holds or the limit is over. Returns whether it held.
 pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = vip_user::clock::boot().after(limit);
     loop {

@@ -22,7 +22,7 @@ pub struct Node {
     pub ip: IpAddr,
     /// Its MAC address on the bridge.
     pub mac: [u8; 6],
-    /// The instance that its pins are under.
+    /// The instance of its pins.
     pub instance: String,
     config: PathBuf,
     log: PathBuf,
@@ -50,7 +50,7 @@ impl Node {
             fs::write(&kubeconfig, kubeconfig_text())?;
         }
         let server_name = if options.kube == Kube::StandIn { "null" } else { "kubernetes" };
-        // Its own first, then the others in turn.
+        // Its own server first, then the others in turn.
         let on_nodes =
             |offset| format!("https://{}:{API_PORT}", ip((number - 1 + offset) % options.nodes + 1));
         let endpoints: Vec<String> = match options.kube {
@@ -96,7 +96,7 @@ impl Node {
         })
     }
 
-    /// Another instance of xvip on the same host: its own name, Lease and VIP.
+    /// Another instance of xvip on the same host, with its own name, Lease and VIP.
     ///
     /// # Errors
     /// If its configuration cannot be written.
@@ -125,7 +125,7 @@ impl Node {
         })
     }
 
-    /// Another process of the same instance, with a log of its own.
+    /// Another process of the same instance, with its own log.
     #[must_use]
     pub fn again(&self) -> Self {
         Self {
@@ -144,17 +144,17 @@ impl Node {
         }
     }
 
-    /// The binary of the next starts and subcommands.
+    /// Sets the binary of the next starts and subcommands.
     pub fn use_binary(&mut self, binary: PathBuf) {
         self.binary = Some(binary);
     }
 
-    /// The next starts and subcommands go through another program (`unshare …`), as root.
+    /// Runs the next starts and subcommands through another program (`unshare …`), as root.
     pub fn run_through(&mut self, through: &[&str]) {
         self.through = through.iter().map(|word| (*word).into()).collect();
     }
 
-    /// The next starts pin where `XVIP_PIN_ROOT` says, as in a pod.
+    /// Sets `XVIP_PIN_ROOT` for the next starts, as in a pod.
     ///
     /// # Errors
     /// If its configuration cannot be written.
@@ -165,7 +165,7 @@ impl Node {
         Ok(())
     }
 
-    /// Its configuration with the default for `pin_root`.
+    /// Its configuration without `pin_root`, so that the default is used.
     ///
     /// # Errors
     /// If the file is gone.
@@ -175,7 +175,7 @@ impl Node {
         Ok(lines.collect())
     }
 
-    /// `xvip` inside the node, with the rights that the manifests ask for and no others.
+    /// The command `xvip` inside the node, with only the rights of the manifests.
     ///
     /// # Errors
     /// If the binary is missing.
@@ -225,7 +225,7 @@ impl Node {
         }
     }
 
-    /// Whether the process has ended by itself, and forgets it then.
+    /// Whether the process has ended on its own. If so, the node forgets it.
     pub fn has_ended(&mut self) -> bool {
         let ended =
             self.process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(Some(_))));
@@ -277,7 +277,7 @@ impl Node {
         Ok(serde_json::from_str(&self.xvip("status", &["-o", "json"])?)?)
     }
 
-    /// Whether nothing stands in its way. That the machine was busy does not count.
+    /// Whether it reports no problem. Problems of a busy machine do not count.
     ///
     /// # Errors
     /// If the status cannot be read.
@@ -288,7 +288,7 @@ impl Node {
         Ok(problems.keys().all(|subject| OF_THE_MACHINE.contains(&subject.as_str())))
     }
 
-    /// `xvip probe` from this node's namespace: what it printed, and its exit code.
+    /// Runs `xvip probe` in a namespace: its output and exit code.
     ///
     /// # Errors
     /// If it cannot be run.
@@ -298,7 +298,7 @@ impl Node {
         Ok((text(&output.stdout) + &text(&output.stderr), output.status.code().unwrap_or(-1)))
     }
 
-    /// `xvip probe`, ready to get its arguments.
+    /// The command `xvip probe`, without arguments.
     ///
     /// # Errors
     /// If the binary is missing.
@@ -308,7 +308,7 @@ impl Node {
         Ok(command)
     }
 
-    /// Whether its kernel may answer for all VIPs right now.
+    /// Whether its kernel may answer for all VIPs now.
     pub fn owns(&self) -> bool {
         self.status().is_ok_and(|status| {
             let vips = status["vips"].as_array().cloned().unwrap_or_default();
@@ -316,7 +316,7 @@ impl Node {
         })
     }
 
-    /// Runs the binary with a configuration text and returns what it says on failing.
+    /// Runs the binary with a configuration text and returns its error output.
     ///
     /// # Errors
     /// If it does not fail within ten seconds.
@@ -359,7 +359,7 @@ impl Node {
         Ok(fs::write(&self.config, text.replacen(from, to, 1))?)
     }
 
-    /// Whether its kernel may answer for this VIP right now.
+    /// Whether its kernel may answer for this VIP now.
     pub fn answers_for(&self, vip: IpAddr) -> bool {
         self.status().is_ok_and(|status| {
             let vips = status["vips"].as_array().cloned().unwrap_or_default();
@@ -383,20 +383,20 @@ impl Node {
         Ok(fs::write(&self.config, text)?)
     }
 
-    /// Plays a reboot: the next start finds another boot id.
+    /// Simulates a reboot: the next start finds another boot id.
     pub fn reboot(&mut self) {
         self.boot_id.push('+');
     }
 }
 
-/// Arguments of `setpriv` that leave the rights which the manifests ask for, and what kernels before
-/// 6.1 need besides (docs/deploy.md).
+/// Arguments of `setpriv` that keep only the rights of the manifests, and those that kernels before
+/// 6.1 also need (docs/deploy.md).
 pub fn rights() -> [String; 2] {
     let more = if kernel_is(6, 1).unwrap_or(true) { "" } else { ",+perfmon" };
     ["bounding-set", "inh-caps"].map(|which| format!("--{which}=-all,+bpf,+net_admin,+net_raw{more}"))
 }
 
-/// The binary of another version: same code, other map layouts.
+/// The binary of another version: the same code with other map layouts.
 ///
 /// # Errors
 /// If it has not been built.
@@ -420,7 +420,7 @@ pub fn xvip() -> anyhow::Result<PathBuf> {
     found.context("the xvip binary is not built; run `cargo xtask test` or `cargo build -p vip-user`")
 }
 
-/// The address of a node by its number, which begins with 1.
+/// The address of a node by its number, from 1.
 fn ip(number: usize) -> IpAddr {
     IpAddr::from([192, 0, 2, 10 + number as u8])
 }

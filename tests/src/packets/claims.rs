@@ -1,4 +1,4 @@
-//! Frames that would leave.
+//! Cases of outgoing frames.
 
 use super::{Case, Kind, MAC, PEER, PEER4, PEER6, v6};
 use crate::frames::{
@@ -10,7 +10,7 @@ use vip_common::counter::Counter;
 const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
-/// All of them.
+/// All cases.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in Kind::MANAGED {
@@ -47,8 +47,8 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// A NIC pads what is cut to 60 bytes, so a claim that ends behind the sender's address still is one.
-/// What ends before it cannot be read.
+/// A NIC pads a truncated frame to 60 bytes, so a frame that ends after the sender's address is
+/// still a claim. If the frame ends before, the address cannot be read.
 fn cut_short() -> Vec<Case> {
     let cut = |kind: Kind, len: usize| arp_request(MAC, kind.v4(), PEER4)[..len].to_vec();
     let mut cases = vec![
@@ -153,8 +153,7 @@ fn no_claims() -> Vec<Case> {
     ]
 }
 
-/// A receiver strips priority tags wherever they stand. Three VLANs inside each other are another
-/// tenant's.
+/// A receiver strips priority tags in any position. Three nested VLANs belong to another tenant.
 fn three_tags() -> Vec<Case> {
     let claim = arp_request(MAC, Kind::NotHeld.v4(), PEER4);
     let under = |vids: [u16; 3]| tagged(&claim, &vids.map(|vid| (0x8100, vid)));

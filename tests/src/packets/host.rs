@@ -15,12 +15,12 @@ use vip_common::{
 #[derive(Debug)]
 pub struct HostFrame {
     bytes: Vec<u8>,
-    /// What lies behind here is in memory that the kernel cannot read.
+    /// Bytes from this offset on are in memory that the kernel cannot read.
     pub readable: usize,
 }
 
 impl HostFrame {
-    /// Copies the bytes.
+    /// A frame with a copy of these bytes.
     pub fn new(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), readable: usize::MAX }
     }
@@ -59,7 +59,7 @@ impl Frame for HostFrame {
     }
 }
 
-/// The world of the fixtures, as plain maps.
+/// The maps of the fixtures.
 #[derive(Debug)]
 pub struct HostEnv {
     vips: BTreeMap<Ip, Vip>,
@@ -119,18 +119,18 @@ impl Env for HostEnv {
     }
 }
 
-/// Which program.
+/// The program to imitate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// Frames that arrive.
+    /// Incoming frames.
     Ingress,
-    /// Frames that arrive, with `on_loss: drop`.
+    /// Incoming frames, with `on_loss: drop`.
     Strict,
-    /// Frames that leave.
+    /// Outgoing frames.
     Egress,
 }
 
-/// Runs the rules on the host: the verdict, the frame afterwards, what was counted.
+/// Runs the rules on the host. Returns the verdict, the frame afterwards, and the raised counters.
 pub fn run(hook: Hook, frame: &[u8]) -> (Verdict, Vec<u8>, Vec<Counter>) {
     run_frame(hook, HostFrame::new(frame))
 }

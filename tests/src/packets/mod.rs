@@ -1,5 +1,5 @@
-//! Packet fixtures: a small world of VIPs, and a table of frames with what must become of them. The
-//! same table runs on the host and in the kernel.
+//! Packet fixtures: a small set of VIPs, and a table of frames with the expected result of each.
+//! The same table runs on the host and in the kernel.
 
 pub mod claims;
 pub mod host;
@@ -14,7 +14,7 @@ use vip_common::{
 
 /// MAC address of the interface.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// MAC address of who asks.
+/// MAC address of the asking host.
 pub const PEER: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 /// Address of who asks.
 pub const PEER4: [u8; 4] = [192, 0, 2, 77];
@@ -28,7 +28,7 @@ pub const fn v6(host: u8) -> [u8; 16] {
     [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]
 }
 
-/// What a VIP of the fixtures is like; the value is the last byte of its two addresses.
+/// The state of a VIP of the fixtures. The value is the last byte of its two addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Held, live fence.
@@ -37,13 +37,13 @@ pub enum Kind {
     Expired = 11,
     /// No fence.
     NotHeld = 12,
-    /// Published under an earlier tenure than the fence's.
+    /// Published under an earlier tenure than that of the fence.
     Stale = 13,
     /// Only guarded on this interface.
     GuardedOnly = 14,
     /// Answered on an interface that is down.
     Down = 15,
-    /// On another interface altogether.
+    /// Neither answered nor guarded on this interface.
     Elsewhere = 16,
     /// On VLAN 100, and on VLAN 200 inside 100.
     Tagged = 17,
@@ -76,7 +76,7 @@ impl Kind {
         v6(self as u8)
     }
 
-    /// Why a question for it is dropped, if it is.
+    /// The counter of a dropped question for it; `None` if it is answered or passed.
     pub const fn question_silence(self) -> Option<Counter> {
         match self {
             Self::Expired => Some(Counter::QuestionExpired),
@@ -88,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// Why a claim of it is dropped, if it is.
+    /// The counter of a dropped claim of it; `None` if claims pass.
     pub const fn claim_silence(self) -> Option<Counter> {
         match self {
             Self::Expired => Some(Counter::ClaimExpired),
@@ -100,7 +100,7 @@ impl Kind {
         }
     }
 
-    /// The VLAN tags under which this kind is asked for: `Down` lives on VLAN 300, which is down.
+    /// The VLAN tags of questions for this kind. `Down` is on VLAN 300, which is down.
     pub const fn tags(self) -> &'static [(u16, u16)] {
         match self {
             Self::Down => &[(0x8100, 300)],
@@ -138,11 +138,11 @@ pub const FRIEND: [u8; 6] = [2, 0, 0, 0, 0, 0x78];
 pub fn holders() -> Vec<(u32, Holder)> {
     let mut stations = [[0; 6]; MAX_STATIONS];
     stations[3] = FRIEND;
-    // The view of slot 1 is stale: the clock of host tests stands at 1000.
+    // The view of slot 1 is stale, because the clock of host tests is fixed at 1000.
     [(3, u64::MAX), (1, 1_000)].map(|(slot, until_ns)| (slot, Holder { until_ns, stations })).into()
 }
 
-/// All fences. The clock of host tests stands at 1000.
+/// All fences. The clock of host tests is fixed at 1000.
 pub fn fences() -> Vec<(u32, Fence)> {
     vec![(0, Fence::new(u64::MAX, 5)), (1, Fence::new(1_000, 5)), (2, Fence::new(0, 5))]
 }
@@ -159,18 +159,18 @@ pub fn ifaces() -> Vec<(Port, Iface)> {
     ]
 }
 
-/// A frame and what must become of it.
+/// A frame and its expected result.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What is shown.
+    /// What the case shows.
     pub name: String,
     /// The frame.
     pub frame: Vec<u8>,
-    /// What happens to it.
+    /// The expected verdict.
     pub verdict: Verdict,
-    /// The frame afterwards, where it becomes the answer.
+    /// The frame afterwards, if it becomes the answer.
     pub after: Option<Vec<u8>>,
-    /// What is counted.
+    /// The counters that must be raised.
     pub counted: Vec<Counter>,
 }
 
@@ -181,12 +181,12 @@ impl Case {
         Self { name, frame, verdict: Verdict::Pass, after: None, counted: Vec::new() }
     }
 
-    /// A frame that passes and is counted as somebody else's claim.
+    /// A frame that passes and is counted as a claim by another station.
     pub fn foreign_claim(name: impl Into<String>, frame: Vec<u8>) -> Self {
         Self { counted: vec![Counter::ForeignClaim], ..Self::passes(name, frame) }
     }
 
-    /// A frame that passes as a claim of ours.
+    /// A frame that passes as a claim by this node.
     pub fn claim_sent(name: impl Into<String>, frame: Vec<u8>) -> Self {
         Self { counted: vec![Counter::ClaimSent], ..Self::passes(name, frame) }
     }
@@ -196,7 +196,7 @@ impl Case {
         Self { verdict: Verdict::Drop, counted: vec![why], ..Self::passes(name, frame) }
     }
 
-    /// A frame that becomes another one.
+    /// A frame that becomes the answer `after`.
     pub fn answered(name: impl Into<String>, frame: Vec<u8>, after: Vec<u8>, by: Counter) -> Self {
         Self {
             verdict: Verdict::Reply,

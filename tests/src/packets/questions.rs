@@ -1,4 +1,4 @@
-//! Frames that arrive.
+//! Cases of incoming frames.
 
 use super::{Case, FRIEND, Kind, MAC, PEER, PEER4, PEER6, v6};
 use crate::frames::{
@@ -12,7 +12,7 @@ const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const SOLICITED_OVERRIDE: u8 = 0x60;
 const OVERRIDE: u8 = 0x20;
 
-/// All of them.
+/// All cases.
 pub fn cases() -> Vec<Case> {
     [
         both_families(),
@@ -27,7 +27,7 @@ pub fn cases() -> Vec<Case> {
     .concat()
 }
 
-/// Claims of a VIP whose Lease names who may (`guard_neighbours`).
+/// Claims of a VIP for which the Lease names the allowed stations (`guard_neighbours`).
 fn ruled_claims() -> Vec<Case> {
     let claims = |kind: Kind, mac| {
         let ip6 = kind.v6();
@@ -45,7 +45,7 @@ fn ruled_claims() -> Vec<Case> {
     let friend = claims(Kind::Ruled, FRIEND).map(|(name, frame)| {
         Case::foreign_claim(format!("{name} claim by a node of the cluster"), frame)
     });
-    // What its slot says of the holder has run out.
+    // The view of the holder in its slot is stale.
     let late = claims(Kind::Expired, PEER).map(|(name, frame)| {
         Case::foreign_claim(format!("{name} claim while the Lease has not been seen for long"), frame)
     });
@@ -69,7 +69,7 @@ fn asked(kind: Kind) -> [(&'static str, Vec<u8>, Vec<u8>, Counter); 2] {
     ]
 }
 
-/// Rows that hold for ARP and NS alike.
+/// Cases that are the same for ARP and NS.
 fn both_families() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in [Kind::Held, Kind::Tagged] {
@@ -275,7 +275,7 @@ fn nd_invalid() -> Vec<Case> {
         let frame = ethernet(group_mac(vip), PEER, 0x86dd, &packet);
         cases.push(Case::dropped(format!("NS with {name}"), frame, Counter::QuestionBadSender));
     }
-    // The stack ignores these, and its answer would meet the guard.
+    // The stack ignores these. If it answered, the guard would check the answer.
     let mut fragment = good_packet.clone();
     fragment[6] = 44;
     cases.push(Case::passes(
@@ -342,7 +342,7 @@ fn others_claims() -> Vec<Case> {
     ]
 }
 
-/// Cut at any byte: a frame that names no VIP any more passes; no byte past the end is read.
+/// Frames cut at any byte. One that no longer names a VIP passes; no byte past the end is read.
 fn truncations() -> Vec<Case> {
     let mut cases = Vec::new();
     let request = arp_request(PEER, PEER4, Kind::Held.v4());

@@ -12,7 +12,8 @@ pub fn cases() -> Vec<Case> {
             let name = format!("{name} traffic to a VIP that is {kind:?}");
             cases.push(Case::dropped(name, of(kind), Counter::TrafficDropped));
         }
-        // A holder is reached over whichever interface; what is not guarded here is another tenant's.
+        // A holder accepts traffic on any interface. A VIP that is not guarded here belongs to
+        // another tenant.
         for kind in [Kind::Held, Kind::GuardedOnly, Kind::Elsewhere, Kind::Unknown] {
             let name = format!("{name} traffic to an address that is {kind:?}");
             cases.push(Case::passes(name, of(kind)));
@@ -25,7 +26,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::passes(format!("{name} traffic cut to {len}"), cut));
         }
     }
-    // An IPv4 header is whole at 34 bytes, so there the destination is read.
+    // At 34 bytes an IPv4 header is complete, so the destination can be read.
     cases.retain(|case| !(case.name.starts_with("IPv4") && case.name.ends_with("cut to 53")));
     cases
 }

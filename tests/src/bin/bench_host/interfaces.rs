@@ -1,5 +1,5 @@
-//! A host with five hundred guarded interfaces: what it costs while nothing changes, and how late
-//! renewals are while links come and go as on a host with pods.
+//! A host with five hundred guarded interfaces. Measures the cost while nothing changes, and the
+//! delay of renewals while links come and go, as on a host with pods.
 
 use super::cpu_ms;
 use anyhow::{Context as _, ensure};
@@ -30,23 +30,23 @@ pub fn many() -> anyhow::Result<()> {
     for number in 0..PAIRS {
         ip.run(&pair("lan", number))?;
     }
-    // `ip` reads its commands as fast as it can, and not faster.
+    // Waits until `ip` has carried out all commands.
     let last = format!("lan{}", PAIRS - 1);
     let made =
         || lab.nodes[0].ns.ip(&format!("link show {last} up")).is_ok_and(|text| !text.is_empty());
     ensure!(eventually(Duration::from_mins(2), made), "no interface {last}");
     lab.start()?;
     lab.wait_for_owner(Duration::from_mins(2))?;
-    // Attaching everywhere is over, and so are the announcements.
+    // By then every program is attached, and the announcements are sent.
     sleep(Duration::from_secs(10));
     let quiet = measure(&lab, &mut ip, 0, |_| String::new())?;
-    // A link that goes down and up: two changes at each of its ends.
+    // A link goes down and up: two changes at each of its ends.
     let flap = |turn| {
         let number = turn / 2 % PAIRS;
         format!("link set lan{number} {}\n", if turn % 2 == 0 { "down" } else { "up" })
     };
     let flapping = measure(&lab, &mut ip, EVENTS / 2, flap)?;
-    // A pair is made, set up and removed: about eight changes, and programs for both of its ends.
+    // A veth pair is created, set up and removed: about eight changes, and programs for both ends.
     let pods = |turn| match turn % 2 {
         0 => pair("pod", turn / 2),
         _ => format!("link del pod{}\n", turn / 2),
@@ -67,13 +67,13 @@ pub fn many() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Both ends up.
+/// The `ip` commands that create a pair with both ends up.
 fn pair(name: &str, number: usize) -> String {
     let (one, other) = (format!("{name}{number}"), format!("{name}x{number}"));
     format!("link add {one} type veth peer name {other}\nlink set {one} up\nlink set {other} up\n")
 }
 
-/// What one kind of change does.
+/// The result of one kind of change.
 struct Row {
     cpu: f64,
     gaps: Vec<f64>,
@@ -95,7 +95,7 @@ impl Row {
     }
 }
 
-/// Runs what `change` gives for each turn, so many turns a second, and notes when renewals are stored.
+/// Runs the commands of `change` at a fixed rate and records when renewals are stored.
 fn measure(
     lab: &Lab,
     ip: &mut Ip,
@@ -129,13 +129,13 @@ fn measure(
     let gap = |pair: &[Duration]| pair[1].saturating_sub(pair[0]).as_secs_f64() * 1e3;
     Ok(Row {
         cpu: (cpu_ms(pid)? - cpu) / WATCH.as_secs_f64() / 10.0,
-        // The first is the Lease as it was found.
+        // The first one is the Lease as it was found.
         gaps: stored[1..].windows(2).map(gap).collect(),
         stalled: longest.unwrap_or_default() as f64 / 1e6,
     })
 }
 
-/// One `ip` that is given its commands as time goes by: starting one for each would be the load.
+/// One long-running `ip` that reads commands: starting a process for each would itself be the load.
 struct Ip {
     child: Child,
 }

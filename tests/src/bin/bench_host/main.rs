@@ -27,7 +27,8 @@ use vip_user::{cli::table::print, clock, node::bpf::RawMap};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// Questions in one measurement, measurements whose median counts, frames in one batch of the kernel.
+/// Questions per measurement, the number of measurements of which the median counts, frames per
+/// batch of the kernel.
 const REPEAT: u32 = 200_000;
 const ROUNDS: usize = 9;
 const BATCH: u32 = 64;
@@ -61,7 +62,7 @@ fn answers() -> anyhow::Result<()> {
         let host = ifindex("host")?;
         let mut ours = Responder::load(host, &[Ip::v4(vip4), Ip::v6(v6(10))])?;
         let mut kernel = Responder::passing()?;
-        // Answers end where they arrive: what the asker's stack makes of them is not the host's cost.
+        // Answers are dropped on arrival, so that the asker's stack adds no cost.
         ours.attach_sink("asker")?;
         let mut rows = Vec::new();
         for (name, vip, own) in [
@@ -141,13 +142,13 @@ impl Responder {
     fn ns_per_answer(&mut self, program: &str, question: &[u8], ifindex: u32) -> anyhow::Result<f64> {
         let before = received()?;
         let took = self.ns_per_frame(program, question, ifindex)? * f64::from(REPEAT);
-        // What is still in the ring belongs to this round.
+        // Frames that are still in the ring belong to this round.
         sleep(Duration::from_millis(20));
         Ok(took / (received()? - before) as f64)
     }
 
-    /// Time per live frame. Frames are used again as they are, so a program that answers writes the
-    /// question back first; what that costs is measured alone and taken off.
+    /// Time per live frame. The kernel reuses frames unchanged, so a program that answers first
+    /// restores the question. That cost is measured separately and subtracted.
     fn ns_per_frame(&mut self, program: &str, question: &[u8], ifindex: u32) -> anyhow::Result<f64> {
         let mut question = question.to_vec();
         question.resize(if question.len() > 60 { 86 } else { 60 }, 0);
@@ -158,7 +159,7 @@ impl Responder {
             map.set(0, words, 0)?;
         }
         let xdp: &mut Xdp = self.ebpf.program_mut(program).context("program")?.try_into()?;
-        // struct xdp_md: the frame's end and the interface that it came in on.
+        // struct xdp_md: the frame's end and its incoming interface.
         let context = [0, question.len() as u32, 0, ifindex, 0, 0];
         let options = TestRunOptions {
             data_in: Some(&question),
@@ -216,7 +217,7 @@ fn ten_thousand() -> anyhow::Result<()> {
     let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v2/VIPS");
     let published = || -> usize {
         let entries = RawMap::open(&pins).ok().flatten().and_then(|map| map.entries().ok());
-        // The generation stands behind slot and padding; 0 is the silent entry.
+        // Bytes 8 to 15 are the generation; 0: a silent entry.
         entries.unwrap_or_default().iter().filter(|(_, value)| value[8..16] != [0; 8]).count()
     };
     let fences = pins.with_file_name("FENCES");
@@ -263,7 +264,7 @@ fn cpu_ms(pid: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().context("stat")?.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    // USER_HZ is 100 on every architecture that matters.
+    // USER_HZ is 100 on every relevant architecture.
     Ok(ticks * 10.0)
 }
 
