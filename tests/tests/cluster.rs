@@ -1,6 +1,6 @@
 //! The image and the manifests of `deploy/` on a real cluster: three kubelets with containerd, a
-//! scheduler and a controller-manager. One cluster for all tests, in their order. Needs root and `cargo
-//! xtask test --only cluster`.
+//! scheduler and a controller-manager. All tests share one cluster, in a fixed order. Needs root
+//! and `cargo xtask test --only cluster`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use libtest_mimic::{Arguments, Conclusion, Trial};
@@ -15,7 +15,7 @@ mod daemonset;
 #[path = "cluster/static_pod.rs"]
 mod static_pod;
 
-/// A cluster that something went wrong in is not used again.
+/// A cluster in which a test failed is not used again.
 type Shared = Arc<Mutex<Option<Cluster>>>;
 
 fn main() -> ExitCode {

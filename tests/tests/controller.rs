@@ -1,6 +1,6 @@
-//! The controller with a fake dataplane and the stand-in API over loopback. What the fake is taught
-//! is shown for the real host by the tests of `lab`: fences and order of actions by
-//! `lab::restart` and `lab::faults`, addresses by `lab::guard`.
+//! The controller with a fake dataplane and the stand-in API over loopback. The tests of `lab` show
+//! that the real host behaves like the fake: fences and order of actions in `lab::restart` and
+//! `lab::faults`, addresses in `lab::guard`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -50,7 +50,7 @@ async fn taking_goes_fence_address_entry_announcement() {
     assert!(probed < raised && raised < added && added < published && published < announced, "{did:?}");
 }
 
-/// One bad VIP never harms another: its entry stays silent until the host takes the address in.
+/// One bad VIP never harms another: its entry stays silent until the host accepts the address.
 #[tokio::test]
 async fn an_address_that_cannot_be_added_is_not_answered_for() {
     let (running, _) = run("a", None).await;
@@ -101,7 +101,7 @@ async fn a_standby_takes_over_at_once_when_the_owner_stops() {
     eventually("first owner", || first.host.answers()).await;
     let (second, _) = run("b", Some((first.api.clone(), address))).await;
     eventually("standby follows", || !second.host.lock().actual.vips.is_empty()).await;
-    // The standby asks for nothing while nothing happens: renewals and its watch are all there is.
+    // While nothing happens the candidate sends no requests: only renewals and its watch exist.
     let before = first.api.requests();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let requests = first.api.requests() - before;
@@ -148,7 +148,7 @@ async fn labels_and_annotations_of_others_survive_our_writes() {
     assert!(running.host.answers());
 }
 
-/// What the annotation says of a tenure, and the `renewTime` beside it in microseconds.
+/// The annotation with a tenure, and the `renewTime` of the same write in microseconds.
 fn tenure_text(api: &StandIn) -> serde_json::Value {
     let lease = api.lease("ns", "lease").unwrap();
     let text = lease["metadata"]["annotations"]["xvip.io/tenure"].as_str().unwrap().to_owned();
@@ -162,7 +162,7 @@ async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
     let text = tenure_text(&running.api);
     let fields: Vec<&str> = text.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(fields, ["acquireUs", "bootId", "holder", "process", "renewUs", "transitions"]);
-    // An older xvip writes no `renewUs`: what it has written counts.
+    // An older xvip writes no `renewUs`, but its renewals count.
     running.api.edit("ns", "lease", |lease| {
         let mut text = text.clone();
         text.as_object_mut().unwrap().remove("renewUs");
@@ -171,12 +171,12 @@ async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
     eventually("a renewal after it", || !tenure_text(&running.api)["renewUs"].is_null()).await;
     assert!(running.host.answers());
     assert!(!running.host.lock().did.contains(&Did::Cleared));
-    // kube-vip of this node has the address on an interface of its own.
+    // kube-vip on this node has put the address on an interface.
     let theirs = HostAddr { ip: Ip::from(vip()), ifindex: 2 };
     running.host.lock().actual.addrs.insert(theirs, u32::MAX);
     let passes = || !running.host.lock().actual.vips.contains_key(&Ip::from(vip()));
-    // The host is looked at every five seconds, and two after a loss; on a busy machine one of three is
-    // quicker all the same.
+    // xvip looks at the host every five seconds, or two seconds after a loss. On a busy machine at
+    // least one of three attempts must be faster.
     let mut at_once = false;
     for second in 1..4 {
         running.api.edit("ns", "lease", |lease| {
@@ -185,7 +185,8 @@ async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
         });
         eventually("its frames pass", passes).await;
         assert!(running.host.lock().actual.addrs.contains_key(&theirs));
-        // Another node takes the Lease: whatever still carries the address here is silent at once.
+        // Another node takes the Lease: this node is silent at once, even if an interface still
+        // carries the address.
         running.api.edit("ns", "lease", |lease| lease["spec"]["holderIdentity"] = "b".into());
         let edited = clock::boot();
         eventually("the guard is back", || !passes()).await;
@@ -195,7 +196,7 @@ async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
     assert!(running.host.lock().did.contains(&Did::Cleared) && !running.host.answers());
 }
 
-/// The API server would make a Lease of the write
+/// Without the uid the API server would create a Lease from the write
 /// (`contract::…::a_put_without_a_uid_creates_a_lease_that_is_gone`).
 #[tokio::test]
 async fn a_late_write_creates_no_lease_that_is_gone() {
@@ -234,7 +235,7 @@ async fn a_late_write_creates_no_lease_that_is_gone() {
     }
 }
 
-/// A map that is full for one VIP harms no other one.
+/// A map that has no room for one VIP does not harm the others.
 #[tokio::test]
 async fn a_full_map_silences_one_vip_only() {
     let (running, _) = run("a", None).await;
@@ -249,7 +250,7 @@ async fn a_full_map_silences_one_vip_only() {
     eventually("the other one follows", || generation(other_vip()) == 1).await;
 }
 
-/// More interfaces than the map takes: one that is only guarded is its own harm.
+/// More interfaces than the map has room for: one that is only guarded does not affect the VIPs.
 #[tokio::test]
 async fn a_guard_that_finds_no_entry_holds_up_no_vip() {
     let (running, _) = run("a", None).await;
@@ -260,14 +261,14 @@ async fn a_guard_that_finds_no_entry_holds_up_no_vip() {
     assert!(entered(2) && !entered(3));
 }
 
-/// Without entries there is no guard: such a host leaves the Lease to others.
+/// Without entries there is no guard, so such a host leaves the Lease to other nodes.
 #[tokio::test]
 async fn a_host_without_room_for_its_entries_is_the_last_candidate() {
     for call in [Call::PublishAny, Call::Actual, Call::Links] {
         let (running, _) = run("a", None).await;
         running.host.lock().fails = Some((call, libc::ENOMEM));
-        // A candidate takes the Lease after D·(1+ρ) = 2.2 s and address probes; whoever cannot serve is
-        // the last choice, and waits as long again.
+        // A candidate takes the Lease after D·(1+ρ) = 2.2 s and address probes. A node that cannot
+        // serve waits as long again.
         tokio::time::sleep(Duration::from_millis(5_400)).await;
         assert!(!is_held(&running), "{call:?}: it wrote");
         assert!(!running.host.answers(), "{call:?}");
@@ -280,7 +281,7 @@ fn is_held(running: &Running) -> bool {
     !running.holder().is_empty()
 }
 
-/// A fence that cannot be stored is not up; it is tried again with every renewal.
+/// A fence that cannot be stored is not raised. Every renewal tries again.
 #[tokio::test]
 async fn a_fence_that_finds_no_room_is_raised_later() {
     let (running, _) = run("a", None).await;
@@ -301,7 +302,7 @@ async fn a_watch_goes_on_where_its_time_was_over_and_misses_nothing() {
     api.put("ns", "lease", serde_json::json!({"metadata": metadata, "spec": {"leaseTransitions": 0}}));
     let (sender, mut sightings) = mpsc::channel(64);
     tokio::spawn(follow(lease_api(address), 1, Arc::default(), sender));
-    // Some of these changes fall between one watch and the next.
+    // Some of these changes happen between one watch and the next.
     let changes = api.clone();
     tokio::spawn(async move {
         for change in 1..=400 {

@@ -1,5 +1,5 @@
-//! Every kind of device that a VIP can be answered on, as the table of `docs/interfaces.md` lists them.
-//! Few build machines have a kernel with all of them, so `cargo xtask vm` runs these in a guest.
+//! Every kind of device in the table of `docs/interfaces.md`. Few build machines have a kernel with
+//! all of them, so `cargo xtask vm` runs these in a guest.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "devices/clock.rs"]
@@ -16,11 +16,11 @@ use vip_tests::{
     netns::NetNs,
 };
 
-/// A guest without hardware support takes its time.
+/// A guest without hardware support is slow.
 const LONG: Duration = Duration::from_secs(60);
 const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 
-/// One node that reaches the API over `eth0` and has `lan0` beside it. `commands` of `ip` make the
+/// One node that reaches the API over `eth0` and also has `lan0`. The `ip` `commands` create the
 /// device that `chosen` names.
 fn node_with(chosen: &str, extra: &str, commands: &[&str]) -> Lab {
     let mut lab = Lab::new(&Options {
@@ -39,7 +39,7 @@ fn node_with(chosen: &str, extra: &str, commands: &[&str]) -> Lab {
     lab
 }
 
-/// Both VIPs are answered to that client, by this MAC address alone.
+/// Asserts that this client gets answers for both VIPs from this MAC address only.
 fn one_owner(lab: &Lab, client: &NetNs, interface: &str, mac: &str) {
     let mut heard = String::new();
     let asked = [VIPS[0], VIPS[1], "--interface", interface, "--wait", "1000"];
@@ -95,7 +95,7 @@ fn a_veth_answers_by_native_xdp() {
     }
 }
 
-/// The tag is kept in the reply, and the same address on another VLAN is somebody else's.
+/// The reply keeps the tag; on another VLAN the same address belongs to another host.
 #[test]
 fn a_vlan_device_answers_in_its_vlan_alone() {
     let lab = node_with(
@@ -111,7 +111,7 @@ fn a_vlan_device_answers_in_its_vlan_alone() {
     one_owner(&lab, &lab.asker, "eth0.100", &lan0());
     nobody(&lab.asker, "eth0");
     nobody(&lab.asker, "eth0.200");
-    // A container of the same host, behind the same cable, with the same addresses on VLAN 200.
+    // A container of the same host, on the same cable, with the same addresses on VLAN 200.
     let other = NetNs::new(&format!("{}-o", lab.nodes[0].ns.name())).unwrap();
     let node = &lab.nodes[0].ns;
     node.ip("link add link lan0 name lan0.200 type vlan id 200").unwrap();
@@ -150,7 +150,7 @@ fn a_vlan_within_a_vlan_answers_with_both_tags() {
     nobody(&lab.asker, "other");
 }
 
-/// Where the NIC takes the tags off, only TC knows them; a configuration without it answers nowhere.
+/// If the NIC strips the tags, only TC can see them. A configuration without TC answers nothing.
 #[test]
 fn xdp_is_refused_where_the_nic_takes_the_tags_off() {
     let vlan = ["link add link lan0 name lan0.100 type vlan id 100", "link set lan0.100 up"];
@@ -201,7 +201,7 @@ fn an_active_backup_bond_answers_over_the_member_that_is_active() {
     lab.bridge.ip("link set n1lan0 up").unwrap();
     lab.bridge.ip("link set n1lan1 down").unwrap();
     one_owner(&lab, &lab.asker, "eth0", &mac);
-    // With no member left there is nobody to serve.
+    // Without an active member the bond cannot serve.
     lab.bridge.ip("link set n1lan0 down").unwrap();
     assert!(eventually(LONG, || problem(&lab, "link").contains("no answering interface")));
 }
@@ -209,7 +209,7 @@ fn an_active_backup_bond_answers_over_the_member_that_is_active() {
 #[test]
 fn an_802_3ad_bond_answers_over_either_member() {
     let mut lab = bonded("802.3ad", "bond0");
-    // The switch's side of the aggregate.
+    // The switch's end of the aggregate.
     lab.bridge.ip("link add agg0 type bond mode 802.3ad miimon 50 lacp_rate fast").unwrap();
     for port in ["n1lan0", "n1lan1"] {
         lab.bridge.ip(&format!("link set {port} nomaster")).unwrap();
@@ -225,7 +225,7 @@ fn an_802_3ad_bond_answers_over_either_member() {
     one_owner(&lab, &lab.asker, "eth0", &mac);
 }
 
-/// These bonds answer ARP with the addresses of their members: one VIP would have several.
+/// These bonds answer ARP with the addresses of their members, so one VIP would have several.
 #[test]
 fn bonds_that_rewrite_arp_are_refused_with_the_reason() {
     for mode in ["balance-tlb", "balance-alb"] {
@@ -264,7 +264,7 @@ fn a_macvlan_answers_with_its_own_address() {
     one_owner(&lab, &lab.asker, "eth0", "02:00:00:00:08:08");
 }
 
-/// A bridge that a guest is behind, and its own address chosen.
+/// A bridge with a guest behind it; the bridge itself answers.
 #[test]
 fn a_bridge_answers_for_itself_and_passes_its_guests() {
     let lab = node_with(
@@ -287,7 +287,7 @@ fn a_bridge_answers_for_itself_and_passes_its_guests() {
     one_owner(&lab, &guest, "eth0", "02:00:00:00:06:06");
 }
 
-/// A device whose driver knows no XDP: TC is the second choice, generic XDP the third.
+/// A device whose driver has no XDP: TC is the second choice, generic XDP the third.
 #[test]
 fn a_device_without_native_xdp_answers_by_the_next_hook() {
     let bridge = [
@@ -306,14 +306,14 @@ fn a_device_without_native_xdp_answers_by_the_next_hook() {
         let lab = node_with("bri0", &format!("attach: {attach}\n"), &bridge);
         one_owner(&lab, &lab.asker, "eth0", "02:00:00:00:06:06");
         assert!(is_wanted(&hook(&lab, "bri0")), "{attach}: {}", hook(&lab, "bri0"));
-        // Before 5.18 it is not the device that is the reason.
+        // Before 5.18 the kernel is the reason, not the device.
         let reason = if has_multi_buffer_xdp().unwrap() { "native" } else { "Linux 5.18" };
         let told = problem(&lab, "attach bri0").contains(reason);
         assert_eq!(told, attach != "[generic, tc]", "{attach}: {}", problem(&lab, "attach bri0"));
     }
 }
 
-/// Claims leave over none of a bond's members while the node holds nothing.
+/// While the node holds nothing, no member of a bond sends a claim.
 #[test]
 fn a_bond_that_does_not_hold_the_vip_claims_nothing() {
     let mut lab = bonded("active-backup", "bond0");

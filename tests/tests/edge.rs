@@ -1,5 +1,5 @@
-//! Reads and watches of the real client against stand-ins, one of which may hang: what is known soon,
-//! and how often is asked. No time limit here is near what a slow machine needs.
+//! Reads and watches of the real client against stand-ins, one of which may hang: how soon a result
+//! arrives, and how often the client asks. All time limits are far above what a slow machine needs.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -24,10 +24,10 @@ use vip_user::{
     model::{election::Source, time::BootNs},
 };
 
-/// The length of the fence: an endpoint is given a tenth of it. A read that waits for one that hangs
-/// takes it all.
+/// The length of the fence. An endpoint gets a tenth of it; a read that waits for one that hangs
+/// takes all of it.
 const HOLD: Duration = Duration::from_secs(20);
-/// Far more than a tenth, and less than all.
+/// Far more than a tenth, and less than the whole.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn good() -> (StandIn, SocketAddr) {
@@ -37,7 +37,7 @@ async fn good() -> (StandIn, SocketAddr) {
     (api, address)
 }
 
-/// Takes connections, counts them, and never answers.
+/// Accepts connections, counts them, and never answers.
 async fn hung() -> (Arc<AtomicUsize>, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -76,10 +76,10 @@ fn soon<T>(answer: Result<T, tokio::time::error::Elapsed>, what: &str) -> T {
     answer.unwrap_or_else(|_| panic!("{what}: it waited for the endpoint that hangs"))
 }
 
-/// A read, whenever it began.
+/// The source of a read, whenever it began.
 const READ: Source = Source::Quorum(BootNs(0));
 
-/// The next sighting: its source and `leaseTransitions`, or that there is none.
+/// The next sighting: its source, and its `leaseTransitions` if there is a Lease.
 async fn next(sightings: &mut mpsc::Receiver<Sighting>, what: &str) -> (Source, Option<i64>) {
     match soon(tokio::time::timeout(SOON, sightings.recv()).await, what) {
         Some(Sighting::Seen(source, record)) => {
@@ -98,7 +98,7 @@ async fn a_read_does_not_wait_for_an_endpoint_that_hangs() {
     let read = tokio::time::timeout(SOON, leases.get(0)).await;
     assert_eq!(soon(read, "the first read").unwrap().unwrap().transitions, 7);
     assert_eq!(taken.load(Ordering::Relaxed), 1);
-    // Whoever has answered is asked first from now on.
+    // The endpoint that answered is tried first from now on.
     soon(tokio::time::timeout(SOON, leases.get(0)).await, "the second read").unwrap();
     assert_eq!(taken.load(Ordering::Relaxed), 1, "the one that hangs was asked first again");
 }
@@ -112,7 +112,7 @@ async fn a_lease_is_created_though_an_endpoint_hangs() {
     assert!(api.lease("ns", "lease").is_some());
 }
 
-/// The read is answered by another one, and so is the watch; later the first one begins to hang.
+/// Another endpoint answers the read and the watch. Later the first one begins to hang.
 #[tokio::test]
 async fn a_watch_does_not_wait_for_an_endpoint_that_hangs() {
     let ((_, hangs), (api, works)) = (hung().await, good().await);
@@ -208,8 +208,8 @@ async fn a_right_that_comes_with_other_credentials_is_used() {
     assert_eq!(read.expect("the new credentials are read").transitions, 7);
 }
 
-/// A quiet Lease is older than what the API server remembers: a restart is enough. The watch begins all
-/// the same, and misses nothing.
+/// After a restart, a quiet Lease is older than the API server's history. The watch begins all the
+/// same, and misses nothing.
 #[tokio::test]
 async fn a_lease_older_than_what_the_server_remembers_is_watched() {
     for gone in [Gone::Event, Gone::Status] {
@@ -221,8 +221,8 @@ async fn a_lease_older_than_what_the_server_remembers_is_watched() {
         assert_eq!(next(&mut sightings, "first").await, (READ, Some(0)), "{gone:?}");
         assert_eq!(next(&mut sightings, "again").await, (READ, Some(0)), "{gone:?}");
         tokio::time::sleep(Duration::from_secs(3)).await;
-        // A read and a watch that is refused; a read and a watch that lasts. Three more, should this
-        // machine stall.
+        // A read and a watch that is refused; a read and a watch that lasts. Three more requests
+        // are allowed in case the machine stalls.
         assert!(api.requests() <= 7, "{gone:?}: {} requests", api.requests());
         for change in 1..=3 {
             edit(&api, change);
@@ -231,7 +231,7 @@ async fn a_lease_older_than_what_the_server_remembers_is_watched() {
     }
 }
 
-/// What is written before the watch has begun is not missed: it is read.
+/// A write before the watch has begun is not missed, because the Lease is read again.
 #[tokio::test]
 async fn a_forgotten_lease_that_is_written_meanwhile_is_read_again() {
     let (api, address) = good().await;
@@ -255,7 +255,7 @@ async fn a_forgotten_lease_that_is_written_meanwhile_is_read_again() {
     assert_eq!(shown, Some(change), "nothing was left out");
 }
 
-/// Rule 12: whatever ends a read or a watch before its time, pauses grow.
+/// Rule 12: pauses grow, whatever ends a read or a watch early.
 #[tokio::test]
 async fn pauses_grow_whatever_goes_wrong() {
     type Fault = fn(&StandIn);

@@ -1,6 +1,6 @@
-//! Against a real kube-apiserver and etcd: what a Lease does, which rights are needed, and the promise
-//! under faults of the API. One control plane serves all tests that only talk to it. Needs root and
-//! `cargo xtask setup --kube`.
+//! Tests against a real kube-apiserver and etcd: what a Lease does, which rights are needed, and
+//! the promise under faults of the API. Tests that only send requests share one control plane.
+//! Needs root and `cargo xtask setup --kube`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "kube/bench.rs"]
@@ -25,7 +25,7 @@ use std::{process::ExitCode, sync::Arc};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Faults are measured on the wire, and servers share two cores: one after the other.
+    // One test at a time: faults are measured on the wire, and the servers share two cores.
     arguments.test_threads = Some(1);
     let shared = Arc::new(shared::Shared::new());
     let mut trials = contract::trials(&shared);
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     if num_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A test whose panic is its failure.
+/// A test that fails by a panic.
 fn trial(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         test();

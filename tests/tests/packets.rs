@@ -48,7 +48,8 @@ fn kernel(drop_on_loss: bool) -> KernelRun {
     kernel
 }
 
-/// What the kernel's program of a hook does: verdict, frame, what was counted.
+/// Runs a program in the kernel. Returns the verdict, the frame afterwards, and the raised
+/// counters.
 fn in_kernel(kernel: &mut KernelRun, program: &str, frame: &[u8]) -> (Verdict, Vec<u8>, Vec<Counter>) {
     let (verdict, ran) = if program == "xvip_xdp" {
         let ran = kernel.xdp(program, frame, 1).unwrap();
@@ -101,7 +102,7 @@ fn tc_takes(frame: &[u8]) -> bool {
     frame.len() >= least
 }
 
-/// Messages for debugging once took the XDP program over the stack that it may use.
+/// Debug messages once made the XDP program exceed its stack.
 #[test]
 fn the_verifier_accepts_every_program() {
     for (name, verdict) in vip_tests::verifier::verdicts(true).unwrap() {
@@ -109,11 +110,11 @@ fn the_verifier_accepts_every_program() {
     }
 }
 
-/// As in the pods of `deploy/`: then it is stricter, against speculative execution.
+/// As in the pods of `deploy/`: then the verifier is stricter, against speculative execution.
 #[test]
 fn the_verifier_accepts_them_with_the_rights_of_the_manifests() {
     let rights = vip_tests::lab::node::rights();
-    // In a guest it lies elsewhere than where it was built.
+    // In a guest the binary is in another place than on the build machine.
     let here = ["/t/verifier", env!("CARGO_BIN_EXE_xvip-verifier")];
     let verifier = here.into_iter().find(|path| std::path::Path::new(path).exists()).unwrap();
     let output = std::process::Command::new("setpriv").args(rights).arg(verifier).output().unwrap();
@@ -159,7 +160,7 @@ fn traffic_to_a_vip_that_is_not_held_is_dropped_where_it_is_asked_for() {
     host_equals_kernel("xvip_xdp", Hook::Strict, strict::cases());
     let cases = strict::cases().into_iter().filter(|case| tc_takes(&case.frame)).collect();
     host_equals_kernel("xvip_ingress", Hook::Strict, cases);
-    // Whatever is no traffic to a VIP meets the same rules as ever.
+    // Frames other than traffic to a VIP follow the usual rules.
     host_equals_kernel("xvip_xdp", Hook::Strict, questions::cases());
     for case in strict::cases() {
         assert_eq!(run(Hook::Ingress, &case.frame).0, Verdict::Pass, "{} by default", case.name);
@@ -172,7 +173,7 @@ fn claims_in_the_kernel() {
     host_equals_kernel("xvip_egress", Hook::Egress, cases);
 }
 
-/// Runs a property on many inputs. A failure shrinks, and names the seed: `XVIP_SEED` plays it again.
+/// Runs a property on many inputs. A failure shrinks, and names the seed; `XVIP_SEED` repeats it.
 #[expect(clippy::disallowed_methods, reason = "a developer's replay")]
 fn holds<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value) -> TestCaseResult) {
     let given = std::env::var("XVIP_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -186,8 +187,8 @@ fn holds<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value) -> T
     }
 }
 
-/// A quarter of the frames goes through each program, and a quarter through the first one under
-/// `on_loss: drop`. `cargo xtask soak` sets another number, and so do guests.
+/// Each program gets a quarter of the frames, and the first one another quarter with
+/// `on_loss: drop`. `cargo xtask soak` and guests set another number.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "set by cargo xtask")]
 fn host_equals_kernel_on_mutated_frames() {
@@ -212,7 +213,7 @@ fn host_equals_kernel_on_mutated_frames() {
         for (program, hook, frame) in
             [("xvip_ingress", Hook::Ingress, &question), ("xvip_egress", Hook::Egress, &claim)]
         {
-            // What TC does not take is asked of XDP instead, so that the count stays.
+            // A frame that TC refuses goes to XDP instead, so that the count stays the same.
             if tc_takes(frame) {
                 prop_assert_eq!(in_kernel(kernel, program, frame), run(hook, frame));
             } else if xdp {
@@ -223,7 +224,7 @@ fn host_equals_kernel_on_mutated_frames() {
     });
 }
 
-/// RFC 1071, written as it is told: a sum of big-endian words, carries added back, complemented.
+/// RFC 1071, literally: a sum of big-endian words, carries added back, complemented.
 fn checksum_as_told(bytes: &[u8]) -> u16 {
     let mut sum = 0_u64;
     for pair in bytes.chunks(2) {
@@ -235,7 +236,7 @@ fn checksum_as_told(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// The sum of the programs is that of the RFC, and every answered solicitation carries a right one.
+/// The programs' sum is that of the RFC, and every answered solicitation has a correct one.
 #[test]
 fn checksums_are_those_of_the_rfc() {
     let words = prop::array::uniform32(any::<u16>());

@@ -1,4 +1,4 @@
-//! Any text as a configuration file. Nothing panics, and whatever is accepted can work.
+//! Any text as a configuration file. Nothing panics, and an accepted file gives usable settings.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Any bytes as a frame, arriving and leaving. Nothing panics; what leaves is also read by the
-//! judge's own parser, which must find no claim that this host may not make.
+//! Any bytes as an incoming and an outgoing frame. Nothing panics. The judge's own parser also
+//! reads frames that leave, and must find no claim that this host may not make.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -23,13 +23,14 @@ fuzz_target!(|bytes: &[u8]| {
     let (verdict, after, _) = run(Hook::Egress, bytes);
     assert_eq!(after, bytes, "the guard changes nothing");
     if verdict == Verdict::Pass {
-        // The judge looks at the first byte of an option; one that ends there is none to any receiver.
+        // The judge reads only the first byte of an option. Receivers ignore an option that ends
+        // there.
         let whole = bytes.split_last().and_then(|(_, rest)| claimed(rest));
         assert!(!forbidden(whole), "a claim that must not leave has left");
     }
 });
 
-/// Under VLAN tags the judge's parser sees no claim, and says nothing.
+/// Behind VLAN tags the judge's parser finds no claim.
 fn owned(claim: Option<IpAddr>) -> bool {
     claim.is_none_or(|ip| ip == IpAddr::from(Kind::Held.v4()) || ip == IpAddr::from(Kind::Held.v6()))
 }

@@ -1,5 +1,5 @@
-//! Any bytes as a Lease that the API returns, to a candidate and to a holder. Nothing panics, no fence
-//! rises from a mere reading, and a holder is deposed or goes on.
+//! Any bytes as a Lease that the API returns, to a candidate and to a holder. Nothing panics, a
+//! read alone raises no fence, and a holder is deposed or stays holder.
 #![no_main]
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -47,7 +47,7 @@ fn candidate() -> Election {
     Election::new(me, timing, 0, None)
 }
 
-/// An election that has created its Lease and holds it until shortly after.
+/// An election that has created its Lease and holds it for a short time.
 fn holder() -> Option<Election> {
     let mut election = candidate();
     let before = |ms: u64| {

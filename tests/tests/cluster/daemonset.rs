@@ -1,4 +1,4 @@
-//! The DaemonSet.
+//! The DaemonSet of `deploy/`: roll-outs, upgrades, drains, kills and power cuts.
 
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, thread::sleep, time::Duration};
@@ -37,7 +37,7 @@ pub fn deploy(cluster: &Cluster) {
     cluster.wait_for_owner().unwrap();
 }
 
-/// Deploys what an earlier test has left otherwise.
+/// Deploys the DaemonSet, if an earlier test has changed it.
 fn deployed(cluster: &Cluster) -> usize {
     if cluster.pods("xvip").unwrap().len() != 3 {
         deploy(cluster);
@@ -46,7 +46,7 @@ fn deployed(cluster: &Cluster) -> usize {
     cluster.wait_for_owner().unwrap()
 }
 
-/// Listens and probes while `work` runs, and judges. `work` says when the VIP may move.
+/// Listens and probes while `work` runs, then judges. `work` records when the VIP may move.
 pub fn judged(
     cluster: &mut Cluster,
     work: impl FnOnce(&mut Cluster, &mut Vec<u64>),
@@ -83,7 +83,7 @@ fn restart(cluster: &Cluster) {
     cluster.patch(DAEMONSET, &json!({"spec": {"template": mark}})).unwrap();
 }
 
-/// The next version has other map layouts; the one before it comes back over it as well.
+/// The next version has other map layouts. Then the old version is rolled out again.
 fn upgrade(cluster: &mut Cluster) {
     deployed(cluster);
     for image in ["xvip:next", "xvip:0.1.0"] {
@@ -93,8 +93,8 @@ fn upgrade(cluster: &mut Cluster) {
     }
 }
 
-/// `kubectl drain --ignore-daemonsets` cordons the node, and then evicts what is no DaemonSet's. With
-/// `--force` in hand somebody may evict this pod too: the DaemonSet puts another there.
+/// `kubectl drain --ignore-daemonsets` cordons the node, then evicts all pods but those of
+/// DaemonSets. If the pod of xvip is evicted too, the DaemonSet creates another on the node.
 fn drained(cluster: &mut Cluster) {
     loses_no_echo(|| drain(cluster));
 }
@@ -121,7 +121,7 @@ fn drain(cluster: &mut Cluster) -> (Recording, u64, u64) {
     })
 }
 
-/// Replaces all pods by `change`, and loses nothing.
+/// Replaces all pods by `change`, without losing a ping.
 fn roll(cluster: &mut Cluster, change: impl FnOnce(&Cluster)) {
     let mut change = Some(change);
     loses_no_echo(|| match change.take() {
@@ -133,13 +133,13 @@ fn roll(cluster: &mut Cluster, change: impl FnOnce(&Cluster)) {
 fn replace_all(cluster: &mut Cluster, change: impl FnOnce(&Cluster)) -> (Recording, u64, u64) {
     let before: BTreeSet<String> = names(cluster);
     judged(cluster, |cluster, moves| {
-        // Before the change: the first pod may be another one before it returns.
+        // Read before the change, because the first pod may already be replaced when it returns.
         let mut owner = cluster.owners();
         change(cluster);
         let renewed = eventually(ROLLED, || {
             let now = cluster.owners();
             if now != owner {
-                // A VIP that comes back to a node is no second owner.
+                // A VIP that returns to a node is not a second owner.
                 moves.push(clock::boot().0);
                 owner = now;
             }
@@ -190,7 +190,7 @@ fn power_cut(cluster: &mut Cluster) {
     println!("dark for {:.0} ms", recording.asked.dark_ms(from, to));
     cluster.lab.bridge.ip(&format!("link set n{} up", owner + 1)).unwrap();
     cluster.nodes[owner].power_on().unwrap();
-    // The API server has called the old pod ready all the time.
+    // The API server reports the old pod as ready all the time, so ask the node.
     assert!(eventually(SETTLE, || cluster.nodes[owner]
         .status()
         .is_ok_and(|status| status["daemon"].is_object())));

@@ -1,4 +1,4 @@
-//! The static pod, which starts before there is an API to ask.
+//! The static pod of `deploy/`, which starts before the API is reachable.
 
 use crate::daemonset::{Test, judged};
 use std::{fs, thread::sleep, time::Duration};
@@ -30,10 +30,10 @@ fn deploy(cluster: &Cluster) {
     cluster.wait_for_pods("xvip-static", 3).unwrap();
 }
 
-/// Secrets that a token is bound to: it is valid while its Secret exists.
+/// A token is bound to each of these Secrets, and valid while the Secret exists.
 const FIRST: &str = "static-token-1";
 const SECOND: &str = "static-token-2";
-/// A token of a service account is valid for up to ten seconds more in the cache of the API server.
+/// The API server's cache accepts a revoked token for up to ten more seconds.
 const TOKEN_CACHE: Duration = Duration::from_secs(11);
 
 /// Renames a kubeconfig with a new token into its place on every node, as tools that rotate tokens do.
@@ -58,14 +58,14 @@ fn exchange_kubeconfigs(cluster: &Cluster, secret: &str) {
     }
 }
 
-/// A container that has the single file mounted keeps the old one, and its token.
+/// A container with a single mounted file would keep the old file, and its token.
 fn kubeconfig_replaced(cluster: &mut Cluster) {
     deploy(cluster);
     let owner = cluster.wait_for_owner().unwrap();
     exchange_kubeconfigs(cluster, SECOND);
     objects::delete_secret(&cluster.lab.api.real().unwrap().plane, FIRST).unwrap();
     sleep(TOKEN_CACHE);
-    // Several times the Lease, in which only a valid token renews.
+    // Several Lease lengths, in which only a valid token can renew.
     let (recording, from, to) = judged(cluster, |_, _| sleep(Duration::from_secs(10)));
     let logs = || cluster.nodes[owner].pod_logs();
     assert_eq!(cluster.owners(), [owner], "it renews with the new token: {}", logs());
@@ -82,8 +82,8 @@ fn gets_ready(cluster: &mut Cluster) {
     assert!(recording.claims.iter().all(|claim| claim.node == first), "one node answers");
 }
 
-/// The API hangs, the owner's process dies: its kernel goes silent by itself. When the API is back, so
-/// is the VIP.
+/// The API hangs and the owner's process dies: its kernel goes silent at the fence. When the API is
+/// back, the VIP is served again.
 fn while_the_api_hangs(cluster: &mut Cluster) {
     deploy(cluster);
     let owner = cluster.wait_for_owner().unwrap();
@@ -103,7 +103,8 @@ fn while_the_api_hangs(cluster: &mut Cluster) {
     println!("dark for {:.0} ms", recording.asked.dark_ms(from, to));
 }
 
-/// The owner loses its power; while the API hangs it comes back. Its pod starts, and claims nothing.
+/// The owner has a power cut and starts again while the API hangs. Its pod starts, and claims
+/// nothing.
 fn powered_on_while_the_api_hangs(cluster: &mut Cluster) {
     deploy(cluster);
     let owner = cluster.wait_for_owner().unwrap();

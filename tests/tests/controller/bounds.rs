@@ -1,5 +1,5 @@
-//! Nothing that the host does, or fails to do, keeps the loop from renewing, from stopping, or from
-//! serving the other VIPs.
+//! No failure of the host keeps the loop from renewing, from stopping, or from serving the other
+//! VIPs.
 
 use super::fake::{Call, Did, Host, SLOT, api, eventually, lease, other_vip, run, run_with, vip};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -9,7 +9,7 @@ use vip_user::{
     model::{fitness::Fitness, plan::Action},
 };
 
-/// Each step of the loop on the host hangs, one after the other, and the Lease is renewed all the same.
+/// Each step of the loop on the host hangs in turn; the Lease is still renewed.
 #[tokio::test]
 async fn a_step_that_hangs_keeps_no_renewal_waiting() {
     let (running, _) = run("a", None).await;
@@ -23,7 +23,7 @@ async fn a_step_that_hangs_keeps_no_renewal_waiting() {
         running.host.lock().hangs = Some(call);
         running.events.send(Event::HostChanged).await.unwrap();
         if call == Call::AnnounceAny {
-            // A link that comes back is announced on.
+            // When a link comes back, the VIPs are announced on it.
             running.host.lock().link_up = false;
             running.events.send(Event::HostChanged).await.unwrap();
             eventually("down", || running.state.borrow().not_ready.len() == 1).await;
@@ -52,7 +52,7 @@ async fn a_stop_is_seen_while_the_host_hangs() {
     }
 }
 
-/// A clear that fails has silenced nothing, so nothing is released before one succeeds.
+/// A failed clear has silenced nothing, so nothing is released before a clear succeeds.
 #[tokio::test]
 async fn a_clear_that_fails_releases_nothing_until_one_succeeds() {
     let (running, _) = run("a", None).await;
@@ -67,8 +67,8 @@ async fn a_clear_that_fails_releases_nothing_until_one_succeeds() {
     eventually("the end", || running.ended.is_finished()).await;
 }
 
-/// The fence is 0, but what was sent before may still wait in a queue: a clear that is cut off is no
-/// silence.
+/// The fence is 0, but earlier frames may still wait in a queue. So a clear that is cut off does
+/// not count as silence.
 #[tokio::test]
 async fn a_clear_that_is_cut_off_releases_nothing() {
     let (running, _) = run("a", None).await;
@@ -82,8 +82,8 @@ async fn a_clear_that_is_cut_off_releases_nothing() {
     eventually("the end", || running.ended.is_finished()).await;
 }
 
-/// The announcements of one VIP fail. The other one is announced, and what has failed is sent again,
-/// also when the burst is over.
+/// The announcements of one VIP fail. The other VIP is announced. Failed announcements are
+/// repeated, even after the burst.
 #[tokio::test]
 async fn an_announcement_that_fails_is_sent_again_and_harms_no_other_vip() {
     let (api, address) = api().await;
@@ -94,7 +94,7 @@ async fn an_announcement_that_fails_is_sent_again_and_harms_no_other_vip() {
     let burst = 6;
     eventually("again", || running.host.lock().announcements > burst + 1).await;
     assert!(!running.host.lock().has_announced(vip()));
-    // It makes the node doubtful for the Lease, and says for which VIP.
+    // The failure makes the node doubtful for the Lease, and the reason names the VIP.
     let fitness = || running.state.borrow().leases[0].fitness;
     eventually("doubtful", || fitness() == Fitness::Doubtful).await;
     assert!(running.problem("fitness ns/lease").contains("192.0.2.10"));
@@ -107,7 +107,7 @@ async fn an_announcement_that_fails_is_sent_again_and_harms_no_other_vip() {
 #[tokio::test]
 async fn a_change_that_hangs_keeps_no_other_vip_waiting() {
     let (api, address) = api().await;
-    // The one that hangs is the first of the plan.
+    // The change that hangs is the first of the plan.
     let first = IpAddr::from([192, 0, 2, 1]);
     let leases = vec![lease(address, "lease", SLOT, vec![first, vip(), other_vip()])];
     let hangs = Some(Call::Add(first));
@@ -120,7 +120,7 @@ async fn a_change_that_hangs_keeps_no_other_vip_waiting() {
     eventually("it follows", || running.host.lock().generation(first) == 1).await;
 }
 
-/// Between the first and the last change of a long plan the Lease is renewed.
+/// The Lease is renewed between the first and the last change of a long plan.
 #[tokio::test]
 async fn a_long_plan_keeps_no_renewal_waiting() {
     let (api, address) = api().await;
@@ -143,7 +143,7 @@ async fn a_long_plan_keeps_no_renewal_waiting() {
     assert_eq!(running.host.lock().cleared(), 0);
 }
 
-/// The entry guards what the host carries: where the address stays, the entry stays.
+/// The entry guards an address on the host: while the address stays, the entry stays.
 #[tokio::test]
 async fn an_address_that_cannot_be_removed_keeps_its_entry() {
     for hangs in [false, true] {
@@ -166,7 +166,7 @@ async fn an_address_that_cannot_be_removed_keeps_its_entry() {
     }
 }
 
-/// An address without an entry would be answered for by the kernel's stack, past the fence.
+/// The kernel's stack would answer for an address without an entry, even after the fence.
 #[tokio::test]
 async fn an_address_whose_entry_finds_no_room_is_not_added() {
     let (api, address) = api().await;
@@ -180,8 +180,8 @@ async fn an_address_whose_entry_finds_no_room_is_not_added() {
     assert!(running.host.lock().carries(other_vip()));
 }
 
-/// A node that could not carry one VIP says so before it holds the Lease, and gives way to one that
-/// can.
+/// A node that could not carry one VIP reports it before it holds the Lease, and gives way to a
+/// node that can.
 #[tokio::test]
 async fn a_node_that_could_not_carry_a_vip_gives_way_to_one_that_can() {
     let (api, address) = api().await;
@@ -198,7 +198,7 @@ async fn a_node_that_could_not_carry_a_vip_gives_way_to_one_that_can() {
     assert!(!weak.host.answers());
 }
 
-/// "Cannot look" is not "gone": what was last seen counts, and the problem is told.
+/// "Cannot look" is not "gone": the last known state counts, and a problem is reported.
 #[tokio::test]
 async fn a_guard_that_cannot_be_looked_at_is_not_taken_for_gone() {
     let (running, _) = run("a", None).await;
@@ -216,7 +216,7 @@ async fn a_guard_that_cannot_be_looked_at_is_not_taken_for_gone() {
     eventually("over", || running.problem("guard").is_empty()).await;
 }
 
-/// What works for one Lease says nothing about another.
+/// A success with one Lease says nothing about another.
 #[tokio::test]
 async fn a_problem_of_one_lease_is_not_ended_by_another() {
     let (api, address) = api().await;
@@ -233,7 +233,7 @@ async fn a_problem_of_one_lease_is_not_ended_by_another() {
     eventually("over", || running.problem("fence ns/two").is_empty()).await;
 }
 
-/// A system call cannot be cut off. While it lasts, another thread says where the loop is.
+/// A system call cannot be cut off. While it lasts, another thread reports the step of the loop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_step_that_blocks_is_named_while_it_does() {
     let (running, _) = run("a", None).await;
@@ -246,8 +246,8 @@ async fn a_step_that_blocks_is_named_while_it_does() {
     eventually("over", || running.problem("loop").is_empty()).await;
 }
 
-/// The time for answers is counted from when a question was to leave. Questions that the loop comes to
-/// much later are asked anew, and the VIP is not taken before that.
+/// The time for answers is counted from the planned time of a question. If the loop sends questions
+/// much too late, it asks them again, and takes the VIP only after that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn questions_that_are_late_are_asked_anew() {
     let (running, _) = run("a", None).await;

@@ -1,4 +1,4 @@
-//! A controller with a host that fails, hangs or is slow where a test asks for it.
+//! A controller with a host that fails, hangs or is slow as a test demands.
 
 use aya::sys::SyscallError;
 use std::{
@@ -51,17 +51,17 @@ pub struct Host {
     pub deadline: BootNs,
     pub actual: Actual,
     pub link_up: bool,
-    /// Announcements that are still queued: clearing the fence does not end in silence.
+    /// Announcements are still queued, so clearing the fence does not reach silence.
     pub stuck: bool,
-    /// Calls of this sort fail with this error.
+    /// Calls of this kind fail with this errno.
     pub fails: Option<(Call, i32)>,
-    /// Calls of this sort do not end.
+    /// Calls of this kind never return.
     pub hangs: Option<Call>,
-    /// Calls of this sort block the thread.
+    /// Calls of this kind block the thread.
     pub blocks: Option<Call>,
     /// How long each change takes.
     pub change_takes: Duration,
-    /// What the host could not carry.
+    /// VIPs that the host could not carry, and why.
     pub refused: BTreeMap<IpAddr, String>,
     /// The released Lease as the API shows it when the fence is cleared.
     pub holder_when_cleared: Option<String>,
@@ -92,7 +92,7 @@ impl Host {
     }
 }
 
-/// A sort of call that can fail or hang.
+/// A kind of call that can fail or hang.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Call {
     Publish(IpAddr),
@@ -141,7 +141,7 @@ impl FakeHost {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the kernel says to a call that fails.
+    /// The kernel's result of a call.
     fn result(&self, call: Call) -> Result<(), HostError> {
         let Some((failing, errno)) = self.lock().fails else { return Ok(()) };
         if !call.is(failing) {
@@ -152,7 +152,7 @@ impl FakeHost {
         Err(MapsError::Access { what: "write", name: "VIPS", source }.into())
     }
 
-    /// Ends when the call does.
+    /// Returns when the call does, or never.
     async fn pass(&self, call: Call) {
         while self.lock().blocks.is_some_and(|blocking| call.is(blocking)) {
             std::thread::sleep(Duration::from_millis(5));
@@ -310,7 +310,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What stands in the way now, in words.
+    /// The text of a present problem; empty if there is none.
     pub fn problem(&self, subject: &str) -> String {
         self.state.borrow().problems.get(subject).cloned().unwrap_or_default()
     }
@@ -328,7 +328,7 @@ pub fn lease_api(address: SocketAddr) -> LeaseApi {
     LeaseApi::new(Endpoints::fixed(vec![(url, client)]), "ns", "lease", Duration::from_millis(1_750))
 }
 
-/// A stand-in API of its own.
+/// Starts a stand-in API.
 pub async fn api() -> (StandIn, SocketAddr) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -343,7 +343,7 @@ pub fn lease(address: SocketAddr, name: &str, slot: u32, vips: Vec<IpAddr>) -> L
     LeaseSetup { api, slot, generation: 0, backed: None, vips, nodes: BTreeMap::new() }
 }
 
-/// A controller on `node`; with an API of its own unless one is given.
+/// A controller on `node`, with its own API unless one is given.
 pub async fn run(node: &str, known: Option<(StandIn, SocketAddr)>) -> (Running, SocketAddr) {
     let (api, address) = match known {
         Some(known) => known,

@@ -1,4 +1,4 @@
-//! Which nodes may hold a Lease, and what is not known of them.
+//! Which nodes may hold a Lease, and what happens while a Node object is unknown.
 
 use super::{
     fake::{self, Did, Host, Running, SLOT, eventually, other_vip, run, vip},
@@ -20,7 +20,7 @@ use vip_user::{
     },
 };
 
-/// A controller whose setup is changed before it begins.
+/// A controller whose setup is changed before it starts.
 async fn started(
     node: &str,
     known: Option<(StandIn, SocketAddr)>,
@@ -42,7 +42,7 @@ fn edge() -> NodeFacts {
     NodeFacts { labels: BTreeMap::from([("role".into(), "edge".into())]), cordoned: false }
 }
 
-/// What is not known is not bad: an API that shows the Lease and not the Node.
+/// Unknown is not bad: an API that shows the Lease but not the Node.
 #[tokio::test]
 async fn a_node_that_could_not_be_read_bars_nobody() {
     let (running, _) = started("a", None, only_edge).await;
@@ -57,7 +57,7 @@ async fn a_node_that_lacks_the_label_takes_nothing_until_it_has_it() {
     // An able node takes a Lease that was never held after four seconds, a doubtful one a little later.
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert!(!is_held(&running) && !running.host.answers());
-    // What was read last is still known when the Node cannot be read any more.
+    // The last read Node still counts when the Node can no longer be read.
     running.events.send(Event::Node(Err("it cannot be read".into()))).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!is_held(&running));
@@ -65,7 +65,8 @@ async fn a_node_that_lacks_the_label_takes_nothing_until_it_has_it() {
     eventually("take-over", || running.host.answers()).await;
 }
 
-/// After a restart the Node comes later than the Lease: the holder must not give way for that.
+/// After a restart the Node is read later than the Lease. The holder must not give way because of
+/// that.
 #[tokio::test]
 async fn a_holder_goes_on_across_a_restart_before_its_node_is_read() {
     let (first, address) = started("a", None, only_edge).await;
@@ -108,7 +109,7 @@ async fn a_holder_goes_on_across_a_restart_before_its_node_is_read() {
     assert!(!other.host.answers() && again.host.lock().did.contains(&Did::Raised(1)));
 }
 
-/// Two hosts that are called the same: the one that waits says so.
+/// Two hosts with one node name: the one that waits reports it.
 #[tokio::test]
 async fn another_host_of_the_same_name_is_a_problem() {
     let (first, address) = run("a", None).await;
@@ -127,8 +128,8 @@ async fn another_host_of_the_same_name_is_a_problem() {
     eventually("it is over", || problem().is_none()).await;
 }
 
-/// A node without the right to list Leases could not publish what another version leaves behind: it is
-/// not ready, and the last choice, until it has the right.
+/// A node without the right to list Leases could not publish VIPs that another version leaves. So
+/// it is not ready, and the last choice, until it has the right.
 #[tokio::test]
 async fn a_node_that_may_not_list_leases_is_not_ready() {
     let (running, _) = run("a", None).await;
@@ -137,7 +138,7 @@ async fn a_node_that_may_not_list_leases_is_not_ready() {
     let fitness = || running.state.borrow().leases[0].fitness;
     let lacks = || running.state.borrow().not_ready.join("; ");
     eventually("able", || fitness() == Fitness::Able && lacks().is_empty()).await;
-    // The list that it makes itself succeeds, perhaps later.
+    // The controller's own list succeeds, perhaps later.
     let refused = || drop(running.events.try_send(told(Some("HTTP 403 (Forbidden)"))));
     eventually("doubtful", || {
         refused();

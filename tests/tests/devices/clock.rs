@@ -1,5 +1,5 @@
-//! Wall clocks that jump, and clocks that run as fast and as slow as `adjtimex` lets them. A guest has
-//! a clock of its own; on a host this test does nothing but fail.
+//! Wall clocks that jump, and clocks that run as fast or slow as `adjtimex` allows. A guest has its
+//! own clock; on a host this test fails.
 
 use super::LONG;
 use std::{path::Path, thread::sleep, time::Duration};
@@ -8,7 +8,7 @@ use vip_tests::{
     lab::{Lab, Options, eventually},
 };
 
-/// Moves the time of the day.
+/// Moves the time of day.
 fn step(seconds: i64) {
     // SAFETY: the pointer is to a live value of the type that the calls expect.
     unsafe {
@@ -19,8 +19,8 @@ fn step(seconds: i64) {
     }
 }
 
-/// Microseconds that are counted in a tick of 10 000: all clocks but the raw one follow, CLOCK_BOOTTIME
-/// too.
+/// Sets how many microseconds count per tick of 10 000. All clocks but the raw one follow,
+/// CLOCK_BOOTTIME too.
 fn slew(tick: i64) {
     // SAFETY: all-zero is valid, and the pointer is to a live value.
     let state = unsafe {
@@ -52,7 +52,7 @@ fn steps_and_slews_of_the_clock_move_nothing() {
     let claims = judge.finish().unwrap();
     assert!(!claims.is_empty() && claims.iter().all(|claim| claim.node == owner), "{claims:?}");
 
-    // A day back while the owner dies: the taker waits for its own timer, and for nothing else.
+    // The clock goes back a day while the owner dies. The taker waits only for its own timer.
     let judge = Judge::listen(&lab.bridge, lab.ports(), &Lab::vips());
     step(-86_400);
     lab.nodes[owner].kill();

@@ -1,4 +1,4 @@
-//! A node under AppArmor, as a container has it on Ubuntu and Debian. Few build machines have AppArmor
+//! A node under AppArmor, like a container on Ubuntu and Debian. Few build machines have AppArmor
 //! on; a guest has.
 
 use super::LONG;
@@ -15,8 +15,9 @@ use vip_tests::{
 const DAEMONSET: &str = include_str!("../../../deploy/base/daemonset.yaml");
 const STATIC_POD: &str = include_str!("../../../deploy/static-pod/xvip.yaml");
 
-/// What the default profiles of containerd (`cri-containerd.apparmor.d`) and Docker (`docker-default`)
-/// say about files, mounts and signals. Of what lies below /sys only /sys/fs/cgroup may be written to.
+/// What the default profiles of containerd (`cri-containerd.apparmor.d`) and Docker
+/// (`docker-default`) say about files, mounts and signals. Below /sys they allow writes only to
+/// /sys/fs/cgroup.
 const PROFILE: &str = "profile xvip-container flags=(attach_disconnected,mediate_deleted) {
   network,
   capability,
@@ -37,7 +38,7 @@ const PROFILE: &str = "profile xvip-container flags=(attach_disconnected,mediate
 }
 ";
 
-/// Starts what follows under the profile, as runc does.
+/// Starts the following command under the profile, as runc does.
 const CONFINED: [&str; 4] =
     ["sh", "-c", "echo exec xvip-container > /proc/self/attr/exec && exec \"$@\"", "sh"];
 
@@ -57,7 +58,7 @@ fn apparmor_refuses_pins_below_sys_and_not_where_the_manifests_put_them() {
     let mut lab = Lab::new(&Options { nodes: 1, duration_s: 10, ..Options::default() }).unwrap();
     let node = &mut lab.nodes[0];
 
-    // Mounted where it lies on the host. One message names who refuses, and what helps.
+    // Mounted at the same path as on the host. One message names what refuses, and what helps.
     let said = node.refusal_under(&CONFINED, &node.config_without_pin_root().unwrap()).unwrap();
     assert!(said.contains("nothing can be written below /sys/fs/bpf"), "{said}");
     assert!(said.contains("AppArmor refuses it to the profile xvip-container (enforce)"), "{said}");
@@ -74,7 +75,7 @@ fn apparmor_refuses_pins_below_sys_and_not_where_the_manifests_put_them() {
     node.pin_by_environment(Path::new("/run/xvip/bpf/xvip")).unwrap();
     lab.start().unwrap();
     lab.wait_for_owner(LONG).unwrap();
-    // It is the host's file system: whoever looks there finds the pins.
+    // It is the host's file system, so the pins are visible there.
     let instance = lab.nodes[0].instance.clone();
     let found = sh(&format!("find /sys/fs/bpf/xvip/{instance} -name VIPS")).unwrap();
     assert!(found.contains("VIPS"), "{found}");

@@ -1,5 +1,4 @@
-//! The bench of the failover runs: once, as it was built for the tests, which measures nothing that
-//! counts.
+//! The failover bench runs once. It is the test build, so its numbers do not count.
 
 use super::trial;
 use libtest_mimic::Trial;

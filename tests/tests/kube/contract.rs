@@ -1,5 +1,5 @@
-//! What xvip relies on of Leases, asked of the stand-in and of the real API server alike: what the
-//! stand-in is taught is anchored here.
+//! What xvip relies on about Leases. The same checks run against the stand-in and the real API
+//! server.
 
 use crate::{
     shared::{Shared, with_stand_in},
@@ -18,7 +18,7 @@ use vip_user::cluster::lease::{TENURE, record};
 
 type Check = fn(Api<Lease>, String) -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// A check that needs nothing but Leases of one namespace and a name of its own.
+/// A check that needs only the Leases of one namespace, and its own name.
 macro_rules! checks {
     ($($name:ident),* $(,)?) => {
         [$((stringify!($name), (|leases, name| Box::pin($name(leases, name))) as Check)),*]
@@ -85,7 +85,7 @@ async fn put(leases: &Api<Lease>, lease: &Lease) -> Result<Lease, kube::Error> {
     leases.replace(&name, &PostParams::default(), lease).await
 }
 
-/// A renewal: the same with another time.
+/// A renewal: the same Lease with another time.
 fn renewed(lease: &Lease, seconds: i64) -> Lease {
     let mut value = serde_json::to_value(lease).unwrap();
     value["spec"]["renewTime"] = json!(format!("2026-01-01T00:00:{seconds:02}.000001Z"));
@@ -181,7 +181,7 @@ async fn a_deleted_lease_is_gone_and_its_successor_is_another(leases: Api<Lease>
     assert_ne!(successor.metadata.uid, made.metadata.uid);
 }
 
-/// Whatever version it names: only the uid keeps a late PUT from taking a Lease that has gone.
+/// A PUT creates a deleted Lease, whatever version it names. Only the uid prevents that.
 async fn a_put_without_a_uid_creates_a_lease_that_is_gone(leases: Api<Lease>, name: String) {
     let made = create(&leases, &held(&name)).await;
     let mut late = renewed(&made, 1);
@@ -223,7 +223,7 @@ async fn a_watch_from_nothing_begins_with_what_exists(leases: Api<Lease>, name: 
 async fn a_watch_ends_by_itself_and_says_how_far_it_came(leases: Api<Lease>, name: String) {
     let made = create(&leases, &held(&name)).await;
     let events = watch(&leases, &name, &version(&made), 6).await;
-    // There is something to say only where something else has happened.
+    // The server sends a bookmark only if another object has changed.
     create(&leases, &held(&format!("{name}-other"))).await;
     let all = tokio::time::timeout(Duration::from_secs(20), events.collect::<Vec<_>>()).await.unwrap();
     let bookmarks = all.iter().filter(|event| matches!(event, WatchEvent::Bookmark(_))).count();
@@ -243,7 +243,8 @@ async fn a_watch_from_a_version_that_is_too_old_is_gone(leases: Api<Lease>, name
     assert!(matches!(&first, WatchEvent::Error(status) if status.code == 410), "{first:?}");
 }
 
-/// Where a version is too old, what exists is not; every later change follows it.
+/// A watch from version 0 is never too old: it starts with the present object and gets every later
+/// change.
 async fn a_watch_from_nothing_goes_on_with_every_later_change(leases: Api<Lease>, name: String) {
     let made = create(&leases, &held(&name)).await;
     let mut events = watch(&leases, &name, "0", 20).await;
@@ -265,8 +266,8 @@ async fn microseconds_and_foreign_annotations_are_kept(leases: Api<Lease>, name:
     assert_eq!(value["metadata"]["annotations"]["example.org/x"], "y");
 }
 
-/// client-go writes the spec alone, and takes a Lease under its own name for its own: `renewTime` is
-/// all that changes.
+/// client-go writes only the spec, and treats a Lease under its own name as its own: only
+/// `renewTime` changes.
 async fn a_renewal_by_another_program_is_told_from_ours(leases: Api<Lease>, name: String) {
     // 2026-01-01T00:00:05.000001Z.
     let renew_us = 1_767_225_605_000_001_i64;
@@ -287,7 +288,7 @@ async fn a_renewal_by_another_program_is_told_from_ours(leases: Api<Lease>, name
         assert!(record(&ours).tenure().is_some(), "{ours:?}");
         let theirs = put(&leases, &renewed(&ours, 7)).await.unwrap();
         assert_eq!(theirs.metadata.annotations, ours.metadata.annotations, "they are as they were");
-        // An older xvip repeats nothing, and its renewals count as ever.
+        // An older xvip does not repeat `renewTime`, and its renewals count as before.
         assert_eq!(record(&theirs).tenure().is_some(), !repeats, "{theirs:?}");
     }
 }

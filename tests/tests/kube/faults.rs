@@ -1,6 +1,6 @@
 //! Hostile faults of the API and of the owner, with a real kube-apiserver behind a proxy that
-//! misbehaves. The judge on the wire decides: no instant with two owners. All of it in one lab, one
-//! fault after the other.
+//! misbehaves. The judge on the wire decides: no instant with two owners. All faults run in one
+//! lab, one after the other.
 
 use crate::trial;
 use libtest_mimic::Trial;
@@ -23,10 +23,9 @@ use vip_user::{clock, config::Config};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "plndr-cp-lock";
-/// Between two faults every node follows again and one of them owns the VIPs.
+/// Time between two faults in which every node must follow again and one must own the VIPs.
 pub const SETTLE: Duration = Duration::from_secs(30);
-/// Nothing is dark for longer than this where the fault must not be felt at all: the slack of every
-/// bound.
+/// The longest dark time of a fault that must not be felt: the slack of every bound.
 const UNFELT_MS: f64 = 500.0;
 
 type Shared = Arc<Mutex<Option<Lab>>>;
@@ -55,13 +54,13 @@ pub fn trials() -> Vec<Trial> {
     in_one_lab("faults", attacks.to_vec()).into_iter().chain([last]).collect()
 }
 
-/// One attack after the other in one lab, which goes with the last of them.
+/// Runs attacks one after the other in one lab, which is dropped after the last.
 pub fn in_one_lab(group: &str, attacks: Vec<(&'static str, Attack)>) -> Vec<Trial> {
     let lab: Shared = Arc::default();
     let trials = attacks.into_iter().map(|(name, attack)| {
         let shared = Arc::clone(&lab);
         trial(format!("{group}::{name}"), move || {
-            // A lab in which something went wrong is not used again.
+            // A lab in which a test failed is not used again.
             let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let mut lab = kept.take().unwrap_or_else(new_lab);
             attack(&mut lab, &mut Vec::new());
@@ -86,7 +85,8 @@ fn keeps(lab: &mut Lab, fault: Fault) {
     assert!(outcome.kept(), "{outcome:?}");
 }
 
-/// Watches while `work` suffers; the VIPs are owned before and, at some time, after it.
+/// Watches while `work` injects a fault. The VIPs have an owner before it, and at some time after
+/// it.
 #[track_caller]
 pub fn suffers(
     lab: &mut Lab,
@@ -107,7 +107,7 @@ pub fn suffers(
     recording
 }
 
-/// The same where nothing may be felt: nobody is dark, and the owner stays.
+/// The same for a fault that must not be felt: no VIP is dark, and the owner stays.
 #[track_caller]
 pub fn is_unfelt(lab: &mut Lab, work: impl FnOnce(&mut Lab)) {
     let (mut from, mut to) = (0, 0);
@@ -167,7 +167,7 @@ fn very_slow(lab: &mut Lab, moves: &mut Vec<u64>) {
     });
 }
 
-/// Somebody else writes an annotation into the Lease all the time.
+/// Another program keeps writing an annotation into the Lease.
 fn conflicts(lab: &mut Lab) {
     is_unfelt(lab, |lab| {
         let plane = &lab.api.real().unwrap().plane;
@@ -213,8 +213,8 @@ fn by_hand(lab: &mut Lab, moves: &mut Vec<u64>) {
     });
 }
 
-/// It writes the spec only, as client-go does, four times; nobody of ours speaks until its grace is
-/// over.
+/// A foreign holder writes only the spec, as client-go does, four times. No node answers until its
+/// grace is over.
 fn foreign(lab: &mut Lab, moves: &mut Vec<u64>) {
     let mut quiet = 0..0;
     let recording = suffers(lab, moves, |lab, _, _| {
@@ -243,7 +243,7 @@ fn foreign(lab: &mut Lab, moves: &mut Vec<u64>) {
 }
 
 fn frozen(lab: &mut Lab, moves: &mut Vec<u64>) {
-    // Any sequence will do; the time of the day makes each run another one, and it is printed.
+    // Any seed will do. The clock makes each run different, and the seed is printed.
     let mut seed = clock::boot().0;
     println!("seed {seed}");
     let mut random = |below: u64| {
@@ -252,13 +252,13 @@ fn frozen(lab: &mut Lab, moves: &mut Vec<u64>) {
     };
     suffers(lab, moves, |lab, _, moves| {
         for _ in 0..5 {
-            // Whoever owns the VIPs now; while nobody does, anybody.
+            // The present owner; if there is none, the first node.
             let owner = lab.nodes.iter().position(Node::owns).unwrap_or(0);
             sleep(Duration::from_millis(random(900)));
             lab.nodes[owner].signal(libc::SIGSTOP);
             sleep(Duration::from_millis(100 + random(6_000)));
             lab.nodes[owner].signal(libc::SIGCONT);
-            // A VIP that comes back to a node is no second owner.
+            // A VIP that returns to a node is not a second owner.
             moves.push(clock::boot().0);
         }
         sleep(Duration::from_secs(2));
@@ -278,8 +278,8 @@ fn flapping(lab: &mut Lab, moves: &mut Vec<u64>) {
     });
 }
 
-/// A pod's token is renamed into its place by the kubelet before it runs out; the pod has the directory
-/// mounted. Here the old one is revoked at once.
+/// The kubelet renames a pod's new token into place before the old one expires; the pod has the
+/// directory mounted. Here the old token is revoked at once.
 fn exchanged_token() {
     let mut lab = Lab::new(&Options { kube: Kube::One, nodes: 1, ..Options::default() }).unwrap();
     let (outside, inside) = (lab.dir().join("credentials"), lab.dir().join("mounted"));
@@ -305,10 +305,10 @@ fn exchanged_token() {
         objects::write_token(plane, "xvip", &outside.join("new")).unwrap();
         fs::rename(outside.join("new"), &file).unwrap();
         objects::delete_secret(plane, "old").unwrap();
-        // The API server remembers a good token for ten seconds.
+        // The API server caches a valid token for ten seconds.
         sleep(Duration::from_secs(20));
     });
-    // The server has looked for the Secret of a token that was used after it had gone.
+    // The server looked for the deleted Secret of a token that was still used.
     let audit = lab.api.real().unwrap().plane.members[0].audit();
     assert!(audit.contains(r#"secrets \"old\" not found"#), "the old token was refused");
 }

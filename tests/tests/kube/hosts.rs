@@ -1,5 +1,5 @@
-//! Faults of hosts and roll-outs with a real kube-apiserver: memory that runs out, interfaces that
-//! change under the owner, a second process, another version, certificates that are exchanged.
+//! Faults of hosts and roll-outs with a real kube-apiserver: out of memory, interfaces that change
+//! under the owner, a second process, another version, replaced certificates.
 
 use crate::faults::{Attack, SETTLE, in_one_lab, is_unfelt, suffers};
 use libtest_mimic::Trial;
@@ -35,10 +35,10 @@ pub fn trials() -> Vec<Trial> {
     in_one_lab("hosts", attacks.to_vec())
 }
 
-/// The kernel kills the owner for memory that it asks for while it answers.
+/// The kernel kills the owner when it allocates memory to answer.
 fn out_of_memory(lab: &mut Lab, moves: &mut Vec<u64>) {
     let owner = lab.wait_for_owner(SETTLE).unwrap();
-    // Only memory that is asked for inside the group counts there: the process is put in as it starts.
+    // Only memory allocated inside the group counts, so the process is put there as it starts.
     lab.nodes[owner].kill();
     lab.nodes[owner].start().unwrap();
     let group = Cgroup::of_memory(lab.nodes[owner].pid().unwrap()).unwrap();
@@ -46,7 +46,7 @@ fn out_of_memory(lab: &mut Lab, moves: &mut Vec<u64>) {
     let recording = suffers(lab, moves, |lab, owner, _| {
         group.limit_to_what_is_used().unwrap();
         let name = format!("xvip/{}", lab.nodes[owner].instance);
-        // Whoever asks for the state costs memory for as long as the question stands.
+        // Each open request for the state costs memory.
         let mut questions = Vec::new();
         for _ in 0..4_000 {
             let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -66,7 +66,7 @@ fn out_of_memory(lab: &mut Lab, moves: &mut Vec<u64>) {
     lab.nodes[owner].start().unwrap();
 }
 
-/// Planned stops move the VIPs until this node owns them.
+/// Stops owners as planned until this node owns the VIPs.
 #[track_caller]
 fn make_owner(lab: &mut Lab, wanted: usize) {
     for _ in 0..6 {
@@ -93,7 +93,8 @@ fn changed_interface(lab: &mut Lab, moves: &mut Vec<u64>) {
                 format!("link set {to} up"),
                 format!("addr add 2001:db8::{}/64 dev {to} nodad", 11 + owner),
             ] {
-                // IPv6 addresses go with the link; where they have stayed the last command fails.
+                // IPv6 addresses may disappear with the link. If they stayed, the last command
+                // fails.
                 let _ = ns.ip(&command);
             }
             moves.push(clock::boot().0);
@@ -101,7 +102,7 @@ fn changed_interface(lab: &mut Lab, moves: &mut Vec<u64>) {
             moves.push(clock::boot().0);
         }
     });
-    // The judge cannot listen where a port goes away: a client asks instead.
+    // The judge cannot listen on a port that disappears, so a client asks instead.
     let owner = lab.wait_for_owner(SETTLE).unwrap();
     lab.remake_interface(owner).unwrap();
     let one_owner = || {
@@ -115,8 +116,7 @@ fn changed_interface(lab: &mut Lab, moves: &mut Vec<u64>) {
     }
 }
 
-/// The second process of an instance waits for the lock. When the first dies it goes on with the
-/// tenure.
+/// The second process of an instance waits for the lock. When the first dies, it adopts the tenure.
 fn second_process(lab: &mut Lab, moves: &mut Vec<u64>) {
     let owner = lab.wait_for_owner(SETTLE).unwrap();
     let mut second = lab.nodes[owner].again();
@@ -134,7 +134,7 @@ fn second_process(lab: &mut Lab, moves: &mut Vec<u64>) {
     lab.nodes[owner].start().unwrap();
 }
 
-/// One node after the other, by planned stops; then all of them back.
+/// Upgrades one node after the other by planned stops; then downgrades all of them.
 fn upgraded(lab: &mut Lab, moves: &mut Vec<u64>) {
     loses_no_echo(|| {
         let (mut from, mut to) = (0, 0);
@@ -162,7 +162,7 @@ fn replace_all(lab: &mut Lab, moves: &mut Vec<u64>, binary: &Path) {
     }
 }
 
-/// As kubeadm's manual tells: both authorities in the bundle, then a serving certificate of the new
+/// As in kubeadm's manual: both authorities in the bundle, then a serving certificate of the new
 /// one.
 fn exchanged_authority(lab: &mut Lab) {
     let plane = &lab.api.real().unwrap().plane;
@@ -175,7 +175,7 @@ fn exchanged_authority(lab: &mut Lab) {
         member.exchange_certificate(&new).unwrap();
         let taken = || real.plane.shows_certificate_of(0, &new);
         assert!(eventually(Duration::from_secs(90), taken), "the API server takes the new one");
-        // Open connections go on with the old one.
+        // Open connections keep using the old one.
         real.proxy.set(Way::Reset);
         sleep(Duration::from_millis(100));
         real.proxy.set(Way::Open);

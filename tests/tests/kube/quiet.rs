@@ -1,5 +1,5 @@
-//! Rule 12 in the audit log of a real API server: what candidates ask for while nothing happens, also
-//! after it has restarted and no longer remembers a Lease that nobody writes.
+//! Rule 12 in the audit log of a real API server: what candidates request while nothing happens,
+//! also after the server restarted and has no history of a Lease that no node writes.
 
 use crate::{rights::requests, trial};
 use libtest_mimic::Trial;
@@ -11,7 +11,7 @@ pub fn trials() -> Vec<Trial> {
     vec![trial("quiet::a_restart_of_the_api_server_is_followed_by_silence", after_a_restart)]
 }
 
-/// A candidate that may not take the Lease, so that nobody ever writes it.
+/// A candidate that may not take the Lease, so that no node ever writes it.
 fn after_a_restart() {
     let extra = "nodes: {role: edge}\n".into();
     let mut lab =
@@ -21,7 +21,7 @@ fn after_a_restart() {
         "spec": {"holderIdentity": "", "leaseDurationSeconds": 3},
     });
     lab.api.put("kube-system", "plndr-cp-lock", lease);
-    // Written later than the Lease: the server remembers nothing that is older than its start.
+    // Written later than the Lease: the server has no history from before its start.
     lab.api.set_labels("node1", &[("role", "core")]);
     lab.start().unwrap();
     let read = |lab: &Lab| {
@@ -33,7 +33,7 @@ fn after_a_restart() {
     plane.members[0].kill_api();
     plane.members[0].start_api().unwrap();
     plane.wait_ready(0).unwrap();
-    // Everything that was tried meanwhile has ended, and both watches are back.
+    // By then all attempts have ended, and both watches run again.
     sleep(Duration::from_secs(10));
     let before = requests(&lab).len();
     sleep(Duration::from_secs(20));

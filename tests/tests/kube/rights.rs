@@ -1,5 +1,5 @@
-//! The manifests of `deploy/` as a real API server sees them: valid to the letter, and with no right
-//! too many or too few.
+//! The manifests of `deploy/` against a real API server: strictly valid, and with exactly the
+//! rights that are needed.
 
 use crate::{shared::Shared, trial};
 use libtest_mimic::Trial;
@@ -10,7 +10,7 @@ use vip_tests::{
     lab::{Kube, Lab, Options, RBAC, eventually},
 };
 
-/// The user that nodes are.
+/// The user name of the nodes.
 const USER: &str = "system:serviceaccount:kube-system:xvip";
 
 pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
@@ -36,7 +36,7 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
     valid.chain(rest).collect()
 }
 
-/// What the kustomize base consists of, and the static pod.
+/// The files of the kustomize base, and the static pod.
 fn manifests() -> Vec<String> {
     let base = objects::documents(&deployed("base/kustomization.yaml")).unwrap();
     let listed = base[0]["resources"].as_array().unwrap().iter();
@@ -44,8 +44,8 @@ fn manifests() -> Vec<String> {
     base.chain(["static-pod/xvip.yaml".to_owned()]).collect()
 }
 
-/// The DaemonSet of `deploy/crio`: the base's with the component's patch over it, as kustomize merges
-/// them.
+/// The DaemonSet of `deploy/crio`: that of the base with the component's patch, merged as kustomize
+/// does.
 fn crio() -> String {
     let read = |path: &str| objects::documents(&deployed(path)).unwrap().remove(0);
     let kustomization = read("crio/kustomization.yaml");
@@ -61,7 +61,7 @@ fn crio() -> String {
     daemonset.to_string()
 }
 
-/// The patch has no lists, about which kustomize and a plain merge differ.
+/// A plain merge is enough, because the patch has no lists.
 fn merge(into: &mut Value, patch: &Value) {
     match (into, patch) {
         (Value::Object(into), Value::Object(patch)) => {
@@ -85,7 +85,7 @@ fn pair(resource: &str, verb: &str) -> Right {
     (resource.to_owned(), verb.to_owned())
 }
 
-/// The shipped rights.
+/// The rights in `deploy/`.
 fn shipped() -> BTreeSet<Right> {
     let strings = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
@@ -113,13 +113,13 @@ fn without(right: Option<&Right>) -> Vec<Value> {
         }
     }
     for role in &mut roles {
-        // The server refuses a rule without verbs.
+        // The server would refuse a rule without verbs.
         role["rules"].as_array_mut().unwrap().retain(|rule| rule["verbs"] != Value::Array(Vec::new()));
     }
     roles
 }
 
-/// What the API server has recorded of the service account, in order, and whether it was allowed.
+/// The audit log's requests of the service account, in order, and whether each was allowed.
 fn recorded(lab: &Lab) -> Vec<(Right, bool)> {
     let audit = lab.api.real().unwrap().plane.members[0].audit();
     let right = |line: &str| {
@@ -137,7 +137,7 @@ pub fn requests(lab: &Lab) -> Vec<Right> {
     recorded(lab).into_iter().map(|(right, _)| right).collect()
 }
 
-/// Which rights the service account used, and which it asked for in vain.
+/// The rights that the service account used, and those that it was refused.
 fn asked(lab: &Lab) -> (BTreeSet<Right>, BTreeSet<Right>) {
     let (used, refused): (Vec<_>, Vec<_>) =
         recorded(lab).into_iter().partition(|(_, allowed)| *allowed);
@@ -145,7 +145,7 @@ fn asked(lab: &Lab) -> (BTreeSet<Right>, BTreeSet<Right>) {
     (rights(used), rights(refused))
 }
 
-/// One node that needs everything: a VIP that is limited to nodes with a label, and Events.
+/// One node that needs every right: its VIP is limited to nodes with a label, and it writes Events.
 fn every_verb_is_needed() {
     let options = Options {
         nodes: 1,
@@ -161,13 +161,13 @@ fn every_verb_is_needed() {
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
     let reported = || lab.api.reports().iter().any(|event| event["reason"] == "TookOver");
     assert!(eventually(Duration::from_secs(5), reported), "Events are written");
-    // The labels are watched: who loses them knows that it is the last choice.
+    // The labels are watched: a node that loses them becomes the last choice.
     lab.api.set_labels("node1", &[]);
     let barred = || problems(&lab).contains("barred");
     assert!(eventually(Duration::from_secs(5), barred), "{}", lab.nodes[0].log());
     lab.api.set_labels("node1", &[("role", "edge")]);
     lab.nodes[0].kill();
-    // A watch is written down when it ends, a moment after the one who watched.
+    // A watch is logged when it ends, a moment after its client has gone.
     eventually(Duration::from_secs(20), || asked(&lab).0 == shipped());
     let (used, refused) = asked(&lab);
     assert_eq!(used, shipped(), "exactly what is shipped is used");
@@ -178,7 +178,7 @@ fn every_verb_is_needed() {
     }
 }
 
-/// Gives the service account what is shipped, less one right.
+/// Gives the service account the rights of `deploy/`, less one.
 fn give(lab: &Lab, less: Option<&Right>) {
     let given = lab.api.real().unwrap().plane.call(0, async |client: kube::Client| {
         for role in without(less) {
@@ -196,7 +196,7 @@ fn problems(lab: &Lab) -> String {
 #[track_caller]
 fn works_not_without(lab: &mut Lab, right: &Right) {
     give(lab, Some(right));
-    // Nothing is left to be adopted.
+    // So that there is no tenure to adopt.
     lab.nodes[0].xvip("cleanup", &[]).unwrap();
     lab.api.delete("kube-system", "plndr-cp-lock");
     // Authorization reads roles through a cache.
@@ -208,9 +208,9 @@ fn works_not_without(lab: &mut Lab, right: &Right) {
     assert!(seen, "{resource} {verb} is not asked for:\n{}", lab.nodes[0].log());
     let told = |lab: &Lab| problems(lab).contains("forbidden");
     match (resource, verb) {
-        // Whoever cannot tell Events is no worse an owner.
+        // A node that cannot write Events is no worse an owner.
         ("events", _) => {}
-        // What is not known is not bad: labels that cannot be read bar nobody, and it is told.
+        // Unknown is not bad: labels that cannot be read bar no node, and a problem is reported.
         ("nodes", _) => {
             assert!(eventually(Duration::from_secs(10), || told(lab)), "{right:?}: {}", problems(lab));
             lab.wait_for_owner(Duration::from_mins(1)).unwrap();

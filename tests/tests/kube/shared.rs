@@ -1,5 +1,4 @@
-//! What tests share: a control plane that is started by the first test that needs it, and a stand-in
-//! beside it.
+//! Shared by the tests: a control plane, which the first test that needs it starts, and a stand-in.
 
 use kube::Client;
 use std::{
@@ -42,14 +41,13 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The servers end before their namespace and files go.
+        // The servers must end before their namespace and files are removed.
         drop(self.plane.take());
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
-/// An API server that was started again does not remember what happened before: a watch from there is
-/// refused.
+/// A restarted API server has no history from before, so it refuses a watch from there.
 fn started(ns: &NetNs, dir: &Path) -> anyhow::Result<ControlPlane> {
     let mut plane = ControlPlane::single(ns, dir)?;
     plane.members[0].kill_api();

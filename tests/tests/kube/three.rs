@@ -28,8 +28,8 @@ fn new_lab() -> Lab {
     lab
 }
 
-/// Packets from the owner to the other nodes go nowhere: its API server has no quorum, and it reaches
-/// no other one. The LAN sees it as before.
+/// Packets from the owner to the other nodes are lost. Its API server has no quorum, and it reaches
+/// no other one. The LAN still sees it.
 fn isolated() {
     let mut lab = new_lab();
     let owner = lab.wait_for_owner(LIMIT).unwrap();
@@ -58,7 +58,7 @@ fn isolated() {
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
 }
 
-/// All of it at once: the process, the API server, etcd and the cable.
+/// Process, API server, etcd and cable fail at once.
 fn power_cut() {
     let mut lab = new_lab();
     let leader = lead_and_own(&mut lab);
@@ -82,7 +82,7 @@ fn power_cut() {
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
 }
 
-/// Planned stops move the VIP until its owner is the node whose etcd leads.
+/// Stops owners as planned until the node whose etcd leads owns the VIP.
 fn lead_and_own(lab: &mut Lab) -> usize {
     let members = &lab.api.real().unwrap().plane.members;
     let leader = members.iter().position(|member| member.leads().unwrap_or(false)).unwrap();
@@ -105,7 +105,7 @@ fn lead_and_own(lab: &mut Lab) -> usize {
     leader
 }
 
-/// One member, whose data are copied, go on, and are put back: versions and the Lease go back in time,
+/// The data of one member are copied and later restored. So versions and the Lease go back in time,
 /// and the VIP has moved in between.
 fn restored() {
     let mut lab = Lab::new(&Options { kube: Kube::One, ..Options::default() }).unwrap();
@@ -114,7 +114,7 @@ fn restored() {
     lab.api.real_mut().unwrap().plane.members[0].back_up().unwrap();
     sleep(Duration::from_secs(4));
     lab.wait_for_owner(LIMIT).unwrap();
-    // Somebody else owns the VIP when the older content, which names the first, comes back.
+    // Another node owns the VIP when the older content, which names the first node, is restored.
     if lab.nodes[first].owns() {
         lab.nodes[first].signal(libc::SIGTERM);
         assert!(eventually(LIMIT, || lab.nodes[first].has_ended()));
@@ -139,8 +139,8 @@ fn restored() {
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
 }
 
-/// The etcd of one node stands still: its API server goes on showing what it knew, and cannot be asked
-/// for more. Its node asks another one. When etcd goes on, the server is behind for a while.
+/// The etcd of one node hangs. Its API server keeps showing its old state and cannot do quorum
+/// reads, so the node asks another one. When etcd resumes, the server lags for a while.
 fn lagging() {
     let mut lab = new_lab();
     let owner = lab.wait_for_owner(LIMIT).unwrap();

@@ -1,5 +1,5 @@
-//! A VIP is admitted to a Lease before it is published: never under two Leases, never while
-//! somebody else has it.
+//! A VIP is admitted to a Lease before it is published: never under two Leases, never while another
+//! host has it.
 
 use std::{net::IpAddr, time::Duration};
 use vip_tests::{
@@ -15,7 +15,7 @@ fn problem(lab: &Lab, node: usize, vip: IpAddr) -> String {
     status["daemon"]["problems"][format!("VIP {vip}")].as_str().unwrap_or_default().to_owned()
 }
 
-/// Two nodes are told another Lease for a VIP, one after the other.
+/// Two nodes are configured with another Lease for a VIP, one after the other.
 #[test]
 fn a_vip_that_changes_its_lease_on_one_node_after_the_other_has_one_owner() {
     let mut lab = Lab::new(&Options { nodes: 2, ..Options::default() }).unwrap();
@@ -34,7 +34,7 @@ fn a_vip_that_changes_its_lease_on_one_node_after_the_other_has_one_owner() {
             assert!(ended, "{own} does not stop");
             lab.nodes[node].start().unwrap();
             if node != owner {
-                // It holds the new Lease, sees that the old one guards the VIP, and says so.
+                // It holds the new Lease, sees that the old one guards the VIP, and reports it.
                 let told = || problem(lab, node, vip).contains("plndr-cp-lock");
                 assert!(eventually(Duration::from_secs(20), told), "{}", lab.nodes[node].log());
                 assert!(lab.nodes[owner].answers_for(vip) && !lab.nodes[node].answers_for(vip));
@@ -57,7 +57,7 @@ fn a_vip_that_changes_its_lease_on_one_node_after_the_other_has_one_owner() {
     assert!(!said.contains("192.0.2.10"), "{said}");
 }
 
-/// The Lease was held before; only the address is new. After a failover nobody is asked.
+/// The Lease was held before; only the address is new. After a failover the LAN is not probed.
 #[test]
 fn a_vip_that_is_added_is_not_taken_from_a_living_host() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();

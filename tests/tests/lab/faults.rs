@@ -1,5 +1,4 @@
-//! The faults, each in a lab of its own: no instant with two owners, and no longer dark than
-//! the bound.
+//! The faults, each in its own lab: no instant with two owners, and no dark time above the bound.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -15,7 +14,7 @@ use vip_user::{clock, config::Config};
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "plndr-cp-lock";
 
-/// What is measured does not run beside each other, however many threads the runner has.
+/// Measurements run one at a time, however many threads the runner has.
 static MEASURED: Mutex<()> = Mutex::new(());
 
 #[track_caller]
@@ -32,7 +31,7 @@ fn keeps_the_promise(fault: Fault, extra: &str) -> Outcome {
     outcome
 }
 
-/// A machine that stood still loses echoes by itself: then the fault is injected once more.
+/// A stalled machine also loses echoes; then the fault is injected once more.
 #[track_caller]
 fn loses_no_echo(fault: Fault) {
     let mut outcome = keeps_the_promise(fault, "");
@@ -73,20 +72,20 @@ fn frozen_while_answering_by_generic_xdp() {
     keeps_the_promise(Fault::Freeze, "attach: generic\n");
 }
 
-/// No stateless probe of a user is lost when the owner is stopped as planned.
+/// A planned stop of the owner loses no ping.
 #[test]
 fn a_planned_stop_loses_no_echo() {
     loses_no_echo(Fault::PlannedStop);
 }
 
-/// Nor when all nodes are restarted, one after the other.
+/// A restart of all nodes, one after the other, loses no ping.
 #[test]
 fn a_rolling_restart_loses_no_echo() {
     loses_no_echo(Fault::RollingRestart);
 }
 
-/// An API that is gone for everybody lets every fence run out, and no process ends. When it is back
-/// the VIPs are.
+/// While the API hangs for all nodes every fence runs out, but no process ends. When the API is
+/// back, so are the VIPs.
 #[test]
 fn the_api_hangs_for_everybody() {
     keeps_the_promise(Fault::ApiHangs, "");
@@ -142,14 +141,14 @@ fn the_lease_is_edited_emptied_and_deleted_by_hand() {
     .unwrap();
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
     assert!(!recording.claims.is_empty());
-    // A foreign holder (the garbled note makes it one) is waited out: 2·D + 10 s.
+    // The garbled annotation makes the holder a foreign one; candidates wait 2·D + 10 s for it.
     lab.wait_for_owner(Duration::from_secs(40)).unwrap();
 }
 
-/// A holder that is not xvip writes the spec only and leaves our annotation standing, under another
-/// name or under the owner's own. The owner is silent as soon as it sees that, nobody else takes the
-/// Lease before the grace is over, and then one node does. A Lease restored to an older content is
-/// written again by its holder.
+/// A foreign holder writes only the spec and leaves xvip's annotation, under another name or the
+/// owner's own. The owner is silent as soon as it sees that. No other node takes the Lease before
+/// the grace is over; then one does. If a Lease is restored to an older content, its holder writes
+/// it again.
 #[test]
 fn the_lease_is_taken_by_client_go_and_restored_to_an_older_content() {
     let lease = ", foreign_grace_s: 5".into();
@@ -172,7 +171,7 @@ fn the_lease_is_taken_by_client_go_and_restored_to_an_older_content() {
         })
         .unwrap();
         assert_eq!(two_owner_ms(&recording.claims), 0.0);
-        // A watch event is on its way for a moment; after it nobody speaks until the grace is over.
+        // The watch event needs a moment. After it no node answers until the grace is over.
         let quiet = (taken + 500_000_000)..(taken + 5_000_000_000);
         let early = recording.claims.iter().filter(|claim| quiet.contains(&claim.at_ns)).count();
         assert_eq!(early, 0, "claims during the grace of a foreign holder (own name: {own_name})");

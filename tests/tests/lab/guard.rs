@@ -1,4 +1,4 @@
-//! The guard: whoever tries to claim a VIP from a host that does not hold it, nothing leaves.
+//! The guard: no claim of a VIP leaves a host that does not hold it, whichever program sends it.
 
 use std::{net::IpAddr, time::Duration};
 use vip_tests::{
@@ -68,8 +68,8 @@ fn a_claim_by_a_stranger_is_counted_and_passed() {
         })
     });
     assert!(counted, "{}", lab.nodes[owner].status().unwrap());
-    // It was passed: the kernel of a standby has learned the stranger as the VIP's neighbour, or not,
-    // as it likes; the owner still answers.
+    // The frame passed, so a candidate's kernel may have learned the stranger as the VIP's
+    // neighbour. The owner still answers.
     assert!(lab.nodes[owner].owns());
 }
 
@@ -117,9 +117,9 @@ fn bpftool_shows_named_fields() {
     assert!(vips.iter().map(IpAddr::to_string).all(|vip| map.contains(&vip)), "{map}");
 }
 
-/// An interface that is excluded from now on may carry the VIP still. While nothing is known of the
-/// Lease the address is left alone, and the guard is what keeps the kernel from answering: the other
-/// order once made two owners.
+/// An interface that becomes excluded may still carry the VIP. While the Lease is unknown, the
+/// address stays, and only the guard keeps the kernel from answering. Removing the guard first once
+/// made two owners.
 #[test]
 fn the_guard_stays_on_an_interface_for_as_long_as_it_carries_the_vip() {
     let options = Options {
@@ -158,7 +158,7 @@ fn the_guard_stays_on_an_interface_for_as_long_as_it_carries_the_vip() {
     let both =
         recording.claims.iter().filter(|claim| claim.node == owner && claim.at_ns > taken).count();
     assert_eq!(both, 0, "the kernel answered for the VIP after another node had taken it");
-    // Once the Lease is read the address goes, and then the guard.
+    // Once the Lease is read, the address is removed, and then the guard.
     lab.nodes[owner].kill();
     lab.nodes[owner].configure(&excluded).unwrap();
     lab.nodes[owner].start().unwrap();

@@ -1,4 +1,4 @@
-//! What goes wrong for one VIP stays with that VIP, and is a reason to give way.
+//! A failure of one VIP affects only that VIP, and is a reason to give way.
 
 use std::{fs::OpenOptions, os::fd::AsRawFd as _, thread::sleep, time::Duration};
 use vip_tests::{
@@ -14,7 +14,7 @@ fn fitness(node: &Node) -> String {
     status["daemon"]["leases"][0]["fitness"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The first VIP cannot be added, and its announcements are stopped: the second one is announced.
+/// The first VIP cannot be added, and its announcements are stopped. The second VIP is announced.
 #[test]
 fn one_vip_that_cannot_be_added_leaves_the_other_announced() {
     let vips = Some(vec![VIP6.into(), VIP4.into()]);
@@ -26,15 +26,15 @@ fn one_vip_that_cannot_be_added_leaves_the_other_announced() {
         let status = node.status().unwrap_or_default();
         status["counters"]["claim_sent"].as_u64().unwrap_or_default()
     };
-    // Six rounds of two frames; an answer is not counted there.
+    // A burst is six rounds of two frames; answers are not counted there.
     assert!(eventually(Duration::from_mins(1), || sent() >= 2), "{}", node.log());
     assert_eq!(fitness(node), "doubtful", "{}", node.log());
     let problems = node.status().unwrap()["daemon"]["problems"].to_string();
     assert!(problems.contains("2001:db8::10: IPv6 is off on lo"), "{problems}");
 }
 
-/// A node that can carry only one of two VIPs gives way to one that can carry both, and is not asked
-/// again.
+/// A node that can carry only one of two VIPs gives way to one that can carry both, and does not
+/// get them back.
 #[test]
 fn a_node_on_which_ipv6_is_turned_off_gives_way() {
     let mut lab = Lab::new(&Options { nodes: 2, ..Options::default() }).unwrap();
@@ -54,8 +54,8 @@ fn a_node_on_which_ipv6_is_turned_off_gives_way() {
     assert!(eventually(Duration::from_secs(20), || fitness(&lab.nodes[owner]) == "able"));
 }
 
-/// Clearing a fence waits until no program runs on the old value. The kernel does so when a map of maps
-/// is updated: a new map is in it after each clear.
+/// Clearing a fence waits until no program runs on the old value. An update of a map of maps makes
+/// the kernel wait for that, so each clear puts a new map there.
 #[test]
 fn a_clear_waits_for_the_programs() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
@@ -79,7 +79,7 @@ fn a_clear_waits_for_the_programs() {
     assert!(seen[1].is_some() && seen[1] != seen[0] && seen[2] != seen[1], "{seen:?}");
 }
 
-/// In a pod the log is a pipe, and who reads it may stand still: renewals go on.
+/// In a pod the log is a pipe whose reader may hang. Renewals continue.
 #[test]
 fn a_log_that_nobody_reads_holds_up_nothing() {
     let environment = vec![("RUST_LOG".into(), "trace".into())];
@@ -97,7 +97,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
     let node = &lab.nodes[0];
     assert!(eventually(Duration::from_mins(1), || node.owns()));
     assert!(eventually(Duration::from_mins(1), || unread() > 60_000), "{} bytes", unread());
-    // Twice as long as a fence that nobody renews.
+    // Twice as long as a fence lasts without renewals.
     for _ in 0..60 {
         assert!(node.owns(), "the fence has run out");
         sleep(Duration::from_millis(100));

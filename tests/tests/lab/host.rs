@@ -1,4 +1,4 @@
-//! The host changes underneath: whatever others take away is put back, and nothing answers that must
+//! Other programs change the host: xvip puts back what they remove, and nothing answers that must
 //! not.
 
 use std::{path::PathBuf, thread::sleep, time::Duration};
@@ -31,7 +31,7 @@ fn pin(lab: &Lab, node: &Node, kind: &str) -> Option<PathBuf> {
     found.lines().next().map(PathBuf::from)
 }
 
-/// Takes something away and says how long it was gone, in milliseconds.
+/// Removes something and returns how long it was gone, in milliseconds.
 #[track_caller]
 fn gone_for(what: &str, take: impl FnOnce(), there: impl Fn() -> bool) -> f64 {
     assert!(there(), "{what} was not there");
@@ -46,7 +46,7 @@ fn what_others_take_away_is_put_back() {
     let lab = one("");
     let node = &lab.nodes[0];
     let shows = |args: &str, text: &str| node.ns.ip(args).unwrap().contains(text);
-    // A link that was detached stays pinned, without an interface.
+    // A detached link stays pinned, without an interface.
     let program = |kind: &str| {
         pin(&lab, node, kind)
             .is_some_and(|path| bpf::link_info(&path).is_ok_and(|info| info.ifindex != 0))
@@ -83,8 +83,8 @@ fn what_others_take_away_is_put_back() {
     ] {
         times.push((what, gone_for(what, take, there)));
     }
-    // Addresses are announced by netlink, links are looked at twice a second; the periodic comparison
-    // every five seconds has no part in it.
+    // Netlink reports addresses, and links are checked twice a second. Both are faster than the
+    // periodic comparison every five seconds.
     assert!(times.iter().all(|(_, ms)| *ms < 3_000.0), "{times:?}");
     println!("gone for, ms: {times:?}");
     assert!(node.owns(), "{}", node.log());
@@ -95,8 +95,9 @@ fn what_others_take_away_is_put_back() {
     );
 }
 
-/// Another program before the guard could send frames around it: the interface counts as unguarded, the
-/// VIP moves to a node whose guard is first, and comes back into use when the other program goes.
+/// Another program before the guard could send frames around it. So the interface counts as
+/// unguarded, and the VIP moves to a node whose guard is first. The interface is usable again when
+/// the other program is gone.
 #[test]
 fn a_program_before_the_guard_makes_the_interface_unusable() {
     let (lab, owner) = lab_of(&Options::default());
@@ -113,8 +114,8 @@ fn a_program_before_the_guard_makes_the_interface_unusable() {
     assert!(eventually(Duration::from_secs(5), || guarded(true)), "{}", lab.nodes[owner].log());
 }
 
-/// The old programs died with the interface; the address on `lo` must not be answered on the new one
-/// by the kernel, and the next start serves again.
+/// The old programs are gone with the interface. The kernel must not answer on the new one for the
+/// address on `lo`. The next start serves again.
 #[test]
 fn an_interface_remade_while_the_controller_is_dead_answers_nothing() {
     let (mut lab, owner) = lab_of(&Options::default());
@@ -161,7 +162,7 @@ fn an_interface_remade_under_the_owner_is_used_again() {
     assert!(answered.status.success(), "{}", node.log());
 }
 
-/// Answers carry the new address, and neighbours are told without being asked.
+/// Answers carry the new MAC address, and it is announced to neighbours.
 #[test]
 fn a_changed_mac_is_announced() {
     let mut lab = one("");
@@ -180,7 +181,8 @@ fn a_changed_mac_is_announced() {
     assert!(recording.echoes.dark_ms(from, end) < 500.0 + stalled, "users follow");
 }
 
-/// Carrier that is away for less than the fence moves nothing; with its return the VIP is announced.
+/// A carrier loss shorter than the fence moves nothing. When the carrier returns, the VIP is
+/// announced.
 #[test]
 fn carrier_lost_for_a_moment_moves_nothing() {
     let (mut lab, owner) = lab_of(&Options::default());
@@ -198,8 +200,8 @@ fn carrier_lost_for_a_moment_moves_nothing() {
     assert!(lab.nodes[owner].owns());
 }
 
-/// Somebody unmounts the BPF file system, which would take all pins at once: the lock is an open
-/// directory there, so the kernel refuses.
+/// Unmounting the BPF file system would remove all pins at once. The lock is an open directory
+/// there, so the kernel refuses.
 #[test]
 fn a_bpffs_in_use_cannot_be_unmounted() {
     let (lab, owner) = lab_of(&Options::default());
@@ -216,7 +218,7 @@ fn without_tcx() -> Options {
     Options { environment: vec![("XVIP_NO_TCX".into(), "1".into())], ..Options::default() }
 }
 
-/// The standby carries the VIP and announces it. Its guard counts that, and nothing leaves.
+/// The candidate carries the VIP and announces it. Its guard counts the claims and stops them.
 #[track_caller]
 fn stops_claims(lab: &mut Lab, standby: usize, owner: usize) {
     let stopped = |lab: &Lab| {
@@ -243,8 +245,8 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
     let filters = |lab: &Lab, direction: &str| {
         sh(&format!("tc -n {} filter show dev eth0 {direction}", lab.nodes[standby].ns.name())).unwrap()
     };
-    // Its handle is known; its name is lost, for aya asks whether programs may have one by loading
-    // another kind of program, which takes CAP_PERFMON.
+    // Found by its handle, because it has no name: aya's test for program names loads another kind
+    // of program, which needs CAP_PERFMON.
     let ours = handles(&lab.nodes[standby].instance).map(|handle| format!("handle {handle:#x} "));
     let guarded = |lab: &Lab| ours.iter().any(|handle| filters(lab, "egress").contains(handle));
     assert!(guarded(&lab), "{}", lab.nodes[standby].log());
@@ -265,8 +267,8 @@ fn a_clsact_guard_stops_claims_and_is_put_back() {
     assert!(eventually(Duration::from_secs(3), guarded), "{}", lab.nodes[standby].log());
 }
 
-/// A filter of another program that comes to stand before the guard would let frames around it
-/// (Cilium's has the same priority).
+/// A filter of another program before the guard could send frames around it (Cilium's has the same
+/// priority).
 #[test]
 fn a_clsact_filter_before_the_guard_does_not_stay_there() {
     let (mut lab, owner) = lab_of(&without_tcx());
@@ -284,7 +286,7 @@ fn a_clsact_filter_before_the_guard_does_not_stay_there() {
     assert!(guarded());
     let before = first();
     sh(&add).unwrap();
-    // It was first; the guard stands there again as another filter.
+    // The guard was first, and is first again, as a new filter.
     assert!(eventually(Duration::from_secs(10), || guarded() && first() != before));
     stops_claims(&mut lab, standby, owner);
 }
@@ -302,7 +304,7 @@ fn a_clsact_guard_is_cleaned_up() {
     assert!(!qdiscs(&lab).contains("clsact"), "{}", qdiscs(&lab));
 }
 
-/// kube-vip's placement: the VIP is on the interface, and still no source address.
+/// kube-vip's placement: the VIP is on the interface, but never a source address.
 #[test]
 fn placement_on_the_interface_shows_the_vip_and_never_uses_it_as_source() {
     let (mut lab, owner) =
@@ -322,7 +324,7 @@ fn placement_on_the_interface_shows_the_vip_and_never_uses_it_as_source() {
         assert!(v6.contains(&format!("src 2001:db8::{own} ")), "{v6}");
     };
     sources(node);
-    // The node's own address comes back after the VIP, as after a DHCP hiccup.
+    // The node's own address is added again after the VIP, as after a DHCP hiccup.
     node.ns.ip(&format!("addr del 192.0.2.{own}/24 dev eth0")).unwrap();
     node.ns.ip(&format!("addr add 192.0.2.{own}/24 dev eth0")).unwrap();
     node.ns.ip(&format!("addr del 2001:db8::{own}/64 dev eth0")).unwrap();
@@ -335,7 +337,7 @@ fn placement_on_the_interface_shows_the_vip_and_never_uses_it_as_source() {
     lab.wait_for_owner(Duration::from_secs(5)).unwrap();
 }
 
-/// Nothing is put on any device, and the VIP is answered all the same: a CNI takes the traffic in.
+/// No device carries the VIP, but it is answered: a CNI takes the traffic in.
 #[test]
 fn placement_none_answers_and_adds_no_address() {
     let lab = one("placement: none\n");
@@ -347,7 +349,7 @@ fn placement_none_answers_and_adds_no_address() {
     assert!(answered.status.success(), "{answered:?}");
 }
 
-/// The address is still shown, and nothing that arrives for it is taken in.
+/// The address is still shown, but the kernel accepts no traffic for it.
 #[test]
 fn a_local_route_that_was_deleted_is_put_back() {
     let lab = one("");
@@ -365,7 +367,7 @@ fn a_local_route_that_was_deleted_is_put_back() {
     assert!(node.owns(), "{}", node.log());
 }
 
-/// What docs/configuration.md says of source addresses, and what helps.
+/// What docs/configuration.md says about source addresses, and the remedy.
 #[test]
 fn a_node_without_an_ipv6_address_of_its_own_uses_the_vip_as_source() {
     let lab = one("");

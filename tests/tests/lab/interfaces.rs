@@ -1,5 +1,4 @@
-//! Which interface answers, what a dead link moves, and what happens to interfaces while they are in
-//! use.
+//! Which interface answers, when a dead link moves VIPs, and changes of interfaces in use.
 
 use std::{thread::sleep, time::Duration};
 use vip_tests::{
@@ -14,8 +13,8 @@ use vip_tests::{
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Two nodes that reach the API over `eth0` and serve on `lan0`, with a lease that is long enough to
-/// tell a release from an expiry.
+/// Two nodes that reach the API over `eth0` and serve on `lan0`, with a lease long enough to tell a
+/// release from an expiry.
 fn two_links(extra: &str, lease: &str) -> (Lab, usize) {
     let mut lab = Lab::new(&Options {
         nodes: 2,
@@ -57,8 +56,8 @@ fn by(claims: &[Claim], node: usize) -> usize {
     claims.iter().filter(|claim| claim.node == node).count()
 }
 
-/// Answers at TC pass a queue, here one that takes a second. The API is reached over another interface,
-/// so the release would overtake them.
+/// Answers at TC go through a queue, here one with a delay of a second. The API is reached over
+/// another interface, so the release could overtake them.
 #[test]
 fn the_lease_is_released_when_the_answers_before_have_left() {
     let (mut lab, owner) = two_links("attach: tc\n", ", margin_ms: 2000");
@@ -159,7 +158,7 @@ fn a_node_without_the_interface_is_no_candidate_while_another_is() {
     assert!(eventually(LONG, told), "{}", lab.nodes[0].log());
     lab.nodes[1].start().unwrap();
     assert_eq!(lab.wait_for_owner(LONG).unwrap(), 1);
-    // It appears at last, and is guarded and a candidate.
+    // The interface appears: it is guarded, and the node is a candidate.
     let (node, bridge) = (&lab.nodes[0].ns, &lab.bridge);
     let mac = mac_text(lan_mac(0, 7));
     bridge
@@ -174,8 +173,8 @@ fn a_node_without_the_interface_is_no_candidate_while_another_is() {
     assert!(eventually(LONG, ready), "{}", lab.nodes[0].log());
 }
 
-/// The rules, end to end: `auto` takes the interface whose subnet contains the VIP, the other one is
-/// guarded, a veth of a container is left alone.
+/// The rules, end to end: `auto` chooses the interface whose subnet contains the VIP, the other one
+/// is guarded, a container's veth is left alone.
 #[test]
 fn auto_chooses_by_subnet_and_guards_the_rest() {
     let mut lab = Lab::new(&Options {
@@ -222,8 +221,8 @@ fn a_new_interface_is_guarded_as_soon_as_it_appears() {
     assert!(by(&recording.claims, owner) > 0);
 }
 
-/// Whatever is done to the interface of an owner, claims are right afterwards: the guard stands, and
-/// the VIP is answered with the MAC address that the interface has.
+/// After any change of an owner's interface, the guard is attached, and answers carry the MAC
+/// address of the interface.
 #[test]
 fn an_interface_that_changes_in_use_is_followed() {
     let mut lab = Lab::new(&Options {
@@ -257,7 +256,7 @@ fn an_interface_that_changes_in_use_is_followed() {
         "link set wan0 up",
         "addr add 2001:db8::11/64 dev wan0 nodad",
     ] {
-        // IPv6 addresses go with the link, and the API is reached by IPv4.
+        // IPv6 addresses disappear with the link; the API is reached by IPv4.
         let _ = node.ns.ip(command);
     }
     assert!(
@@ -266,7 +265,7 @@ fn an_interface_that_changes_in_use_is_followed() {
         node.log()
     );
     assert!(node.log().contains("renamed"), "{}", node.log());
-    // Moved away: nothing of ours stays on it, and it does not answer there.
+    // Moved to another namespace: nothing of xvip stays on it, and it does not answer there.
     let elsewhere = vip_tests::netns::NetNs::new(&format!("{}-x", node.ns.name())).unwrap();
     node.ns.ip(&format!("link set wan0 netns {}", elsewhere.name())).unwrap();
     let links = || sh(&format!("find {} -name 'link:*'", lab.dir().join("bpf").display())).unwrap();
@@ -277,7 +276,7 @@ fn an_interface_that_changes_in_use_is_followed() {
     assert_eq!(Node::probe(&lab.asker, &["192.0.2.10"]).unwrap().1, 1);
 }
 
-/// A port of a bridge is not ours to touch; the bridge is.
+/// xvip does not touch a port of a bridge; the bridge answers.
 #[test]
 fn an_interface_that_becomes_a_port_is_left_and_the_bridge_answers() {
     let mut lab = Lab::new(&Options {
@@ -299,7 +298,7 @@ fn an_interface_that_becomes_a_port_is_left_and_the_bridge_answers() {
     ] {
         node.ns.ip(command).unwrap();
     }
-    // A guest behind the bridge with an address of its own.
+    // A guest behind the bridge, with its own address.
     let guest = vip_tests::netns::NetNs::new(&format!("{}-g", node.ns.name())).unwrap();
     node.ns.ip(&format!("link add tap0 type veth peer name eth0 netns {}", guest.name())).unwrap();
     node.ns.ip("link set tap0 master bri0 up").unwrap();
@@ -320,8 +319,7 @@ fn an_interface_that_becomes_a_port_is_left_and_the_bridge_answers() {
     assert!(text.contains("one owner"), "the guest asks too: {text}");
 }
 
-/// A chain as Cilium makes it: what another program lets through, and what ours lets through, reaches
-/// the next one.
+/// A chain as with Cilium: a frame that one program passes reaches the next program.
 #[test]
 fn programs_before_and_after_the_guard_still_see_the_traffic() {
     let (lab, owner) = {
@@ -336,7 +334,7 @@ fn programs_before_and_after_the_guard_still_see_the_traffic() {
     let status = node.status().unwrap();
     assert_eq!(status["interfaces"][0]["guarded"], true, "{status}");
     assert!(node.has_no_problem().unwrap(), "{status}");
-    // An address that only the later program knows: its counter moves, so it was reached.
+    // Only the later program knows this address. Its counter is raised, so the frame reached it.
     let mac = node.mac;
     let claim = move || {
         PacketSocket::open("eth0").unwrap().send(&frames::arp_request(mac, [192, 0, 2, 55], VIP4))
@@ -357,7 +355,7 @@ fn labels_decide_which_nodes_may_hold() {
     lab.api.set_labels("node3", &[("role", "edge")]);
     lab.api.set_labels("node2", &[]);
     assert!(eventually(LONG, || lab.nodes[2].owns()), "{}\n{}", lab.nodes[1].log(), lab.nodes[2].log());
-    // And with no node left the owner stays.
+    // If no node has the label, the owner stays.
     lab.api.set_labels("node3", &[]);
     sleep(Duration::from_secs(4));
     assert!(eventually(LONG, || lab.nodes[2].owns()), "{}", lab.nodes[2].log());
@@ -386,10 +384,10 @@ fn a_cordoned_node_gives_way_and_stays_where_there_is_none_better() {
 #[test]
 fn a_lan_that_is_away_moves_the_vip_only_to_a_node_that_sees_it() {
     let (mut lab, owner) = two_links("lan_check: {peers: [192.0.2.200], every_ms: 300}\n", "");
-    // The link has no address of its own; the question is asked without one.
+    // The link has no address, so the probe uses none.
     sleep(Duration::from_secs(2));
     assert_eq!(fitness(&lab), "able", "{}", lab.nodes[0].log());
-    // A wrong VLAN for both: the carrier stays, the frames go nowhere. Nobody is better.
+    // Both nodes are in a wrong VLAN: the carrier stays, but frames are lost. No node is better.
     let detach = |lab: &Lab, node: usize| {
         lab.bridge.ip(&format!("link set n{}lan0 nomaster", node + 1)).unwrap();
     };
@@ -399,7 +397,7 @@ fn a_lan_that_is_away_moves_the_vip_only_to_a_node_that_sees_it() {
     assert!(eventually(LONG, || fitness(&lab) == "doubtful"), "{}", lab.nodes[0].log());
     sleep(Duration::from_secs(2));
     assert_eq!(holder(&lab), "node1");
-    // The other one sees the LAN again.
+    // The other node reaches the LAN again.
     let recording = watched(&mut lab, |lab| {
         lab.bridge.ip("link set n2lan0 master br0")?;
         anyhow::ensure!(eventually(LONG, || lab.nodes[1].owns()), "{}", lab.nodes[1].log());
@@ -409,14 +407,15 @@ fn a_lan_that_is_away_moves_the_vip_only_to_a_node_that_sees_it() {
     assert_eq!(two_owner_ms(&recording.claims), 0.0);
 }
 
-/// How many VIPs have no interface.
+/// The number of VIPs without an interface.
 fn unserved(node: &Node) -> usize {
     let status = node.status().unwrap_or_default();
     let problems = status["daemon"]["problems"].as_object().cloned().unwrap_or_default();
     problems.keys().filter(|subject| subject.starts_with("selection ")).count()
 }
 
-/// Several ways, next-hop objects, an IPv6 gateway of IPv4, another table: each is a default route.
+/// Several next hops, next-hop objects, an IPv6 gateway of IPv4, another table: each is a default
+/// route.
 #[test]
 fn a_default_route_is_known_in_every_form() {
     let mut lab = Lab::new(&Options {
@@ -464,7 +463,7 @@ fn a_default_route_is_known_in_every_form() {
     }
 }
 
-/// With two gateways the LAN is there as long as one of them answers.
+/// With two gateways the LAN counts as working while one of them answers.
 #[test]
 fn the_lan_check_asks_every_gateway() {
     let extra = "lan_check: {gateway: true, every_ms: 300}\n";
@@ -485,7 +484,7 @@ fn the_lan_check_asks_every_gateway() {
     assert!(eventually(LONG, || !told()), "{}", lab.nodes[0].log());
 }
 
-/// A CNI puts the uplink under a bridge of its own, whose name is left alone by default.
+/// A CNI puts the uplink under its own bridge, whose name `exclude` matches by default.
 #[test]
 fn an_uplink_that_moves_under_a_bridge_is_followed() {
     for (exclude, served) in [("", true), ("exclude: ['br-*']\n", false)] {

@@ -1,4 +1,4 @@
-//! Stopping and cleaning up: another program can take over, and nothing is left.
+//! Stopping and cleaning up: another program can take over, and nothing stays behind.
 
 use serde_json::json;
 use std::time::Duration;
@@ -85,7 +85,7 @@ fn after_a_crash_the_host_stays_silent() {
     assert_eq!(recording.claims, []);
 }
 
-/// A Lease that somebody else holds for a long time: the node stays a standby.
+/// Another program holds the Lease for a long time, so the node stays a candidate.
 fn held_by_another(lab: &Lab) {
     lab.api.put(
         "kube-system",
@@ -125,7 +125,7 @@ fn cleanup_does_with_what_is_left() {
         });
         assert!(standby, "{gone}: {}", node.log());
         lab.nodes[0].kill();
-        // Addresses are found by the written list; without it the next test's rule holds.
+        // Cleanup finds addresses by the map `ADDRS`; the next test is about its loss.
         sh(&format!("cd {} && for f in {gone}; do [ $f = ADDRS ] || rm $f; done", pins.display()))
             .unwrap();
         lab.nodes[0].xvip("cleanup", &[]).unwrap();
@@ -135,7 +135,7 @@ fn cleanup_does_with_what_is_left() {
     }
 }
 
-/// Without the written list nobody can tell whose an address is: it ends with its lifetime.
+/// Without the map `ADDRS` xvip cannot tell its addresses from others: they expire.
 #[test]
 fn an_address_whose_note_is_gone_has_a_lifetime() {
     let (mut lab, owner) = lab_of(1);
@@ -153,8 +153,8 @@ fn an_address_whose_note_is_gone_has_a_lifetime() {
     );
 }
 
-/// The map of VIPs is gone while the guard's programs run: the next start does not open the guard,
-/// even before the API has said a word.
+/// The map of VIPs is gone while the guard's programs run. The next start does not open the guard,
+/// even before the API has answered.
 #[test]
 fn a_start_after_damage_stays_silent() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();

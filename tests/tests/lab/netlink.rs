@@ -1,5 +1,5 @@
-//! Many interfaces, many changes: nothing that the loop awaits takes long, and no look costs more than
-//! what changed.
+//! Many interfaces, many changes: no wait of the loop takes long, and a look costs only as much as
+//! the changes.
 
 use std::{
     fs,
@@ -40,11 +40,12 @@ fn batch(ns: &NetNs, lines: &str) -> anyhow::Result<()> {
     sh(&format!("printf '{lines}' | ip -n {} -batch -", ns.name())).map(drop)
 }
 
-/// A burst once overran the socket, an acknowledgement was lost, and the loop waited for it for ever.
+/// A burst once overran the socket: an acknowledgement was lost, and the loop waited for it for
+/// ever.
 #[test]
 fn a_burst_of_link_events_stops_no_renewal() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
-    // Left alone by name: they bring no programs, only changes.
+    // Their names are excluded, so they get no programs; they only cause events.
     add_pairs(&lab.nodes[0].ns, ["vetha", "vethb"], 120).unwrap();
     lab.start().unwrap();
     lab.wait_for_owner(LONG).unwrap();
@@ -61,14 +62,14 @@ fn a_burst_of_link_events_stops_no_renewal() {
     });
     let back = || node.ns.ip("addr show dev lo").unwrap().contains("192.0.2.10/32");
     assert!(eventually(LONG, || back() && node.owns()), "{}", node.log());
-    // It listens to SIGTERM as well.
+    // The loop also handles SIGTERM.
     let turns = |node: &Node| node.status().unwrap()["daemon"]["turned_ns"].as_u64();
     let before = turns(node);
     assert!(eventually(LONG, || turns(node) > before), "the loop is still: {}", node.log());
 }
 
-/// A listing of several pieces that changes keep interrupting says nothing against this host: a start
-/// once ended over it.
+/// Changes keep interrupting a listing of several parts. That is no fault of this host; once it
+/// ended the start.
 #[test]
 fn a_start_goes_on_while_changes_interrupt_its_listings() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
@@ -95,7 +96,7 @@ fn a_start_goes_on_while_changes_interrupt_its_listings() {
     lab.wait_for_owner(LONG).unwrap();
 }
 
-/// Changes that found no room in the buffer of the kernel ask for a look at everything.
+/// If events found no room in the kernel's buffer, everything is looked at.
 #[test]
 fn lost_changes_ask_for_a_look_at_everything() {
     let ns = NetNs::new(&format!("xvnl{}", std::process::id())).unwrap();
@@ -109,7 +110,7 @@ fn lost_changes_ask_for_a_look_at_everything() {
             let (sender, mut looks) = tokio::sync::mpsc::channel(1);
             let reader = tokio::spawn(changes.tell(sender));
             tokio::time::timeout(LONG, looks.recv()).await.unwrap().unwrap();
-            // The head of the queue was read before the loss shows.
+            // The loss is reported only after the head of the queue was read.
             tokio::time::sleep(Duration::from_millis(500)).await;
             let never_told_of = 1_000_000;
             assert!(netlink.touched().begin().interfaces().contains(never_told_of));
@@ -120,7 +121,7 @@ fn lost_changes_ask_for_a_look_at_everything() {
     .unwrap();
 }
 
-/// A start that waits for the lock does not listen: what it would hear piled up unread.
+/// A start that waits for the lock does not listen, because unread events would pile up.
 #[test]
 fn a_start_that_waits_for_the_lock_listens_to_nothing() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
@@ -130,7 +131,7 @@ fn a_start_that_waits_for_the_lock_listens_to_nothing() {
     let mut second = node.again();
     second.start().unwrap();
     assert!(eventually(LONG, || second.log().contains("waiting for it to end")), "{}", second.log());
-    // Inodes of the sockets that are in a group (/proc/net/netlink: sk Eth Pid Groups … Inode).
+    // Inodes of the sockets in a multicast group (/proc/net/netlink: sk Eth Pid Groups … Inode).
     let sockets = node.ns.run(|| fs::read_to_string("/proc/thread-self/net/netlink").unwrap()).unwrap();
     let columns = sockets.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let in_groups = columns.filter(|columns| columns[1] == "0" && columns[3] != "00000000");
@@ -144,7 +145,7 @@ fn a_start_that_waits_for_the_lock_listens_to_nothing() {
     second.kill();
 }
 
-/// A look that the kernel had time for: other tests keep its lock of all interfaces (RTNL) busy.
+/// Looks until the kernel answers in time: other tests keep its lock on all interfaces (RTNL) busy.
 async fn looked(host: &mut Kernel) -> Links {
     for _ in 0..100 {
         match host.links().await {
@@ -155,7 +156,7 @@ async fn looked(host: &mut Kernel) -> Links {
     panic!("the kernel never answered in time");
 }
 
-/// What one look and one inspection cost with so many guarded interfaces, in calls of bpf(2).
+/// The cost of one look and one inspection with this many guarded interfaces, in calls of bpf(2).
 fn cost(interfaces: usize) -> (u64, u64) {
     let lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
     let node = &lab.nodes[0];
@@ -172,7 +173,8 @@ fn cost(interfaces: usize) -> (u64, u64) {
                     start(&settings::host(&config), &pins, netlink, "node1", "boot").unwrap().kernel;
                 let links = looked(&mut host).await;
                 assert_eq!(links.links.iter().filter(|link| link.guarded).count(), interfaces + 1);
-                // Other tests of this process may call it too: the least of some rounds counts.
+                // Other tests of this process may also call bpf(2), so the lowest of some rounds
+                // counts.
                 let (mut look, mut inspection) = (u64::MAX, u64::MAX);
                 for _ in 0..5 {
                     let before = bpf::calls();
@@ -188,12 +190,12 @@ fn cost(interfaces: usize) -> (u64, u64) {
         .unwrap()
 }
 
-/// It was the square of their number, twice a second.
+/// The cost once was the square of their number, twice a second.
 #[test]
 fn interfaces_that_did_not_change_cost_nothing() {
     let [(few, inspected), (many, all_inspected)] = [20, 200].map(cost);
     assert_eq!((few, many), (0, 0), "calls in a look at unchanged interfaces");
-    // One question for each that is only guarded, at most 64 in one turn; two for the program that
+    // One call for each guarded interface, at most 64 in one turn; two for the program that
     // answers.
     assert!(inspected <= 20 + 3 && all_inspected <= 64 + 3, "{inspected} and {all_inspected} calls");
 }

@@ -1,4 +1,4 @@
-//! `xvip probe` and what is done about claims by others.
+//! `xvip probe`, and how xvip handles claims by others.
 
 use serde_json::Value;
 use std::{
@@ -31,17 +31,17 @@ fn a_probe_says_plainly_who_answers() {
     assert_eq!((code, text.matches(&format!("one owner: {mac} on eth0")).count()), (0, 2), "{text}");
     let (text, code) = Node::probe(&lab.asker, &["192.0.2.66"]).unwrap();
     assert_eq!((code, text.contains("nobody")), (1, true), "{text}");
-    // Somebody else answers too.
+    // Another host answers too.
     lab.user.ip("addr add 192.0.2.10/32 dev eth0").unwrap();
     let (text, code) = Node::probe(&lab.asker, &["192.0.2.10", "--wait", "500"]).unwrap();
     assert_eq!((code, text.contains("two owners: ")), (2, true), "{text}");
     lab.user.ip("addr del 192.0.2.10/32 dev eth0").unwrap();
-    // A node knows the MAC addresses of the others, and what it answers itself.
+    // A node knows the MAC addresses of the others, and whether it answers itself.
     for node in &lab.nodes {
         let text = node.xvip("probe", &["192.0.2.10", "2001:db8::10"]).unwrap();
         let wanted = format!("one owner: {mac} (node node{}) on eth0", owner + 1);
         assert_eq!(text.matches(&wanted).count(), 2, "{text}\n{}", node.log());
-        // A question on the owner itself crosses no LAN, and is not sold as if it had.
+        // A question on the owner itself does not cross the LAN, and the output says so.
         let own = node.name == lab.nodes[owner].name;
         assert_eq!(text.contains("which is this host"), own, "{text}");
         assert!(text.contains("asked from ") && text.contains(" on eth0"), "{text}");
@@ -64,7 +64,7 @@ fn a_probe_says_plainly_who_answers() {
 #[test]
 fn a_watch_draws_what_a_user_feels() {
     let (mut lab, owner) = lab("");
-    // The user's service on the VIP, on whichever node has it.
+    // A service on the VIP, on every node.
     for node in &lab.nodes {
         let serve = || {
             let listener = TcpListener::bind("0.0.0.0:8080")?;
@@ -109,7 +109,7 @@ fn a_watch_draws_what_a_user_feels() {
     assert!(page.contains("<svg") && page.contains(&mac_text(lab.nodes[1 - owner].mac)), "{page}");
 }
 
-/// A stranger goes on claiming the VIP from behind the bridge.
+/// A foreign host keeps claiming the VIP from behind the bridge.
 fn claim(lab: &Lab) {
     let send = || PacketSocket::open("eth0").unwrap().send(&frames::arp_request(ASKER_MAC, VIP4, VIP4));
     lab.asker.run(send).unwrap().unwrap();
@@ -118,7 +118,7 @@ fn claim(lab: &Lab) {
 #[test]
 fn a_conflict_names_mac_interface_and_node() {
     let (lab, owner) = lab("");
-    // A claim during the handover is none: only one that comes later is told.
+    // A claim during the handover does not count; only a later one is reported.
     let told = || {
         claim(&lab);
         let problems = lab.nodes[owner].status().unwrap()["daemon"]["problems"].clone();
@@ -139,7 +139,7 @@ fn a_conflict_is_defended_at_most_once_in_ten_seconds() {
     }
     let claims = judge.finish().unwrap();
     let defences = claims.iter().filter(|claim| claim.node == owner).count();
-    // One round: a request and a reply form.
+    // One round: a request and a reply.
     assert_eq!(defences, 2, "{claims:?}\n{}", lab.nodes[owner].log());
 }
 
@@ -169,8 +169,8 @@ fn a_vip_is_yielded_to_a_claim_that_goes_on_and_served_again_when_it_ends() {
     );
 }
 
-/// The neighbour cache of a node that uses the VIP itself keeps the owner, whatever a stranger claims;
-/// once the node's view of the Lease is stale, claims come through again.
+/// The neighbour cache of a node that uses the VIP itself keeps the owner, whatever a foreign host
+/// claims. Once the node's view of the Lease is stale, claims pass again.
 #[test]
 fn claims_that_contradict_the_lease_do_not_reach_the_neighbour_cache() {
     let (lab, owner) = lab("guard_neighbours: true\nplacement: none\n");
@@ -188,7 +188,7 @@ fn claims_that_contradict_the_lease_do_not_reach_the_neighbour_cache() {
         dropped() > 0
     }));
     assert!(!knows().contains(&stranger), "{}", knows());
-    // The API is cut off from the standby, and its view runs out.
+    // The candidate is cut off from the API, and its view becomes stale.
     let nowhere = "neigh replace 192.0.2.100 lladdr 02:00:00:00:00:99 dev eth0 nud permanent";
     standby.ns.ip(nowhere).unwrap();
     let reaches = || {
@@ -202,10 +202,10 @@ fn claims_that_contradict_the_lease_do_not_reach_the_neighbour_cache() {
 #[test]
 fn traffic_to_a_vip_that_is_lost_is_dropped_in_strict_mode() {
     let (mut lab, owner) = lab("on_loss: drop\n");
-    // The owner's process stands still, its address stays; the user goes on sending to it.
+    // The owner's process is stopped but its address stays. The user keeps sending to it.
     let mac = mac_text(lab.nodes[owner].mac);
     lab.user.ip(&format!("neigh replace 192.0.2.10 lladdr {mac} dev eth0 nud permanent")).unwrap();
-    // A port that nobody listens on: a refusal comes from a host that took the packet in.
+    // No program listens on this port, so a refusal shows that a host accepted the packet.
     let connect = || {
         TcpStream::connect_timeout(&([192, 0, 2, 10], 9).into(), Duration::from_secs(1))
             .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)

@@ -22,7 +22,7 @@ const NOBODY: libc::c_long = 65534;
 /// The highest priority that a process without rights may use: the first band of `pfifo_fast`.
 const INTERACTIVE: libc::c_int = 6;
 
-/// Sends to a station of the LAN for as long as it may, as nobody.
+/// Sends to a station of the LAN until it is stopped, as the user `nobody`.
 fn flood(stop: &AtomicBool) -> anyhow::Result<()> {
     // Of this thread alone: the kernel keeps credentials by thread, libc's wrapper changes all.
     // SAFETY: the call takes plain numbers.
@@ -38,13 +38,13 @@ fn flood(stop: &AtomicBool) -> anyhow::Result<()> {
     assert_eq!(set, 0, "nobody may use this priority");
     socket.connect("192.0.2.100:9")?;
     while !stop.load(Ordering::Relaxed) {
-        // It waits for room: the queue is never empty.
+        // The call waits for room, so the queue is never empty.
         let _refused_there = socket.send(&[0; 1_400]);
     }
     Ok(())
 }
 
-/// A claim that has passed the guard and waits in a queue would leave when its fence is long over.
+/// A claim that passed the guard and waits in a queue could leave long after the end of its fence.
 #[test]
 fn a_flood_of_datagrams_holds_no_claim_back() {
     let extra = "announce: {refresh_s: 1}\n".into();
@@ -64,7 +64,7 @@ fn a_flood_of_datagrams_holds_no_claim_back() {
     });
     sleep(Duration::from_millis(200));
     let judge = Judge::listen(&lab.bridge, lab.ports(), &Lab::vips());
-    // Nothing can be renewed: what the node announces until the fence runs out is its last word.
+    // No renewal is possible, so the node announces nothing after its fence runs out.
     lab.api.set_outage(Outage::Hangs);
     assert!(eventually(Duration::from_secs(20), || !lab.nodes[0].owns()), "{}", lab.nodes[0].log());
     let over = clock::boot();

@@ -1,4 +1,5 @@
-//! Restarts on the same boot: what is pinned goes on, and only what is still ours is adopted.
+//! Restarts on the same boot: pinned programs keep working, and a restart adopts only its own live
+//! tenure.
 
 use std::{net::TcpListener, time::Duration};
 use vip_tests::{
@@ -79,7 +80,7 @@ fn a_rebooted_owner_does_not_adopt() {
 #[test]
 fn a_second_daemon_waits_for_the_first() {
     let (lab, _) = one_lab(&Options { nodes: 1, ..Options::default() });
-    // A second process of the same instance, beside the first.
+    // A second process of the same instance, while the first runs.
     let config = lab.dir().join("node1.yaml");
     let mut command =
         lab.nodes[0].ns.command(&vip_tests::lab::node::xvip().unwrap().display().to_string());
@@ -96,7 +97,7 @@ fn a_second_daemon_waits_for_the_first() {
     assert!(lab.nodes[0].owns());
 }
 
-/// Puts an API endpoint that takes connections and never answers before the others of a node.
+/// Puts an API endpoint that accepts connections and never answers before the others of a node.
 fn with_an_endpoint_that_hangs(lab: &Lab, node: usize) -> TcpListener {
     let bound = lab.nodes[node].ns.run(|| TcpListener::bind("127.0.0.1:7000")).unwrap().unwrap();
     let node = &lab.nodes[node];
@@ -128,7 +129,7 @@ fn a_killed_owner_keeps_its_tenure_though_its_first_endpoint_hangs() {
     assert!(lab.nodes[owner].owns());
 }
 
-/// Labels are read although the first endpoint hangs; until then nobody is barred.
+/// Labels are read although the first endpoint hangs; until then no node is barred.
 #[test]
 fn a_node_is_read_though_its_first_endpoint_hangs() {
     let options = Options { nodes: 1, extra: "nodes: {role: edge}\n".into(), ..Options::default() };

@@ -1,4 +1,4 @@
-//! Seen from outside: metrics, health, state, Events, logs.
+//! What xvip shows: metrics, health, state, Events, logs.
 
 use serde_json::Value;
 use std::{
@@ -42,7 +42,7 @@ fn the_admin_port_tells_the_truth() {
     lab.nodes[0].ns.ip(nowhere).unwrap();
     lab.start().unwrap();
     let node = &lab.nodes[0];
-    // Before the first turn of the loop it says that the process is starting.
+    // Before the first turn of the loop, the reason is that the process is starting.
     let unread = |(line, reasons): (String, String)| {
         line.contains("503") && reasons.contains("the Lease has not been read yet")
     };
@@ -94,7 +94,7 @@ fn the_admin_port_tells_the_truth() {
     assert!(metrics.ends_with("# EOF\n"), "OpenMetrics");
 }
 
-/// Every metric is in the manual under its name and type, and the manual invents none.
+/// The manual lists every metric by name and type, and no other.
 #[test]
 fn the_manual_lists_every_metric() {
     let mut lab = Lab::new(&Options { nodes: 1, ..options() }).unwrap();
@@ -136,7 +136,8 @@ fn leadership_and_conflicts_become_events_and_log_lines() {
     assert_eq!(event["regarding"]["uid"], lease["metadata"]["uid"], "{lease}");
     assert_eq!(event["reportingInstance"], name);
 
-    // Claims within 2·D of a take-over are part of it; later ones are a conflict, told once.
+    // Claims within 2·D of a take-over are part of it. Later ones are a conflict, which is reported
+    // once.
     sleep(Duration::from_secs(6));
     for _ in 0..5 {
         let send =
@@ -157,7 +158,7 @@ fn leadership_and_conflicts_become_events_and_log_lines() {
     assert!(problems["conflict 192.0.2.10"].is_string(), "{problems}");
     assert!(lab.nodes[owner].owns(), "a conflict is reported and moves nothing");
 
-    // Somebody else is written into the Lease: the owner is silent at once, and says so.
+    // Another holder is written into the Lease: the owner is silent at once, and logs it.
     lab.api.edit("kube-system", "plndr-cp-lock", |lease| {
         lease["spec"]["holderIdentity"] = "kubectl".into();
     });
@@ -172,7 +173,7 @@ fn leadership_and_conflicts_become_events_and_log_lines() {
     );
 }
 
-/// `xvip config` touches nothing and needs no rights.
+/// `xvip config` changes nothing and needs no rights.
 #[test]
 fn config_check_and_show() {
     let lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();

@@ -1,4 +1,4 @@
-//! Starting: bad input is refused before anything has changed on the host; what appears later is
+//! Starting: bad input is refused before anything changes on the host. Failures that may pass are
 //! retried and shown.
 
 use serde_json::json;
@@ -19,7 +19,7 @@ fn bad_input_is_refused_before_anything_has_changed() {
     node.ns.ip("route add default via 192.0.2.1 dev eth0").unwrap();
     let good = node.config_text().unwrap();
     let pins = lab.dir().join("bpf").display().to_string();
-    // Some kernels put files of their own into every BPF file system.
+    // Some kernels put their own files into every BPF file system.
     let pinned = || sh(&format!("find {pins}")).unwrap();
     let before = (node.ns.ip("addr").unwrap(), pinned());
     for (change, to, expected) in [
@@ -68,11 +68,11 @@ fn bad_input_is_refused_before_anything_has_changed() {
     }
     assert_eq!((node.ns.ip("addr").unwrap(), pinned()), before);
     assert!(!Path::new("/tmp/xvip-no-bpffs").exists());
-    // A script that reads it gets the same fields where nothing is there.
+    // A script gets the same fields if nothing is pinned.
     assert_eq!(node.status().unwrap()["leases"], json!([]));
 }
 
-/// Without rights, or with another clock than the kernel's, nothing is left behind either.
+/// A start without rights, or with another clock than the kernel's, also leaves nothing behind.
 #[test]
 fn a_process_that_cannot_enforce_is_refused() {
     let lab = one_node();
@@ -90,7 +90,7 @@ fn a_process_that_cannot_enforce_is_refused() {
     let shifted = ["unshare", "--time", "--boottime", "100000"];
     let said = node.refusal_under(&shifted, &config).unwrap();
     assert!(said.contains("must not run in a time namespace"), "{said}");
-    // The default seccomp profiles of CRI-O and podman, where all three capabilities are there.
+    // The default seccomp profiles of CRI-O and podman, with all three capabilities.
     let [bounding, inherited] = vip_tests::lab::node::rights();
     let filtered = ["setpriv", &bounding, &inherited, env!("CARGO_BIN_EXE_xvip-without-bpf")];
     let said = node.refusal_under(&filtered, &config).unwrap();
@@ -132,7 +132,7 @@ fn an_unreachable_api_is_shown_and_retried() {
     assert!(log.contains("xvip is running") && !log.contains('\x1b'), "colours in a file: {log}");
 }
 
-/// An address that somebody answers for is not taken; it is when that ends.
+/// An address is not taken while another host answers for it, but is taken after that.
 #[test]
 fn an_address_in_use_delays_the_first_creation() {
     let mut lab = one_node();
@@ -149,9 +149,8 @@ fn an_address_in_use_delays_the_first_creation() {
     lab.wait_for_owner(Duration::from_mins(1)).unwrap();
 }
 
-/// kube-vip on this node holds the Lease, and has the VIP on its interface: its frames pass until it
-/// is gone. When it was killed its address stays; then the guard is back before anybody takes the
-/// Lease.
+/// kube-vip on this node holds the Lease and has the VIP on its interface: its frames pass. If it
+/// is killed, its address stays; then the guard is back before a node takes the Lease.
 #[test]
 fn what_a_foreign_holder_under_our_own_name_sends_passes() {
     let mut lab = one_node();
@@ -180,13 +179,13 @@ fn what_a_foreign_holder_under_our_own_name_sends_passes() {
     assert!(seen, "{}", lab.nodes[0].log());
     assert!(eventually(Duration::from_secs(5), || answers(&lab)), "{}", lab.nodes[0].log());
     assert_eq!(vips(&lab), Some(0));
-    // It renews no more, and is waited out: 2·5 + 10 s. The guard is back after 9/11 of that.
+    // It no longer renews; candidates wait 2·5 + 10 s. The guard is back after 9/11 of that.
     let silent = eventually(Duration::from_secs(25), || vips(&lab) > Some(0) && !lab.nodes[0].owns());
     assert!(silent, "{}", lab.nodes[0].log());
     lab.wait_for_owner(Duration::from_secs(25)).unwrap();
 }
 
-/// Whatever form the route to a router has, and whatever table it is in.
+/// This holds for any form of the route to a router, and for any table.
 #[test]
 fn a_vip_that_is_a_gateway_of_any_route_is_refused() {
     let lab = one_node();
@@ -206,7 +205,7 @@ fn a_vip_that_is_a_gateway_of_any_route_is_refused() {
     }
     let good = node.config_text().unwrap();
     for objects in ["1", "0"] {
-        // Without the compatible form a route shows nothing but the number of its object.
+        // Without the compatible form, a route shows only the number of its next-hop object.
         let mut sysctl = node.ns.command("sysctl");
         let form = format!("net.ipv4.nexthop_compat_mode={objects}");
         assert!(sysctl.args(["-qw", &form]).status().unwrap().success());
@@ -236,8 +235,8 @@ fn is_answered(lab: &Lab, vip: &str) -> bool {
     arping.args(["-c", "2", "-w", "2", "-I", "eth0", vip]).output().unwrap().status.success()
 }
 
-/// keepalived was killed and has left its address. It is silenced before the Lease is read, and served
-/// as soon as somebody has removed it.
+/// keepalived was killed and has left its address. The VIP is silenced before the Lease is read,
+/// and served once the address is removed.
 #[test]
 fn a_vip_that_was_left_on_a_nic_is_silenced_and_told() {
     let mut lab = one_node();
@@ -265,13 +264,14 @@ fn a_vip_that_was_left_on_a_nic_is_silenced_and_told() {
     lab.nodes[0].ns.ip("addr del 192.0.2.10/24 dev eth0").unwrap();
     assert!(eventually(Duration::from_secs(10), || lab.nodes[0].owns()), "{}", lab.nodes[0].log());
     assert!(!told(&lab) && is_answered(&lab, "192.0.2.10"));
-    // It comes back while the node serves.
+    // The address is added again while the node serves.
     lab.nodes[0].ns.ip("addr add 192.0.2.10/24 dev eth0").unwrap();
     assert!(eventually(Duration::from_secs(10), || told(&lab)), "{}", lab.nodes[0].log());
     assert!(!is_answered(&lab, "192.0.2.10"), "{}", lab.nodes[0].log());
 }
 
-/// kube-vip carries its VIPs so, and leaves them when it is killed: served, and told.
+/// kube-vip carries its VIPs in this form, and leaves them when it is killed. xvip serves the VIP
+/// and reports it.
 #[test]
 fn a_vip_that_others_carry_is_told_and_served() {
     let mut lab = one_node();

@@ -1,6 +1,6 @@
-//! The address that wanders: a host with many interfaces on one segment, all of which answer for every
-//! address of the host. With xvip one interface of one node answers; without it the same probe sees
-//! them all.
+//! An address that moves between interfaces. On a host with many interfaces on one segment, each
+//! answers for every address of the host. With xvip one interface of one node answers; without it
+//! the same probe sees them all.
 
 use serde_json::Value;
 use std::{net::IpAddr, process::Stdio, thread::sleep, time::Duration};
@@ -65,12 +65,12 @@ fn one_interface_of_one_node_answers_before_during_and_after_faults() {
     watch.args(args(&vips, &["--watch", "--interval", "50", "-o", "json"]));
     let watch = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     sleep(Duration::from_secs(1));
-    // Frozen past its lease, then awake again among those who have taken over.
+    // The owner is frozen for longer than its lease, then resumed after another node took over.
     lab.nodes[owner].signal(libc::SIGSTOP);
     sleep(Duration::from_secs(6));
     lab.nodes[owner].signal(libc::SIGCONT);
     sleep(Duration::from_secs(2));
-    // Interfaces that come up, and the address of a VIP where somebody has put it by hand.
+    // Interfaces come up, and a VIP is added to an interface by hand.
     for node in &lab.nodes {
         for number in 5..10 {
             node.ns.ip(&format!("link set eth{number} up")).unwrap();
@@ -104,8 +104,8 @@ fn one_interface_of_one_node_answers_before_during_and_after_faults() {
     assert_eq!((code, stations(&text)), (0, vec![1; 10]), "{text}");
 }
 
-/// The same hosts without xvip, the addresses on a device that leads nowhere: every interface that is
-/// up answers for every IPv4 address, and the probe says so.
+/// The same hosts without xvip, with the addresses on a bridge without ports. Every interface that
+/// is up answers for every IPv4 address, and the probe shows that.
 #[test]
 fn without_xvip_every_interface_answers() {
     let (lab, _guests) = many_interfaces();

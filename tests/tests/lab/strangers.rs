@@ -1,5 +1,5 @@
-//! What processes without rights may touch: the admin port, the name of the local socket, and text
-//! that is shown. None of it may cost a VIP.
+//! What processes without rights can reach: the admin port, the name of the local socket, and text
+//! that xvip shows. None of it may cost a VIP.
 
 use serde_json::Value;
 use std::{
@@ -55,7 +55,7 @@ fn ask(stream: &mut TcpStream, path: &str) -> Option<String> {
     Some(text)
 }
 
-/// The node has its VIP all the while, and nothing has lapsed in between.
+/// Asserts that the node keeps its VIP all the time, and that its Lease did not lapse.
 fn keeps_its_vip(lab: &Lab, watched: Duration) {
     let until = clock::boot().after(watched);
     while clock::boot() < until {
@@ -71,7 +71,7 @@ fn idle_connections_take_neither_descriptors_nor_the_vip() {
     let lab = owner(ADMIN);
     let node = &lab.nodes[0];
     let pid = node.pid().unwrap();
-    // Few enough that these connections could take them all.
+    // Few enough descriptors for these connections to use them all.
     sh(&format!("prlimit --pid {pid} --nofile=256:256")).unwrap();
     let idle: Vec<TcpStream> = (0..400).map_while(|_| connect(node)).collect();
     assert!(idle.len() > 256, "only {} connections", idle.len());
@@ -79,7 +79,7 @@ fn idle_connections_take_neither_descriptors_nor_the_vip() {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     assert!(open < 128, "{open} descriptors");
     keeps_its_vip(&lab, Duration::from_secs(6));
-    // The newest asker is served, however many sit there.
+    // The newest client is served, however many idle connections there are.
     let text = ask(&mut connect(node).unwrap(), "/healthz").unwrap();
     assert!(text.contains("200 OK"), "{text}");
 }
@@ -111,20 +111,20 @@ fn a_flood_of_scrapes_delays_no_renewal() {
     assert!(text.ends_with("# EOF\n"), "{text}");
 }
 
-/// How a stranger sits on the name.
+/// How another process holds the name.
 #[derive(Clone, Copy, PartialEq)]
 enum Sits {
-    /// Listens, and feeds whoever connects for ever.
+    /// Listens, and sends data for ever to each client.
     Feeding,
     /// Has bound it, and does not listen.
     Bound,
-    /// Listens, and lets nobody in any more.
+    /// Listens, and accepts no more connections.
     Full,
-    /// Has bound it, and is connected to a listener of its own.
+    /// Has bound it, and is connected to its own listener.
     Connected,
 }
 
-/// A process without rights has the name of a node's socket until the sender is dropped.
+/// A process without rights holds the name of a node's socket until the sender is dropped.
 fn stranger(ns: &NetNs, instance: &str, sits: Sits) -> mpsc::Sender<()> {
     let (leave, left) = mpsc::channel::<()>();
     let (ready, is_ready) = mpsc::channel();
@@ -212,7 +212,7 @@ fn a_stranger_on_the_name_of_the_socket_keeps_nobody_waiting() {
         lab.start().unwrap();
         lab.wait_for_owner(LONG).unwrap();
         let node = &lab.nodes[0];
-        // The daemon is found and believed, the stranger is named and is not.
+        // `status` finds the daemon and trusts it. It names the stranger, and does not trust it.
         let status = node.status().unwrap();
         assert_eq!(status["daemon"]["pid"], Value::from(node.pid().unwrap()), "{status}");
         let told = status["daemon"]["problems"]["local socket"].as_str().unwrap_or_default();
@@ -221,7 +221,7 @@ fn a_stranger_on_the_name_of_the_socket_keeps_nobody_waiting() {
         assert!(health(node, &[]).1.contains("ok"));
         let refused = node.xvip("cleanup", &[]).unwrap_err().to_string();
         assert!(refused.contains("is running; stop it first"), "{refused}");
-        // One process at a time, all the same.
+        // There is still only one process at a time.
         let mut second = node.again();
         second.start().unwrap();
         let waits = || second.log().contains("waiting for it to end");
@@ -246,7 +246,7 @@ fn a_stranger_on_the_name_of_the_socket_keeps_nobody_waiting() {
     }
 }
 
-/// A version that knows no other lock than the name is waited for.
+/// A version whose only lock is the name is waited for.
 #[test]
 fn root_on_the_name_of_the_socket_is_another_xvip() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
@@ -268,7 +268,7 @@ fn health(node: &Node, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// A probe that asks the daemon, and no port that a stranger may have.
+/// The probe asks the daemon itself, not a port that another process may have.
 #[test]
 fn health_is_the_daemons_own_and_a_stolen_port_is_a_problem() {
     let mut lab = Lab::new(&Options { nodes: 1, extra: ADMIN.into(), ..Options::default() }).unwrap();
@@ -287,14 +287,14 @@ fn health_is_the_daemons_own_and_a_stolen_port_is_a_problem() {
     assert!(eventually(LONG, || problem().is_null()), "{}", node.log());
     let text = ask(&mut connect(node).unwrap(), "/metrics").unwrap();
     assert!(!text.contains("xvip_problem{subject=\"admin port\"}"), "{text}");
-    // A loop that stands still is not well, whatever it said before.
+    // A loop that hangs is unhealthy, whatever it reported before.
     node.signal(libc::SIGSTOP);
     let said = health(node, &[]);
     node.signal(libc::SIGCONT);
     assert!(said.0 == Some(1) && said.1.contains("does not answer"), "{said:?}");
 }
 
-/// Clears the screen, forges a line, and turns the direction of writing.
+/// Clears the screen, forges a line, and changes the direction of writing.
 const HOSTILE: &str = "node9\u{1b}[2J\nproblem over\u{202e}";
 
 #[test]
@@ -323,7 +323,7 @@ fn text_from_outside_is_shown_and_not_obeyed() {
     }
 }
 
-/// Whoever has stopped reading is no reason for a panic, and no reason to stop for the daemon.
+/// A reader that has gone causes no panic, and does not stop the daemon.
 #[test]
 fn a_closed_pipe_ends_a_subcommand_quietly_and_the_daemon_never() {
     let lab = owner("");
@@ -348,7 +348,7 @@ fn a_closed_pipe_ends_a_subcommand_quietly_and_the_daemon_never() {
     quietly(node.command().unwrap().args(["config", "check", &config]));
     quietly(node.command().unwrap().args(["config", "show", &config]));
     quietly(node.command().unwrap().args(["--help"]));
-    // The daemon's log has no reader any more.
+    // The daemon's log no longer has a reader.
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
     let mut command = lab.nodes[0].command().unwrap();
     command.args(["run", "--config"]).arg(lab.nodes[0].config_path());

@@ -44,8 +44,8 @@ fn replace_binary(lab: &mut Lab, node: usize, binary: &Path) -> anyhow::Result<(
     Ok(())
 }
 
-/// The wire sees nothing: every question and echo is answered while maps of another layout are filled
-/// and all programs are replaced, there and back.
+/// Nothing shows on the wire: every question and echo is answered while maps of another layout are
+/// filled and all programs are replaced, in both directions.
 #[test]
 fn an_upgrade_and_a_downgrade_lose_nothing_and_move_nothing() {
     let (mut lab, owner) = lab_that_keeps();
@@ -71,7 +71,8 @@ fn an_upgrade_and_a_downgrade_lose_nothing_and_move_nothing() {
     }
 }
 
-/// A process that dies anywhere between two layouts leaves nothing that answers twice or not at all.
+/// A process dies at any point between two layouts. Every question is still answered, and by one
+/// node only.
 #[test]
 fn an_upgrade_that_dies_halfway_is_finished_by_the_next() {
     let (mut lab, owner) = lab_that_keeps();
@@ -96,7 +97,8 @@ fn an_upgrade_that_dies_halfway_is_finished_by_the_next() {
     assert!(lab.nodes[owner].owns(), "{}", lab.nodes[owner].log());
 }
 
-/// A standby's guard never has a gap either: what it carries stays silent through the change of maps.
+/// A candidate's guard has no gap either: an address that it carries stays silent while the maps
+/// change.
 #[test]
 fn a_standby_stays_silent_through_an_upgrade() {
     let (mut lab, owner) = lab_that_keeps();
@@ -120,7 +122,7 @@ fn a_standby_stays_silent_through_an_upgrade() {
     nothing_moved(&recording, owner);
 }
 
-/// A binary of another version says whose the pins are, and cleans them all the same.
+/// A binary of another version says whose pins they are, and removes them all the same.
 #[test]
 fn any_version_cleans_up_after_any_other() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();
@@ -143,13 +145,14 @@ fn arp_ignore(node: &Node) -> String {
     node.ns.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/arp_ignore").unwrap()).unwrap()
 }
 
-/// Two instances on one host: each holds its own VIP behind its own guard; either leaves alone.
+/// Two instances on one host: each holds its own VIP behind its own guard, and each can leave
+/// alone.
 #[test]
 fn a_second_instance_lives_beside_the_first() {
     beside_each_other(Vec::new());
 }
 
-/// The same as on kernels before 6.6: both guards are filters of one clsact qdisc.
+/// The same for kernels before 6.6: both guards are filters of one clsact qdisc.
 #[test]
 fn a_second_instance_lives_beside_the_first_without_tcx() {
     beside_each_other(vec![("XVIP_NO_TCX".into(), "1".into())]);
@@ -174,7 +177,7 @@ fn beside_each_other(environment: Vec<(String, String)>) {
     lab.nodes[0].kill();
     let silent = || !lab.nodes[0].owns();
     assert!(eventually(Duration::from_secs(20), silent), "its fence does not run out");
-    // Its guard stands, whatever the other instance has attached since.
+    // Its guard still works, whatever the other instance has attached since.
     let stopped = || lab.nodes[0].status().unwrap()["counters"]["claim_expired"].as_u64().unwrap_or(0);
     let before = stopped();
     let judge = Judge::listen(&lab.bridge, lab.ports(), &[VIP4.into()]);

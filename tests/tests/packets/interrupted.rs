@@ -19,8 +19,8 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
-/// What the interrupted one is about to use stays as it is. The frame goes to the stack, whose answer
-/// meets the guard.
+/// The data of the interrupted program stay unchanged. The frame goes to the stack, whose answer
+/// goes through the guard.
 #[test]
 fn a_program_that_interrupts_another_touches_nothing_and_decides_nothing() {
     let with_users = |users| {
@@ -41,7 +41,7 @@ fn a_program_that_interrupts_another_touches_nothing_and_decides_nothing() {
             let same = left.iter().all(|words| *words == with_users(1));
             assert!(same, "{program}, {}: {left:x?}", case.name);
         }
-        // The other one has ended.
+        // The other program has ended.
         kernel.set_scratch(with_users(0)).unwrap();
         for case in cases() {
             let expected = run(Hook::Ingress, &case.frame);
@@ -65,7 +65,7 @@ fn asked(xdp: &Xdp, question: &[u8]) -> u32 {
     xdp.test_run(options).unwrap().return_value
 }
 
-/// Puts this thread on the first CPU; a priority above 0 lets it interrupt others there.
+/// Moves this thread to the first CPU. A priority above 0 lets it interrupt others there.
 fn run_on_first_cpu(priority: i32) -> bool {
     // SAFETY: all-zero is valid for both, and the pointers are to live values.
     unsafe {
@@ -78,9 +78,10 @@ fn run_on_first_cpu(priority: i32) -> bool {
     }
 }
 
-/// One thread asks for a VIP that is not held, another one interrupts it all the time and asks for one
-/// that is. Without a rule the first is answered in a few of its rounds, with the entry that belongs to
-/// the other's key. Kernels without PREEMPT_RT let nobody interrupt a test run, and show nothing.
+/// One thread asks for a VIP that is not held. Another thread keeps interrupting it and asks for a
+/// held one. Without the rule, the first thread gets an answer in a few rounds, from the entry of
+/// the other's key. On kernels without PREEMPT_RT a test run cannot be interrupted, so this shows
+/// nothing.
 #[test]
 fn a_question_for_a_vip_that_is_not_held_is_never_answered_with_another_ones_entry() {
     const ROUNDS: u32 = 10_000;

@@ -1,4 +1,4 @@
-//! Frames that nobody has thought of: fixtures with bytes changed, options added, cut short.
+//! Random frames: fixtures with changed bytes, added options, or a cut end.
 
 use proptest::{
     prelude::*,
@@ -10,14 +10,14 @@ use vip_tests::{
     packets::Case,
 };
 
-/// Where the length of an IPv6 packet stands, from its start.
+/// Offset of the payload length in an IPv6 packet.
 const PAYLOAD_LEN: usize = 4;
 
-/// A fixture with some bytes changed and perhaps more options or cut. Half of them get a right
-/// checksum: most rules for neighbour discovery stand behind it, and a changed byte alone never gets
-/// there.
+/// A fixture with some changed bytes, and perhaps more options or a cut end. Half of the frames get
+/// a correct checksum. Most rules for neighbour discovery come after that check, and a frame with
+/// only a changed byte never passes it.
 pub fn mutated(cases: Vec<Case>) -> impl Strategy<Value = Vec<u8>> {
-    // Fixtures that are let pass are many, and say little about the programs.
+    // Many fixtures simply pass, and say little about the programs.
     let (passed, decided): (Vec<Case>, Vec<Case>) =
         cases.into_iter().partition(|case| case.verdict == Verdict::Pass);
     let frames = prop_oneof![1 => select(passed), 3 => select(decided)];
@@ -43,7 +43,7 @@ pub fn mutated(cases: Vec<Case>) -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// A neighbour discovery option: its bytes, mostly as many as it says.
+/// The bytes of a neighbour discovery option, mostly with a correct length.
 fn option() -> impl Strategy<Value = Vec<u8>> {
     let kind = prop_oneof![Just(1), Just(2), Just(14), any::<u8>()];
     let units = prop_oneof![8 => 1..4_u8, 1 => any::<u8>()];
@@ -57,7 +57,7 @@ fn option() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Adds to the payload of an IPv6 packet; other frames become longer by it.
+/// Appends to the payload of an IPv6 packet. Other frames only become longer.
 fn append(frame: &mut Vec<u8>, bytes: &[u8]) {
     frame.extend_from_slice(bytes);
     let Some(at) = network_header(frame, 0x86dd).map(|at| at + PAYLOAD_LEN) else { return };
