@@ -1,4 +1,4 @@
-//! `cargo xtask cluster …`: a cluster to look at. A process in the background keeps it up.
+//! `cargo xtask cluster …`: a cluster for inspection. A background process keeps it up.
 
 use crate::{image, kube, setup, shell};
 use anyhow::{Context as _, bail};
@@ -28,10 +28,10 @@ pub enum What {
 }
 
 const DIR: &str = "target/cluster";
-/// Polls of 100 ms until it must be up or down.
+/// How many polls of 100 ms to wait until it is up or down.
 const PATIENCE: u32 = 3_000;
 
-/// Builds and installs all that a cluster needs.
+/// Builds and installs what a cluster needs.
 pub fn prepare() -> anyhow::Result<()> {
     setup::cluster()?;
     kube::servers()?;
@@ -41,7 +41,7 @@ pub fn prepare() -> anyhow::Result<()> {
     image::pause()
 }
 
-/// Starts, removes or asks it.
+/// Starts it, removes it, or runs kubectl.
 pub fn cluster(what: &What) -> anyhow::Result<()> {
     match what {
         What::Up => up(),
@@ -62,7 +62,7 @@ fn up() -> anyhow::Result<()> {
     let log = File::create(format!("{DIR}/log"))?;
     let mut keeper = Command::new("target/debug/xvip-cluster");
     keeper.arg(DIR).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    // It outlives this command and its terminal.
+    // The keeper outlives this command and its terminal.
     let mut child = keeper.process_group(0).spawn().context("cannot run xvip-cluster")?;
     fs::write(format!("{DIR}/pid"), child.id().to_string())?;
     for _ in 0..PATIENCE {
@@ -82,7 +82,7 @@ fn up() -> anyhow::Result<()> {
 fn down() -> anyhow::Result<()> {
     let pid = fs::read_to_string(format!("{DIR}/pid")).context("no cluster is up")?;
     let alive = || Path::new("/proc").join(&pid).exists();
-    // The keeper looks for this file.
+    // The keeper ends when this file exists.
     fs::write(format!("{DIR}/stop"), "")?;
     for _ in 0..PATIENCE {
         if !alive() {

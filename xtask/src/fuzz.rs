@@ -1,16 +1,16 @@
-//! Coverage-guided fuzzing: libFuzzer's loop around our own crates, on a stable compiler.
+//! Coverage-guided fuzzing: libFuzzer's loop around xvip's crates, on a stable compiler.
 
 use crate::{shell::run_command, test::PACKAGES};
 use anyhow::Context as _;
 use std::{fs, path::Path, process::Command};
 
-/// Targets, each with a seed corpus in `tests/fuzz/corpus` and the longest input that makes sense.
+/// Targets, with the longest useful input in bytes. Each has a seed corpus in `tests/fuzz/corpus`.
 const TARGETS: [(&str, u32); 3] = [("frames", 256), ("lease", 2_000), ("config", 600)];
 
-/// Runs every target for a while. The same seed plays the same inputs as long as the code is the same,
-/// so that CI does not fail by chance; another one explores. What libFuzzer learns goes to
-/// `target/fuzz-corpus`; `keep` puts a small corpus of the same coverage into `tests/fuzz/corpus`, to
-/// be committed.
+/// Runs every target for some seconds. With unchanged code the same seed gives the same inputs, so
+/// CI does not fail by chance; another seed explores. libFuzzer stores new inputs in
+/// `target/fuzz-corpus`. `keep` puts a small corpus with the same coverage into
+/// `tests/fuzz/corpus`, to be committed.
 pub fn fuzz(seconds: u32, seed: u32, only: &str, keep: bool) -> anyhow::Result<()> {
     let wrapper = fs::canonicalize("tests/fuzz/rustc-with-coverage").context("coverage wrapper")?;
     let mut cargo = Command::new("cargo");

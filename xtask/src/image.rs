@@ -1,4 +1,4 @@
-//! An OCI image from scratch, without any registry: one layer with one static program.
+//! An OCI image, built without a registry: one layer with one static program.
 
 use crate::shell::run_command;
 use anyhow::Context as _;
@@ -10,10 +10,10 @@ const DIR: &str = "target/image";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The name that the manifests of `deploy/` use.
 const NAME: &str = concat!("xvip:", env!("CARGO_PKG_VERSION"));
-/// What the image may weigh, in bytes.
+/// The maximum size of the image, in bytes.
 const LIMIT: usize = 25 * 1024 * 1024;
 
-/// Builds `target/image/xvip.tar` and says what is in it.
+/// Builds `target/image/xvip.tar` and prints its contents.
 pub fn image() -> anyhow::Result<()> {
     let program = static_program(&[])?;
     let path = write(NAME, "xvip", "xvip", &program, "docker.io/library/")?;
@@ -23,7 +23,7 @@ pub fn image() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Another version, to which the test cluster upgrades: the same code with other map layouts.
+/// Builds the version to which the test cluster upgrades: the same code with other map layouts.
 pub fn next() -> anyhow::Result<()> {
     let program = static_program(&["--features", "abi-next"])?;
     write("xvip:next", "xvip-next", "xvip", &program, "docker.io/library/").map(drop)
@@ -37,14 +37,14 @@ fn static_program(features: &[&str]) -> anyhow::Result<Vec<u8>> {
     Ok(fs::read(format!("target/static/{TARGET}/release/xvip"))?)
 }
 
-/// The image that holds the namespaces of a pod in the test cluster.
+/// Builds the pause image, which holds the namespaces of a pod in the test cluster.
 pub fn pause() -> anyhow::Result<()> {
     let program = fs::read("target/kube/pause").context("run `cargo xtask setup --kube`")?;
     write("xvip.local/pause:1", "pause", "pause", &program, "").map(drop)
 }
 
-/// Writes the archive of an image with `program` as its only file and entry point. Every byte follows
-/// from the program.
+/// Writes the archive of an image with `program` as its only file and entry point. The result
+/// depends only on the program.
 fn write(
     name: &str,
     archive: &str,
@@ -88,7 +88,7 @@ fn write(
     Ok(path)
 }
 
-/// The root file system: the program, and where others are mounted.
+/// The root file system: the program, and the mount points.
 fn layer(file: &str, program: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for dir in ["proc", "sys", "dev", "etc", "tmp"] {

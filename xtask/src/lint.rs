@@ -25,7 +25,7 @@ pub fn lint() -> anyhow::Result<()> {
     tidy::tidy()
 }
 
-/// Debian's clippy beside Debian's rustc: the same compiler that builds the object.
+/// Debian's clippy with Debian's rustc: the same compiler that builds the object.
 fn clippy_bpf() -> anyhow::Result<()> {
     let mut cargo = Command::new("/usr/bin/cargo");
     cargo

@@ -181,7 +181,7 @@ fn main() -> anyhow::Result<()> {
                 kube::servers()?;
                 setup::peer(peer.as_deref())?;
             }
-            // The daemon is measured as it ships.
+            // The daemon is measured as a release build.
             let debug = matches!(what, Bench::Failover { debug: true, .. });
             let profile: &[&str] = if debug { &[] } else { &["--release"] };
             test::programs(profile)?;

@@ -1,5 +1,5 @@
-//! Mutations: the code is broken in the ways that would matter, one at a time, and a named test must
-//! fail. A test that stays green with the rule taken out proves nothing.
+//! Mutations: each breaks one rule in the code, and a named test must fail. A test that passes
+//! without the rule proves nothing.
 
 mod admission;
 mod election;
@@ -17,7 +17,7 @@ use std::fs;
 
 /// One way to break the code.
 struct Mutation {
-    /// The rule of docs/safety.md that it breaks.
+    /// The broken rule of docs/safety.md.
     rule: &'static str,
     name: &'static str,
     file: &'static str,
@@ -35,14 +35,14 @@ const RETRY: &[&str] = &["-p", "vip-user", "--lib", "retry_tests"];
 const FOREIGN: &[&str] = &["-p", "vip-user", "--lib", "foreign_tests"];
 const PACKETS: &[&str] = &["-p", "vip-tests", "--test", "packets"];
 const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
-/// The labs run the binary, which `cargo test` does not build.
+/// Labs run the binary, which `cargo test` does not build.
 const LAB: &str = "lab";
 
 fn all() -> impl Iterator<Item = &'static Mutation> {
     [frames::FRAMES, election::ELECTIONS, host::HOST, admission::ADMISSIONS].into_iter().flatten()
 }
 
-/// Plays every mutation; restores the file each time.
+/// Applies every mutation and runs its tests. Restores the file each time.
 pub fn mutants(filter: &str) -> anyhow::Result<()> {
     let dirty = output("git", &["status", "--porcelain", "--", "vip-common", "vip-user"]);
     ensure!(dirty.as_deref() == Some(""), "commit your changes first: mutations edit the sources");
@@ -54,7 +54,7 @@ pub fn mutants(filter: &str) -> anyhow::Result<()> {
         })?;
         let mutated = [&original[..place.start], mutation.to, &original[place.end..]].concat();
         fs::write(mutation.file, mutated)?;
-        // A mutation that does not compile would look like one that was caught.
+        // A mutation that does not compile must not count as caught.
         let (builds, survived) = play(mutation);
         fs::write(mutation.file, original)?;
         ensure!(builds, "{}: the mutated code does not compile", mutation.name);
@@ -67,7 +67,7 @@ pub fn mutants(filter: &str) -> anyhow::Result<()> {
     if survivors.is_empty() { Ok(()) } else { bail!("not noticed: {}", survivors.join(", ")) }
 }
 
-/// Whether the mutated code builds, and whether the tests stay green.
+/// Whether the mutated code builds, and whether its tests pass.
 fn play(Mutation { file, tests, .. }: &Mutation) -> (bool, bool) {
     if let Some((&LAB, filter)) = tests.split_first() {
         let build = [&["build", "--quiet", "--locked"][..], &PACKAGES].concat();
@@ -76,7 +76,7 @@ fn play(Mutation { file, tests, .. }: &Mutation) -> (bool, bool) {
         return (builds, builds && succeeds("cargo", &run));
     }
     let (packages, tests) = tests.split_at(2);
-    // The model is built without the rest, the others with the packages that are built already.
+    // The model is built alone; other tests use the packages that are already built.
     let of_model = file.starts_with("vip-user/src/model/") && packages == ["-p", "vip-user"];
     let packages = if of_model { &MODEL[..] } else { &PACKAGES };
     let args = [&["test", "--quiet", "--locked"], packages, tests].concat();
@@ -88,7 +88,7 @@ fn play(Mutation { file, tests, .. }: &Mutation) -> (bool, bool) {
 mod tests {
     use super::*;
 
-    /// A mutation whose text has changed mutates nothing.
+    /// A mutation whose code has changed no longer mutates anything.
     #[test]
     fn every_planted_bug_still_has_its_place() {
         for Mutation { name, file, from, .. } in all() {

@@ -1,4 +1,4 @@
-//! What is too long for every change.
+//! Tests that take too long for every change.
 
 use crate::{mutants, setup, shell::run_command, test::MODEL, vm};
 use clap::ValueEnum as _;
@@ -13,7 +13,7 @@ const FRAMES: u32 = 10_000_000;
 
 type Part = fn() -> anyhow::Result<()>;
 
-/// Runs all parts, whatever becomes of the others, and names those that failed.
+/// Runs all parts, even if some fail, and names those that failed.
 pub fn nightly() -> anyhow::Result<()> {
     setup::setup(setup::Extent::Tests)?;
     let parts: [(&str, Part); 5] = [
@@ -38,7 +38,7 @@ pub fn nightly() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Plays the election and the plan for so many hours, from that one on.
+/// Simulates the election and the plan for this many hours, starting at `from`.
 pub fn simulate(hours: u64, from: u64) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--locked"]).args(MODEL);
@@ -47,14 +47,14 @@ pub fn simulate(hours: u64, from: u64) -> anyhow::Result<()> {
     run_command(cargo.env("XVIP_SIMULATED_FROM", from.to_string()))
 }
 
-/// Walks through the worlds of two Leases, and looks at so many states of each.
+/// Walks through this many states of each world of two Leases.
 fn walk(states: usize) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--locked"]).args(MODEL).args(["--test", "admission", "one_owner"]);
     run_command(cargo.env("XVIP_WALKED_STATES", states.to_string()))
 }
 
-/// Sends that many mutated frames through the programs and through the same rules on the host.
+/// Sends this many mutated frames through the programs, and through the same rules on the host.
 pub fn soak(frames: u32) -> anyhow::Result<()> {
     setup::setup(setup::Extent::Build)?;
     let test = "test --locked --release -p vip-tests --test packets host_equals_kernel";

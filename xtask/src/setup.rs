@@ -1,10 +1,10 @@
-//! Installing what is missing. Nothing is installed that is there already.
+//! Installs missing packages and tools, and only those.
 
 use crate::shell::{output, run, run_command, succeeds};
 use anyhow::{Context as _, bail};
 use std::{path::Path, process::Command};
 
-/// What the work at hand needs.
+/// How much to install.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Extent {
     /// Building, and the lab.
@@ -29,7 +29,7 @@ pub fn cluster() -> anyhow::Result<()> {
     ])
 }
 
-/// Installs kubectl where there is none.
+/// Installs kubectl, unless it exists.
 pub fn kubectl() -> anyhow::Result<()> {
     if succeeds("kubectl", &["version", "--client"]) {
         return Ok(());
@@ -116,7 +116,7 @@ fn toolchain() -> anyhow::Result<()> {
     )
 }
 
-/// Where `cargo install` puts it, which need not be in PATH.
+/// The linker where `cargo install` puts it, which may not be in PATH.
 #[expect(clippy::disallowed_methods, reason = "cargo's own directory is known by environment only")]
 fn installed_linker() -> Option<String> {
     let home = std::env::var("CARGO_HOME")

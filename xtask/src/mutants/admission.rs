@@ -1,4 +1,4 @@
-//! Under which Lease a VIP may be published.
+//! Mutations of the admission: under which Lease a VIP may be published.
 
 use super::Mutation;
 

@@ -1,4 +1,4 @@
-//! Who may hold a Lease, and until when.
+//! Mutations of the election: which node may hold a Lease, and until when.
 
 use super::{ELECTION, EXHAUSTIVE, FOREIGN, Mutation, RETRY, SIMULATION};
 

@@ -1,4 +1,4 @@
-//! What the programs decide about frames.
+//! Mutations of the packet rules.
 
 use super::{Mutation, PACKETS};
 

@@ -1,4 +1,4 @@
-//! What is done on the host, and where.
+//! Mutations of the host part, the API client and the loop.
 
 use super::{LAB, Mutation, PLAN, SIMULATION};
 

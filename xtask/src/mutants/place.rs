@@ -1,10 +1,9 @@
-//! Finds the code that a mutation changes by its tokens: no line break, no indentation and no comment
-//! is part of it.
+//! Finds the code of a mutation by its tokens. Line breaks, indentation and comments do not matter.
 
 use std::ops::Range;
 
-/// The only place at which these tokens stand, in bytes of `code`. Both may begin and end in the middle
-/// of a statement.
+/// The only place with these tokens, as a byte range of `code`. `wanted` may begin and end within a
+/// statement. `Err`: how many places there are.
 pub(super) fn place(code: &str, wanted: &str) -> Result<Range<usize>, usize> {
     let (code_tokens, wanted_tokens) = (tokens(code), tokens(wanted));
     let text = |of: &str, range: &Range<usize>| of[range.clone()].to_owned();
@@ -24,7 +23,7 @@ pub(super) fn place(code: &str, wanted: &str) -> Result<Range<usize>, usize> {
     }
 }
 
-/// Words, literals and signs, in bytes. Whitespace and comments are none.
+/// The byte ranges of words, literals and signs; whitespace and comments are skipped.
 fn tokens(code: &str) -> Vec<Range<usize>> {
     let bytes = code.as_bytes();
     let (mut found, mut at) = (Vec::new(), 0);
@@ -48,7 +47,7 @@ fn tokens(code: &str) -> Vec<Range<usize>> {
         found.push(at..at + length);
         at += length;
     }
-    // A comma before a bracket comes and goes with the line break.
+    // rustfmt adds or removes a comma before a bracket with the line break.
     let closes = |at: usize| found.get(at).is_some_and(|next| b")]}".contains(&bytes[next.start]));
     let counts = |at: &usize| bytes[found[*at].start] != b',' || !closes(at + 1);
     (0..found.len()).filter(counts).map(|at| found[at].clone()).collect()

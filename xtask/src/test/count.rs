@@ -3,7 +3,7 @@
 use anyhow::bail;
 use std::ops::AddAssign;
 
-/// How many passed and failed.
+/// Numbers of passed and failed tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub(super) passed: u64,

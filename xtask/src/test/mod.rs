@@ -23,19 +23,19 @@ use std::{
 };
 use table::Played;
 
-/// What runs.
+/// Which tests run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// Every rung.
     All,
     /// The inner loop: no API server, no guests, a handful of labs.
     Quick,
-    /// One rung, and of it only tests whose name contains the filter.
+    /// One rung, and only its tests whose name contains the filter.
     Only(Rung, String),
 }
 
 impl Choice {
-    /// From the command line. A filter needs a rung.
+    /// The choice of the command line. A filter needs a rung.
     pub fn of(only: Option<Rung>, quick: bool, filter: String) -> anyhow::Result<Self> {
         match only {
             Some(rung) => Ok(Self::Only(rung, filter)),
@@ -59,13 +59,13 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
         let beside = scope.spawn(|| {
             if !background.is_empty() {
                 leave_the_processor_to_others();
-                // The stages that need them come last, and tell what failed.
+                // The stages that need the servers come last, and report a failure.
                 let _told_by_the_stages = servers.cluster();
             }
             play_lane(&background, &servers)
         });
-        // Pods with small requests get less of a processor than what runs beside them with the lowest
-        // priority, so what measures them has the machine for itself.
+        // A pod with a small request gets less processor time than a process of the lowest
+        // priority. So stages that measure pods run alone.
         let (alone, others): (Vec<_>, Vec<_>) = stages.into_iter().partition(rung::is_of_cluster);
         let mut played = play_stages(&others, &servers);
         played.extend(beside.join().unwrap_or_default());
@@ -75,8 +75,8 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
     table::print(&played).verdict()
 }
 
-/// Builds what the passes run. The labs run the binary, and upgrade to and from one whose map layouts
-/// differ.
+/// Builds the programs of the passes. The labs run the binary, and upgrade to and from a binary
+/// with other map layouts.
 fn build(choice: &Choice) -> anyhow::Result<()> {
     let program = [&["build", "--quiet", "--locked", "--bin", "xvip"][..], &PACKAGES].concat();
     if *choice != Choice::Quick {
@@ -85,7 +85,8 @@ fn build(choice: &Choice) -> anyhow::Result<()> {
     }
     run("cargo", &program)?;
     if *choice == Choice::All {
-        // Where this does not compile, neither do the passes, and that is counted at the end.
+        // A failure is ignored here: then the passes do not compile either, which counts at the
+        // end.
         let all = ["test", "--quiet", "--locked", "--no-run", "--lib", "--bins", "--tests"];
         let _passes_tell = run_command(Command::new("cargo").args(all).args(PACKAGES));
     }
@@ -98,7 +99,7 @@ pub fn programs(profile: &[&str]) -> anyhow::Result<()> {
     run("cargo", &[&build[..], &PACKAGES, profile].concat())
 }
 
-/// The Kubernetes servers and the image, made once by whoever needs them first.
+/// The Kubernetes servers and the image. The first pass that needs them builds them.
 #[derive(Default)]
 struct Servers {
     kube: OnceLock<Result<(), String>>,
@@ -119,8 +120,8 @@ impl Servers {
     }
 }
 
-/// Commands that this thread starts from here on get the processor only while nobody else wants it.
-/// They inherit the scheduling class of the thread.
+/// From here on, commands of this thread get only idle processor time. They inherit the scheduling
+/// class of the thread.
 fn leave_the_processor_to_others() {
     let task = fs::read_link("/proc/thread-self").unwrap_or_default();
     let Some(id) = task.file_name().and_then(|id| id.to_str()) else { return };
@@ -158,13 +159,12 @@ fn play_lane(lane: &[Pass], servers: &Servers) -> Vec<Played> {
     played
 }
 
-/// The count, and whether the pass ran to its end.
+/// Runs a pass. Returns the count, and whether the pass ran to its end.
 fn play(pass: &Pass, servers: &Servers) -> anyhow::Result<(Count, bool)> {
     match pass.rung {
         Rung::Kube => servers.kube().map_err(|why| anyhow!(why))?,
         Rung::Cluster => servers.cluster().map_err(|why| anyhow!(why))?,
-        // The oldest of the kernels that CI boots: its verifier is the least patient, and it has no
-        // tcx.
+        // The oldest kernel that CI boots: it has the strictest verifier and no tcx.
         Rung::Vm => {
             let (filter, extent) = (pass.arguments.join(" "), vm::Extent::of_a_change());
             if extent == vm::Extent::Core {
@@ -183,10 +183,10 @@ fn play(pass: &Pass, servers: &Servers) -> anyhow::Result<(Count, bool)> {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
-            // The runner's own closing lines are summed up into one at the end.
+            // The runner's result lines are summed up at the end.
             match Count::parse(&line) {
                 Some(one) => count += one,
-                // Passes run beside each other: a line says whose it is.
+                // Passes run in parallel, so each line names its pass.
                 None if !line.is_empty() => println!("{prefix:14} | {line}"),
                 None => {}
             }

@@ -23,15 +23,14 @@ pub enum Rung {
     Vm,
 }
 
-/// The crates that are built and tested together, whatever a pass needs of them. Cargo unites the
-/// features of what it is told to build: another choice would compile most dependencies again, for
-/// minutes.
+/// The crates that every pass builds together. Cargo unifies features over the chosen packages, so
+/// another choice would recompile most dependencies, for minutes.
 pub const PACKAGES: [&str; 6] = ["-p", "vip-user", "-p", "xtask", "-p", "vip-tests"];
-/// The pure core alone, optimised: most of what takes long to compile is I/O.
+/// Only the pure core, optimised: most of the compile time is for I/O.
 pub const MODEL: [&str; 5] = ["-p", "vip-user", "--no-default-features", "--profile", "simulation"];
 
 impl Rung {
-    /// What `cargo test` is told to build for it.
+    /// The arguments of `cargo test` for this rung.
     pub fn arguments(self) -> Vec<&'static str> {
         let (packages, targets): (&[&str], &[&str]) = match self {
             Self::Unit => (&PACKAGES, &["--lib", "--bins"]),
@@ -51,29 +50,29 @@ impl Rung {
 
 /// Labs that measure time on the wire.
 const MEASURED_LABS: [&str; 3] = ["faults::", "story::", "upgrade::"];
-/// So few at a time leave the processors idle most of the time, and each lab measures itself when the
-/// machine stood still.
+/// With this few labs the processors are mostly idle. Each lab also records when the machine
+/// stalled.
 const FEW_LABS: &str = "--test-threads=3";
-/// Labs that measure nothing mostly wait: this many share the two cores of a small machine.
+/// Labs that measure nothing mostly wait, so this many can share two cores.
 const WAITING_LABS: &str = "--test-threads=6";
-/// Labs of the inner loop: a crash, a stop, the guard, and what is left on the host.
+/// Labs of the inner loop: a crash, a stop, the guard, and the traces on the host.
 const QUICK_LABS: [&str; 4] =
     ["faults::killed", "faults::a_planned_stop", "guard::nothing", "leaving::cleanup_after_a_crash"];
-/// The suites of the rung `kube` that have a lab or a control plane of their own.
+/// The suites of the rung `kube` with their own lab or control plane.
 const KUBE_SUITES: [&str; 6] = ["contract::", "rights::", "quiet::", "hosts::", "three::", "bench::"];
 
-/// What one process of the test runner is given.
+/// One process of the test runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     pub rung: Rung,
-    /// Its name within the rung; empty where the rung has one pass.
+    /// Its name within the rung; empty if the rung has one pass.
     pub part: &'static str,
     /// Arguments of the test runner.
     pub arguments: Vec<String>,
 }
 
 impl Pass {
-    /// All of a rung, or what of it contains the filter.
+    /// A whole rung, or its tests whose name contains the filter.
     pub fn whole(rung: Rung, filter: &str) -> Self {
         let arguments = (!filter.is_empty()).then(|| filter.to_owned()).into_iter().collect();
         Self { rung, part: "", arguments }
@@ -87,10 +86,10 @@ impl Pass {
 
 /// Passes that run one after the other.
 pub type Lane = Vec<Pass>;
-/// Lanes that run beside each other.
+/// Lanes that run in parallel.
 pub type Stage = Vec<Lane>;
 
-/// Everything that needs the foreground, stage after stage.
+/// The stages that run in the foreground, in order.
 pub fn stages() -> Vec<Stage> {
     let whole = |rung| Pass::whole(rung, "");
     let skipped: Vec<String> = MEASURED_LABS.iter().map(|name| format!("--skip={name}")).collect();
@@ -112,17 +111,17 @@ pub fn is_of_cluster(stage: &Stage) -> bool {
     stage.iter().flatten().any(|pass| pass.rung == Rung::Cluster)
 }
 
-/// Its tests mostly wait.
+/// The rung `controller`, whose tests mostly wait.
 fn controller() -> Pass {
     Pass::part(Rung::Controller, "", &["--test-threads=8"])
 }
 
-/// What needs the processor and nothing else: it gets what the stages leave.
+/// Passes that need only processor time. They get what the stages leave.
 pub fn background() -> Lane {
     vec![Pass::whole(Rung::Simulation, ""), Pass::whole(Rung::Vm, "")]
 }
 
-/// The inner loop.
+/// The passes of the inner loop.
 pub fn quick() -> Lane {
     let mut passes: Lane = [Rung::Unit, Rung::Packets].map(|rung| Pass::whole(rung, "")).to_vec();
     passes.push(controller());
@@ -130,7 +129,7 @@ pub fn quick() -> Lane {
     passes
 }
 
-/// One rung by itself; a filter takes the place of its parts.
+/// The stages of one rung alone; with a filter it is not split into parts.
 pub fn only(rung: Rung, filter: &str) -> Vec<Stage> {
     let chosen = |stage: Stage| -> Stage {
         let of_rung = |lane: Lane| lane.into_iter().filter(|pass| pass.rung == rung).collect();

@@ -1,19 +1,19 @@
-//! What came of each pass, as a table.
+//! The results of all passes, as a table.
 
 use super::{Count, rung::Pass};
 use std::time::Duration;
 
-/// What came of a pass.
+/// The result of a pass.
 #[derive(Clone, Debug)]
 pub struct Played {
     pub name: String,
     pub count: Count,
-    /// It ran to its end, and what failed has been counted.
+    /// Whether it ran to its end, so that all failures are counted.
     pub whole: bool,
     pub took: Duration,
 }
 
-/// The name of a pass: its rung, and its part where there are several.
+/// The name of a pass: its rung, and its part if there are several.
 pub fn name(pass: &Pass) -> String {
     let rung = format!("{:?}", pass.rung).to_lowercase();
     match pass.part.trim_end_matches("::") {

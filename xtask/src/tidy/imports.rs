@@ -1,14 +1,14 @@
-//! Which part of `vip-user` may name which, and that no two files name each other in a circle. Only
-//! paths of `use` that begin with `crate` or `super` are read: a `mod.rs` and the files below it are
-//! one.
+//! Which part of `vip-user` may import which. Also refuses circular imports between files. Only
+//! `use` paths that begin with `crate` or `super` are read. A `mod.rs` and the files below it count
+//! as one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The directory of the crate.
 const ROOT: &str = "vip-user/src/";
 
-/// A part (a folder or a file below [`ROOT`]) and the parts that it may name. What stands at the top
-/// names what is below it.
+/// A part (a folder or a file below [`ROOT`]) and the parts that it may import. A part imports only
+/// parts further down.
 const MAY_NAME: &[(&str, &str)] = &[
     (
         "cli",
@@ -33,10 +33,10 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("model", ""),
 ];
 
-/// The name of a module: its path from the root of the crate.
+/// The path of a module from the root of the crate.
 type Module = Vec<String>;
 
-/// What the sources name and must not. `files`: paths and contents.
+/// Forbidden imports of the sources. `files`: paths and contents.
 pub(super) fn problems<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let code: BTreeMap<Module, &str> = files
         .into_iter()
@@ -73,7 +73,7 @@ fn module(path: &str) -> Option<Module> {
     })
 }
 
-/// The file in which something stands: its module, or one around it.
+/// The file that contains a path: its module, or an enclosing one.
 fn file_of<'a>(code: &'a BTreeMap<Module, &str>, mut path: Module) -> Option<&'a Module> {
     loop {
         if let Some((module, _)) = code.get_key_value(&path) {
@@ -83,7 +83,7 @@ fn file_of<'a>(code: &'a BTreeMap<Module, &str>, mut path: Module) -> Option<&'a
     }
 }
 
-/// What the `use` lines of a file name, from the root of the crate.
+/// The paths in the `use` lines of a file, from the root of the crate.
 fn named(module: &Module, text: &str) -> impl Iterator<Item = Module> {
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = text.split("\nuse ").skip(1).chain(text.split("\npub use ").skip(1));
@@ -123,8 +123,8 @@ fn expand(tree: &str) -> Vec<Module> {
     parts.flat_map(|part| expand(part)).map(|path| [prefix.clone(), path].concat()).collect()
 }
 
-/// Files that name each other in a circle, if there are any: what is left when all those are taken away
-/// that name nothing that is left, and those that nothing names.
+/// Files with circular imports, if there are any. Repeatedly removes files that import no remaining
+/// file, and files that no remaining file imports; the rest is circular.
 fn circle(edges: &BTreeMap<&Module, BTreeSet<&Module>>) -> Option<String> {
     let mut left: BTreeSet<&Module> =
         edges.keys().copied().filter(|module| !module.is_empty()).collect();

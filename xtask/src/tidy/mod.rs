@@ -1,4 +1,4 @@
-//! The rules of the house that no other tool checks.
+//! Rules of this repository that no other tool checks.
 
 mod imports;
 
@@ -6,13 +6,13 @@ use crate::shell::output;
 use anyhow::{Context as _, bail};
 use std::fs;
 
-/// No source file is longer.
+/// The most lines of a source file.
 const MAX_LINES: usize = 600;
-/// Half of the source files are not longer.
+/// The highest median of lines of all source files.
 const MEDIAN_LINES: usize = 130;
-/// The crate that runs in the kernel stays this thin.
+/// The most lines of `vip-ebpf`, without its bench.
 const MAX_EBPF_LINES: usize = 580;
-/// Leftovers, split so that this file does not find itself.
+/// Forbidden words, split so that this file does not contain them.
 const FORBIDDEN: [&str; 4] = [
     concat!("todo", "!("),
     concat!("unimplemented", "!("),
@@ -20,7 +20,7 @@ const FORBIDDEN: [&str; 4] = [
     concat!("FIX", "ME"),
 ];
 
-/// Checks them all and reports every violation.
+/// Checks all rules and reports every violation.
 pub fn tidy() -> anyhow::Result<()> {
     let files = output("git", &["ls-files", "--cached", "--others", "--exclude-standard"])
         .context("cannot list the files of the repository")?;
@@ -76,9 +76,9 @@ pub fn tidy() -> anyhow::Result<()> {
     bail!("tidy:\n  {}", problems.join("\n  "))
 }
 
-/// Mounts that work until the day they matter. A container keeps the inode of a single file for good,
-/// so a token or a configuration that is renamed into its place never arrives; and AppArmor's default
-/// profiles refuse writes in /sys.
+/// Mounts that fail later. A container keeps the inode of a single mounted file, so it never sees a
+/// token or a configuration that is renamed into its place. AppArmor's default profiles refuse
+/// writes in /sys.
 fn unfit_mounts(path: &str, text: &str) -> Vec<String> {
     const UNFIT: [(&str, &str); 3] = [
         ("type: File", "mounts a single file: mount its directory"),

@@ -1,4 +1,5 @@
-//! The guest's file system: an initramfs with the programs, the libraries and modules that they need.
+//! The guest's file system: an initramfs with the programs, and the libraries and modules that they
+//! need.
 
 use super::{Suite, kernels::Unpacked};
 use crate::shell::{output, run_command};
@@ -10,12 +11,12 @@ use std::{
     process::Command,
 };
 
-/// What the labs need of a kernel, beside what is built in.
+/// Kernel modules that the labs need.
 const MODULES: &[&str] =
     &["veth", "bridge", "8021q", "bonding", "macvlan", "dummy", "sch_ingress", "cls_bpf", "virtio_net"];
 
-/// Programs of this machine that the labs call and busybox does not know as they need them; its shell
-/// would take its own `ip`.
+/// Programs of this machine that busybox lacks, or has in a form that does not fit the labs. (Its
+/// shell would prefer its own `ip`.)
 const PROGRAMS: &[&str] = &[
     "/bin/sh",
     "/usr/sbin/ip",
@@ -45,7 +46,7 @@ pub fn build(stage: &Path, image: &Path, kernel: &Unpacked, suites: &[Suite]) ->
     for program in PROGRAMS {
         install(stage, program, program.trim_start_matches('/'))?;
     }
-    // Without a single authority to trust, the API client refuses to start.
+    // The API client refuses to start without any trusted authority.
     fs::create_dir_all(stage.join("etc/ssl/certs"))?;
     fs::copy(AUTHORITIES, stage.join(AUTHORITIES.trim_start_matches('/')))
         .with_context(|| format!("cannot copy {AUTHORITIES}"))?;
@@ -82,7 +83,7 @@ fn install(stage: &Path, from: &str, to: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies the modules with those that they need, and the index that `modprobe` finds them by.
+/// Copies the modules, their dependencies, and the index of `modprobe`.
 fn modules(stage: &Path, kernel: &Unpacked) -> anyhow::Result<()> {
     let release = &kernel.release;
     depmod(&kernel.root, release)?;
@@ -109,7 +110,7 @@ fn modules(stage: &Path, kernel: &Unpacked) -> anyhow::Result<()> {
     depmod(stage, release)
 }
 
-/// Quietly: where a package lacks the lists of what is built in, it warns, and nothing is wrong.
+/// Discards its warnings: it warns, without harm, if a package lacks the lists of built-in modules.
 fn depmod(root: &Path, release: &str) -> anyhow::Result<()> {
     let done = Command::new("depmod").arg("-b").arg(root).arg(release).output()?;
     let said = String::from_utf8_lossy(&done.stderr);

@@ -1,4 +1,4 @@
-//! Debian's kernels, from the mirrors that this machine uses.
+//! Debian's kernels, from the mirror of this machine.
 
 use crate::shell::run_command;
 use anyhow::{Context as _, bail};
@@ -36,7 +36,8 @@ impl Kernel {
         }
     }
 
-    /// The package that depends on it. The cloud's kernels are smaller; there is none with PREEMPT_RT.
+    /// The package that depends on the kernel's image. The cloud kernels are smaller, but none has
+    /// PREEMPT_RT.
     const fn package(self) -> &'static str {
         match self {
             Self::Realtime => "linux-image-rt-amd64",
@@ -48,15 +49,15 @@ impl Kernel {
 /// A kernel on disk.
 #[derive(Debug)]
 pub struct Unpacked {
-    /// Its release, as `uname -r` says it.
+    /// Its release, as `uname -r` prints it.
     pub release: String,
-    /// `vmlinuz`.
+    /// The file `vmlinuz`.
     pub image: PathBuf,
-    /// Where `lib/modules` lies.
+    /// The directory that contains `lib/modules`.
     pub root: PathBuf,
 }
 
-/// Package lists of their own: the machine's apt is not touched.
+/// Separate package lists, so that the machine's apt stays unchanged.
 #[derive(Debug)]
 pub struct Packages {
     dir: PathBuf,
@@ -91,7 +92,7 @@ impl Packages {
         Ok(packages)
     }
 
-    /// Downloads and unpacks a kernel, unless it is there.
+    /// Downloads and unpacks a kernel, unless that was done before.
     pub fn kernel(&self, kernel: Kernel) -> anyhow::Result<Unpacked> {
         let meta = format!("{}/{}", kernel.package(), kernel.suite());
         let image = self
@@ -103,8 +104,8 @@ impl Packages {
         if !root.join("done").exists() {
             println!("vm: downloading {image}");
             fs::create_dir_all(&root)?;
-            // From 7 on the image is an empty package over one with the binary and one with the
-            // modules.
+            // From 7 on the image package is empty, and depends on one with the binary and one with
+            // the modules.
             let parts = self.depends(&image)?.into_iter().filter(|name| {
                 ["linux-binary-", "linux-modules-"].iter().any(|part| name.starts_with(part))
             });
@@ -154,7 +155,7 @@ impl Packages {
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The machine's own mirror of Debian, in either format of its sources.
+/// The machine's Debian mirror, from either format of apt's sources.
 fn mirror() -> anyhow::Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {

@@ -1,4 +1,4 @@
-//! Guests with other kernels than this machine's: `cargo xtask vm`.
+//! `cargo xtask vm`: guests with other kernels.
 
 mod image;
 mod kernels;
@@ -25,30 +25,31 @@ const LIMIT: Duration = Duration::from_mins(20);
 pub enum Extent {
     /// Every test of the suites whose name contains the filter.
     Whole,
-    /// What a change may break on another kernel alone: every program passes its verifier and decides
-    /// there, the guard and the fence hold at its hooks. `cargo xtask nightly` runs the rest.
+    /// What a change may break on another kernel only: its verifier accepts every program, the
+    /// programs decide correctly, guard and fence hold at its hooks. `cargo xtask nightly` runs the
+    /// rest.
     Core,
 }
 
 impl Extent {
-    /// What `cargo xtask test` runs. An emulated guest needs both cores of a small machine for nine
-    /// minutes if it runs everything.
+    /// The extent of `cargo xtask test`. A whole run in an emulated guest needs both cores of a
+    /// small machine for nine minutes.
     pub fn of_a_change() -> Self {
         if accelerator() == "kvm" { Self::Whole } else { Self::Core }
     }
 }
 
-/// A test program and what of it runs in the guests.
+/// A test program, and the filters of its tests for the guests.
 struct Suite {
     name: &'static str,
     program: String,
-    /// Labs that measure on the wire do not run beside each other.
+    /// Number of test threads. Labs that measure on the wire run one at a time.
     threads: u32,
     filters: String,
 }
 
-/// What depends on the kernel: loading, frames, the kinds of device and their clocks, guard and fence.
-/// Each with its threads, with what [`Extent::Whole`] and what [`Extent::Core`] runs of it.
+/// The tests that depend on the kernel: loading, frames, kinds of device, clocks, guard and fence.
+/// Each entry: name, threads, the filters of [`Extent::Whole`] and of [`Extent::Core`].
 const SUITES: [(&str, u32, &str, &str); 3] = [
     ("packets", 2, "", "in_the_kernel the_verifier"),
     ("devices", 2, "", "without_native_xdp confined"),
@@ -89,7 +90,7 @@ pub fn vm(kernels: &[Kernel], extent: Extent, filter: &str) -> anyhow::Result<Co
 }
 
 impl Suite {
-    /// Builds its program.
+    /// Builds a test program.
     fn build(name: &'static str, threads: u32, filters: &str) -> anyhow::Result<Self> {
         let mut cargo = Command::new("cargo");
         cargo.args(["test", "--locked", "--test", name, "--no-run"]).args(PACKAGES);
@@ -141,7 +142,7 @@ fn boot(at: &Path, kernel: &Unpacked, suites: usize) -> anyhow::Result<Count> {
     Ok(total)
 }
 
-/// KVM only where its module is loaded: the device file alone promises nothing.
+/// KVM only if its module is loaded: the device file alone does not show that it works.
 fn accelerator() -> &'static str {
     let kvm = ["kvm_intel", "kvm_amd"].iter().any(|name| Path::new("/sys/module").join(name).exists());
     if kvm && Path::new("/dev/kvm").exists() { "kvm" } else { "tcg" }

@@ -11,7 +11,7 @@ fn every_rung_runs() {
     }
 }
 
-/// A suite that is named in no pass would not run.
+/// A suite that no pass names would not run.
 #[test]
 fn every_suite_of_the_kube_rung_runs() {
     let main = include_str!("../../../../tests/tests/kube.rs");
