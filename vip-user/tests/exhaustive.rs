@@ -10,11 +10,11 @@ use stateright::{Checker as _, Model as _};
 use std::time::Duration;
 use vip_user::model::timing::Timing;
 
-/// Worlds are cloned all the time: the allocator is a third of the work.
+/// Worlds are cloned all the time, so the allocator is a third of the work.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The holder's clock slow and the taker's fast, and the other way round.
+/// The holder's clock is slow and the taker's fast, and the reverse.
 const RATES: [[u64; 2]; 2] = [[90, 110], [110, 90]];
 
 fn bounds<const N: usize>(duration_s: [u32; N], rate: [u64; N], mishap: Option<Mishap>) -> Bounds {
@@ -29,22 +29,22 @@ fn bounds<const N: usize>(duration_s: [u32; N], rate: [u64; N], mishap: Option<M
         queued: 40_000,
         horizon: 1_300_000 * longest,
         step: 700_000 * longest,
-        // Both nodes write at once then: more than this has millions of states.
+        // After a deletion both nodes write at once; more messages would mean millions of states.
         messages: if mishap == Some(Delete) { 2 } else { usize::MAX },
         mishap,
         beginning: Beginning::Held,
     }
 }
 
-/// What is looked at breadth first, which finds the shortest way to two owners.
+/// States that are searched breadth first, which finds the shortest way to two owners.
 const NEARBY_STATES: usize = 20_000;
 
-/// What must hold in every state.
+/// The rules that must hold in every state.
 const RULES: [&str; 3] = ["one owner", "nobody is lost", "no timer spins"];
 
-/// Looks at every state; whether one was found that must not be. Breadth first only at the
-/// beginning: for all of it that takes 35 times the memory, but depth first can walk for minutes
-/// past two owners that are nine steps away.
+/// Searches all states. Returns whether one breaks a rule. Only the first part is breadth first:
+/// for all states that takes 35 times the memory. But depth first can miss two owners nine steps
+/// away for minutes.
 fn two_owners(bounds: Bounds) -> bool {
     let durations: Vec<u32> = bounds.timing.iter().map(|timing| timing.duration_s).collect();
     let name = format!("D {durations:?}, clocks {:?}, {:?}", bounds.rate, bounds.mishap);
@@ -76,8 +76,9 @@ fn one_owner_whatever_the_order() {
     }
 }
 
-/// Two who would take over, and meet. With a mishap each has one message on its way: more has millions
-/// of states, and so have a slow holder's Lease that is edited and three nodes that find none.
+/// Two candidates that want to take over at once. With a mishap each has one message in flight,
+/// because more means millions of states. A slow holder whose Lease is edited, and three nodes that
+/// find no Lease, also have millions of states.
 #[test]
 fn one_owner_among_three_nodes() {
     let among_three = |rate, mishap: Option<Mishap>| {
@@ -106,22 +107,22 @@ fn one_owner_whatever_happens_to_the_lease() {
     }
 }
 
-/// Node 1 last saw the tenure of node 0. That was given up, node 2 holds the Lease, and somebody puts
-/// the release back, or where node 0 has heard nothing of it, its tenure.
+/// Node 1 last saw the tenure of node 0, which has released the Lease; node 2 holds it. Then the
+/// release is restored. If node 0 missed the answer to its release, its tenure is restored instead.
 #[test]
 fn one_owner_when_an_old_release_is_put_back() {
     for [taker, holder] in RATES {
         let bounds = bounds([1, 1, 1], [100, taker, holder], Some(Restore));
         let came = Bounds { beginning: Beginning::Released, messages: 1, ..bounds.clone() };
         assert!(!two_owners(came));
-        // Node 0 tries again soon. More time has many millions of states.
+        // Node 0 soon tries again, so more time would mean many millions of states.
         let beginning = Beginning::ReleaseLost;
         assert!(!two_owners(Bounds { beginning, messages: 1, horizon: 300_000, ..bounds }));
     }
 }
 
-/// Node 0 was to create the Lease under a fence that lived then, and is late. Another node has taken
-/// one since, and somebody deletes that too.
+/// Node 0's request to create the Lease left under a live fence, and is late. Another node has
+/// taken a Lease since, and that one is deleted too.
 #[test]
 fn one_owner_when_a_lease_is_created_late() {
     for [late, taker] in RATES {
@@ -129,7 +130,7 @@ fn one_owner_when_a_lease_is_created_late() {
         let two = soon(bounds([1, 1], [late, taker], Some(Delete)));
         assert!(!two_owners(Bounds { beginning: Beginning::CreateLate, ..two }));
         let three = soon(bounds([1, 1, 1], [late, 100, taker], Some(Delete)));
-        // All of it can happen in one instant.
+        // All of this can happen in one instant.
         assert!(!two_owners(Bounds { beginning: Beginning::CreateLateLeaving, horizon: 0, ..three }));
     }
 }
@@ -144,8 +145,8 @@ fn one_owner_whatever_happens_to_a_node() {
     assert!(!two_owners(bounds([1, 1], RATES[0], Some(Leave(0)))));
 }
 
-/// A holder that gives way and cannot write that: the others have taken over by then, and it must
-/// find out.
+/// A holder that gives way but cannot write the release. By then another node has taken over, and
+/// the holder must find out.
 #[test]
 fn nobody_is_lost_when_a_read_fails() {
     for rate in RATES {
@@ -156,7 +157,7 @@ fn nobody_is_lost_when_a_read_fails() {
     }
 }
 
-/// client-go goes on longer than D·(1+ρ), and no longer than its grace.
+/// client-go acts for longer than D·(1+ρ), but not longer than its grace.
 #[test]
 fn one_owner_when_a_client_go_program_renews_a_tenure_of_ours() {
     for rate in RATES {

@@ -16,12 +16,12 @@ use world::{
     shape::{Shape, report},
 };
 
-/// Worlds are cloned all the time: the allocator is a third of the work.
+/// Worlds are cloned all the time, so the allocator is a third of the work.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HOUR_MS: u64 = 3_600_000;
-/// Fewer shapes of state and input mean that the simulation has lost something.
+/// Fewer shapes of state and input mean that the simulation no longer reaches something.
 const LEAST_SHAPES: usize = 200;
 
 fn play(seed: u64, knobs: &Knobs, hours: u64) -> World {
@@ -37,7 +37,7 @@ fn play(seed: u64, knobs: &Knobs, hours: u64) -> World {
     world
 }
 
-/// What one thread has simulated.
+/// The result of one thread.
 #[derive(Default)]
 struct Sum {
     owned: f64,
@@ -51,8 +51,8 @@ fn hours_from(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|hours| hours.parse().ok()).unwrap_or(default)
 }
 
-/// 3 000 hours meet as many shapes as 10 000. `cargo xtask nightly` plays many more: it sets
-/// `XVIP_SIMULATED_HOURS`, as `cargo xtask simulate` does.
+/// 3 000 hours reach as many shapes as 10 000. `cargo xtask nightly` simulates many more hours: it
+/// sets `XVIP_SIMULATED_HOURS`, as `cargo xtask simulate` does.
 #[test]
 fn no_two_owners_in_thousands_of_hours_of_faults() {
     const HOURS: u64 = 8;
@@ -71,7 +71,7 @@ fn no_two_owners_in_thousands_of_hours_of_faults() {
             }
             let world = panic::catch_unwind(|| play(first + seed, &Knobs::hostile(), HOURS));
             let world = world.unwrap_or_else(|crime| {
-                // The other threads need not go on.
+                // The other threads can stop.
                 next.store(seeds, Ordering::Relaxed);
                 panic::resume_unwind(crime);
             });
@@ -111,7 +111,7 @@ fn a_calm_cluster_has_one_owner_nearly_always() {
 
 #[test]
 fn a_slow_api_does_not_keep_the_vip_dark() {
-    // Half a second per request and answer, with a lease of three.
+    // Half a second for request and answer together, with a lease of three seconds.
     let knobs = Knobs { delay_ms: 250..260, ..Knobs::calm() };
     let world = play(2, &knobs, 1);
     assert!(world.owned_share() > 0.99, "owned only {}", world.owned_share());
@@ -127,7 +127,7 @@ fn clocks_at_opposite_extremes_are_covered_by_rho() {
 
 #[test]
 fn the_simulation_can_fail() {
-    // Clocks that are worse than ρ allows: the promise must break, or the judge is blind.
+    // Clocks worse than ρ allows: the promise must break, or the judge cannot see two owners.
     let knobs = Knobs { clock_error_percent: 40, extreme_clocks: true, ..Knobs::hostile() };
     let broken = (0..20).any(|seed| {
         let mut world = World::new(seed, knobs.clone());

@@ -15,12 +15,12 @@ use vip_user::model::{
 /// Real time in microseconds.
 type Us = u64;
 
-/// Where the clocks of the hosts stand at the start, in nanoseconds.
+/// The clocks of the hosts at the start, in nanoseconds.
 const EPOCH: u64 = 1_000_000_000_000;
-/// The read that a watch begins with waits for nothing that was known before.
+/// The start time of the read with which a watch begins: no earlier evidence overtakes it.
 const JUST_BEGUN: BootNs = BootNs(u64::MAX);
 const LEASES: [&str; 2] = ["a", "b"];
-/// Which Lease each node has been told: the holder of A, the holder of B, a candidate of A.
+/// The Lease in each node's configuration: the holder of A, the holder of B, a candidate of A.
 const TOLD: [usize; 3] = [0, 1, 0];
 
 /// The nodes and what may happen to them.
@@ -28,48 +28,47 @@ const TOLD: [usize; 3] = [0, 1, 0];
 pub struct Bounds {
     rate: [u64; 3],
     horizon: Us,
-    /// How far time goes in one step of the model checker.
+    /// How far time advances in one step of the model checker.
     step: Us,
     beginning: Beginning,
     before: Before,
-    /// This process may die once, and another start on the same boot.
+    /// This process may die once, and restart on the same boot.
     restart: Option<usize>,
-    /// This node is still: nothing of it happens any more.
+    /// This node has stalled: it does nothing any more.
     still: Option<usize>,
 }
 
 /// How the world begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// Both Leases were created a while ago and are free: both are about to be taken for the first
-    /// time.
+    /// Both Leases exist for a while and are free. Both are about to be taken for the first time.
     BothNew,
     /// Lease A serves the VIP. Lease B is about to be taken for the first time.
     OneServes,
 }
 
-/// Who held the Leases last that are about to be taken.
+/// The last holder of the Leases that are about to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
     Nobody,
     /// A program that is not xvip.
     Stranger,
-    /// A version of xvip that does not say what it guards.
+    /// A version of xvip that does not write what it guards.
     OldVersion,
 }
 
 /// What can be the next thing to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Turn {
-    /// Time goes on to the next instant at which something is due.
+    /// Time advances to the next instant at which something is due.
     Time,
-    /// A node's oldest message but so many arrives.
+    /// The message of a node with this index arrives; 0 is the oldest.
     Arrive(usize, usize),
     /// The next event of a node's watch arrives.
     Event(usize),
     /// A node's timer, which may be late.
     Tick(usize),
-    /// The process of this node dies, and another one starts.
+    /// The process of this node dies and restarts.
     Restart(usize),
 }
 
@@ -87,19 +86,19 @@ enum Message {
 struct Node {
     election: Election,
     process: u8,
-    /// The kernel's: they survive the process.
+    /// State of the kernel, which survives the process.
     fence: BootNs,
     fence_generation: u64,
     entry: u64,
     tenure: Option<(Tenure, u32)>,
     messages: Vec<Message>,
     stream: Vec<Input>,
-    /// The watch goes on. If not, a read comes before it is opened again.
+    /// Whether the watch is open. If not, a read comes before the next watch.
     open: bool,
     still: bool,
 }
 
-/// All of it at one instant.
+/// The whole state at one instant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     now: Us,
@@ -132,7 +131,7 @@ fn election(node: usize, process: u8, generation: u64, backed: Option<Slot>) -> 
 
 impl Bounds {
     pub fn of(beginning: Beginning, rate: [u64; 3], still: usize, restart: Option<usize>) -> Self {
-        // With a restart more time has many millions of states.
+        // With a restart, more time would mean many millions of states.
         let (step, steps) = match beginning {
             Beginning::BothNew if restart.is_some() => (450_000, 1),
             Beginning::BothNew => (450_000, 2),
@@ -149,12 +148,12 @@ impl Bounds {
         }
     }
 
-    /// It has more states than can be looked at.
+    /// Whether it has too many states to search all.
     pub fn is_wide(&self) -> bool {
         self.beginning == Beginning::OneServes
     }
 
-    /// The Leases that are about to be taken had a holder, which is not heard of any more.
+    /// Gives the Leases that are about to be taken a last holder, which no longer acts.
     pub fn after(self, before: Before) -> Self {
         Self { before, ..self }
     }
@@ -199,7 +198,7 @@ impl Bounds {
         at.0.saturating_sub(EPOCH).div_ceil(self.rate[node] * 10)
     }
 
-    /// One step, carried out in its order.
+    /// Carries out one turn of a node in its order.
     fn take_in(&self, world: &mut World, index: usize, input: Input) {
         let now = self.clock(index, world.now);
         let mut inputs = vec![input];
@@ -275,14 +274,14 @@ impl Bounds {
         let slot =
             slot.map(|(tenure, duration_s)| Slot { tenure, until: node.fence, duration_s, served });
         node.election = election(index, node.process, node.election.generation(), slot);
-        // What is on its way to the API may still be stored; what comes back finds nobody.
+        // Requests in flight may still be stored, but no process receives the answers.
         node.messages.retain(|message| matches!(message, Message::Write(_) | Message::Strike(_)));
         node.stream.clear();
         node.open = false;
         node.messages.push(Message::Read(JUST_BEGUN));
     }
 
-    /// The instant at which something is due next.
+    /// The next instant at which something is due.
     fn next_instant(&self, world: &World) -> Us {
         let due = (0..world.nodes.len()).flat_map(|index| {
             let node = &world.nodes[index];
@@ -328,7 +327,7 @@ impl Bounds {
                 self.watch(&mut world, index);
             }
         }
-        // Everybody has waited long enough for the holder before; only a living one renews.
+        // By now every node has waited long enough for the last holder; only a live holder renews.
         let waited = if self.before == Before::Nobody { 4_500_000 } else { 15_000_000 };
         let unheld = world.now + waited;
         while world.now < unheld {
@@ -355,7 +354,7 @@ impl Bounds {
         self.take_in(world, index, seen);
     }
 
-    /// All that is due for a node happens.
+    /// Everything that is due for a node happens.
     fn prompt(&self, world: &mut World, index: usize) {
         self.take_in(world, index, Input::Tick);
         for _ in 0..20 {
@@ -373,8 +372,8 @@ impl Bounds {
         self.prompt(world, index);
     }
 
-    /// Everything happens at once, for so long; whether the VIP is answered for at the end. One
-    /// node may be switched off. `only_b`: no node is a candidate of Lease A any more.
+    /// Runs the world without delays for the time `long`. Returns whether the VIP is answered at
+    /// the end. One node may be switched off. `only_b`: no node is a candidate of Lease A any more.
     pub fn promptly(&self, silent: Option<usize>, only_b: bool, long: Us) -> bool {
         let mut world = self.beginning();
         let end = world.now + long;
@@ -392,7 +391,7 @@ impl Bounds {
     }
 }
 
-/// What leaves a node, where it matters here.
+/// The message of an effect, if it matters here.
 fn message(send: Outgoing, now: Now) -> Option<Message> {
     match send {
         Outgoing::Write(write) => Some(Message::Write(write)),
@@ -439,8 +438,8 @@ impl World {
         self.tell(index, None);
     }
 
-    /// An event on each watch but the writer's own, whose answer says the same. A watch that falls
-    /// behind by more than two events breaks off.
+    /// Adds an event to each watch but that of the writer, whose answer has the same content. A
+    /// watch that is more than two events behind breaks off.
     fn tell(&mut self, lease: usize, but: Option<usize>) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
             if but == Some(index) || TOLD[index] != lease || !node.open || node.still {
@@ -487,7 +486,7 @@ impl Model for Bounds {
     fn next_state(&self, world: &World, turn: Turn) -> Option<World> {
         let mut next = world.clone();
         match turn {
-            // The arithmetic of the fence is for `exhaustive`: here what counts is the order.
+            // `exhaustive` checks the arithmetic of the fence; here only the order matters.
             Turn::Time => next.now += self.step,
             Turn::Arrive(index, message) => self.arrive(&mut next, index, message),
             Turn::Event(index) => {
@@ -514,8 +513,8 @@ impl Model for Bounds {
     }
 }
 
-/// Walks at random: time goes on once in a while, and now and then a node stands still for some turns,
-/// or the oldest message of each node does not arrive.
+/// Random walks. Time advances once in a while. Now and then a node stalls for some turns, or the
+/// oldest message of each node does not arrive.
 #[derive(Clone)]
 pub struct Walk;
 

@@ -1,5 +1,5 @@
 //! Two or three nodes, one Lease, and everything that can happen to them in a short time: the real
-//! election under a model checker. What the simulation draws by lot, this tries in every order.
+//! election under a model checker. The simulation draws events at random; this tries every order.
 
 use stateright::{Model, Property};
 use std::collections::BTreeSet;
@@ -16,28 +16,28 @@ use vip_user::model::{
 /// Real time in microseconds.
 type Us = u64;
 
-/// When a read began that nothing has overtaken yet. Only that counts, so states in which it began
-/// earlier or later are one.
+/// The start time of every read that nothing has overtaken. Only being overtaken matters, so states
+/// with an earlier or a later start are merged.
 const JUST_BEGUN: BootNs = BootNs(u64::MAX);
 const OVERTAKEN: BootNs = BootNs(0);
-/// Where the clocks of the hosts stand at the start, in nanoseconds.
+/// The clocks of the hosts at the start, in nanoseconds.
 const EPOCH: u64 = 1_000_000_000_000;
 
 /// The nodes and what may happen to them.
 #[derive(Clone, Debug)]
 pub struct Bounds {
     pub timing: Vec<Timing>,
-    /// How fast their clocks run, in percent.
+    /// How fast their clocks run, in percent of real time.
     pub rate: Vec<u64>,
-    /// A frame that has passed the check may be queued for so long.
+    /// How long a frame may be queued after the check.
     pub queued: Us,
-    /// How far the world is looked at.
+    /// The time at which the search ends.
     pub horizon: Us,
-    /// How far time goes in one step while nothing is due.
+    /// How far time advances in one step while nothing is due.
     pub step: Us,
-    /// A node with so many messages on their way takes no step of its own before one has arrived.
+    /// A node with this many messages in flight does nothing before one has arrived.
     pub messages: usize,
-    /// What may happen once, at any moment.
+    /// A mishap that may happen once, at any moment.
     pub mishap: Option<Mishap>,
     pub beginning: Beginning,
 }
@@ -45,19 +45,20 @@ pub struct Bounds {
 /// How the world begins. Node 0 has taken the Lease in all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// It holds the Lease, the others follow, and nothing is on its way.
+    /// It holds the Lease, the others follow, and no message is in flight.
     Held,
-    /// It has given the Lease up and the last node has taken it, while the others have missed both. The
-    /// release was answered, and is what [`Mishap::Restore`] brings back.
+    /// It has released the Lease and the last node has taken it; the others have missed both. The
+    /// release was answered; [`Mishap::Restore`] restores it.
     Released,
-    /// The same, but its answer was lost, and what was before it is brought back.
+    /// The same, but the answer was lost, and [`Mishap::Restore`] restores the content before the
+    /// release.
     ReleaseLost,
-    /// The Lease was deleted, and what node 0 sends to create it with its tenure is late. The last node
-    /// has found none, and holds it by now.
+    /// The Lease was deleted, and node 0's request to create it with its tenure is late. The last
+    /// node has found no Lease, and holds one by now.
     CreateLate,
-    /// The same, and node 0 is to stop.
+    /// The same, and node 0 has to stop.
     CreateLateLeaving,
-    /// It gives way to another, and has not been able to release the Lease: the time for that is
+    /// It gives way to another node, but could not release the Lease, and the time for that is
     /// nearly over.
     GivingWay,
 }
@@ -67,19 +68,19 @@ pub enum Beginning {
 pub enum Mishap {
     /// The Lease is deleted.
     Delete,
-    /// Somebody clears its holder by hand.
+    /// Its holder is cleared by hand.
     Blank,
-    /// Its content goes back to what it was at the start (etcd from a snapshot).
+    /// Its content at the start is restored (etcd from a snapshot).
     Restore,
-    /// Somebody edits D.
+    /// D is edited by hand.
     Edit(u32),
-    /// A node is told to stop.
+    /// A node has to stop.
     Leave(usize),
     /// A process dies and another starts on the same boot.
     Restart(usize),
-    /// A watch breaks off, and what it had yet to bring is lost.
+    /// A watch breaks off, and its pending events are lost.
     Break(usize),
-    /// An answer is lost and shows as a failure.
+    /// An answer is lost, which shows as a failure.
     Fail(usize),
     /// A read fails.
     FailRead(usize),
@@ -91,9 +92,9 @@ pub enum Mishap {
 /// What can be the next thing to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Turn {
-    /// Time goes on to the next instant at which something is due.
+    /// Time advances to the next instant at which something is due.
     Time,
-    /// A message arrives; until then it may wait as long as it likes.
+    /// A message arrives, after any delay.
     Arrive(usize),
     /// The next event of a node's watch arrives.
     Event(usize),
@@ -105,7 +106,7 @@ pub enum Turn {
     Mishap(Mishap),
 }
 
-/// A message on its way.
+/// A message in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Message {
     Write(LeaseWrite),
@@ -118,20 +119,20 @@ enum Message {
 struct Node {
     election: Election,
     process: u8,
-    /// The kernel's: it survives the process.
+    /// State of the kernel, which survives the process.
     fence: BootNs,
     tenure: Option<(Tenure, u32)>,
-    /// On their way to or from this node; they arrive in any order.
+    /// Messages in flight to or from this node; they arrive in any order.
     messages: Vec<Message>,
-    /// What its watch has yet to bring, in order.
+    /// Pending events of its watch, in order.
     stream: Vec<Input>,
-    /// The watch goes on. If not, a read must come before it is opened again.
+    /// Whether the watch is open. If not, a read must come before the next watch.
     open: bool,
-    /// Its process does not run any more.
+    /// Whether its process has ended.
     down: bool,
 }
 
-/// All of it at one instant.
+/// The whole state at one instant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     now: Us,
@@ -144,10 +145,10 @@ pub struct World {
     mishap_over: bool,
     /// Until when a client-go program on node 0 answers.
     foreign_until: Us,
-    /// A timer has come, and neither moves nor asks for anything: the process spins.
+    /// A timer was due, and the election neither moved it nor did anything: the process spins.
     spins: bool,
-    /// Another node than the first has raised a fence: with this it is shown that the model does not
-    /// pass for lack of trying.
+    /// Whether a node other than the first has raised a fence. This shows that the model can do
+    /// something.
     pub moved: bool,
 }
 
@@ -159,7 +160,7 @@ impl Bounds {
         }
     }
 
-    /// Whether a claim of the node can be on the wire: its fence lives, or did when the frame was
+    /// Whether a claim of the node can be on the wire: its fence is live, or was when the frame was
     /// queued.
     fn speaks(&self, world: &World, node: usize) -> bool {
         if node == 0 && world.now < world.foreign_until {
@@ -169,7 +170,7 @@ impl Bounds {
         self.clock(node, then).boot < world.nodes[node].fence
     }
 
-    /// When a node's clock shows this, rounded up.
+    /// The real time at which a node's clock shows `at`, rounded up.
     fn real(&self, node: usize, at: BootNs) -> Us {
         at.0.saturating_sub(EPOCH).div_ceil(self.rate[node] * 10)
     }
@@ -267,7 +268,7 @@ impl Bounds {
                 let generation = node.election.generation();
                 node.election =
                     Election::new(identity(index, node.process), timing, generation, backed);
-                // What is on its way to the API may still be stored; what comes back finds nobody.
+                // Requests in flight may still be stored, but no process receives the answers.
                 node.messages
                     .retain(|message| matches!(message, Message::Write(_) | Message::Create(_)));
                 node.stream.clear();
@@ -309,7 +310,7 @@ impl Bounds {
         Some(())
     }
 
-    /// The instant at which something is due next.
+    /// The next instant at which something is due.
     fn next_instant(&self, world: &World) -> Us {
         let due = (0..world.nodes.len()).flat_map(|index| {
             let node = &world.nodes[index];
@@ -424,14 +425,13 @@ impl Bounds {
         let event = world.nodes[0].stream.remove(0);
         self.step(world, 0, event);
         assert!(matches!(world.nodes[0].election.state(), State::Leaving(_)));
-        // What it has sent since never arrives.
+        // Messages that it has sent since then never arrive.
         world.nodes[0].messages.clear();
         let until = self.clock(0, world.now).boot.after(self.timing[0].wait(self.timing[0].duration_s));
         world.now = self.real(0, until) - 1;
     }
 
-    /// Whether a node knows nothing and nothing will ever tell it more: its watch lives, and reads
-    /// nothing.
+    /// Whether a node knows nothing and never will: its watch is open but brings no read.
     fn is_lost(&self, world: &World, node: &Node, index: usize) -> bool {
         let reads = |message: &Message| {
             matches!(
@@ -448,7 +448,7 @@ impl Bounds {
             && node.election.wake_at(self.clock(index, world.now).boot).is_none()
     }
 
-    /// All that is on its way to or from a node arrives.
+    /// All messages in flight to or from a node arrive.
     fn deliver(&self, world: &mut World, index: usize) {
         while !world.nodes[index].messages.is_empty() {
             self.arrive(world, index, 0);
@@ -480,8 +480,8 @@ impl World {
         Some(())
     }
 
-    /// An event on each watch but the writer's own, whose answer says the same. A watch that falls
-    /// behind by more than two events breaks off.
+    /// Adds an event to each watch but that of the writer, whose answer has the same content. A
+    /// watch that is more than two events behind breaks off.
     fn tell(&mut self, but: Option<usize>) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
             if !node.open || but == Some(index) {
@@ -576,7 +576,7 @@ impl Model for Bounds {
 }
 
 impl Node {
-    /// Evidence has come: what is still on its way was read before.
+    /// Evidence has arrived, so it overtakes all reads in flight.
     fn overtake_reads(&mut self) {
         let messages = self.messages.iter_mut().filter_map(|message| match message {
             Message::Read(began) | Message::Input(Input::Observed(Source::Quorum(began), _)) => {

@@ -1,6 +1,6 @@
-//! The API of a simulated world and the ways to it: what `cluster/lease.rs`, `cluster/watch.rs` and
-//! the requests of `controller/mod.rs` do, and no more. Nothing is asked here that an election or
-//! its watch has not asked for.
+//! The API of a simulated world and the paths to it. It does what `cluster/lease.rs`,
+//! `cluster/watch.rs` and the requests of `controller/mod.rs` do, and no more: only an election or
+//! its watch causes requests.
 
 use super::{Happening, Ms, World};
 use vip_user::model::{
@@ -10,24 +10,24 @@ use vip_user::model::{
     turn::Outgoing,
 };
 
-/// A request that has not been answered after this long has failed.
+/// A request without an answer after this time has failed.
 const TIMEOUT_MS: Ms = 2_650;
-/// Pause before a watch that has ended begins again.
+/// Pause before a watch that has ended is restarted.
 const BACKOFF_MS: Ms = 100;
 
-/// Where the watch of a node is.
+/// The state of a node's watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
     /// Events come.
     Open,
-    /// It is dead, and nobody has noticed.
+    /// It is dead, and the node has not noticed.
     Dead,
-    /// A pause, or a read that is to begin another.
+    /// It is closed: a pause, or the read before the next watch.
     Away,
 }
 
 impl World {
-    /// What leaves a process.
+    /// Sends an effect of a process.
     pub(super) fn send(&mut self, index: usize, send: Outgoing) {
         let process = self.nodes[index].process;
         self.asked.count(&send);
@@ -46,7 +46,7 @@ impl World {
                 }
             }
             Outgoing::Read => {
-                // A candidate also begins its watch again.
+                // A candidate also restarts its watch.
                 if matches!(self.nodes[index].election.state(), State::Waiting(_)) {
                     self.notify(index);
                 }
@@ -68,7 +68,7 @@ impl World {
                     self.push(self.now + delay, Happening::Create(index, process));
                 }
             }
-            // There is one Lease, and nobody on the LAN.
+            // There is only one Lease, and no host on the LAN.
             Outgoing::List(_) | Outgoing::Strike(_) | Outgoing::Probe => {}
         }
     }
@@ -89,7 +89,7 @@ impl World {
         self.answer(node, process, Input::Written { id: write.id, outcome });
     }
 
-    /// A Lease without a holder. Its creator sees it, or that another was faster.
+    /// Creates a Lease without a holder. The creator sees its Lease, or the one of a faster node.
     pub(super) fn create(&mut self, node: usize, process: u64) {
         if self.lease.is_some() {
             if self.nodes[node].process == process {
@@ -109,14 +109,14 @@ impl World {
         }
     }
 
-    /// A uid that no Lease has had, and the next version.
+    /// An unused uid, and the next version.
     fn fresh_lease(&mut self) -> (String, u64) {
         self.uids += 1;
         self.version += 1;
         (format!("uid-{}", self.uids), self.version)
     }
 
-    /// An answer on its way back; one that is lost shows as a failure after the time limit.
+    /// Sends an answer back. A lost answer shows as a failure after the time limit.
     pub(super) fn answer(&mut self, node: usize, process: u64, input: Input) {
         match (self.delay(), input) {
             (Some(delay), input) => {
@@ -135,7 +135,7 @@ impl World {
         self.push(self.now + after, Happening::Input(node, process, Input::ReadFailed));
     }
 
-    /// The present watch is to end. One that is not open yet does so when it is.
+    /// Ends the present watch; if it is not open yet, as soon as it opens.
     fn notify(&mut self, node: usize) {
         if self.nodes[node].watch == Watch::Away {
             self.nodes[node].again = true;
@@ -144,7 +144,7 @@ impl World {
         }
     }
 
-    /// The present watch has ended; after a while a read begins another.
+    /// The present watch has ended. After a delay, a read begins another.
     pub(super) fn watch_after(&mut self, node: usize, after: Ms) {
         self.nodes[node].watch = Watch::Away;
         self.follow_at(node, after);
@@ -174,16 +174,16 @@ impl World {
         }
     }
 
-    /// What a watch brings comes in its order, however late.
+    /// Events of a watch arrive in order, however late.
     fn after_earlier(&mut self, node: usize, delay: Ms) -> Ms {
         let at = self.nodes[node].watched_until.max(self.now + delay);
         self.nodes[node].watched_until = at;
         at
     }
 
-    /// An event for everyone who watches, late perhaps. Where it is lost the watch is dead: nothing
-    /// comes until that is noticed and a read has begun another. So it is after a deletion, and
-    /// where the read had found nothing.
+    /// Sends an event to every watch, perhaps late. If it is lost, the watch is dead: no event
+    /// comes until the node notices and a read begins another watch. The same happens after a
+    /// deletion, and if the read had found no Lease.
     pub(super) fn tell_watchers(&mut self) {
         for node in (0..self.nodes.len())
             .filter(|node| self.nodes[*node].watch == Watch::Open)

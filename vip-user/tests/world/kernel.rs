@@ -1,5 +1,5 @@
 //! The kernel of a simulated node: maps and addresses, as `node/kernel.rs` would change them.
-//! `tests/tests/lab` shows the same of the real one.
+//! `tests/tests/lab` shows the same for the real kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use vip_user::model::{
     time::BootNs,
 };
 
-/// The kernel of a node survives the process.
+/// The kernel of a node, which survives the process.
 #[derive(Default)]
 pub(super) struct Kernel {
     pub(super) deadline: BootNs,
@@ -57,8 +57,8 @@ impl Kernel {
         }
     }
 
-    /// Whether a question is answered: by the program, or by the stack where no entry stands before
-    /// an address of the interface.
+    /// Whether a question is answered: by the program, or by the stack if an address on the
+    /// interface has no entry.
     pub(super) fn answers(&self, now: f64) -> bool {
         match self.vips.get(&vip()) {
             Some(entry) => silence(&At { kernel: self, now: now as u64 }, entry).is_none(),
@@ -67,7 +67,7 @@ impl Kernel {
     }
 }
 
-/// A kernel at an instant: the rule is the programs' own.
+/// A kernel at an instant, for the same rule that the programs use.
 struct At<'a> {
     kernel: &'a Kernel,
     now: u64,
@@ -83,7 +83,7 @@ impl Fences for At<'_> {
     }
 }
 
-/// The one VIP, on the interface: there the stack itself would answer without an entry.
+/// The one VIP. It is put on the interface, where the stack would answer without an entry.
 pub(super) fn vip() -> Ip {
     Ip::v4([192, 0, 2, 10])
 }

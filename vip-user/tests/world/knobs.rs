@@ -3,21 +3,21 @@
 use super::Ms;
 use std::ops::Range;
 
-/// How hostile the world is. Chances are per thousand.
+/// How hostile the world is. Probabilities are per thousand.
 #[derive(Clone)]
 pub struct Knobs {
     pub nodes: usize,
-    /// One way, between a node and the API.
+    /// The delay of one direction between a node and the API.
     pub delay_ms: Range<Ms>,
-    /// A message takes up to ten seconds.
+    /// Probability that a message takes up to ten seconds.
     pub late: u32,
-    /// A message is lost.
+    /// Probability that a message is lost.
     pub lost: u32,
-    /// A message arrives twice.
+    /// Probability that a message arrives twice.
     pub twice: u32,
-    /// A process stands still for up to ten seconds before its next step.
+    /// Probability that a process stalls for up to ten seconds before its next step.
     pub pause: u32,
-    /// Somebody does something, once in this time.
+    /// One mishap happens in each span of this length.
     pub mishap_every_ms: Ms,
     pub clock_error_percent: u64,
     pub extreme_clocks: bool,

@@ -1,6 +1,6 @@
-//! What must happen in the end, and what must not happen too often: at any moment each node has
-//! something that will bring it on, and once the faults end every node holds the Lease or waits for
-//! it, one of them answers, and the API is left alone.
+//! What must happen in the end, and what must not happen too often. At any moment each node has an
+//! event to come. Once the faults end, every node holds the Lease or waits for it, one node
+//! answers, and the API gets few requests.
 
 use super::{Happening, Ms, World};
 use vip_user::model::{
@@ -10,15 +10,15 @@ use vip_user::model::{
     turn::Outgoing,
 };
 
-/// The faults end this often.
+/// How often the faults end for a while.
 pub(super) const QUIET_EVERY_MS: Ms = 1_200_000;
-/// Every watch has been found dead by then, every process woken, and a foreign holder's Lease of 19
-/// s been waited out.
+/// By then every dead watch was noticed, every process runs, and the wait for a foreign holder's
+/// Lease of 19 s is over.
 const SETTLED_MS: Ms = 180_000;
 /// How long the requests of a quiet cluster are counted.
 const COUNTED_MS: Ms = 60_000;
 
-/// Requests since they were last counted.
+/// Requests since the last count.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     writes: u64,
@@ -36,7 +36,7 @@ impl Asked {
 }
 
 impl World {
-    /// The next step of a quiet time, which is over with the last.
+    /// The next step of a quiet time, which ends with the last step.
     pub(super) fn calm(&mut self, step: u8) {
         match step {
             0 => {
@@ -71,14 +71,14 @@ impl World {
             self.crime = Some(format!("the faults are over and {owners} nodes answer"));
         }
         let Asked { writes, others } = self.asked;
-        // One holder by a clock that may be fast.
+        // Renewals of one holder, whose clock may be fast.
         let renewals = COUNTED_MS * 110 / 100 / super::timing().renew_every.as_millis() as Ms;
         if others > 0 || writes > renewals + 1 {
             self.crime = Some(format!("quiet, and {writes} writes and {others} other requests"));
         }
     }
 
-    /// A timer that has come is moved, or something is asked for: otherwise the loop spins.
+    /// A due timer must be moved, or the election must do something; otherwise the loop spins.
     pub(super) fn judge_rest(&mut self, index: usize, asked: bool) {
         let now = self.clock(index).boot;
         let election = &self.nodes[index].election;
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// A node that knows nothing needs a read. Its watch brings none while it lives.
+    /// A node that knows nothing needs a read. An open watch brings none.
     pub(super) fn look_for_the_lost(&mut self) {
         for (index, node) in self.nodes.iter().enumerate() {
             if node.down || *node.election.state() != State::Unknown || !node.is_idle() {

@@ -1,4 +1,4 @@
-//! What befalls a simulated world.
+//! Mishaps of a simulated world.
 
 use super::{Happening, Ms, World, edges::Watch, identity, kernel::Kernel, timing};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -11,12 +11,12 @@ use vip_user::model::{
 };
 
 /// A client-go program on a node whose xvip has crashed (a rollback to kube-vip): it finds its own
-/// name in the Lease and renews what is no tenure of its own.
+/// name in the Lease, and renews a tenure that it did not begin.
 #[derive(Clone, Copy)]
 pub(super) struct ClientGo {
     pub(super) node: usize,
-    /// Its defaults are 15/10/2: where requests are swallowed it goes on until its renew deadline
-    /// and its release time-outs are over.
+    /// With its defaults of 15/10/2 and lost requests, it answers until its renew deadline and its
+    /// release time-outs are over.
     pub(super) answers_until: Ms,
     cut_off: bool,
 }
@@ -31,7 +31,8 @@ impl World {
     pub(super) fn mishap(&mut self) {
         let node = self.rng.usize(0..self.nodes.len());
         let kind = self.rng.u32(0..14);
-        // Only what client-go itself waits for is promised beside it: nobody edits its Lease, too.
+        // While client-go holds the Lease, the promise covers only what client-go itself waits for.
+        // So its Lease is not edited.
         let foreign = self.client_go.is_some() && (matches!(kind, 4..=9) || kind > 11);
         if self.quiet || self.nodes[node].down || foreign {
             return self.plan_mishap();
@@ -51,7 +52,8 @@ impl World {
             }
             5 => self.edit(|lease| lease.holder.clear()),
             6 => self.edit(|lease| lease.holder = "stranger".into()),
-            // client-go on one of the nodes: the name is ours, the annotation is as it was.
+            // client-go on one of the nodes: it has the node's name, and the annotation stays as it
+            // was.
             7 => self.edit(|lease| {
                 lease.holder = format!("node{node}");
                 lease.transitions += 1;
@@ -69,7 +71,7 @@ impl World {
             }
             12 => self.roll_back(node),
             _ => {
-                // etcd comes back from a backup: the content goes back, versions go on.
+                // etcd is restored from a backup: the content is old, but versions continue.
                 if let Some(old) = self.backup.clone() {
                     self.edit(|lease| {
                         let version = lease.version.clone();
@@ -94,8 +96,8 @@ impl World {
         self.push(self.now, Happening::Input(node, process, Input::Tick));
     }
 
-    /// The process dies where it has written the Lease last, and a client-go program starts in its
-    /// place.
+    /// The process dies on the node that wrote the Lease last, and a client-go program starts there
+    /// instead.
     fn roll_back(&mut self, index: usize) {
         if self.written_by != Some(index) {
             return;
@@ -110,7 +112,7 @@ impl World {
         self.judge(index);
     }
 
-    /// It reads and writes at once, as it may, and answers until it has to believe that it has lost.
+    /// It reads and writes at once, as it may, and answers until it must assume that it has lost.
     pub(super) fn client_go_renews(&mut self) {
         let Some(mut foreign) = self.client_go else { return };
         let name = format!("node{}", foreign.node);
@@ -135,7 +137,7 @@ impl World {
         self.push(next, Happening::ClientGo);
     }
 
-    /// The process dies and another starts. Without a reboot the kernel goes on until its fence.
+    /// The process dies and restarts. Without a reboot the kernel answers until its fence.
     pub(super) fn restart(&mut self, index: usize, reboot: bool) {
         let node = &mut self.nodes[index];
         node.process += 1;
@@ -161,7 +163,7 @@ impl World {
     pub(super) fn plan_mishap(&mut self) {
         let at = self.now + self.rng.u64(1..2 * self.knobs.mishap_every_ms);
         self.push(at, Happening::Mishap);
-        // Those who have left come back.
+        // Nodes that have left start again.
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             if !node.down && matches!(node.election.state(), State::Left) {

@@ -28,7 +28,7 @@ use vip_user::model::{
     turn::{FenceChange, Step, Turn},
 };
 
-/// How often, in a thousand, the kernel refuses a lower fence, or the first look at the host.
+/// Probability, per thousand, that lowering a fence fails, or the first look at the host.
 const FAILS: u32 = 250;
 
 /// Real time in milliseconds.
@@ -40,7 +40,7 @@ enum Happening {
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
     Ask(usize, u64, BootNs),
-    /// The read that begins a watch, unless another one was planned since.
+    /// The read that begins a watch, unless a later one was planned since.
     Follow(usize, u64, u64),
     Offered(Version, Offer),
     Create(usize, u64),
@@ -51,7 +51,7 @@ enum Happening {
 
 struct Node {
     election: Election,
-    /// Counts processes: what was meant for a dead one is thrown away.
+    /// Counts processes: messages for a dead one are discarded.
     process: u64,
     boot: u64,
     clock_rate: f64,
@@ -61,31 +61,31 @@ struct Node {
     /// When the last event of its watch arrives.
     watched_until: Ms,
     watch: Watch,
-    /// Counts the watches that were begun.
+    /// Counts the watches.
     watches: u64,
-    /// The next watch is to end as soon as it is open.
+    /// Whether the next watch must end as soon as it is open.
     again: bool,
-    /// Its watch began where there was no Lease.
+    /// Whether its watch began while there was no Lease.
     watches_nothing: bool,
-    /// No process runs.
+    /// Whether no process runs.
     down: bool,
-    /// What is left of the last step.
+    /// The rest of the last turn.
     turn: Turn,
-    /// What is left of the last plan.
+    /// The rest of the last plan.
     actions: VecDeque<Action>,
     host: Host,
     waiting: VecDeque<Input>,
     kernel: Kernel,
 }
 
-/// Whether the host is to be brought to what it should be.
+/// Whether the host must be reconciled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Host {
-    /// It never was.
+    /// It was never reconciled.
     New,
-    /// It could not be, and never was before.
+    /// Reconciling failed, and never succeeded before.
     Failed,
-    /// A timer has come.
+    /// A timer is due.
     Due,
     Done,
 }
@@ -108,20 +108,20 @@ pub struct World {
     backup: Option<Record>,
     version: u64,
     uids: u64,
-    /// The node whose tenure the last write was, if nobody has touched the Lease since.
+    /// The node whose tenure the last write was, if no other program has changed the Lease since.
     written_by: Option<usize>,
     client_go: Option<ClientGo>,
-    /// Nothing goes wrong for a while.
+    /// Whether there are no faults for a while.
     quiet: bool,
     asked: Asked,
-    /// Writing the trace takes most of the time: it is on only to replay a failure.
+    /// Writing the trace would take most of the time, so it is on only to replay a failure.
     pub tracing: bool,
     log: VecDeque<String>,
     owned_ms: f64,
     pub takeovers: u64,
-    /// Times without faults, after which everything was as it should be.
+    /// Quiet times after which the world was judged.
     pub quiet_times: u64,
-    /// Two nodes answered, or something else happened that must not.
+    /// A broken rule: two nodes answered, or another check failed.
     pub crime: Option<String>,
     pub shapes: BTreeSet<Shape>,
 }
@@ -131,12 +131,12 @@ pub fn timing() -> Timing {
 }
 
 impl Node {
-    /// It has nothing to do and nothing to take in.
+    /// Whether it has nothing to do and no input.
     fn is_idle(&self) -> bool {
         self.turn == Turn::default() && self.actions.is_empty() && self.waiting.is_empty()
     }
 
-    /// What a process begins with.
+    /// Starts a process.
     fn begin(&mut self) {
         (self.turn, self.host) = (Turn::default(), Host::New);
         self.actions.clear();
@@ -272,8 +272,8 @@ impl World {
         }
     }
 
-    /// A process runs: what its last step asks for, one after the other, then the host if that is due,
-    /// then the next input. It may stand still, or die, before any of them.
+    /// A process runs: the effects of its last step in order, then the host if that is due, then
+    /// the next input. It may stall or die before any of them.
     fn go_on(&mut self, index: usize) {
         loop {
             let process = self.nodes[index].process;
@@ -351,7 +351,7 @@ impl World {
         }
     }
 
-    /// Plans what the host should be; the process goes on with the actions one by one.
+    /// Plans the changes of the host. The process then carries out the actions one by one.
     fn reconcile(&mut self, index: usize) {
         if !self.nodes[index].host.is_reconciled() && self.chance(FAILS) {
             self.nodes[index].host = Host::Failed;
@@ -378,7 +378,7 @@ impl World {
         self.judge(index);
     }
 
-    /// The instant that counts: a kernel begins to answer. No other may still.
+    /// Called when a kernel begins to answer: no other kernel may answer at this instant.
     fn judge(&mut self, index: usize) {
         if !self.answers(index, self.now) {
             return;

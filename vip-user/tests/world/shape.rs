@@ -1,4 +1,4 @@
-//! What a simulation has been through: the shapes of states, and which input met them.
+//! The coverage of a simulation: shapes of states, and the inputs that met them.
 
 use std::{collections::BTreeSet, fmt};
 use vip_user::model::{
@@ -7,15 +7,16 @@ use vip_user::model::{
     time::BootNs,
 };
 
-/// A state with its numbers left out, and what came upon it.
+/// A state without its numbers, and the input that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shape {
     state: &'static str,
-    /// The fence lives.
+    /// Whether the fence is live.
     live: bool,
-    /// Holding: the version is known to be overtaken. Waiting: the Lease was released.
+    /// While holding: whether a newer version is known. While waiting: whether the Lease was
+    /// released.
     marked: bool,
-    /// Writes on their way, at most two.
+    /// Writes in flight, at most two.
     in_flight: usize,
     input: &'static str,
 }
@@ -71,7 +72,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// How many shapes each state was met in, as a table.
+/// The number of shapes of each state, as a table.
 pub fn report(shapes: &BTreeSet<Shape>) -> String {
     let states: BTreeSet<&str> = shapes.iter().map(|shape| shape.state).collect();
     let count = |state: &str| shapes.iter().filter(|shape| shape.state == state).count();
