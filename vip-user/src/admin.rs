@@ -62,7 +62,7 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// An admin port for this address; [`Admin::serve`] opens it.
+    /// An admin port for this address; `serve` opens it.
     pub fn new(address: SocketAddr, registry: Registry, latest: watch::Receiver<DaemonState>) -> Self {
         Self { address, registry: Arc::new(registry), latest, scraped: Arc::default() }
     }

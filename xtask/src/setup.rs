@@ -37,7 +37,7 @@ pub fn kubectl() -> anyhow::Result<()> {
     install(&[("kubernetes-client", "kubectl, to look at the cluster")])
 }
 
-/// Installs a program that is measured beside xvip.
+/// Installs a program to compare xvip with.
 pub fn peer(name: Option<&str>) -> anyhow::Result<()> {
     match name {
         None => Ok(()),

@@ -220,7 +220,7 @@ fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, kube::Error> {
     serde_json::from_value(value).map_err(kube::Error::SerdeError)
 }
 
-/// Writes a Lease, whatever exists already.
+/// Creates or overwrites a Lease.
 ///
 /// # Errors
 /// Those of the server.

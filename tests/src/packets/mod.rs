@@ -16,9 +16,9 @@ use vip_common::{
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// MAC address of the asking host.
 pub const PEER: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
-/// Address of who asks.
+/// Address of the asking host.
 pub const PEER4: [u8; 4] = [192, 0, 2, 77];
-/// Address of who asks.
+/// Address of the asking host.
 pub const PEER6: [u8; 16] = v6(0x77);
 /// Interface index of test runs: the kernel uses `lo`.
 pub const IFINDEX: u32 = 1;

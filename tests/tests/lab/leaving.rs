@@ -98,7 +98,7 @@ fn held_by_another(lab: &Lab) {
     );
 }
 
-/// Whatever of the pins was removed by hand, cleanup removes the rest.
+/// Some pins were removed by hand; cleanup removes the rest.
 #[test]
 fn cleanup_does_with_what_is_left() {
     let mut lab = Lab::new(&Options { nodes: 1, ..Options::default() }).unwrap();

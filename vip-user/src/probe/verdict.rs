@@ -36,7 +36,7 @@ impl Station {
 pub enum Owners {
     /// One station answers.
     One,
-    /// Nobody answers.
+    /// No station answers.
     Nobody,
     /// More than one station answers.
     Two,
