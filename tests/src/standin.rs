@@ -1,8 +1,9 @@
-//! A stand-in for the Kubernetes API: create, get, put with compare-and-swap, delete and watch on
-//! Leases, just enough for the real `kube` client. It keeps the rules that ownership depends on:
-//! every stored write gets a new resourceVersion, a PUT on another version is refused with 409, and
-//! a PUT that changes nothing is answered with 200 and stores nothing. Where the real one may do
-//! either of two things (410 for a watch from a forgotten version), a setting chooses.
+//! A stand-in for the Kubernetes API: create, get, list, put with compare-and-swap, delete and watch on
+//! Leases, get and watch on Nodes, just enough for the real `kube` client. It keeps the rules that
+//! ownership depends on: every stored write gets a new resourceVersion, a PUT on another version is
+//! refused with 409, and a PUT that changes nothing is answered with 200 and stores nothing. What it
+//! does where the real one is of two minds (410 for a watch from a version that is forgotten) is a
+//! setting.
 
 use axum::{
     Json, Router,
@@ -27,6 +28,8 @@ use tokio::sync::{broadcast, watch};
 
 /// The resourceVersion of the first object.
 const FIRST_VERSION: u64 = 100;
+/// Where Nodes are.
+const NO_NAMESPACE: &str = "";
 
 /// Why the API does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +62,8 @@ struct Behaviour {
     token: Option<&'static str>,
     /// Every watch ends as soon as it has begun.
     cuts_watches: bool,
+    /// Every watch begins with an ERROR of this status.
+    fails_watches: Option<u16>,
     gone: Gone,
 }
 
@@ -71,8 +76,6 @@ pub struct StandIn {
     latency_ms: Arc<AtomicU64>,
     outage: Arc<watch::Sender<Outage>>,
     requests: Arc<AtomicU64>,
-    /// Nodes by name.
-    nodes: Arc<watch::Sender<BTreeMap<String, Value>>>,
 }
 
 #[derive(Default)]
@@ -81,7 +84,8 @@ struct Store {
     /// Older versions are forgotten: a watch from there gets an error.
     oldest: u64,
     uids: u64,
-    leases: BTreeMap<(String, String), Value>,
+    /// By namespace and name: Leases, and Nodes, which have no namespace.
+    objects: BTreeMap<(String, String), Value>,
     history: Vec<(u64, Value)>,
     reports: Vec<Value>,
 }
@@ -108,7 +112,6 @@ impl Default for StandIn {
             latency_ms: Arc::default(),
             outage: Arc::new(watch::channel(Outage::None).0),
             requests: Arc::default(),
-            nodes: Arc::new(watch::channel(BTreeMap::new()).0),
         }
     }
 }
@@ -166,7 +169,7 @@ impl StandIn {
             .route("/apis/events.k8s.io/v1/namespaces/{namespace}/events", post(report))
             .route(base, get(list).post(create))
             .route(&format!("{base}/{{name}}"), get(read).put(replace).delete(remove))
-            .route("/api/v1/nodes", get(list_nodes))
+            .route("/api/v1/nodes", get(watch_nodes))
             .route("/api/v1/nodes/{name}", get(read_node))
             .layer(axum::middleware::from_fn_with_state(self.clone(), refuse_or_go_on))
             .with_state(self);
@@ -176,31 +179,28 @@ impl StandIn {
     /// Gives a Node these labels.
     pub fn set_labels(&self, node: &str, labels: &[(&str, &str)]) {
         let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
-        let version = self.next_version();
-        self.nodes.send_modify(|nodes| {
-            let node_value = json!({
-                "apiVersion": "v1", "kind": "Node",
-                "metadata": {"name": node, "resourceVersion": version.to_string(), "labels": labels},
-            });
-            nodes.insert(node.into(), node_value);
-        });
+        self.put_node(node, json!({"metadata": {"name": node, "labels": labels}}));
     }
 
     /// Cordons or uncordons a Node.
     pub fn cordon(&self, node: &str, cordoned: bool) {
-        let version = self.next_version();
-        self.nodes.send_modify(|nodes| {
-            let metadata = json!({"name": node, "resourceVersion": version.to_string()});
-            let spec = json!({"unschedulable": cordoned});
-            let value = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec});
-            nodes.insert(node.into(), value);
-        });
+        let spec = json!({"unschedulable": cordoned});
+        self.put_node(node, json!({"metadata": {"name": node}, "spec": spec}));
     }
 
-    fn next_version(&self) -> u64 {
+    fn put_node(&self, name: &str, mut node: Value) {
+        node["apiVersion"] = json!("v1");
+        node["kind"] = json!("Node");
+        let key = (NO_NAMESPACE.to_owned(), name.to_owned());
         let mut store = self.lock();
-        store.version += 1;
-        store.version
+        let kind = if store.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
+        let event = store.put(key, node, kind);
+        self.tell(event);
+    }
+
+    /// Removes a Node as `kubectl delete` would.
+    pub fn delete_node(&self, name: &str) {
+        self.delete(NO_NAMESPACE, name);
     }
 
     /// Forgets all versions up to now, as an API server that restarted while other objects were
@@ -225,6 +225,11 @@ impl StandIn {
     /// Ends every watch as soon as it has begun.
     pub fn cut_watches(&self, cut: bool) {
         self.behave(|behaviour| behaviour.cuts_watches = cut);
+    }
+
+    /// Lets every watch begin with an ERROR of this status, or none any more.
+    pub fn fail_watches(&self, status: Option<u16>) {
+        self.behave(|behaviour| behaviour.fails_watches = status);
     }
 
     fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
@@ -252,7 +257,7 @@ impl StandIn {
 
     /// A Lease as it is stored.
     pub fn lease(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.lock().leases.get(&(namespace.into(), name.into())).cloned()
+        self.lock().objects.get(&(namespace.into(), name.into())).cloned()
     }
 
     /// Writes a Lease as another program would.
@@ -270,7 +275,7 @@ impl StandIn {
     pub fn edit(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let mut store = self.lock();
         let key = (namespace.to_owned(), name.to_owned());
-        let Some(mut lease) = store.leases.get(&key).cloned() else { return };
+        let Some(mut lease) = store.objects.get(&key).cloned() else { return };
         change(&mut lease);
         let event = store.put(key, lease, "MODIFIED");
         self.tell(event);
@@ -316,12 +321,12 @@ impl Store {
     fn put(&mut self, key: (String, String), mut lease: Value, kind: &str) -> (u64, Value) {
         self.version += 1;
         lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        self.leases.insert(key, lease.clone());
+        self.objects.insert(key, lease.clone());
         self.event(kind, lease)
     }
 
     fn delete(&mut self, key: &(String, String)) -> Option<(u64, Value)> {
-        let mut lease = self.leases.remove(key)?;
+        let mut lease = self.objects.remove(key)?;
         self.version += 1;
         lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
         Some(self.event("DELETED", lease))
@@ -354,7 +359,7 @@ async fn create(
     if let Some(why) = impossible(&lease) {
         return refuse(StatusCode::UNPROCESSABLE_ENTITY, why, &name);
     }
-    if store.leases.contains_key(&key) {
+    if store.objects.contains_key(&key) {
         return refuse(StatusCode::CONFLICT, "AlreadyExists", &name);
     }
     let event = store.create(key, lease);
@@ -363,12 +368,7 @@ async fn create(
 }
 
 async fn read_node(State(api): State<StandIn>, Path(name): Path<String>) -> Response {
-    api.arrive().await;
-    let node = api.nodes.borrow().get(&name).cloned();
-    node.map_or_else(
-        || refuse(StatusCode::NOT_FOUND, "NotFound", &name),
-        |node| Json(node).into_response(),
-    )
+    read(State(api), Path((NO_NAMESPACE.into(), name))).await
 }
 
 /// Refuses requests as set, before anything else.
@@ -390,27 +390,8 @@ async fn refuse_or_go_on(
     (code, [("retry-after", "1")], "refused by order\n").into_response()
 }
 
-/// WATCH of one Node: every later state; with version 0 also the present one.
-async fn list_nodes(State(api): State<StandIn>, Query(params): Query<ListParams>) -> Response {
-    api.arrive().await;
-    let name = params.field_selector.unwrap_or_default().replace("metadata.name=", "");
-    let mut changes = api.nodes.subscribe();
-    if params.resource_version.as_deref() == Some("0") {
-        changes.mark_changed();
-    } else {
-        changes.mark_unchanged();
-    }
-    let events = futures::stream::unfold((changes, name), |(mut changes, name)| async move {
-        loop {
-            changes.changed().await.ok()?;
-            let node = changes.borrow_and_update().get(&name).cloned();
-            if let Some(node) = node {
-                let line = format!("{}\n", json!({"type": "MODIFIED", "object": node}));
-                return Some((Ok::<_, std::io::Error>(line), (changes, name)));
-            }
-        }
-    });
-    Body::from_stream(events).into_response()
+async fn watch_nodes(State(api): State<StandIn>, Query(params): Query<ListParams>) -> Response {
+    list(State(api), Path(NO_NAMESPACE.into()), Query(params)).await
 }
 
 /// Stores an Event.
@@ -429,7 +410,7 @@ async fn replace(
     let mut store = api.lock();
     let key = (namespace, name.clone());
     let uid = text(&lease, "uid");
-    let Some(current) = store.leases.get(&key).cloned() else {
+    let Some(current) = store.objects.get(&key).cloned() else {
         if !uid.is_empty() {
             return refuse(StatusCode::CONFLICT, "Conflict", &name);
         }
@@ -487,7 +468,7 @@ async fn list(
     if params.watch.as_deref() != Some("true") && params.watch.as_deref() != Some("1") {
         let store = api.lock();
         let items: Vec<&Value> =
-            store.leases.values().filter(|lease| wanted(&json!({"object": lease}))).collect();
+            store.objects.values().filter(|lease| wanted(&json!({"object": lease}))).collect();
         return Json(json!({
             "kind": "LeaseList", "apiVersion": "coordination.k8s.io/v1",
             "metadata": {"resourceVersion": store.version.to_string()}, "items": items,
@@ -503,13 +484,16 @@ async fn list(
     if behaviour.cuts_watches {
         return Body::empty().into_response();
     }
+    if let Some(code) = behaviour.fails_watches {
+        return error_event(&failure(code, "InternalError", "broken by order"));
+    }
     let (past, changes) = {
         let store = api.lock();
         let past: Vec<(u64, Value)> = if from == 0 {
             store
-                .leases
+                .objects
                 .values()
-                .map(|l| (store.version, json!({"type": "ADDED", "object": l})))
+                .map(|object| (store.version, json!({"type": "ADDED", "object": object})))
                 .collect()
         } else {
             store.history.iter().filter(|(version, _)| *version > from).cloned().collect()
@@ -547,17 +531,26 @@ async fn list(
 
 /// The answer to a watch from a forgotten version.
 fn gone(gone: Gone, from: u64, oldest: u64) -> Response {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("too old resource version: {from} ({oldest})"), "reason": "Expired", "code": 410,
-    });
+    let status = failure(410, "Expired", &format!("too old resource version: {from} ({oldest})"));
     match gone {
-        Gone::Event => format!("{}\n", json!({"type": "ERROR", "object": status})).into_response(),
+        Gone::Event => error_event(&status),
         Gone::Status => (StatusCode::GONE, Json(status)).into_response(),
     }
 }
 
-/// The BOOKMARK event with the version that a watch has reached, sent before it ends.
+/// A watch that begins with an error, and ends.
+fn error_event(status: &Value) -> Response {
+    format!("{}\n", json!({"type": "ERROR", "object": status})).into_response()
+}
+
+fn failure(code: u16, reason: &str, message: &str) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    })
+}
+
+/// How far a watch has come, told before it ends.
 fn bookmark(version: u64) -> Value {
     json!({"type": "BOOKMARK", "object": {
         "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
@@ -578,10 +571,6 @@ fn text(object: &Value, field: &str) -> String {
 }
 
 fn refuse(code: StatusCode, reason: &str, name: &str) -> Response {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("leases.coordination.k8s.io \"{name}\": {reason}"),
-        "reason": reason, "code": code.as_u16(),
-    });
-    (code, Json(status)).into_response()
+    let message = format!("leases.coordination.k8s.io \"{name}\": {reason}");
+    (code, Json(failure(code.as_u16(), reason, &message))).into_response()
 }
