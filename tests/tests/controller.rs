@@ -12,7 +12,7 @@ mod fake;
 mod nodes;
 
 use fake::{Call, Did, Running, eventually, lease_api, other_vip, run, vip};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::identity, net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use vip_common::abi::{HostAddr, Ip, Vip};
 use vip_tests::standin::StandIn;
@@ -301,8 +301,8 @@ async fn a_watch_goes_on_where_its_time_was_over_and_misses_nothing() {
     let metadata = serde_json::json!({"namespace": "ns", "name": "lease"});
     api.put("ns", "lease", serde_json::json!({"metadata": metadata, "spec": {"leaseTransitions": 0}}));
     let (sender, mut sightings) = mpsc::channel(64);
-    tokio::spawn(follow(lease_api(address), 1, Arc::default(), sender));
-    // Some of these changes happen between one watch and the next.
+    tokio::spawn(follow(lease_api(address), 1, Arc::default(), sender, identity));
+    // Some of these changes fall between one watch and the next.
     let changes = api.clone();
     tokio::spawn(async move {
         for change in 1..=400 {

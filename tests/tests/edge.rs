@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "edge/follow.rs"]
+mod follow;
+#[path = "edge/scope.rs"]
+mod scope;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -11,18 +16,9 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::mpsc, time::Instant};
-use vip_tests::standin::{Gone, StandIn};
-use vip_user::{
-    cluster::{
-        client::Access,
-        endpoints::Endpoints,
-        lease::LeaseApi,
-        node,
-        watch::{Sighting, WATCH_S, follow},
-    },
-    model::{election::Source, time::BootNs},
-};
+use tokio::net::TcpListener;
+use vip_tests::standin::StandIn;
+use vip_user::cluster::{client::Access, endpoints::Endpoints, lease::LeaseApi};
 
 /// The length of the fence. An endpoint gets a tenth of it; a read that waits for one that hangs
 /// takes all of it.
@@ -76,20 +72,6 @@ fn soon<T>(answer: Result<T, tokio::time::error::Elapsed>, what: &str) -> T {
     answer.unwrap_or_else(|_| panic!("{what}: it waited for the endpoint that hangs"))
 }
 
-/// The source of a read, whenever it began.
-const READ: Source = Source::Quorum(BootNs(0));
-
-/// The next sighting: its source, and its `leaseTransitions` if there is a Lease.
-async fn next(sightings: &mut mpsc::Receiver<Sighting>, what: &str) -> (Source, Option<i64>) {
-    match soon(tokio::time::timeout(SOON, sightings.recv()).await, what) {
-        Some(Sighting::Seen(source, record)) => {
-            let source = if source == Source::Watch { source } else { READ };
-            (source, record.map(|record| record.transitions))
-        }
-        other => panic!("{what}: {other:?}"),
-    }
-}
-
 #[tokio::test]
 async fn a_read_does_not_wait_for_an_endpoint_that_hangs() {
     let ((taken, hangs), (api, works)) = (hung().await, good().await);
@@ -112,19 +94,6 @@ async fn a_lease_is_created_though_an_endpoint_hangs() {
     assert!(api.lease("ns", "lease").is_some());
 }
 
-/// Another endpoint answers the read and the watch. Later the first one begins to hang.
-#[tokio::test]
-async fn a_watch_does_not_wait_for_an_endpoint_that_hangs() {
-    let ((_, hangs), (api, works)) = (hung().await, good().await);
-    put(&api, 0);
-    let leases = lease_api(&[hangs, works], HOLD);
-    let (sender, mut sightings) = mpsc::channel(16);
-    tokio::spawn(follow(leases, WATCH_S, Arc::default(), sender));
-    assert_eq!(next(&mut sightings, "the read").await, (READ, Some(0)));
-    edit(&api, 1);
-    assert_eq!(next(&mut sightings, "the watch").await, (Source::Watch, Some(1)));
-}
-
 #[tokio::test]
 async fn an_endpoint_that_is_well_but_slow_is_not_given_up() {
     let (api, address) = good().await;
@@ -144,32 +113,6 @@ async fn a_read_that_nobody_answers_ends_in_time_and_says_who_was_asked() {
     let leases = lease_api(&[hangs], Duration::from_millis(300));
     let error = leases.get(0).await.unwrap_err().to_string();
     assert_eq!(error, format!("http://{hangs}: get: no answer within 300ms"));
-}
-
-#[tokio::test]
-async fn the_node_is_read_and_watched_though_an_endpoint_hangs() {
-    let ((_, hangs), (api, works)) = (hung().await, good().await);
-    api.set_labels("node1", &[("role", "edge")]);
-    let (sender, mut reports) = mpsc::channel(16);
-    tokio::spawn(node::follow(lease_api(&[hangs, works], HOLD), "node1".into(), sender));
-    let read = soon(tokio::time::timeout(SOON, reports.recv()).await, "the Node").unwrap().unwrap();
-    assert_eq!(read.labels["role"], "edge");
-    api.cordon("node1", true);
-    let seen = soon(tokio::time::timeout(SOON, reports.recv()).await, "the change").unwrap().unwrap();
-    assert!(seen.cordoned);
-}
-
-#[tokio::test]
-async fn why_the_node_cannot_be_read_is_told_and_it_is_tried_again() {
-    let (api, works) = good().await;
-    api.set_labels("node1", &[("role", "edge")]);
-    api.refuse_all(Some(403));
-    let (sender, mut reports) = mpsc::channel(16);
-    tokio::spawn(node::follow(lease_api(&[works], HOLD), "node1".into(), sender));
-    let why = reports.recv().await.unwrap().unwrap_err();
-    assert_eq!(why, format!("http://{works}: get: HTTP 403: refused by order"));
-    api.refuse_all(None);
-    assert_eq!(reports.recv().await.unwrap().unwrap().labels["role"], "edge");
 }
 
 /// New credentials may bring a right that the server refused before.
@@ -206,83 +149,4 @@ async fn a_right_that_comes_with_other_credentials_is_used() {
     }
     std::fs::remove_file(path).unwrap();
     assert_eq!(read.expect("the new credentials are read").transitions, 7);
-}
-
-/// After a restart, a quiet Lease is older than the API server's history. The watch begins all the
-/// same, and misses nothing.
-#[tokio::test]
-async fn a_lease_older_than_what_the_server_remembers_is_watched() {
-    for gone in [Gone::Event, Gone::Status] {
-        let (api, address) = good().await;
-        put(&api, 0);
-        api.forget(gone);
-        let (sender, mut sightings) = mpsc::channel(16);
-        tokio::spawn(follow(lease_api(&[address], HOLD), WATCH_S, Arc::default(), sender));
-        assert_eq!(next(&mut sightings, "first").await, (READ, Some(0)), "{gone:?}");
-        assert_eq!(next(&mut sightings, "again").await, (READ, Some(0)), "{gone:?}");
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        // A read and a watch that is refused; a read and a watch that lasts. Three more requests
-        // are allowed in case the machine stalls.
-        assert!(api.requests() <= 7, "{gone:?}: {} requests", api.requests());
-        for change in 1..=3 {
-            edit(&api, change);
-            assert_eq!(next(&mut sightings, "a change").await, (Source::Watch, Some(change)));
-        }
-    }
-}
-
-/// A write before the watch has begun is not missed, because the Lease is read again.
-#[tokio::test]
-async fn a_forgotten_lease_that_is_written_meanwhile_is_read_again() {
-    let (api, address) = good().await;
-    put(&api, 0);
-    api.forget(Gone::Event);
-    let (sender, mut sightings) = mpsc::channel(16);
-    tokio::spawn(follow(lease_api(&[address], HOLD), WATCH_S, Arc::default(), sender));
-    assert_eq!(next(&mut sightings, "first").await, (READ, Some(0)));
-    edit(&api, 1);
-    let (mut source, mut shown) = next(&mut sightings, "again").await;
-    let mut change = 1;
-    while source != Source::Watch {
-        if shown == Some(change) {
-            change += 1;
-            edit(&api, change);
-        }
-        let last = shown;
-        (source, shown) = next(&mut sightings, "a change").await;
-        assert!(shown >= last, "{shown:?} after {last:?}");
-    }
-    assert_eq!(shown, Some(change), "nothing was left out");
-}
-
-/// Rule 12: pauses grow, whatever ends a read or a watch early.
-#[tokio::test]
-async fn pauses_grow_whatever_goes_wrong() {
-    type Fault = fn(&StandIn);
-    let cases: [(&str, Fault); 4] = [
-        ("watches end at once", |api| api.cut_watches(true)),
-        ("every request is refused with 429", |api| api.refuse_all(Some(429))),
-        ("every request is refused with 500", |api| api.refuse_all(Some(500))),
-        ("nothing is wrong", |_| ()),
-    ];
-    for (what, begin) in cases {
-        let (api, address) = good().await;
-        put(&api, 0);
-        begin(&api);
-        let (sender, mut sightings) = mpsc::channel(16);
-        tokio::spawn(follow(
-            lease_api(&[address], Duration::from_secs(4)),
-            WATCH_S,
-            Arc::default(),
-            sender,
-        ));
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(5) {
-            let _ = tokio::time::timeout(Duration::from_millis(100), sightings.recv()).await;
-        }
-        // 0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 2 s, at least half of each: nine rounds of two requests at
-        // most.
-        assert!(api.requests() <= 18, "{what}: {} requests in five seconds", api.requests());
-        assert!(api.requests() >= 2, "{what}: it is tried again");
-    }
 }

@@ -127,9 +127,7 @@ fn follow(
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(node_events::follow_claims(pins, sender)?);
     tokio::spawn(forward(receiver, events.clone(), Event::Claim));
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(api_node::follow(api, node, sender));
-    tokio::spawn(forward(receiver, events.clone(), Event::Node));
+    tokio::spawn(api_node::follow(api, node, events.clone(), Event::Node));
     if let Some(targets) = lan_targets(config) {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));

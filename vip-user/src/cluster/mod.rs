@@ -1,4 +1,4 @@
-//! Kubernetes I/O: clients for the API servers, and the Lease.
+//! Kubernetes I/O: clients for the API servers, the Lease, and following objects.
 
 mod ask;
 mod backoff;
@@ -6,11 +6,15 @@ pub mod client;
 pub mod client_error;
 pub mod endpoints;
 pub mod events;
+mod evidence;
+mod follow;
 mod kubeconfig;
 pub mod lease;
 mod lenient;
 pub mod node;
 mod proxy;
+mod requests;
 pub mod rights;
+pub mod scope;
 pub mod watch;
 mod words;

@@ -2,26 +2,23 @@
 //! polling.
 
 use super::{
-    backoff::Backoff,
-    lease::{LeaseApi, LeaseError},
+    lease::LeaseApi,
     lenient::Lenient,
-    watch,
+    scope::{Begin, Followed, Pace, Scope, Sighted, Told},
 };
-use crate::model::record::Version;
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
-use kube::{Api, api::WatchEvent};
-use std::{collections::BTreeMap, time::Duration};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use kube::Api;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
 
-/// A watch is renewed after this long, which also ends one whose connection has died silently.
-const WATCH_SECONDS: u32 = 240;
-/// Between attempts, growing with each that ended before its time.
-const PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// A kubelet writes its Node every few minutes, and an API server that has restarted does not remember
+/// what was before.
+const PACE: Pace = Pace {
+    watch_s: 240,
+    first_pause: Duration::from_millis(500),
+    longest_pause: Duration::from_secs(32),
+    begin: Begin::Existing,
+};
 
 /// What the API knows of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,71 +40,36 @@ impl From<Lenient<Node>> for NodeFacts {
 pub type Report = Result<NodeFacts, String>;
 
 /// Sends what is known of Node `name` whenever it has changed, and why it cannot be read, until the
-/// receiver is gone. A Node that does not exist has no labels and is not cordoned.
-pub async fn follow(api: LeaseApi, name: String, reports: mpsc::Sender<Report>) {
-    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
-    let mut last = None;
-    while !reports.is_closed() {
-        let begun = Instant::now();
-        let wanted = match once(&api, &name, &mut last, &reports).await {
-            Ok(()) => {
-                backoff.lasted(begun.elapsed());
-                None
-            }
-            Err(error) => {
-                tell(&mut last, Err(error.to_string()), &reports).await;
-                error.wanted()
-            }
+/// receiver is gone. A Node that does not exist has no labels and is not cordoned. `item` makes what is
+/// sent of each report.
+pub async fn follow<T: Send + 'static>(
+    api: LeaseApi,
+    name: String,
+    items: mpsc::Sender<T>,
+    item: impl Fn(Report) -> T + Send + 'static,
+) {
+    let of = |_: &LeaseApi, client| Api::<Lenient<Node>>::all(client);
+    let followed = Followed { api, of, scope: Scope::Named(name), pace: PACE };
+    let mut changes = changes();
+    let told = move |told| changes(told).map(&item);
+    followed.follow(Arc::default(), items, told).await;
+}
+
+/// What is told of a Node as a report, if that differs from the last one.
+fn changes() -> impl FnMut(Told<Lenient<Node>>) -> Option<Report> {
+    let mut last: Option<Report> = None;
+    move |told| {
+        let report: Report = match told {
+            Told::Seen(Sighted { object, .. }) => Ok(object.map(Into::into).unwrap_or_default()),
+            Told::Unreadable(why) => Err(why),
+            // The read that follows a broken watch says whether the Node can be read.
+            Told::Broken(_) | Told::Listed(_) => return None,
         };
-        tokio::time::sleep(backoff.pause(wanted)).await;
+        let changed = last.as_ref() != Some(&report);
+        last = Some(report.clone());
+        changed.then_some(report)
     }
 }
 
-/// A read, and a watch that begins with what the server knows: at the version of the Node it could not
-/// begin where that is older than what the server remembers.
-async fn once(
-    api: &LeaseApi,
-    name: &str,
-    last: &mut Option<Report>,
-    reports: &mpsc::Sender<Report>,
-) -> Result<(), LeaseError> {
-    let read = |client| async move { Api::<Lenient<Node>>::all(client).get_opt(name).await };
-    let (_, found) = api.ask("get", 0, read).await?;
-    let version = |Lenient(node): &Lenient<Node>| {
-        Version(node.metadata.resource_version.clone().unwrap_or_default())
-    };
-    let read = found.as_ref().map(version);
-    tell(last, Ok(found.map(Into::into).unwrap_or_default()), reports).await;
-    let silent_at = Instant::now() + watch::longest(WATCH_SECONDS);
-    let Some((endpoint, mut events)) =
-        watch::open(api, name, WATCH_SECONDS, "0", Api::<Lenient<Node>>::all).await?
-    else {
-        return Ok(());
-    };
-    loop {
-        let Ok(next) = timeout_at(silent_at, events.next()).await else {
-            api.endpoints.failed(&endpoint);
-            break;
-        };
-        let Some(Ok(event)) = next else { break };
-        match event {
-            // A server that lags begins with what was before the read.
-            WatchEvent::Added(node) | WatchEvent::Modified(node)
-                if read.as_ref().is_none_or(|read| version(&node).newer_than(read)) =>
-            {
-                tell(last, Ok(node.into()), reports).await;
-            }
-            WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Bookmark(_) => {}
-            WatchEvent::Deleted(_) | WatchEvent::Error(_) => break,
-        }
-    }
-    Ok(())
-}
-
-async fn tell(last: &mut Option<Report>, found: Report, reports: &mpsc::Sender<Report>) {
-    if last.as_ref() != Some(&found) {
-        *last = Some(found.clone());
-        // The receiver ends with the process.
-        let _ = reports.send(found).await;
-    }
-}
+#[cfg(test)]
+mod tests;

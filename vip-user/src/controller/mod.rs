@@ -199,17 +199,9 @@ impl<D: Dataplane> Controller<D> {
             tokio::spawn(rights::may_list(api, events, Event::MayList));
         }
         for (slot, leased) in &self.leases {
-            let (sender, mut receiver) = mpsc::channel(16);
-            let again = Arc::clone(&leased.again);
-            tokio::spawn(watch::follow(leased.api.clone(), watch::WATCH_S, again, sender));
-            let (slot, events) = (*slot, self.events.clone());
-            tokio::spawn(async move {
-                while let Some(sighting) = receiver.recv().await {
-                    if events.send(Event::Sighting(slot, sighting)).await.is_err() {
-                        return;
-                    }
-                }
-            });
+            let (slot, api, again) = (*slot, leased.api.clone(), Arc::clone(&leased.again));
+            let event = move |sighting| Event::Sighting(slot, sighting);
+            tokio::spawn(watch::follow(api, watch::WATCH_S, again, self.events.clone(), event));
         }
     }
 

@@ -231,7 +231,7 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "evidence is newer than everything known",
         name: "whatever a watch begins with follows what was read",
-        file: "vip-user/src/cluster/watch.rs",
+        file: "vip-user/src/cluster/evidence.rs",
         from: "_ => Start::Never,",
         to: "_ => Start::Now,",
         tests: &["-p", "vip-user", "--lib", "only_what_was_read_begins"],
