@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
-    api::{DeleteParams, PostParams, WatchEvent, WatchParams},
+    api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams},
 };
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         a_watch_ends_by_itself_and_says_how_far_it_came,
         a_watch_from_a_version_that_is_too_old_is_gone,
         a_watch_from_nothing_goes_on_with_every_later_change,
+        a_list_says_from_where_a_watch_goes_on,
+        a_list_of_one_name_says_how_far_it_goes_where_there_is_none,
         microseconds_and_foreign_annotations_are_kept,
         a_renewal_by_another_program_is_told_from_ours,
         contents_that_cannot_be_are_refused,
@@ -254,6 +256,48 @@ async fn a_watch_from_nothing_goes_on_with_every_later_change(leases: Api<Lease>
         lease = put(&leases, &renewed(&lease, second)).await.unwrap();
         assert_eq!(next(&mut events).await, ("modified", lease.clone()));
     }
+}
+
+/// What was written before the list is in it, and what is written after it is shown.
+async fn a_list_says_from_where_a_watch_goes_on(leases: Api<Lease>, name: String) {
+    let first = create(&leases, &held(&name)).await;
+    let other = create(&leases, &held(&format!("{name}-other"))).await;
+    let list = leases.list(&ListParams::default()).await.unwrap();
+    for made in [&first, &other] {
+        let listed = list.items.iter().find(|lease| lease.metadata.name == made.metadata.name);
+        assert_eq!(listed.map(version), Some(version(made)));
+    }
+    let from = list.metadata.resource_version.unwrap();
+    let changed = put(&leases, &renewed(&first, 1)).await.unwrap();
+    let new = create(&leases, &held(&format!("{name}-new"))).await;
+    let stream = leases.watch(&WatchParams::default().timeout(20), &from).await.unwrap();
+    let mut events: Pin<Box<dyn Stream<Item = WatchEvent<Lease>>>> =
+        Box::pin(stream.map(Result::unwrap));
+    let ours = [&first, &other, &new].map(|lease| lease.metadata.name.clone());
+    for expected in [("modified", changed), ("added", new)] {
+        let shown = loop {
+            let shown = next(&mut events).await;
+            // Others write into this namespace, too.
+            if ours.contains(&shown.1.metadata.name) {
+                break shown;
+            }
+        };
+        assert_eq!(shown, expected);
+    }
+}
+
+/// Only so is it known which events of a name are older than the read that did not find it.
+async fn a_list_of_one_name_says_how_far_it_goes_where_there_is_none(leases: Api<Lease>, name: String) {
+    let made = create(&leases, &held(&name)).await;
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    let there = leases.list(&named).await.unwrap();
+    assert_eq!(there.items.iter().map(version).collect::<Vec<_>>(), [version(&made)]);
+    leases.delete(&name, &DeleteParams::default()).await.unwrap();
+    let gone = leases.list(&named).await.unwrap();
+    assert_eq!(gone.items, []);
+    let successor = create(&leases, &held(&name)).await;
+    let mut events = watch(&leases, &name, &gone.metadata.resource_version.unwrap(), 20).await;
+    assert_eq!(next(&mut events).await, ("added", successor), "the deletion is older");
 }
 
 async fn microseconds_and_foreign_annotations_are_kept(leases: Api<Lease>, name: String) {
