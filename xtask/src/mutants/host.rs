@@ -237,6 +237,22 @@ pub(super) const HOST: &[Mutation] = &[
         tests: &["-p", "vip-user", "--lib", "only_what_was_read_begins"],
     },
     Mutation {
+        rule: "evidence is newer than everything known",
+        name: "what happened to an object before it was read is told after that",
+        file: "vip-user/src/cluster/evidence.rs",
+        from: "match self.confirmed.get(key) {",
+        to: "match self.confirmed.get(\"\") {",
+        tests: &["-p", "vip-tests", "--test", "edge", "a_deletion_among_all"],
+    },
+    Mutation {
+        rule: "no faster than the steady rate",
+        name: "a watch that was cut short is followed by another at once",
+        file: "vip-user/src/cluster/follow.rs",
+        from: "let goes_on = complete && reached.version().is_some();",
+        to: "let goes_on = reached.version().is_some() || complete;",
+        tests: &["-p", "vip-tests", "--test", "edge", "pauses_grow"],
+    },
+    Mutation {
         rule: "no faster than the steady rate",
         name: "an error that was expected makes the next pause short",
         file: "vip-user/src/cluster/backoff.rs",
