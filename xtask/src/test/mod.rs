@@ -1,5 +1,6 @@
 //! The ladder of tests: the least powerful rung that can fail for the right reason comes first.
 
+mod again;
 mod count;
 mod rung;
 mod table;
@@ -11,6 +12,7 @@ use crate::{
     shell::{run, run_command},
     vm::{self, Kernel},
 };
+use again::Failures;
 use anyhow::{Context as _, anyhow, bail};
 use rung::{Lane, Pass, Stage};
 use std::{
@@ -72,7 +74,24 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
         played.extend(play_stages(&alone, &servers));
         played
     });
+    let played: Vec<Played> = played.into_iter().map(repeat).collect();
     table::print(&played).verdict()
+}
+
+/// Repeats tests that failed beside others, one after the other and with nothing beside them.
+fn repeat(mut played: Played) -> Played {
+    let failed = played.failures.to_repeat(played.rung, played.count).to_vec();
+    for name in failed {
+        println!("\n=== again, alone: {name}");
+        let arguments = [played.rung.arguments(), vec!["--", "--exact", &name]].concat();
+        if run_command(Command::new("cargo").args(["test", "--locked"]).args(arguments)).is_ok() {
+            println!("{name} failed beside others, and passes alone");
+            played.count.failed -= 1;
+            played.count.passed += 1;
+            played.whole |= played.count.failed == 0;
+        }
+    }
+    played
 }
 
 /// Builds the programs of the passes. The labs run the binary, and upgrade to and from a binary
@@ -149,18 +168,19 @@ fn play_lane(lane: &[Pass], servers: &Servers) -> Vec<Played> {
     for pass in lane {
         println!("\n=== {}", table::name(pass));
         let begun = Instant::now();
-        let (count, whole) = play(pass, servers).unwrap_or_else(|error| {
+        let mut failures = Failures::default();
+        let (count, whole) = play(pass, servers, &mut failures).unwrap_or_else(|error| {
             println!("{}: {error:#}", table::name(pass));
             (Count::default(), false)
         });
-        let took: Duration = begun.elapsed();
-        played.push(Played { name: table::name(pass), count, whole, took });
+        let (name, took): (_, Duration) = (table::name(pass), begun.elapsed());
+        played.push(Played { name, rung: pass.rung, count, whole, failures, took });
     }
     played
 }
 
 /// Runs a pass. Returns the count, and whether the pass ran to its end.
-fn play(pass: &Pass, servers: &Servers) -> anyhow::Result<(Count, bool)> {
+fn play(pass: &Pass, servers: &Servers, failures: &mut Failures) -> anyhow::Result<(Count, bool)> {
     match pass.rung {
         Rung::Kube => servers.kube().map_err(|why| anyhow!(why))?,
         Rung::Cluster => servers.cluster().map_err(|why| anyhow!(why))?,
@@ -183,6 +203,7 @@ fn play(pass: &Pass, servers: &Servers) -> anyhow::Result<(Count, bool)> {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
+            failures.take_in(&line);
             // The runner's result lines are summed up at the end.
             match Count::parse(&line) {
                 Some(one) => count += one,

@@ -1,15 +1,21 @@
 //! The results of all passes, as a table.
 
-use super::{Count, rung::Pass};
+use super::{
+    Count,
+    again::Failures,
+    rung::{Pass, Rung},
+};
 use std::time::Duration;
 
 /// The result of a pass.
 #[derive(Clone, Debug)]
 pub struct Played {
     pub name: String,
+    pub rung: Rung,
     pub count: Count,
     /// Whether it ran to its end, so that all failures are counted.
     pub whole: bool,
+    pub failures: Failures,
     pub took: Duration,
 }
 
@@ -26,7 +32,7 @@ pub fn name(pass: &Pass) -> String {
 pub fn print(played: &[Played]) -> Count {
     println!("\n{:16} {:>7} {:>7} {:>8}", "pass", "passed", "failed", "seconds");
     let mut total = Count::default();
-    for Played { name, count, whole, took } in played {
+    for Played { name, count, whole, took, .. } in played {
         println!("{name:16} {:>7} {:>7} {:>8}", count.passed, count.failed, took.as_secs());
         total += *count;
         if !whole && count.failed == 0 {

@@ -52,7 +52,7 @@ struct Suite {
 /// Each entry: name, threads, the filters of [`Extent::Whole`] and of [`Extent::Core`].
 const SUITES: [(&str, u32, &str, &str); 3] = [
     ("packets", 2, "", "in_the_kernel the_verifier"),
-    ("devices", 2, "", "without_native_xdp confined"),
+    ("devices", 2, "", "confined"),
     (
         "lab",
         1,
