@@ -74,6 +74,8 @@ pub struct Options {
     pub extra: String,
     /// VIPs instead of the lab's two.
     pub vips: Option<Vec<IpAddr>>,
+    /// The number of Leases that the VIPs are spread over in turn.
+    pub spread_over: u32,
     /// Environment variables of every node's process.
     pub environment: Vec<(String, String)>,
     /// Which API the nodes talk to.
@@ -93,6 +95,13 @@ pub enum Kube {
     OnEachNode,
 }
 
+impl Options {
+    /// The name of one of the Leases. The first is the one that a configuration without names has.
+    pub fn lease_name(number: u32) -> String {
+        if number == 0 { "plndr-cp-lock".into() } else { format!("lease-{number}") }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -103,6 +112,7 @@ impl Default for Options {
             lease: String::new(),
             extra: String::new(),
             vips: None,
+            spread_over: 1,
             environment: Vec::new(),
             kube: Kube::StandIn,
         }

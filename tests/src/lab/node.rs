@@ -61,7 +61,12 @@ impl Node {
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("'{url}'")).collect();
         let config = dir.join(format!("{name}.yaml"));
         let vips = options.vips.clone().unwrap_or_else(|| vec![VIP4.into(), VIP6.into()]);
-        let vips: Vec<String> = vips.iter().map(|vip| format!("'{vip}'")).collect();
+        let leases = options.spread_over;
+        let entry = |(number, vip): (u32, &IpAddr)| match number % leases {
+            0 => format!("'{vip}'"),
+            lease => format!("{{address: '{vip}', lease: {}}}", Options::lease_name(lease)),
+        };
+        let vips: Vec<String> = (0..).zip(&vips).map(entry).collect();
         let interfaces =
             options.interfaces.as_ref().map(|list| format!("interfaces: {list}\n")).unwrap_or_default();
         fs::write(

@@ -2,6 +2,7 @@
 //! ten thousand VIPs, and one with five hundred interfaces.
 
 mod interfaces;
+mod vips;
 
 use anyhow::Context as _;
 use aya::{
@@ -9,21 +10,14 @@ use aya::{
     maps::{Array, HashMap, MapData},
     programs::{TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr},
-    process::ExitCode,
-    thread::sleep,
-    time::Duration,
-};
+use std::{fs, process::ExitCode, thread::sleep, time::Duration};
 use vip_common::abi::{Fence, Iface, Ip, Vip};
 use vip_tests::{
     frames::{arp_request, solicitation},
     kernel_run,
-    lab::{Lab, Options, eventually},
     netns::NetNs,
 };
-use vip_user::{cli::table::print, clock, node::bpf::RawMap};
+use vip_user::{cli::table::print, clock};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -32,12 +26,11 @@ const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const REPEAT: u32 = 200_000;
 const ROUNDS: usize = 9;
 const BATCH: u32 = 64;
-const VIPS: u32 = 10_000;
 const WANTED: f64 = 4.0;
 
 fn main() -> anyhow::Result<ExitCode> {
     answers()?;
-    ten_thousand()?;
+    vips::ten_thousand(&[1, 64])?;
     interfaces::many()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -198,65 +191,6 @@ fn pin_to_one_core() -> std::io::Result<()> {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
-/// A daemon with ten thousand VIPs under one Lease.
-fn ten_thousand() -> anyhow::Result<()> {
-    println!("\n{VIPS} VIPs under one Lease of 10 s, one daemon\n");
-    let first = u32::from(Ipv4Addr::new(198, 18, 0, 1));
-    let vips: Vec<IpAddr> = (0..VIPS).map(|n| IpAddr::from(Ipv4Addr::from(first + n))).collect();
-    let options = Options {
-        nodes: 1,
-        duration_s: 10,
-        extra: "linger_ms: 0\nannounce: {refresh_s: 0}\n".into(),
-        vips: Some(vips),
-        ..Options::default()
-    };
-    let mut lab = Lab::new(&options)?;
-    lab.start()?;
-    let pins = lab.dir().join("bpf").join(&lab.nodes[0].instance).join("v2/VIPS");
-    let published = || -> usize {
-        let entries = RawMap::open(&pins).ok().flatten().and_then(|map| map.entries().ok());
-        // Bytes 8 to 15 are the generation; 0: a silent entry.
-        entries.unwrap_or_default().iter().filter(|(_, value)| value[8..16] != [0; 8]).count()
-    };
-    let fences = pins.with_file_name("FENCES");
-    let held = || {
-        let entries = RawMap::open(&fences).ok().flatten().and_then(|map| map.entries().ok());
-        entries.is_some_and(|slots| slots.iter().any(|(_, value)| value[..8] != [0; 8]))
-    };
-    anyhow::ensure!(eventually(Duration::from_mins(2), held), "no fence:\n{}", lab.nodes[0].log());
-    let begun = clock::boot();
-    anyhow::ensure!(eventually(Duration::from_mins(2), || published() == VIPS as usize), "not all");
-    let publish = begun.until(clock::boot());
-    let pid = lab.nodes[0].pid().context("pid")?;
-    // The burst of announcements is over after two seconds.
-    sleep(Duration::from_secs(5));
-    let (cpu, rss) = (cpu_ms(pid)?, rss_mib(pid)?);
-    let watch = Duration::from_secs(20);
-    sleep(watch);
-    let idle = (cpu_ms(pid)? - cpu) / watch.as_secs_f64() / 10.0;
-    let begun = clock::boot();
-    let node = &mut lab.nodes[0];
-    node.signal(libc::SIGTERM);
-    anyhow::ensure!(
-        eventually(Duration::from_mins(2), || node.has_ended()),
-        "does not end:\n{}",
-        node.log()
-    );
-    let withdraw = begun.until(clock::boot());
-    let rows = [
-        (
-            "fence raised to all addresses added and entries published",
-            format!("{:.2} s", publish.as_secs_f64()),
-        ),
-        ("SIGTERM to end: silent, released, all withdrawn", format!("{:.2} s", withdraw.as_secs_f64())),
-        ("resident memory", format!("{rss:.0} MiB")),
-        ("CPU while nothing happens", format!("{idle:.1} % of one core")),
-    ];
-    let rows: Vec<_> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
-    print(&["what", "measured"], &rows);
-    Ok(())
 }
 
 /// User and system time of a process.
