@@ -1,9 +1,8 @@
 //! A stand-in for the Kubernetes API: create, get, list, put with compare-and-swap, delete and watch on
 //! Leases, get and watch on Nodes, just enough for the real `kube` client. It keeps the rules that
 //! ownership depends on: every stored write gets a new resourceVersion, a PUT on another version is
-//! refused with 409, and a PUT that changes nothing is answered with 200 and stores nothing. What it
-//! does where the real one is of two minds (410 for a watch from a version that is forgotten) is a
-//! setting.
+//! refused with 409, and a PUT that changes nothing is answered with 200 and stores nothing. Where the
+//! real one may do either of two things (410 for a watch from a forgotten version), a setting chooses.
 
 use axum::{
     Json, Router,

@@ -8,6 +8,8 @@
 mod bounds;
 #[path = "controller/fake.rs"]
 mod fake;
+#[path = "controller/groups.rs"]
+mod groups;
 #[path = "controller/nodes.rs"]
 mod nodes;
 
@@ -170,8 +172,8 @@ async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
     });
     eventually("a renewal after it", || !tenure_text(&running.api)["renewUs"].is_null()).await;
     assert!(running.host.answers());
-    assert!(!running.host.lock().did.contains(&Did::Cleared));
-    // kube-vip on this node has put the address on an interface.
+    assert_eq!(running.host.lock().cleared(), 0);
+    // kube-vip of this node has the address on an interface of its own.
     let theirs = HostAddr { ip: Ip::from(vip()), ifindex: 2 };
     running.host.lock().actual.addrs.insert(theirs, u32::MAX);
     let passes = || !running.host.lock().actual.vips.contains_key(&Ip::from(vip()));
@@ -193,7 +195,7 @@ async fn a_client_go_program_under_our_own_name_renews_no_tenure_of_ours() {
         at_once |= edited.until(clock::boot()) < Duration::from_secs(1);
     }
     assert!(at_once, "it waited for the next look at the host");
-    assert!(running.host.lock().did.contains(&Did::Cleared) && !running.host.answers());
+    assert!(running.host.lock().cleared() > 0 && !running.host.answers());
 }
 
 /// Without the uid the API server would create a Lease from the write

@@ -33,6 +33,7 @@ const SIMULATION: &[&str] = &["-p", "vip-user", "--test", "simulation"];
 const EXHAUSTIVE: &[&str] = &["-p", "vip-user", "--test", "exhaustive"];
 const RETRY: &[&str] = &["-p", "vip-user", "--lib", "retry_tests"];
 const FOREIGN: &[&str] = &["-p", "vip-user", "--lib", "foreign_tests"];
+const AGENT: &[&str] = &["-p", "vip-user", "--lib", "agent::tests"];
 const PACKETS: &[&str] = &["-p", "vip-tests", "--test", "packets"];
 const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
 /// Labs run the binary, which `cargo test` does not build.

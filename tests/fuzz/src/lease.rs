@@ -7,12 +7,12 @@ use libfuzzer_sys::fuzz_target;
 use vip_user::{
     cluster::lease::record,
     model::{
+        effects::FenceChange,
         election::{Election, Identity, Input, Source, Written},
         fitness::Fitness,
         state::State,
         time::{BootNs, Now},
         timing::Timing,
-        turn::FenceChange,
     },
 };
 

@@ -14,19 +14,21 @@ use vip_tests::standin::StandIn;
 use vip_user::{
     clock,
     cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi},
-    controller::{Controller, Event, LeaseSetup, Setup},
+    controller::{Controller, Event, Setup},
     metrics::Metrics,
     model::{
+        agent::Policy,
         desired::{AddrSpec, GUARD_BIT, Link, LinkRole, Links, Placement},
         election::Identity,
+        group::GroupSpec,
         plan::{Action, Actual},
         policy::{ConflictPolicy, OnStop},
-        record::Tenure,
+        slots::SlotState,
         time::BootNs,
         timing::Timing,
     },
     node::{
-        dataplane::{Dataplane, Failures, HostError},
+        dataplane::{Dataplane, Failures, Fencing, HostError},
         maps::MapsError,
     },
     state::DaemonState,
@@ -39,7 +41,7 @@ pub const SLOT: u32 = 0;
 pub enum Did {
     Looked,
     Raised(u64),
-    Cleared,
+    Cleared(Vec<u32>),
     Applied(Action),
     Announced(Vec<IpAddr>),
     Probed,
@@ -68,6 +70,10 @@ pub struct Host {
     /// How often the controller asked for announcements, and for the guard.
     pub announcements: u32,
     pub guard_looks: u32,
+    /// How often the host was read.
+    pub reads: u32,
+    /// The Lease of each slot whose fence was raised.
+    pub raised_for: BTreeMap<u32, String>,
 }
 
 impl Host {
@@ -84,7 +90,7 @@ impl Host {
     }
 
     pub fn cleared(&self) -> usize {
-        self.did.iter().filter(|did| **did == Did::Cleared).count()
+        self.did.iter().filter(|did| matches!(did, Did::Cleared(_))).count()
     }
 
     pub fn has_announced(&self, vip: IpAddr) -> bool {
@@ -171,6 +177,7 @@ impl FakeHost {
 
 impl Dataplane for FakeHost {
     async fn actual(&mut self) -> Result<Actual, HostError> {
+        self.lock().reads += 1;
         self.pass(Call::Actual).await;
         self.result(Call::Actual)?;
         Ok(self.lock().actual.clone())
@@ -231,17 +238,11 @@ impl Dataplane for FakeHost {
         Ok(())
     }
 
-    fn raise_fence(
-        &mut self,
-        slot: u32,
-        _tenure: &Tenure,
-        _duration_s: u32,
-        generation: u64,
-        deadline: BootNs,
-    ) -> Result<(), HostError> {
-        self.result(Call::Raise(slot))?;
+    fn raise_fence(&mut self, fencing: &Fencing<'_>, deadline: BootNs) -> Result<(), HostError> {
+        self.result(Call::Raise(fencing.slot))?;
         let mut host = self.lock();
-        host.did.push(Did::Raised(generation));
+        host.did.push(Did::Raised(fencing.generation));
+        host.raised_for.insert(fencing.slot, fencing.lease.to_owned());
         host.deadline = deadline;
         Ok(())
     }
@@ -251,17 +252,22 @@ impl Dataplane for FakeHost {
         Ok(())
     }
 
-    async fn clear_fence(&mut self, _slot: u32) -> Result<(), HostError> {
+    async fn silence(&mut self, slots: &[u32]) -> BTreeMap<u32, HostError> {
         let holder = self.api.lease("ns", "lease").map(|lease| lease["spec"]["holderIdentity"].clone());
         {
             let mut host = self.lock();
-            host.did.push(Did::Cleared);
+            host.did.push(Did::Cleared(slots.to_vec()));
             host.holder_when_cleared = holder.and_then(|holder| holder.as_str().map(str::to_owned));
         }
-        self.result(Call::Clear)?;
+        let all = |error: fn(&Self) -> HostError| {
+            slots.iter().map(|slot| (*slot, error(self))).collect::<BTreeMap<_, _>>()
+        };
+        if self.result(Call::Clear).is_err() {
+            return all(|host| host.result(Call::Clear).unwrap_err());
+        }
         self.lock().deadline = BootNs(0);
         self.pass(Call::Clear).await;
-        if self.lock().stuck { Err(HostError::StillQueued) } else { Ok(()) }
+        if self.lock().stuck { all(|_| HostError::StillQueued) } else { BTreeMap::new() }
     }
 
     fn set_holder(&mut self, _: u32, _: &[[u8; 6]], _: BootNs) -> Result<(), HostError> {
@@ -337,10 +343,16 @@ pub async fn api() -> (StandIn, SocketAddr) {
     (api, address)
 }
 
+/// A Lease of a test, its slot and its VIPs.
+pub struct Lease {
+    address: SocketAddr,
+    slot: u32,
+    pub spec: GroupSpec,
+}
+
 /// A Lease of a test and its VIPs.
-pub fn lease(address: SocketAddr, name: &str, slot: u32, vips: Vec<IpAddr>) -> LeaseSetup {
-    let api = lease_api(address).named(name);
-    LeaseSetup { api, slot, generation: 0, backed: None, vips, nodes: BTreeMap::new() }
+pub fn lease(address: SocketAddr, name: &str, slot: u32, vips: Vec<IpAddr>) -> Lease {
+    Lease { address, slot, spec: GroupSpec { lease: name.into(), vips, nodes: BTreeMap::new() } }
 }
 
 /// A controller on `node`, with its own API unless one is given.
@@ -354,7 +366,7 @@ pub async fn run(node: &str, known: Option<(StandIn, SocketAddr)>) -> (Running, 
 }
 
 /// A controller for these Leases on this host.
-pub fn run_with(node: &str, api: StandIn, leases: Vec<LeaseSetup>, host: Host) -> Running {
+pub fn run_with(node: &str, api: StandIn, leases: Vec<Lease>, host: Host) -> Running {
     run_changed(node, api, leases, host, |_| ())
 }
 
@@ -362,28 +374,38 @@ pub fn run_with(node: &str, api: StandIn, leases: Vec<LeaseSetup>, host: Host) -
 pub fn run_changed(
     node: &str,
     api: StandIn,
-    leases: Vec<LeaseSetup>,
+    leases: Vec<Lease>,
     host: Host,
     change: impl FnOnce(&mut Setup),
 ) -> Running {
+    let slot = |lease: &Lease| {
+        let state = SlotState { lease: lease.spec.lease.clone(), generation: 0, adopted: None };
+        (lease.slot, state)
+    };
+    let free = (8..10).map(|slot| (slot, SlotState::default()));
     let mut setup = Setup {
-        leases,
-        conflict: ConflictPolicy::Report,
-        guard_neighbours: false,
-        timing: Timing {
-            duration_s: 2,
-            renew_every: Duration::from_millis(400),
-            margin: Duration::from_millis(50),
-            clock_error_percent: 10,
-            foreign_grace: None,
-            linger: Duration::from_millis(200),
+        api: lease_api(leases[0].address),
+        slots: leases.iter().map(slot).chain(free).collect(),
+        groups: leases.into_iter().map(|lease| lease.spec).collect(),
+        policy: Policy {
+            me: Identity { node: node.into(), process: format!("p-{node}"), boot_id: "b".into() },
+            timing: Timing {
+                duration_s: 2,
+                renew_every: Duration::from_millis(400),
+                margin: Duration::from_millis(50),
+                clock_error_percent: 10,
+                foreign_grace: None,
+                linger: Duration::from_millis(200),
+            },
+            refresh: Duration::ZERO,
+            conflict: ConflictPolicy::Report,
+            guard_neighbours: false,
+            placement: Placement::Loopback,
+            asks_first: true,
         },
         on_stop: OnStop::Handover,
-        refresh: Duration::ZERO,
-        placement: Placement::Loopback,
         metrics: Metrics::default(),
         recorder: Recorder::default(),
-        me: Identity { node: node.into(), process: format!("p-{node}"), boot_id: "b".into() },
     };
     change(&mut setup);
     let host = Host { link_up: true, ..host };

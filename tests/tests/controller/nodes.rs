@@ -12,10 +12,11 @@ use std::{
 use vip_tests::standin::StandIn;
 use vip_user::{
     clock,
-    cluster::{lease::record, node::NodeFacts},
+    cluster::lease::record,
     controller::{Event, Setup},
     model::{
-        election::{Identity, Slot},
+        election::{AdoptedFence, Identity},
+        facts::NodeFacts,
         fitness::Fitness,
     },
 };
@@ -35,7 +36,7 @@ async fn started(
 }
 
 fn only_edge(setup: &mut Setup) {
-    setup.leases[0].nodes = BTreeMap::from([("role".into(), "edge".into())]);
+    setup.groups[0].nodes = BTreeMap::from([("role".into(), "edge".into())]);
 }
 
 fn edge() -> NodeFacts {
@@ -80,7 +81,7 @@ async fn a_holder_goes_on_across_a_restart_before_its_node_is_read() {
     first.ended.abort();
     let lease = first.api.lease("ns", "lease").unwrap();
     let record = record(&serde_json::from_value(lease).unwrap());
-    let slot = Slot {
+    let slot = AdoptedFence {
         tenure: record.tenure().unwrap(),
         until: clock::boot().after(Duration::from_secs(1)),
         duration_s: 2,
@@ -88,9 +89,9 @@ async fn a_holder_goes_on_across_a_restart_before_its_node_is_read() {
     };
     let (again, _) = started("a", Some(api), |setup| {
         only_edge(setup);
-        setup.me.process = "p-a-again".into();
-        setup.leases[0].backed = Some(slot);
-        setup.leases[0].generation = 1;
+        setup.policy.me.process = "p-a-again".into();
+        setup.slots[0].1.adopted = Some(slot);
+        setup.slots[0].1.generation = 1;
     })
     .await;
     let renewed = || first.api.lease("ns", "lease").unwrap()["spec"]["renewTime"].clone();
@@ -115,7 +116,7 @@ async fn another_host_of_the_same_name_is_a_problem() {
     let (first, address) = run("a", None).await;
     eventually("take-over", || first.host.answers()).await;
     let (second, _) = started("a", Some((first.api.clone(), address)), |setup| {
-        setup.me = Identity { node: "a".into(), process: "p-other".into(), boot_id: "c".into() };
+        setup.policy.me = Identity { node: "a".into(), process: "p-other".into(), boot_id: "c".into() };
     })
     .await;
     let problem = || second.state.borrow().problems.get("node name").cloned();

@@ -6,7 +6,7 @@ use crate::{
     clock,
     cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi, node as api_node},
     config::{Config, LanCheck},
-    controller::{Controller, Event, LeaseSetup},
+    controller::{Controller, Event, Setup},
     log,
     metrics::Metrics,
     model::election::Identity,
@@ -17,14 +17,13 @@ use crate::{
         netlink::Netlink,
         pins::Pins,
         scrape::FromMaps,
-        start::{self, Found, Started},
+        start::{self, Started},
     },
     observers::Observers,
     state::DaemonState,
 };
 use anyhow::Context as _;
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -73,23 +72,24 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
         // A refused start leaves nothing on the host.
         pins.remove_lock(host::netns_cookie()?);
     }
-    let Started { mut kernel, leases } = started?;
+    let Started { mut kernel, slots } = started?;
 
     let process = uuid::Uuid::new_v4().to_string();
     let me = Identity { node: node.clone(), process, boot_id };
-    let mut found: BTreeMap<_, _> =
-        leases.into_iter().map(|found| (found.lease.clone(), found)).collect();
-    let leases = config.groups().into_iter().filter_map(|group| {
-        let Found { slot, generation, backed, .. } = found.remove(&group.lease)?;
-        let api = api.named(&group.lease);
-        Some(LeaseSetup { api, slot, generation, backed, vips: group.vips, nodes: group.nodes })
-    });
     let recorder =
         if config.events { Recorder::start(api.clone(), node.clone()) } else { Recorder::default() };
-    let setup = settings::loop_setup(&config, me, leases.collect(), metrics.clone(), recorder);
+    let setup = Setup {
+        api: api.clone(),
+        groups: config.groups(),
+        slots,
+        policy: settings::policy(&config, me),
+        on_stop: config.on_stop,
+        metrics: metrics.clone(),
+        recorder,
+    };
     let (events, inbox) = mpsc::channel(256);
     let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
-    follow(&config, &pins, &netlink, changes, (api, node.clone()), &events)?;
+    follow(&config, &pins, &netlink, changes, (api.clone(), node.clone()), &events)?;
     let mut observers =
         Observers::new(&lock, &config.instance, latest.clone(), events.clone()).context(SOCKET)?;
     observers.admin = config.admin.port.map(|port| {
@@ -100,7 +100,8 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     if config.kernel_log_level > 0 {
         node_events::follow_log(&mut kernel);
     }
-    let leases: Vec<String> = setup.leases.iter().map(|lease| lease.api.full_name()).collect();
+    let leases: Vec<String> =
+        setup.groups.iter().map(|group| api.named(&group.lease).full_name()).collect();
     metrics.begin(&config.addresses(), &leases);
     tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
     Controller::new(kernel, events, setup, state).run(inbox).await;

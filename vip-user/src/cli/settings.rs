@@ -1,11 +1,9 @@
 //! Turns the configuration into the settings of each part.
 
 use crate::{
-    cluster::{client::Access, events::Recorder},
+    cluster::client::Access,
     config::{ApiConfig, Config, OnLoss},
-    controller::{LeaseSetup, Setup},
-    metrics::Metrics,
-    model::election::Identity,
+    model::{agent::Policy, election::Identity},
     node::settings::Settings,
 };
 use std::time::Duration;
@@ -30,24 +28,15 @@ pub fn host(config: &Config) -> Settings {
     }
 }
 
-/// Settings of the loop.
-pub fn loop_setup(
-    config: &Config,
-    me: Identity,
-    leases: Vec<LeaseSetup>,
-    metrics: Metrics,
-    recorder: Recorder,
-) -> Setup {
-    Setup {
-        leases,
-        timing: config.timing(),
-        on_stop: config.on_stop,
-        refresh: Duration::from_secs(config.announce.refresh_s),
+/// What the operator has chosen for the agent.
+pub fn policy(config: &Config, me: Identity) -> Policy {
+    Policy {
         me,
+        timing: config.timing(),
+        refresh: Duration::from_secs(config.announce.refresh_s),
         conflict: config.conflict,
         guard_neighbours: config.guard_neighbours,
         placement: config.placement,
-        metrics,
-        recorder,
+        asks_first: true,
     }
 }

@@ -6,9 +6,10 @@ use super::{
     lenient::Lenient,
     scope::{Begin, Followed, Pace, Scope, Sighted, Told},
 };
+use crate::model::facts::NodeFacts;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// A kubelet writes its Node every few minutes, and an API server that has restarted does not remember
@@ -19,15 +20,6 @@ const PACE: Pace = Pace {
     longest_pause: Duration::from_secs(32),
     begin: Begin::Existing,
 };
-
-/// What the API knows of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeFacts {
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// `spec.unschedulable`: somebody wants it empty (`kubectl cordon`, `kubectl drain`).
-    pub cordoned: bool,
-}
 
 impl From<Lenient<Node>> for NodeFacts {
     fn from(Lenient(node): Lenient<Node>) -> Self {

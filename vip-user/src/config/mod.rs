@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-pub use vips::{Group, VipConfig};
+pub use vips::VipConfig;
 
 /// Default of `pin_root`.
 pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/xvip";

@@ -1,6 +1,7 @@
 //! The VIPs of a configuration, and which Lease guards which.
 
 use super::Config;
+use crate::model::group::GroupSpec;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
@@ -38,27 +39,16 @@ struct Long {
     lease: Option<String>,
 }
 
-/// The VIPs that share a Lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// The name of the Lease.
-    pub lease: String,
-    /// The VIPs.
-    pub vips: Vec<IpAddr>,
-    /// The labels of the nodes that may hold them.
-    pub nodes: BTreeMap<String, String>,
-}
-
 impl Config {
-    /// The VIPs, grouped by Lease. The Lease is named in the file, never computed from other
-    /// settings: while a file is edited node by node, one VIP must not get two Leases.
-    pub fn groups(&self) -> Vec<Group> {
-        let mut groups: Vec<Group> = Vec::new();
+    /// The VIPs by the Lease that guards them. The Lease is named, never computed from settings: a file
+    /// that is edited on one node after the other must not give one VIP two Leases.
+    pub fn groups(&self) -> Vec<GroupSpec> {
+        let mut groups: Vec<GroupSpec> = Vec::new();
         for vip in &self.vips {
             let name = vip.lease.as_ref().unwrap_or(&self.lease.name);
             match groups.iter_mut().find(|group| group.lease == *name) {
                 Some(group) => group.vips.push(vip.address),
-                None => groups.push(Group {
+                None => groups.push(GroupSpec {
                     lease: name.clone(),
                     vips: vec![vip.address],
                     nodes: self.nodes_of(vip).clone(),

@@ -4,25 +4,32 @@ use crate::{
     cluster::{events::Recorder, lease::LeaseApi, node::Report, watch::Sighting},
     metrics::Metrics,
     model::{
-        desired::Placement,
-        election::{Identity, Slot, Written},
-        policy::{ConflictPolicy, OnStop},
-        record::Record,
-        timing::Timing,
+        agent::Policy, election::Written, group::GroupSpec, policy::OnStop, record::Record,
+        slots::SlotState,
     },
 };
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use vip_common::abi::Claim;
+
+/// A group as requests know it. A slot may be given to another group while a request is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupId {
+    /// Its slot.
+    pub slot: u32,
+    /// Counts the groups of this process.
+    pub serial: u64,
+}
 
 /// Everything that can happen.
 #[derive(Debug)]
 pub enum Event {
-    /// The Lease of a slot was seen, or could not be.
-    Sighting(u32, Sighting),
+    /// All groups that are wanted, and no others.
+    Wanted(Vec<GroupSpec>),
+    /// The Lease of a group was seen, or could not be.
+    Sighting(GroupId, Sighting),
     /// A write has ended.
     Written {
-        /// The slot of its Lease.
-        slot: u32,
+        /// The group of its Lease.
+        group: GroupId,
         /// Its id.
         id: u64,
         /// How.
@@ -30,13 +37,13 @@ pub enum Event {
         /// What went wrong, in words.
         problem: Option<String>,
     },
-    /// The Leases of the namespace, which the admission of a slot has asked for under this
+    /// The Leases of the namespace, which the admission of a group has asked for under this
     /// number; in words if they could not be listed.
-    Listed(u32, u64, Result<Vec<(String, Record)>, String>),
+    Listed(GroupId, u64, Result<Vec<(String, Record)>, String>),
     /// Whether this process may list Leases; in words if not.
     MayList(Option<String>),
-    /// An attempt to create the Lease of a slot, without a holder, has ended; in words if it failed.
-    Created(u32, Option<String>),
+    /// An attempt to create the Lease of a group, without a holder, has ended; in words if it failed.
+    Created(GroupId, Option<String>),
     /// Links or addresses have changed.
     HostChanged,
     /// This node as the API shows it, or why it cannot be read.
@@ -49,46 +56,21 @@ pub enum Event {
     Problem(&'static str, Option<String>),
     /// SIGTERM or SIGINT.
     Stop,
-    /// A deadline of the loop has come.
-    Timer,
-}
-
-/// What the loop needs to know about one Lease.
-#[derive(Clone)]
-pub struct LeaseSetup {
-    /// The Lease.
-    pub api: LeaseApi,
-    /// Its slot in the maps.
-    pub slot: u32,
-    /// The highest generation that the slot has had.
-    pub generation: u64,
-    /// A tenure of this boot.
-    pub backed: Option<Slot>,
-    /// The VIPs that it guards.
-    pub vips: Vec<IpAddr>,
-    /// The labels of the nodes that may hold it.
-    pub nodes: BTreeMap<String, String>,
 }
 
 /// What the loop needs to know.
 #[derive(Clone)]
 pub struct Setup {
-    /// The Leases.
-    pub leases: Vec<LeaseSetup>,
-    /// The timings.
-    pub timing: Timing,
+    /// A Lease of the namespace. Those of the groups differ from it by their names.
+    pub api: LeaseApi,
+    /// The groups that are wanted.
+    pub groups: Vec<GroupSpec>,
+    /// What the maps know of each slot.
+    pub slots: Vec<(u32, SlotState)>,
+    /// What the operator has chosen.
+    pub policy: Policy,
     /// What a stop does.
     pub on_stop: OnStop,
-    /// Between refreshing announcements; zero: none.
-    pub refresh: Duration,
-    /// Who we are.
-    pub me: Identity,
-    /// What is done about other stations that claim a VIP.
-    pub conflict: ConflictPolicy,
-    /// Whether the kernel drops claims that contradict the Lease.
-    pub guard_neighbours: bool,
-    /// Where held VIPs are put.
-    pub placement: Placement,
     /// What is counted.
     pub metrics: Metrics,
     /// Where Kubernetes Events go.

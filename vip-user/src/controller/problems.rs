@@ -56,6 +56,11 @@ impl Problems {
         self.0.contains_key(subject)
     }
 
+    /// Forgets the problems of a Lease that is not served any more.
+    pub(super) fn remove_of(&mut self, lease: &str) {
+        self.0.retain(|subject, _| subject.rsplit(' ').next() != Some(lease));
+    }
+
     /// Subjects and present reasons.
     pub(super) fn iter(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().map(|(subject, problem)| (subject.clone(), problem.why.clone()))

@@ -1,42 +1,90 @@
-//! What the loop tells: log, standing problems, the state that `xvip status` shows.
+//! What the loop tells: log, standing problems, metrics, Kubernetes Events, and the state that
+//! `xvip status` shows.
 
-use super::{Controller, leased::Leased, problems::Line, schedule::RETRY, watchdog};
+use super::{Controller, problems::Line, watchdog};
 use crate::{
     clock,
-    cluster::events::Reason,
+    cluster::events::{self, Reason},
     model::{
-        news::{Notice, TakeReason},
-        ownership::Ownership,
+        news::{News, Notice, Of, Subject, TakeReason},
         time::BootNs,
     },
-    node::dataplane::Dataplane,
+    node::{dataplane::Dataplane, host::interface_name},
     notice::{log_notice, reason},
-    sources::chain,
     state::{DaemonState, LeaseState},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use vip_common::mac::Mac;
 
 impl<D: Dataplane> Controller<D> {
+    /// Tells what the agent has noticed. The last fence was changed at `now`.
+    pub(super) fn tell(&mut self, news: News, now: BootNs) {
+        match news {
+            News::Leadership { slot, notice, silent_since } => {
+                self.notice(slot, &notice, silent_since, now);
+            }
+            News::Problem(subject, why) => self.problem_about(subject, why),
+            News::Fitness(slot, fitness) => {
+                if let Some(lease) = self.lease_of(slot) {
+                    self.setup.metrics.fitness(&lease, fitness);
+                }
+            }
+            News::Conflict { slot, vip, mac, ifindex, node } => {
+                let interface = interface_name(ifindex);
+                let who = match node {
+                    Some(node) => format!("which is node {node}"),
+                    None => "which is not a node of xvip".into(),
+                };
+                let text = format!("{vip} is also claimed by {} on {interface}, {who}", Mac(mac));
+                self.setup.metrics.conflict(vip);
+                self.event(slot, Reason::Conflict, vip.to_string(), text.clone());
+                self.problem_about(Subject { what: "conflict", of: Of::Vip(vip) }, Some(text));
+            }
+            News::Yielded(vip, true) => {
+                tracing::warn!(%vip, "another station goes on claiming the VIP; it is yielded");
+            }
+            News::Yielded(vip, false) => {
+                tracing::info!(%vip, "nobody else claims the VIP any more; it is served again");
+            }
+            News::Refused(slot, vip, why) => self.refused(slot, vip, &why),
+        }
+    }
+
+    fn lease_of(&self, slot: u32) -> Option<String> {
+        self.requests.get(&slot).map(|requests| requests.api.full_name())
+    }
+
+    /// A Kubernetes Event about the Lease of a group.
+    fn event(&self, slot: u32, reason: Reason, subject: String, text: String) {
+        let Some(requests) = self.requests.get(&slot) else { return };
+        let uid = self.agent.group(slot).and_then(|group| group.election().uid());
+        let (lease, uid) = (requests.api.name().into(), uid.map(Into::into));
+        self.setup.recorder.tell(events::News { lease, uid, reason, subject, text });
+    }
+
+    fn refused(&mut self, slot: u32, vip: IpAddr, why: &str) {
+        let Some(lease) = self.lease_of(slot) else { return };
+        let why = format!("not answered under the Lease {lease}: {why}");
+        let subject = Subject { what: "VIP", of: Of::Vip(vip) };
+        if !self.problems.contains(&format!("VIP {vip}")) {
+            self.event(slot, Reason::Refused, vip.to_string(), format!("{vip} is {why}"));
+        }
+        self.problem_about(subject, Some(why));
+    }
+
     /// A change of leadership, at `now`. This node may not have answered since `silent_since`.
-    pub(super) fn notice(
-        &mut self,
-        slot: u32,
-        notice: &Notice,
-        silent_since: Option<BootNs>,
-        now: BootNs,
-    ) {
-        let Some(leased) = self.leases.get(&slot) else { return };
-        let (lease, node) = (leased.api.full_name(), self.setup.me.node.clone());
-        log_notice(notice, &lease, &node);
+    fn notice(&self, slot: u32, notice: &Notice, silent_since: Option<BootNs>, now: BootNs) {
+        let Some(lease) = self.lease_of(slot) else { return };
+        let node = &self.setup.policy.me.node;
+        log_notice(notice, &lease, node);
         let metrics = &self.setup.metrics;
         metrics.transition(&lease, reason(notice));
-        let tell = |reason, text| {
-            self.setup.recorder.tell(leased.news(reason, lease.clone(), text));
-        };
+        let tell = |reason, text| self.event(slot, reason, lease.clone(), text);
         match notice {
             Notice::TookOver(why) => {
                 if let Some(since) = silent_since.map(|since| since.until(now)) {
-                    let hold = self.setup.timing.hold(self.setup.timing.duration_s);
+                    let timing = &self.setup.policy.timing;
+                    let hold = timing.hold(timing.duration_s);
                     let (handover, dark) = match why {
                         TakeReason::Released => (since, since),
                         // The old holder's kernel may have answered until its fence.
@@ -56,7 +104,7 @@ impl<D: Dataplane> Controller<D> {
                 tell(Reason::TookOver, text);
             }
             Notice::Yields { to, .. } => {
-                let why = leased.weakness.clone().unwrap_or_default();
+                let why = self.agent.group(slot).and_then(|group| group.weakness()).unwrap_or_default();
                 let text = format!("node {node} gives way to node {to}: {why}");
                 tell(Reason::GaveWay, text);
             }
@@ -72,33 +120,19 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    pub(super) fn retry(&mut self, subject: &str, error: &(dyn std::error::Error + 'static)) {
-        self.retry_after(subject, chain(error));
-    }
-
-    /// Notes why the host was not brought to what it should be; it is tried again.
-    pub(super) fn retry_after(&mut self, subject: &str, why: String) {
-        self.reconcile_at = Some(clock::boot().after(RETRY));
-        self.problem(subject, Some(why));
-    }
-
-    pub(super) fn outcome<E: std::error::Error + 'static>(
-        &mut self,
-        subject: &str,
-        slot: u32,
-        result: Result<(), E>,
-    ) -> bool {
-        let ok = result.is_ok();
-        self.problem_of(subject, slot, result.err().map(|error| chain(&error)));
-        ok
+    fn problem_about(&mut self, Subject { what, of }: Subject, why: Option<String>) {
+        match of {
+            Of::Node => self.problem(what, why),
+            Of::Group(slot) => self.problem_of(what, slot, why),
+            Of::Vip(vip) => self.problem(&format!("{what} {vip}"), why),
+        }
     }
 
     /// Notes a problem of one Lease, or that it is over. What works for one Lease says nothing about
     /// another.
-    pub(super) fn problem_of(&mut self, subject: &str, slot: u32, problem: Option<String>) {
-        let Some(leased) = self.leases.get(&slot) else { return };
-        let subject = format!("{subject} {}", leased.api.full_name());
-        self.problem(&subject, problem);
+    pub(super) fn problem_of(&mut self, what: &str, slot: u32, problem: Option<String>) {
+        let Some(lease) = self.lease_of(slot) else { return };
+        self.problem(&format!("{what} {lease}"), problem);
     }
 
     /// Notes a problem, or that it is over; logs only what changes.
@@ -116,19 +150,19 @@ impl<D: Dataplane> Controller<D> {
         let now = clock::boot();
         let late = self.watchdog.problem();
         self.problem(watchdog::SUBJECT, late);
-        let leases = self
-            .leases
-            .iter()
-            .map(|(slot, leased)| LeaseState::of(now, leased.api.full_name(), *slot, &leased.election));
+        let leases = self.agent.groups().filter_map(|(slot, group)| {
+            Some(LeaseState::of(now, self.lease_of(slot)?, slot, group.election()))
+        });
         let problems: BTreeMap<String, String> =
             self.problems.iter().chain(self.dataplane.problems()).collect();
         let metrics = self.setup.metrics.clone();
+        let nodes = self.agent.nodes().iter();
         let state = DaemonState {
             pid: std::process::id(),
             turned_ns: now.0,
-            not_ready: self.not_ready(),
+            not_ready: self.agent.lacks(now).into_iter().map(Into::into).collect(),
             leases: leases.collect(),
-            nodes: self.conflicts.nodes(),
+            nodes: nodes.map(|(mac, node)| (Mac(*mac).to_string(), node.clone())).collect(),
             problems,
         };
         // The watchdog's thread changes the state too: the metric follows in the same moment.
@@ -141,18 +175,5 @@ impl<D: Dataplane> Controller<D> {
             }
             *known = state;
         });
-    }
-
-    fn not_ready(&self) -> Vec<String> {
-        let now = clock::boot();
-        let unread = |leased: &Leased| leased.election.ownership(now) == Ownership::Unknown;
-        let lacks = [
-            (!self.reconciled, "the entries of this host have not been reconciled yet"),
-            (self.leases.values().any(unread), "the Lease has not been read yet"),
-            (!self.is_usable(), "no answering interface is up and guarded"),
-            (self.cannot_list.is_some(), "it may not list Leases: apply the Role of this version"),
-            (self.stopping.is_some(), "this process is stopping"),
-        ];
-        lacks.iter().filter(|(lacks, _)| *lacks).map(|(_, what)| (*what).to_owned()).collect()
     }
 }

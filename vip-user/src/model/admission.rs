@@ -79,6 +79,8 @@ struct Vip {
     unverified: Unverified,
     /// Silent at once, though the Lease still says that it is admitted.
     revoked: bool,
+    /// Nobody wants it under this Lease any more.
+    dropped: bool,
     heard: Option<(BootNs, [u8; 6])>,
     obstacle: Option<Obstacle>,
 }
@@ -152,7 +154,41 @@ impl Admission {
     /// Whether the holder of the Lease answers for this VIP.
     pub fn admits(&self, ip: IpAddr) -> bool {
         self.base.get(&ip) == Some(&Mark::Admitted)
-            && self.vips.get(&ip).is_some_and(|vip| !vip.revoked)
+            && self.vips.get(&ip).is_some_and(|vip| !vip.revoked && !vip.dropped)
+    }
+
+    /// Guards these VIPs from now on. One that is not among them is silent at once. The Lease goes on
+    /// naming it until [`forget`](Self::forget): no other Lease admits it while this host may answer.
+    pub fn want(&mut self, vips: &[IpAddr]) {
+        let before = self.admitted();
+        for (ip, vip) in &mut self.vips {
+            vip.dropped = !vips.contains(ip);
+        }
+        for ip in vips {
+            if self.vips.contains_key(ip) {
+                continue;
+            }
+            // What the Lease said of it before counts no longer: it is claimed like any that is new.
+            self.vips.insert(*ip, Vip { revoked: true, ..Vip::default() });
+            self.probing_since = None;
+        }
+        self.settled = false;
+        self.changes += u64::from(self.admitted() != before);
+    }
+
+    /// The VIPs that are not wanted any more, and still named.
+    pub fn dropped(&self) -> Vec<IpAddr> {
+        self.vips.iter().filter(|(_, vip)| vip.dropped).map(|(ip, _)| *ip).collect()
+    }
+
+    /// The kernel of this host does not answer for a VIP that is not wanted any more.
+    pub fn forget(&mut self, ip: IpAddr) {
+        if self.vips.get(&ip).is_some_and(|vip| vip.dropped) {
+            self.vips.remove(&ip);
+            self.base.remove(&ip);
+            self.served.remove(&ip);
+            self.settled = false;
+        }
     }
 
     /// Changes whenever another answer of [`admits`](Self::admits) does.
@@ -164,9 +200,18 @@ impl Admission {
         self.vips.keys().copied().filter(|ip| self.admits(*ip)).collect()
     }
 
+    /// Those for which the kernel may have an entry of this tenure, wanted or not.
+    fn published(&self) -> BTreeSet<IpAddr> {
+        let admitted =
+            |(ip, vip): &(&IpAddr, &Vip)| self.base.get(ip) == Some(&Mark::Admitted) && !vip.revoked;
+        self.vips.iter().filter(admitted).map(|(ip, _)| *ip).collect()
+    }
+
     /// The VIPs that the LAN is to be asked for.
     pub fn asking(&self) -> Vec<IpAddr> {
-        let asked = |vip: &Vip| matches!(vip.stage, Stage::Asking { asked: true, .. } | Stage::Idle);
+        let asked = |vip: &Vip| {
+            !vip.dropped && matches!(vip.stage, Stage::Asking { asked: true, .. } | Stage::Idle)
+        };
         self.vips.iter().filter(|(_, vip)| asked(vip)).map(|(ip, _)| *ip).collect()
     }
 
@@ -207,7 +252,8 @@ impl Admission {
             Names::Unknown => Mark::Inherited,
             Names::Nothing => Mark::Claimed,
         };
-        self.written = self.vips.keys().map(|ip| (*ip, mark(ip))).collect();
+        let kept = self.vips.iter().filter(|(_, vip)| !vip.dropped);
+        self.written = kept.map(|(ip, _)| (*ip, mark(ip))).collect();
         for (ip, vip) in &mut self.vips {
             vip.unverified = Unverified::No;
             vip.inherited = self.written.get(ip) == Some(&Mark::Inherited);
@@ -267,7 +313,7 @@ impl Admission {
         if self.settled && self.base == marks {
             return false;
         }
-        let before = self.admitted();
+        let (before, published) = (self.admitted(), self.published());
         let next_list = self.lists + 1;
         let is_named = matches!(record.names(), Names::Listed(_));
         self.base = marks;
@@ -297,7 +343,7 @@ impl Admission {
         self.settle();
         let after = self.admitted();
         self.changes += u64::from(after != before);
-        !before.is_subset(&after)
+        !published.is_subset(&self.published())
     }
 
     /// This node does not hold the Lease any more.
@@ -305,8 +351,8 @@ impl Admission {
         // A candidate sees every renewal of the holder: the host has nothing to follow then.
         self.changes += u64::from(!self.admitted().is_empty());
         for vip in self.vips.values_mut() {
-            let Vip { inherited, unverified, heard, .. } = *vip;
-            *vip = Vip { inherited, unverified, heard, ..Vip::default() };
+            let Vip { inherited, unverified, heard, dropped, .. } = *vip;
+            *vip = Vip { inherited, unverified, dropped, heard, ..Vip::default() };
         }
         self.base.clear();
         (self.settled, self.obstacles_changed) = (false, true);
@@ -324,6 +370,9 @@ impl Admission {
 
     fn wanted(&self, release: bool) -> Marks {
         let mark = |(ip, vip): (&IpAddr, &Vip)| {
+            if vip.dropped {
+                return self.base.get(ip).filter(|_| !release).map(|mark| (*ip, *mark));
+            }
             let mark = match (vip.stage, self.base.get(ip)) {
                 (_, Some(Mark::Admitted)) if !vip.revoked => Mark::Admitted,
                 // The next holder goes on where this one was.
@@ -345,8 +394,9 @@ impl Admission {
 
     fn needs_list(&self) -> bool {
         let needs = |vip: &Vip| {
-            matches!(vip.unverified, Unverified::UntilList(_))
-                || matches!(vip.stage, Stage::Waiting | Stage::Claiming { from: Some(_) })
+            let asks = matches!(vip.unverified, Unverified::UntilList(_))
+                || matches!(vip.stage, Stage::Waiting | Stage::Claiming { from: Some(_) });
+            asks && !vip.dropped
         };
         !self.settled && self.vips.values().any(needs)
     }
@@ -356,7 +406,7 @@ impl Admission {
         if self.settled {
             return;
         }
-        for vip in self.vips.values_mut() {
+        for vip in self.vips.values_mut().filter(|vip| !vip.dropped) {
             let Stage::Asking { since, asked } = vip.stage else { continue };
             if !asked && now >= since {
                 // The fence may have been over meanwhile: the time for answers begins with the
@@ -388,7 +438,7 @@ impl Admission {
             _ => None,
         };
         let list = (self.needs_list() && !self.list_pending).then_some(self.list_at);
-        self.vips.values().filter_map(asked).chain(list).min()
+        self.vips.values().filter(|vip| !vip.dropped).filter_map(asked).chain(list).min()
     }
 
     /// Another station answers for an address. One that this node answers for by right is no
@@ -441,7 +491,8 @@ impl Admission {
                 return;
             }
         }
-        let ips: Vec<IpAddr> = self.vips.keys().copied().collect();
+        let kept = self.vips.iter().filter(|(_, vip)| !vip.dropped);
+        let ips: Vec<IpAddr> = kept.map(|(ip, _)| *ip).collect();
         let mut strikes = BTreeMap::new();
         for ip in ips {
             self.judge(now, list, ip, &mut strikes);

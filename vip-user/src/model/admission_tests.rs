@@ -2,13 +2,13 @@
 
 use super::{
     admission::{Admission, Guarded, Mark, Marks, Obstacle, PROBE_TIME, Request},
-    election::{Election, Input, Slot},
+    effects::Outgoing,
+    election::{AdoptedFence, Election, Input},
     election_tests::{
         D, answered, at, fresh, held, me, own_record, quorum, raised, released, unheld, watched, writes,
     },
     record::{LeaseWrite, Record, Version},
     timing::Timing,
-    turn::Outgoing,
 };
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -368,7 +368,7 @@ fn what_was_struck_out_while_the_fence_was_over_does_not_wake_with_it() {
 fn what_the_kernel_answers_for_outlives_a_deleted_lease() {
     let tenure = held("me", 2, 6).tenure().unwrap();
     let (until, served) = (at(2_000).boot, BTreeSet::from([vip(10)]));
-    let slot = Slot { tenure, until, duration_s: D, served };
+    let slot = AdoptedFence { tenure, until, duration_s: D, served };
     let blank = Record { holder: String::new(), ..naming(held("me", 2, 7), &BOTH) };
     for found in [None, Some(blank)] {
         let mut election = Election::new(me(), Timing::of(D), 3, Some(slot.clone()));

@@ -2,6 +2,7 @@
 //! any other.
 
 use super::{
+    effects::Outgoing,
     election::{Input, Written},
     election_tests::{
         UID, at, deadline, fresh, held, holder, quorum, tenure_of, unheld, watched, writes,
@@ -10,7 +11,6 @@ use super::{
     news::{Notice, Why},
     record::Record,
     time::BootNs,
-    turn::Outgoing,
 };
 
 #[test]

@@ -120,8 +120,9 @@ pub enum AddrSpec {
 pub struct Desired {
     /// Entries of the VIP map.
     pub vips: BTreeMap<Ip, Vip>,
-    /// Addresses whose entries are nobody's business yet: nothing has been read from the API.
-    pub untouched: BTreeSet<Ip>,
+    /// Addresses whose entries are nobody's business yet, each with the slot that its entry names:
+    /// nothing has been read from the API.
+    pub untouched: BTreeMap<Ip, u32>,
     /// Addresses that another program of this host holds: its frames pass, wherever it has put them.
     pub passing: BTreeSet<Ip>,
     /// Addresses and groups.
@@ -164,7 +165,7 @@ pub fn desired(
         };
         let generation = match ownership {
             Ownership::Unknown => {
-                want.untouched.insert(ip);
+                want.untouched.insert(ip, vip.slot);
                 want_groups(&mut want, vip.ip, links);
                 // The host's stack answers for an address that others have left, whatever the API will
                 // say.

@@ -2,6 +2,7 @@
 
 use super::{
     admission::{Admission, Obstacle},
+    effects::{Effects, FenceChange, Outgoing},
     fitness::Fitness,
     ownership::Ownership,
     reading::Reading,
@@ -9,7 +10,6 @@ use super::{
     state::{Holding, State},
     time::{BootNs, Mark, Now},
     timing::{MAX_DURATION_S, Timing},
-    turn::{FenceChange, Outgoing, Turn},
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -62,7 +62,7 @@ pub enum Input {
     NotLowered(BootNs),
     /// A read has failed.
     ReadFailed,
-    /// After [`Turn::silence`]: the kernel is silent, no program runs on the old value and no
+    /// After [`Effects::silence`]: the kernel is silent, no program runs on the old value and no
     /// announcement is queued.
     Silenced,
     /// The outcome of [`Outgoing::List`]: the Leases of the namespace by name, or why they could not be
@@ -78,7 +78,7 @@ pub enum Input {
 
 /// A live slot of this boot, found in the pinned maps at start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Slot {
+pub struct AdoptedFence {
     /// The tenure that its fence was raised for.
     pub tenure: Tenure,
     /// The fence.
@@ -107,7 +107,7 @@ pub struct Election {
     pub(super) timing: Timing,
     pub(super) state: State,
     pub(super) generation: u64,
-    pub(super) backed: Option<Slot>,
+    pub(super) adopted: Option<AdoptedFence>,
     pub(super) last_tenure: Option<Tenure>,
     pub(super) fitness: Fitness,
     pub(super) macs: Vec<[u8; 6]>,
@@ -123,15 +123,15 @@ pub struct Election {
 }
 
 impl Election {
-    /// A new election. `generation` is the highest that the slot has ever had, `backed` its tenure
+    /// A new election. `generation` is the highest that the slot has ever had, `adopted` its tenure
     /// if that was raised on this boot.
-    pub fn new(me: Identity, timing: Timing, generation: u64, backed: Option<Slot>) -> Self {
+    pub fn new(me: Identity, timing: Timing, generation: u64, adopted: Option<AdoptedFence>) -> Self {
         Self {
             me,
             timing,
             state: State::Unknown,
             generation,
-            backed,
+            adopted,
             last_tenure: None,
             fitness: Fitness::Able,
             macs: Vec::new(),
@@ -147,10 +147,10 @@ impl Election {
     }
 
     /// Takes one input in and says what is to be done.
-    pub fn step(&mut self, now: Now, input: Input) -> Turn {
+    pub fn step(&mut self, now: Now, input: Input) -> Effects {
         let before = (std::mem::discriminant(&self.state), self.passes);
         let changes = self.admission_changes();
-        let mut out = Turn::default();
+        let mut out = Effects::default();
         match input {
             Input::Leave => self.leave(now, &mut out),
             Input::NotLowered(deadline) => {
@@ -185,6 +185,7 @@ impl Election {
             Input::Tick => {}
         }
         self.act(now, &mut out);
+        debug_assert_ne!(self.state, State::Moved, "a transition has no end");
         self.passes = self.passes_until().is_some_and(|until| now.boot < until);
         let moved = before != (std::mem::discriminant(&self.state), self.passes);
         let admitted = changes != self.admission_changes();
@@ -208,6 +209,25 @@ impl Election {
     /// LAN was asked for `probe_time`.
     pub fn admit_only(&mut self, name: &str, vips: &[IpAddr], probe_time: Duration) {
         self.admission = Some(Admission::new(name, vips, probe_time));
+    }
+
+    /// Guards these VIPs from now on.
+    pub fn want(&mut self, vips: &[IpAddr]) {
+        if let Some(admission) = &mut self.admission {
+            admission.want(vips);
+        }
+    }
+
+    /// The VIPs that are not wanted any more, and that the Lease still names.
+    pub fn dropped(&self) -> Vec<IpAddr> {
+        self.admission.as_ref().map(Admission::dropped).unwrap_or_default()
+    }
+
+    /// The kernel of this host does not answer for a VIP that is not wanted any more.
+    pub fn forget(&mut self, ip: IpAddr) {
+        if let Some(admission) = &mut self.admission {
+            admission.forget(ip);
+        }
     }
 
     /// Whether the VIP may be published while this node holds the Lease.
@@ -246,7 +266,7 @@ impl Election {
     /// When to call [`step`](Self::step) with [`Input::Tick`], at the latest.
     pub fn wake_at(&self, now: BootNs) -> Option<BootNs> {
         let wake = match &self.state {
-            State::Unknown | State::Left => None,
+            State::Unknown | State::Left | State::Moved => None,
             State::Waiting(waiting) => Some(self.waiting_wake(waiting)),
             State::Holding(holding) => {
                 let lapse = (!holding.lapsed).then_some(holding.until);
@@ -275,7 +295,7 @@ impl Election {
     pub fn ownership(&self, now: BootNs) -> Ownership {
         let serve_until = self.linger_until;
         match &self.state {
-            State::Unknown => Ownership::Unknown,
+            State::Unknown | State::Moved => Ownership::Unknown,
             State::Waiting(_) if self.passes => Ownership::ProgramHere,
             State::Waiting(_) => Ownership::Elsewhere { serve_until },
             State::Holding(Holding { until, .. }) => {
@@ -291,7 +311,7 @@ impl Election {
     pub fn view(&self, now: BootNs) -> View {
         let holder = |holding: &Holding| Some(holding.tenure.note.holder.clone());
         let (state, holder, takeover_at) = match &self.state {
-            State::Unknown => ("unknown", None, None),
+            State::Unknown | State::Moved => ("unknown", None, None),
             State::Waiting(waiting) => {
                 let holder = waiting.seen.as_ref().map(|seen| seen.holder.clone());
                 ("waiting", holder, Some(waiting.since.after(waiting.wait)))
@@ -357,7 +377,7 @@ impl Election {
     /// an older answer of a read was overtaken: they change nothing.
     fn is_evidence(&self, source: Source, record: Option<&Record>) -> bool {
         let known = match &self.state {
-            State::Unknown | State::Left => None,
+            State::Unknown | State::Left | State::Moved => None,
             State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| &seen.version),
             State::Holding(holding) | State::Leaving(holding) => Some(&holding.base),
         };
@@ -371,21 +391,21 @@ impl Election {
         }
     }
 
-    fn observed(&mut self, now: Now, source: Source, record: Option<Record>, out: &mut Turn) {
-        match std::mem::replace(&mut self.state, State::Unknown) {
+    fn observed(&mut self, now: Now, source: Source, record: Option<Record>, out: &mut Effects) {
+        match std::mem::replace(&mut self.state, State::Moved) {
             State::Unknown => self.first_observation(now, record, out),
             State::Waiting(waiting) => self.observed_waiting(now, waiting, source, record, out),
             State::Holding(holding) => self.observed_holding(now, holding, source, record, out),
             State::Leaving(holding) => self.observed_leaving(now, holding, source, record, out),
-            State::Left => self.state = State::Left,
+            State::Left | State::Moved => self.state = State::Left,
         }
     }
 
-    fn written(&mut self, now: Now, id: u64, outcome: Written, out: &mut Turn) {
+    fn written(&mut self, now: Now, id: u64, outcome: Written, out: &mut Effects) {
         if matches!(outcome, Written::Stored(_)) {
             self.evidence_at = Mark(now.boot);
         }
-        match std::mem::replace(&mut self.state, State::Unknown) {
+        match std::mem::replace(&mut self.state, State::Moved) {
             State::Waiting(waiting) => self.written_waiting(now, waiting, id, outcome, out),
             State::Holding(holding) => self.written_holding(now, holding, id, outcome, out),
             State::Leaving(holding) => self.written_leaving(now, holding, id, outcome, out),
@@ -394,8 +414,8 @@ impl Election {
     }
 
     /// What the passage of time asks for.
-    fn act(&mut self, now: Now, out: &mut Turn) {
-        match std::mem::replace(&mut self.state, State::Unknown) {
+    fn act(&mut self, now: Now, out: &mut Effects) {
+        match std::mem::replace(&mut self.state, State::Moved) {
             State::Waiting(waiting) => self.act_waiting(now, waiting, out),
             State::Holding(holding) => self.act_holding(now, holding, out),
             State::Leaving(holding) => self.act_leaving(now, holding, out),

@@ -1,7 +1,8 @@
 //! Tables for the election. Each test plays one rule of ownership against a hand-made record.
 
 use super::{
-    election::{Election, Identity, Input, Slot, Source, Written},
+    effects::{Effects, FenceChange, Outgoing},
+    election::{AdoptedFence, Election, Identity, Input, Source, Written},
     fitness::Fitness,
     news::{Notice, TakeReason, Why},
     ownership::Ownership,
@@ -9,7 +10,7 @@ use super::{
     state::State,
     time::{BootNs, Now},
     timing::Timing,
-    turn::{FenceChange, Outgoing, Step, Turn},
+    turn::{Step, Turn},
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -93,11 +94,11 @@ pub(super) fn watched(record: Record) -> Input {
     Input::Observed(Source::Watch, Some(record))
 }
 
-pub(super) fn writes(turn: &Turn) -> Vec<&LeaseWrite> {
+pub(super) fn writes(turn: &Effects) -> Vec<&LeaseWrite> {
     turn.writes().collect()
 }
 
-pub(super) fn deadline(turn: &Turn) -> Option<BootNs> {
+pub(super) fn deadline(turn: &Effects) -> Option<BootNs> {
     turn.fences.iter().find_map(|change| match change {
         FenceChange::Raise { deadline, .. } => Some(*deadline),
         FenceChange::Lower(_) => None,
@@ -105,7 +106,7 @@ pub(super) fn deadline(turn: &Turn) -> Option<BootNs> {
 }
 
 /// The generation of the fence that is raised, and whether it is new.
-pub(super) fn raised(turn: &Turn) -> Option<(u64, bool)> {
+pub(super) fn raised(turn: &Effects) -> Option<(u64, bool)> {
     turn.fences.iter().find_map(|change| match change {
         FenceChange::Raise { generation, new, .. } => Some((*generation, *new)),
         FenceChange::Lower(_) => None,
@@ -464,7 +465,7 @@ fn a_take_over_whose_answer_was_lost_is_recognised() {
 fn a_restart_adopts_the_tenure_of_its_own_boot() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
     let until = at(2_000).boot;
-    let slot = Slot { tenure: tenure.clone(), until, duration_s: D, served: BTreeSet::new() };
+    let slot = AdoptedFence { tenure: tenure.clone(), until, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
     let turn = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
     assert!(turn.news.contains(&Notice::Adopted));
@@ -477,7 +478,7 @@ fn a_restart_adopts_the_tenure_of_its_own_boot() {
 #[test]
 fn a_restart_after_the_fence_adopts_nothing() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
-    let slot = Slot { tenure, until: at(900).boot, duration_s: D, served: BTreeSet::new() };
+    let slot = AdoptedFence { tenure, until: at(900).boot, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
     let turn = election.step(at(1_000), quorum(Some(held("me", 4, 10))));
     assert_eq!(turn.silence, Some(Why::NotAdopted));
@@ -492,7 +493,7 @@ fn a_restart_after_the_fence_adopts_nothing() {
 #[test]
 fn a_restart_under_another_holder_is_silent_at_once() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
-    let slot = Slot { tenure, until: at(2_000).boot, duration_s: D, served: BTreeSet::new() };
+    let slot = AdoptedFence { tenure, until: at(2_000).boot, duration_s: D, served: BTreeSet::new() };
     let mut election = Election::new(me(), timing(D), 7, Some(slot));
     let turn = election.step(at(1_000), quorum(Some(held("other", 5, 11))));
     assert_eq!(turn.silence, Some(Why::Deposed));
@@ -502,7 +503,7 @@ fn a_restart_under_another_holder_is_silent_at_once() {
 fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
     let sent = at(0).boot;
-    let slot = Slot {
+    let slot = AdoptedFence {
         tenure,
         until: sent.after(timing(10).hold(10)),
         duration_s: 10,
@@ -511,16 +512,17 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     let mut election = Election::new(me(), timing(3), 7, Some(slot));
     let mut record = held("me", 4, 10);
     record.duration_s = 10;
-    let mut turn = election.step(at(500), quorum(Some(record)));
-    let id = writes(&turn)[0].id;
+    let effects = election.step(at(500), quorum(Some(record)));
+    let id = writes(&effects)[0].id;
+    let mut turn = Turn::of(1, effects);
     let lower = FenceChange::Lower(sent.after(timing(3).hold(3)));
-    assert_eq!(turn.next(true), Some(Step::Fence(lower.clone())));
+    assert_eq!(turn.next(true), Some(Step::Fence(1, lower.clone())));
     // Where that fails, the write does not leave.
     let (mut works, mut fails) = (turn.clone(), turn);
-    fails.failed_to_lower();
+    fails.failed_to_lower(1);
     let leaves = |turn: &mut Turn, reconciled| {
         let mut steps = std::iter::from_fn(|| turn.next(reconciled));
-        steps.any(|step| matches!(step, Step::Send(Outgoing::Write(_))))
+        steps.any(|step| matches!(step, Step::Send(1, Outgoing::Write(_))))
     };
     assert!(!leaves(&mut works.clone(), false), "the entries have never been reconciled");
     assert!(leaves(&mut works, true) && !leaves(&mut fails, true));
@@ -535,7 +537,7 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
 #[test]
 fn a_shorter_lease_and_a_worse_clock_at_once_lower_the_fence_as_far() {
     let tenure = Tenure { uid: UID.into(), note: note("me", 4) };
-    let slot = Slot {
+    let slot = AdoptedFence {
         tenure,
         until: at(0).boot.after(timing(10).hold(10)),
         duration_s: 10,

@@ -2,13 +2,13 @@
 //! that nobody here has seen. `tests/exhaustive.rs` found the first two of these ways to two owners.
 
 use super::{
+    effects::Outgoing,
     election::{Input, Source},
     election_tests::{
         answered, at, fresh, held, holder, own_record, quorum, released, watched, writes,
     },
     record::Version,
     state::State,
-    turn::Outgoing,
 };
 
 #[test]

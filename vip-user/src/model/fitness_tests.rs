@@ -1,6 +1,7 @@
 //! Moving a Lease to a node that can serve better.
 
 use super::{
+    effects::{Effects, Outgoing},
     election::{Election, Input, Written},
     election_tests::{
         answered, at, deadline, fresh, held, holder, own_record, quorum, released, watched, writes,
@@ -9,7 +10,6 @@ use super::{
     news::{Notice, Why},
     record::{Offer, Record, Version},
     state::State,
-    turn::{Outgoing, Turn},
 };
 
 fn offer_of(record: &Record, node: &str, fitness: Fitness) -> Offer {
@@ -18,7 +18,7 @@ fn offer_of(record: &Record, node: &str, fitness: Fitness) -> Offer {
     Offer { node: node.into(), fitness, transitions, acquire_us }
 }
 
-fn offers(turn: &Turn) -> Vec<(&Version, &Offer)> {
+fn offers(turn: &Effects) -> Vec<(&Version, &Offer)> {
     fn offer(send: &Outgoing) -> Option<(&Version, &Offer)> {
         if let Outgoing::Offer(base, offer) = send { Some((base, offer)) } else { None }
     }

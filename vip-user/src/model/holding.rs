@@ -2,13 +2,13 @@
 
 use super::{
     admission::Admission,
-    election::{Election, Slot, Source, Written, next_renew_time},
+    effects::{Effects, FenceChange, Outgoing},
+    election::{AdoptedFence, Election, Source, Written, next_renew_time},
     fitness::Fitness,
     news::{Notice, Why},
     record::{LeaseWrite, Record, Tenure, Version},
     state::{Holding, InFlight, State},
     time::{BootNs, Now},
-    turn::{FenceChange, Outgoing, Turn},
 };
 use std::collections::BTreeMap;
 
@@ -70,8 +70,8 @@ impl InFlight {
 
 impl Election {
     /// A live slot of this boot is a tenure of ours, whichever process began it.
-    pub(super) fn first_observation(&mut self, now: Now, record: Option<Record>, out: &mut Turn) {
-        let Some(Slot { tenure, until, duration_s, served }) = self.backed.take() else {
+    pub(super) fn first_observation(&mut self, now: Now, record: Option<Record>, out: &mut Effects) {
+        let Some(AdoptedFence { tenure, until, duration_s, served }) = self.adopted.take() else {
             return self.follow(now, None, Source::Quorum(now.boot), record, out);
         };
         if now.boot >= until {
@@ -103,7 +103,7 @@ impl Election {
         mut holding: Holding,
         source: Source,
         record: Option<Record>,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         let live = now.boot < holding.until;
         // Once the fence has run out, a read proves nothing: another node may have taken the Lease in
@@ -146,7 +146,7 @@ impl Election {
         holding: Holding,
         source: Source,
         record: Option<Record>,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         out.silence = Some(Why::Deposed);
         let holder = record.as_ref().map(|record| record.holder.clone()).unwrap_or_default();
@@ -162,7 +162,7 @@ impl Election {
         mut holding: Holding,
         id: u64,
         outcome: Written,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
@@ -186,7 +186,7 @@ impl Election {
         self.state = State::Holding(holding);
     }
 
-    pub(super) fn act_holding(&mut self, now: Now, mut holding: Holding, out: &mut Turn) {
+    pub(super) fn act_holding(&mut self, now: Now, mut holding: Holding, out: &mut Effects) {
         if !holding.lapsed && now.boot >= holding.until {
             holding.lapsed = true;
             out.news.push(Notice::Lapsed);
@@ -253,7 +253,7 @@ impl Election {
         holding: &mut Holding,
         attempt: &InFlight,
         record: &Record,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         let created = attempt.base.is_none();
         let note_is_ours = record.tenure().is_some_and(|tenure| tenure.note == holding.tenure.note);
@@ -305,7 +305,7 @@ impl Election {
     }
 
     /// A fence that was raised for a longer D is lowered to what takers may assume of the shorter.
-    fn shorten(&self, holding: &mut Holding, duration_s: u32, out: &mut Turn) {
+    fn shorten(&self, holding: &mut Holding, duration_s: u32, out: &mut Effects) {
         if duration_s >= holding.duration_s {
             return;
         }
@@ -317,7 +317,7 @@ impl Election {
         holding.duration_s = duration_s;
     }
 
-    fn reassert(&mut self, now: Now, mut holding: Holding, base: Option<Version>, out: &mut Turn) {
+    fn reassert(&mut self, now: Now, mut holding: Holding, base: Option<Version>, out: &mut Effects) {
         if let Some(base) = &base {
             holding.base = base.clone();
         }

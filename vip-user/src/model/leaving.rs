@@ -1,17 +1,17 @@
 //! Giving a Lease up: silence first, then the release.
 
 use super::{
+    effects::{Effects, Outgoing},
     election::{Election, Source, Written},
     news::{Notice, Why},
     record::Record,
     state::{Holding, State},
     time::Now,
-    turn::{Outgoing, Turn},
 };
 
 impl Election {
     /// Gives the Lease to a node that can serve better, and goes on as a candidate.
-    pub(super) fn give_way(&mut self, now: Now, mut holding: Holding, to: String, out: &mut Turn) {
+    pub(super) fn give_way(&mut self, now: Now, mut holding: Holding, to: String, out: &mut Effects) {
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
         self.last_tenure = Some(holding.tenure.clone());
         holding.next_write = self.leave_until;
@@ -22,14 +22,14 @@ impl Election {
         self.state = State::Leaving(holding);
     }
 
-    pub(super) fn leave(&mut self, now: Now, out: &mut Turn) {
+    pub(super) fn leave(&mut self, now: Now, out: &mut Effects) {
         if self.leaving {
             return;
         }
         self.leaving = true;
         // Past D·(1+ρ) others have taken over anyway.
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
-        match std::mem::replace(&mut self.state, State::Left) {
+        match std::mem::replace(&mut self.state, State::Moved) {
             State::Holding(mut holding) => {
                 holding.next_write = self.leave_until;
                 holding.failures = 0;
@@ -41,8 +41,11 @@ impl Election {
             State::Waiting(waiting) => self.state = State::Waiting(waiting),
             // Already giving way: the release that is under way is the last.
             State::Leaving(holding) => self.state = State::Leaving(holding),
-            State::Unknown => out.silence = Some(Why::Leaving),
-            State::Left => {}
+            State::Unknown => {
+                out.silence = Some(Why::Leaving);
+                self.state = State::Left;
+            }
+            State::Left | State::Moved => self.state = State::Left,
         }
     }
 
@@ -60,7 +63,7 @@ impl Election {
         mut holding: Holding,
         source: Source,
         record: Option<Record>,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         // What holds of a holder whose fence has run out holds here, and more: a release of which
         // nothing was heard may have let another node take the Lease, and the older content have been
@@ -94,7 +97,7 @@ impl Election {
         mut holding: Holding,
         id: u64,
         outcome: Written,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
@@ -137,7 +140,7 @@ impl Election {
         self.state = State::Leaving(holding);
     }
 
-    pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Turn) {
+    pub(super) fn act_leaving(&mut self, now: Now, mut holding: Holding, out: &mut Effects) {
         if now.boot >= self.leave_until {
             return self.left(now, Notice::ReleaseFailed, Source::Quorum(now.boot), None, out);
         }
@@ -157,7 +160,7 @@ impl Election {
         notice: Notice,
         source: Source,
         record: Option<Record>,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         out.news.push(notice);
         if self.leaving {

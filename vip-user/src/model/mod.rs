@@ -2,31 +2,43 @@
 //! a clock, does I/O or can fail; `now` comes in as an argument, what is to be done goes out, as a
 //! [`turn`].
 //!
-//! Reading order: [`time`], [`timing`], [`record`], [`news`], [`turn`], [`state`], [`election`],
+//! Reading order: [`time`], [`timing`], [`record`], [`news`], [`effects`], [`state`], [`election`],
 //! [`holding`], [`waiting`], [`leaving`], [`reading`], [`retry`], [`naming`], [`rivals`],
 //! [`admission`], [`fitness`], [`rule`], [`selection`], [`edges`], [`hooks`], [`policy`],
-//! [`ownership`], [`desired`], [`plan`].
+//! [`ownership`], [`desired`], [`plan`], [`changes`], [`schedule`], [`precedence`], [`harm`],
+//! [`facts`], [`conflicts`], [`namesake`], [`slots`], [`group`], [`turn`], [`agent`].
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod agent;
+pub mod changes;
+pub mod conflicts;
 pub mod desired;
 pub mod edges;
+pub mod effects;
 pub mod election;
+pub mod facts;
 pub mod fitness;
+pub mod group;
+pub mod harm;
 pub mod holding;
 pub mod hooks;
 pub mod leaving;
+pub mod namesake;
 pub mod naming;
 pub mod news;
 pub mod ownership;
 pub mod plan;
 pub mod policy;
+pub mod precedence;
 pub mod reading;
 pub mod record;
 pub mod retry;
 pub mod rivals;
 pub mod rule;
+pub mod schedule;
 pub mod selection;
+pub mod slots;
 pub mod state;
 pub mod time;
 pub mod timing;

@@ -1,6 +1,7 @@
 //! What an election tells: changes of state that people care about, and why.
 
-use super::fitness::Fitness;
+use super::{fitness::Fitness, time::BootNs};
+use std::net::IpAddr;
 
 /// Why a fence is cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,10 @@ pub enum Why {
     Deposed,
     /// The tenure found in the maps at start is not in the Lease any more.
     NotAdopted,
+    /// Nobody wants what the slot was used for.
+    Unwanted,
+    /// It was not certain that an earlier attempt had silenced the kernel.
+    Again,
 }
 
 /// A change of state that people care about.
@@ -63,4 +68,61 @@ pub enum TakeReason {
     Expired,
     /// Nobody had ever held it.
     Created,
+}
+
+/// What the node tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A change of leadership of a group. Before it the node may not have answered since
+    /// `silent_since`.
+    Leadership {
+        /// The slot of the group.
+        slot: u32,
+        /// What has changed.
+        notice: Notice,
+        /// Since when the node may not have answered.
+        silent_since: Option<BootNs>,
+    },
+    /// Why something does not work; `None`: it works.
+    Problem(Subject, Option<String>),
+    /// How well the node serves a group.
+    Fitness(u32, Fitness),
+    /// Another station has begun to claim a VIP that this node holds.
+    Conflict {
+        /// The slot of the VIP's group.
+        slot: u32,
+        /// The VIP.
+        vip: IpAddr,
+        /// The station.
+        mac: [u8; 6],
+        /// Where it was heard.
+        ifindex: u32,
+        /// The node that answers with this address, if it is one of the cluster.
+        node: Option<String>,
+    },
+    /// A VIP is given up because another station claims it (`true`), or is served again.
+    Yielded(IpAddr, bool),
+    /// A VIP is not answered although this node holds its Lease, and why. It was answered, or nothing
+    /// was known, before.
+    Refused(u32, IpAddr, String),
+}
+
+/// What a problem is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    /// In words.
+    pub what: &'static str,
+    /// Whose it is.
+    pub of: Of,
+}
+
+/// Whose problem it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Of {
+    /// The whole node's.
+    Node,
+    /// That of the group in this slot.
+    Group(u32),
+    /// That of one VIP.
+    Vip(IpAddr),
 }

@@ -98,8 +98,10 @@ fn changed<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a
 
 /// Entries that nobody wants any more.
 fn unwanted<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a Ip, &'a Vip)> {
-    let wanted = |ip: &Ip| want.vips.contains_key(ip) || want.untouched.contains(ip);
-    have.vips.iter().filter(move |(ip, _)| !wanted(ip))
+    // What another Lease has published would wake with the fence of that Lease.
+    let wanted =
+        |ip: &Ip, vip: &Vip| want.vips.contains_key(ip) || want.untouched.get(ip) == Some(&vip.slot);
+    have.vips.iter().filter(move |(ip, vip)| !wanted(ip, vip))
 }
 
 /// What must stand before an address comes, where it does not yet: a silent entry, or the present one
@@ -117,7 +119,7 @@ fn guard_first(want: &Vip, have: Option<&Vip>) -> Option<Vip> {
 fn keeps(want: &Desired, addr: &HostAddr) -> bool {
     want.addrs.contains_key(addr)
         || want.lingering.contains_key(addr)
-        || want.untouched.contains(&addr.ip)
+        || want.untouched.contains_key(&addr.ip)
 }
 
 fn needs_adding(addr: HostAddr, spec: AddrSpec, have: &Actual) -> bool {

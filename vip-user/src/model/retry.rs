@@ -3,11 +3,11 @@
 //! not come back together.
 
 use super::{
+    effects::{Effects, Outgoing},
     election::Election,
     reading::Reading,
     state::{Holding, State},
     time::{BootNs, Now},
-    turn::{Outgoing, Turn},
 };
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -59,7 +59,7 @@ impl Election {
     }
 
     /// Something must be read. Asks at once, unless that is being done already.
-    pub(super) fn read(&mut self, now: Now, out: &mut Turn) {
+    pub(super) fn read(&mut self, now: Now, out: &mut Effects) {
         if !self.reading.wanted {
             self.reading = Reading { wanted: true, ..Reading::default() };
             self.ask(now, out);
@@ -82,7 +82,7 @@ impl Election {
     }
 
     /// Asks again when the time has come. One that holds does not wait for an answer that is late.
-    pub(super) fn act_reading(&mut self, now: Now, out: &mut Turn) {
+    pub(super) fn act_reading(&mut self, now: Now, out: &mut Effects) {
         if self.reading_wake().is_some_and(|at| at <= now.boot) {
             self.ask(now, out);
         }
@@ -93,7 +93,7 @@ impl Election {
         wanted.then_some(self.reading.again_at)
     }
 
-    fn ask(&mut self, now: Now, out: &mut Turn) {
+    fn ask(&mut self, now: Now, out: &mut Effects) {
         let patience = match self.state {
             State::Holding(_) | State::Leaving(_) => self.timing.renew_every,
             _ => self.timing.wait(self.timing.duration_s),

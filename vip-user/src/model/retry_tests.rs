@@ -1,6 +1,7 @@
 //! What fails is tried again, by whoever needs it, and no faster than renewals but for one attempt.
 
 use super::{
+    effects::Outgoing,
     election::{Election, Identity, Input, Written},
     election_tests::{
         D, answered, at, deadline, fresh, held, holder, own_record, quorum, tenure_of, watched, writes,
@@ -10,7 +11,7 @@ use super::{
     state::State,
     time::BootNs,
     timing::Timing,
-    turn::Outgoing,
+    turn::Turn,
 };
 
 /// A holder that gives way to a better node and has yet to become silent.
@@ -253,7 +254,7 @@ fn a_timer_that_has_come_is_moved_or_answered() {
             }
             let turn = election.step(at(ms), Input::Tick);
             let later = election.wake_at(at(ms).boot).is_none_or(|wake| wake > at(ms).boot);
-            assert!(later || !turn.is_quiet(), "{name}: the timer stays at {ms} ms");
+            assert!(later || !Turn::of(0, turn).is_quiet(), "{name}: the timer stays at {ms} ms");
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum State {
     Leaving(Holding),
     /// The Lease is done with.
     Left,
+    /// A transition is under way. No election is in this state between two steps.
+    Moved,
 }
 
 /// The state of a candidate.

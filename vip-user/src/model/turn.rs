@@ -1,187 +1,155 @@
-//! What a step of an election asks for. The order of the fields of a [`Turn`] is the order of
-//! execution: fences first, then the host, and only then what leaves. The loop, a simulated node and
-//! the model checkers each take one [`Step`] after the other off it, and decide nothing.
+//! What a step of the node asks for. The order of the fields of a [`Turn`] is the order of execution:
+//! fences first, then the host, and only then what leaves. The loop, a simulated node and the model
+//! checker each take one [`Step`] after the other off it, and decide nothing.
 
 use super::{
-    admission::{Request, Strike},
-    news::{Notice, Why},
-    record::{LeaseWrite, Offer, Tenure, Version},
+    effects::{Effects, FenceChange, Outgoing},
+    news::{News, Why},
     time::BootNs,
 };
+use std::collections::BTreeSet;
 
-/// What one step asks for.
+/// What one step of the node asks for. Numbers are slots of groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Fences are raised and lowered. What fails here keeps writes back: see
     /// [`failed_to_lower`](Self::failed_to_lower).
-    pub fences: Vec<FenceChange>,
-    /// The kernel becomes silent, and this node knows it: store 0, read it back, wait for a grace
-    /// period and for queued frames. [`Input::Silenced`](super::election::Input::Silenced) follows.
-    pub silence: Option<Why>,
+    pub fences: Vec<(u32, FenceChange)>,
+    /// The kernel becomes silent for these groups, and this node knows it: store 0, read it back, wait
+    /// for one grace period and for queued frames.
+    /// [`Event::Silenced`](super::agent::Event::Silenced) follows.
+    pub silence: Vec<(u32, Why)>,
+    /// Which stations may claim the VIPs of a group, and until when that is known.
+    pub stations: Vec<(u32, Stations)>,
     /// The host becomes what it should be.
     pub host: bool,
-    /// The VIPs are announced from now on.
-    pub announce: bool,
-    /// What leaves for the API or the LAN.
-    pub sends: Vec<Outgoing>,
-    /// Changes of state that people care about.
-    pub news: Vec<Notice>,
-    keeps_writes_back: bool,
+    /// What leaves for the API.
+    pub sends: Vec<(u32, Outgoing)>,
+    /// What people care about.
+    pub news: Vec<News>,
+    not_lowered: BTreeSet<u32>,
 }
 
-/// A change of the fence.
+/// Stations that may claim the VIPs of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FenceChange {
-    /// Store the tenure (when `new`) and the deadline.
-    Raise {
-        /// The confirmed tenure.
-        tenure: Tenure,
-        /// Counts the tenures of this slot.
-        generation: u64,
-        /// Until when the kernel may answer.
-        deadline: BootNs,
-        /// D of the confirmed write.
-        duration_s: u32,
-        /// A fence where none was live: publish, then announce.
-        new: bool,
-    },
-    /// Store an earlier deadline, before a write that shortens D leaves.
-    Lower(BootNs),
-}
-
-impl FenceChange {
-    /// Whether a fence goes up where none was live.
-    pub fn is_new(&self) -> bool {
-        matches!(self, Self::Raise { new: true, .. })
-    }
-}
-
-/// Something that leaves this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outgoing {
-    /// Write the Lease.
-    Write(LeaseWrite),
-    /// Write an offer into this version of the Lease, and nothing else. The watch shows its outcome.
-    Offer(Version, Offer),
-    /// Create the Lease without a holder, where there is none. The watch shows its outcome. No node
-    /// takes a Lease that does not exist: a creation and a deletion in between would go unseen. An
-    /// existing record has a version to compare.
-    Create,
-    /// Read the Lease from a quorum.
-    Read,
-    /// List the Leases of the namespace from a quorum, under this number.
-    List(u64),
-    /// Strike VIPs out of another Lease.
-    Strike(Strike),
-    /// Ask the LAN whether addresses are in use (RFC 5227).
-    Probe,
-}
-
-impl From<Request> for Outgoing {
-    fn from(request: Request) -> Self {
-        match request {
-            Request::List(number) => Self::List(number),
-            Request::Strike(strike) => Self::Strike(strike),
-            Request::Probe => Self::Probe,
-        }
-    }
+pub struct Stations {
+    /// Their MAC addresses.
+    pub macs: Vec<[u8; 6]>,
+    /// When this is not known any more.
+    pub until: BootNs,
 }
 
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Change the fence.
-    Fence(FenceChange),
-    /// Silence the kernel.
-    Silence(Why),
+    /// Change the fence of a group.
+    Fence(u32, FenceChange),
+    /// Silence the kernel for these groups at once.
+    Silence(Vec<(u32, Why)>),
+    /// Tell the kernel who may claim the VIPs of a group.
+    Stations(u32, Stations),
     /// Bring the host to what it should be.
     Host,
-    /// Begin to announce.
-    Announce,
-    /// Send this.
-    Send(Outgoing),
+    /// Send this for a group.
+    Send(u32, Outgoing),
     /// The write of this id must not leave: it has failed.
-    KeepBack(u64),
+    KeepBack(u32, u64),
     /// Tell this.
-    News(Notice),
+    News(News),
 }
 
 impl Turn {
+    /// What one step of the election of a group asks for.
+    pub fn of(slot: u32, effects: Effects) -> Self {
+        let mut turn = Self::default();
+        turn.take_in(slot, effects, None);
+        turn
+    }
+
+    /// Adds what the election of a group asks for. The node may not have answered for the group since
+    /// `silent_since`.
+    pub(super) fn take_in(&mut self, slot: u32, effects: Effects, silent_since: Option<BootNs>) {
+        self.fences.extend(effects.fences.into_iter().map(|change| (slot, change)));
+        self.silence.extend(effects.silence.map(|why| (slot, why)));
+        self.host |= effects.host;
+        self.sends.extend(effects.sends.into_iter().map(|send| (slot, send)));
+        let told = effects.news.into_iter();
+        self.news.extend(told.map(|notice| News::Leadership { slot, notice, silent_since }));
+    }
+
     /// Takes the next step off. No write leaves before the entries of this host have been `reconciled`
     /// once.
     pub fn next(&mut self, reconciled: bool) -> Option<Step> {
         if !self.fences.is_empty() {
-            return Some(Step::Fence(self.fences.remove(0)));
+            let (slot, change) = self.fences.remove(0);
+            return Some(Step::Fence(slot, change));
         }
-        if let Some(why) = self.silence.take() {
-            return Some(Step::Silence(why));
+        if !self.silence.is_empty() {
+            return Some(Step::Silence(std::mem::take(&mut self.silence)));
+        }
+        if !self.stations.is_empty() {
+            let (slot, stations) = self.stations.remove(0);
+            return Some(Step::Stations(slot, stations));
         }
         if std::mem::take(&mut self.host) {
             return Some(Step::Host);
         }
-        if std::mem::take(&mut self.announce) {
-            return Some(Step::Announce);
-        }
         if !self.sends.is_empty() {
-            return Some(match self.sends.remove(0) {
-                Outgoing::Write(write) if self.keeps_writes_back || !reconciled => {
-                    Step::KeepBack(write.id)
+            let (slot, send) = self.sends.remove(0);
+            return Some(match send {
+                Outgoing::Write(write) if self.not_lowered.contains(&slot) || !reconciled => {
+                    Step::KeepBack(slot, write.id)
                 }
-                send => Step::Send(send),
+                send => Step::Send(slot, send),
             });
         }
         if self.news.is_empty() { None } else { Some(Step::News(self.news.remove(0))) }
     }
 
-    /// The fence could not be lowered. A write that shortens D must not leave before it is lowered.
-    /// Give the election [`NotLowered`](super::election::Input::NotLowered) too.
-    pub fn failed_to_lower(&mut self) {
-        self.keeps_writes_back = true;
+    /// The fence of a group could not be lowered. A write that shortens D must not leave before it is
+    /// lowered. Give the election [`NotLowered`](super::election::Input::NotLowered) too.
+    pub fn failed_to_lower(&mut self, slot: u32) {
+        self.not_lowered.insert(slot);
     }
 
     /// Whether no fence changes, nothing leaves, and nothing is told. Work on this host alone does not
     /// count.
     pub fn is_quiet(&self) -> bool {
         self.fences.is_empty()
-            && self.silence.is_none()
+            && self.silence.is_empty()
             && self.sends.is_empty()
-            && self.news.is_empty()
-    }
-
-    /// The writes.
-    pub fn writes(&self) -> impl Iterator<Item = &LeaseWrite> {
-        self.sends.iter().filter_map(|send| match send {
-            Outgoing::Write(write) => Some(write),
-            _ => None,
-        })
+            && !self.news.iter().any(|news| matches!(news, News::Leadership { .. }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::news::Notice;
 
     #[test]
     fn the_fields_are_the_order() {
+        let stations = Stations { macs: vec![[2; 6]], until: BootNs(9) };
+        let lapsed = News::Leadership { slot: 1, notice: Notice::Lapsed, silent_since: None };
         let mut turn = Turn {
-            news: vec![Notice::Lapsed],
-            sends: vec![Outgoing::Read, Outgoing::Create],
-            announce: true,
+            news: vec![lapsed.clone()],
+            sends: vec![(1, Outgoing::Read), (2, Outgoing::Create)],
             host: true,
-            silence: Some(Why::Leaving),
-            fences: vec![FenceChange::Lower(BootNs(1)), FenceChange::Lower(BootNs(2))],
-            keeps_writes_back: false,
+            stations: vec![(1, stations.clone())],
+            silence: vec![(1, Why::Leaving), (2, Why::Deposed)],
+            fences: vec![(1, FenceChange::Lower(BootNs(1))), (2, FenceChange::Lower(BootNs(2)))],
+            not_lowered: BTreeSet::new(),
         };
         let steps: Vec<Step> = std::iter::from_fn(|| turn.next(true)).collect();
         let wanted = [
-            Step::Fence(FenceChange::Lower(BootNs(1))),
-            Step::Fence(FenceChange::Lower(BootNs(2))),
-            Step::Silence(Why::Leaving),
+            Step::Fence(1, FenceChange::Lower(BootNs(1))),
+            Step::Fence(2, FenceChange::Lower(BootNs(2))),
+            Step::Silence(vec![(1, Why::Leaving), (2, Why::Deposed)]),
+            Step::Stations(1, stations),
             Step::Host,
-            Step::Announce,
-            Step::Send(Outgoing::Read),
-            Step::Send(Outgoing::Create),
-            Step::News(Notice::Lapsed),
+            Step::Send(1, Outgoing::Read),
+            Step::Send(2, Outgoing::Create),
+            Step::News(lapsed),
         ];
         assert_eq!(steps, wanted);
         assert_eq!(turn, Turn::default());

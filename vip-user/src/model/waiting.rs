@@ -3,13 +3,13 @@
 
 use super::{
     admission::PROBE_TIME,
+    effects::{Effects, FenceChange, Outgoing},
     election::{Election, Source, Written, next_renew_time},
     fitness::Fitness,
     news::{Notice, TakeReason, Why},
     record::{LeaseWrite, Record, TenureNote},
     state::{Holding, State, Taking, Waiting},
     time::{BootNs, Now},
-    turn::{FenceChange, Outgoing, Turn},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,7 @@ impl Election {
         before: Option<&Waiting>,
         source: Source,
         record: Option<Record>,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         let own = self.wait_for(record.as_ref());
         let wait = match (before, &record) {
@@ -83,7 +83,7 @@ impl Election {
         mut waiting: Waiting,
         source: Source,
         record: Option<Record>,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         if let (Some(taking), Some(record)) = (&waiting.taking, &record) {
             // An answer was lost. While a fence from the first attempt would live nobody else can have
@@ -124,7 +124,7 @@ impl Election {
         mut waiting: Waiting,
         id: u64,
         outcome: Written,
-        out: &mut Turn,
+        out: &mut Effects,
     ) {
         let sent = waiting.taking.as_mut().and_then(|taking| taking.in_flight.remove(&id));
         if let (Some(sent), Some(taking)) = (sent, waiting.taking.clone()) {
@@ -149,7 +149,7 @@ impl Election {
         self.state = State::Waiting(waiting);
     }
 
-    pub(super) fn act_waiting(&mut self, now: Now, mut waiting: Waiting, out: &mut Turn) {
+    pub(super) fn act_waiting(&mut self, now: Now, mut waiting: Waiting, out: &mut Effects) {
         let undecided = waiting.taking.as_ref().is_some_and(|taking| !taking.in_flight.is_empty());
         if self.leaving {
             self.state = if undecided && now.boot < self.leave_until {
@@ -223,7 +223,7 @@ impl Election {
         }
     }
 
-    fn tell(&self, before: Option<&Waiting>, record: Option<&Record>, out: &mut Turn) {
+    fn tell(&self, before: Option<&Waiting>, record: Option<&Record>, out: &mut Effects) {
         let notice = match record {
             None => Notice::Missing,
             Some(record) => {
@@ -289,8 +289,11 @@ impl Election {
     }
 
     /// The Lease is ours. With `sent` unknown (0) the fence waits for the first renewal.
-    fn took(&mut self, now: Now, taking: Taking, record: &Record, sent: BootNs, out: &mut Turn) {
-        let Some(tenure) = record.tenure() else { return };
+    fn took(&mut self, now: Now, taking: Taking, record: &Record, sent: BootNs, out: &mut Effects) {
+        let Some(tenure) = record.tenure() else {
+            self.state = State::Unknown;
+            return self.read(now, out);
+        };
         self.last_tenure = Some(tenure.clone());
         self.generation += 1;
         let duration_s = self.timing.duration_s.min(record.duration_s);

@@ -39,6 +39,9 @@ pub enum HostError {
     /// The host does not become silent.
     #[error("frames that were sent before are still queued")]
     StillQueued,
+    /// Something that concerns several slots, in words.
+    #[error("{0}")]
+    ForAll(String),
     /// The loop waits for nothing without a bound.
     #[error("cut off after {took:.0?} in step {step:?}")]
     CutOff {
@@ -63,6 +66,21 @@ impl HostError {
 /// What failed, by VIP. A VIP that is missing is well.
 pub type Failures = BTreeMap<IpAddr, HostError>;
 
+/// For whom a fence is raised.
+#[derive(Clone, Copy, Debug)]
+pub struct Fencing<'a> {
+    /// The slot.
+    pub slot: u32,
+    /// The name of its Lease.
+    pub lease: &'a str,
+    /// The confirmed tenure.
+    pub tenure: &'a Tenure,
+    /// D of the confirmed write, seconds.
+    pub duration_s: u32,
+    /// Counts the tenures of this slot.
+    pub generation: u64,
+}
+
 /// What the controller does to the host. The controller drops a future that takes too long: each must
 /// leave the host in a state from which it can be called again.
 pub trait Dataplane {
@@ -83,24 +101,17 @@ pub trait Dataplane {
     /// Changes one thing.
     fn apply(&mut self, action: Action) -> impl Future<Output = Result<(), HostError>>;
 
-    /// Raises the fence of a slot. A `generation` other than the slot's begins a tenure, with
-    /// everything of the old one silenced first.
-    fn raise_fence(
-        &mut self,
-        slot: u32,
-        tenure: &Tenure,
-        duration_s: u32,
-        generation: u64,
-        deadline: BootNs,
-    ) -> Result<(), HostError>;
+    /// Raises the fence of a slot. A generation other than the slot's begins a tenure, with everything
+    /// of the old one silenced first.
+    fn raise_fence(&mut self, fencing: &Fencing<'_>, deadline: BootNs) -> Result<(), HostError>;
 
     /// Stores an earlier deadline.
     fn lower_fence(&mut self, slot: u32, deadline: BootNs) -> Result<(), HostError>;
 
-    /// Silences a slot: fence 0, read back, no program on the old value, nothing of ours queued. The
-    /// fence is 0 before the first wait, so that a call that is cut off has lowered it; only `Ok` means
-    /// silence.
-    fn clear_fence(&mut self, slot: u32) -> impl Future<Output = Result<(), HostError>>;
+    /// Silences slots: each fence 0 and read back, no program on an old value, nothing of ours queued.
+    /// Every fence is 0 before the first wait, so that a call that is cut off has lowered them. A slot
+    /// that is missing in what is returned is silent.
+    fn silence(&mut self, slots: &[u32]) -> impl Future<Output = BTreeMap<u32, HostError>>;
 
     /// Says which stations may claim the VIPs of a slot, and until when that is known;
     /// `guard_neighbours` only.

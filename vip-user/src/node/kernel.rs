@@ -2,14 +2,14 @@
 
 use super::{
     announce::{Announcer, announcement, probe, question},
-    dataplane::{Dataplane, Failures, HostError},
+    dataplane::{Dataplane, Failures, Fencing, HostError},
     guards::{BLIND_FOR, Guards, InPlace, Watch},
     host::interface_name,
-    maps::{Maps, SlotRecord},
+    maps::{Maps, MapsError, SlotRecord},
     netlink::{Neighbour, Netlink},
     pins::Pins,
     programs::Programs,
-    queues::Cleared,
+    queues::{self, Cleared},
     routes::LocalRoutes,
     settings::Settings,
     sysctl,
@@ -19,9 +19,9 @@ use crate::{
     model::{
         desired::{Link, LinkRole, Links, Placement},
         plan::{Action, Actual},
-        record::Tenure,
         time::BootNs,
     },
+    sources::chain,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,9 +49,9 @@ pub struct Kernel {
     /// Problems of the last look.
     problems: BTreeMap<String, String>,
     vips: Vec<IpAddr>,
-    /// Namespace and name of the Lease of each slot.
-    leases: BTreeMap<u32, (String, String)>,
-    /// Slots whose fences were cleared.
+    /// Of the Leases.
+    namespace: String,
+    /// Slots whose fences were cleared, and that are not known to be silent.
     cleared: BTreeMap<u32, Cleared>,
     /// Where held VIPs are put.
     placement: Placement,
@@ -69,7 +69,6 @@ impl Kernel {
         programs: Programs,
         netlink: Netlink,
         retiring: Vec<Pins>,
-        leases: BTreeMap<u32, (String, String)>,
     ) -> io::Result<Self> {
         let looks = netlink.beside().map_err(io::Error::other)?;
         let guards = Guards::new(settings, programs, looks.clone(), retiring);
@@ -83,7 +82,7 @@ impl Kernel {
             links: Links::default(),
             names: BTreeMap::new(),
             problems: BTreeMap::new(),
-            leases,
+            namespace: settings.namespace.clone(),
             cleared: BTreeMap::new(),
             margin: settings.margin,
             local: LocalRoutes::default(),
@@ -112,9 +111,15 @@ impl Kernel {
         self.names = names.collect();
     }
 
-    fn record(&self, slot: u32, tenure: &Tenure, duration_s: u32, generation: u64) -> SlotRecord {
-        let (namespace, name) = self.leases.get(&slot).cloned().unwrap_or_default();
-        SlotRecord { namespace, name, tenure: tenure.clone(), duration_s, generation }
+    /// Stores 0 as the deadline of a slot.
+    fn clear_fence(&mut self, slot: u32) -> Result<(), MapsError> {
+        let lives = self.maps.fence(slot)?.deadline_ns != 0;
+        self.maps.set_deadline(slot, BootNs(0))?;
+        // Counted from here: this process may have stood still before.
+        if lives || !self.cleared.contains_key(&slot) {
+            self.cleared.insert(slot, Cleared::now());
+        }
+        Ok(())
     }
 
     /// The interfaces that answer for any of these VIPs, each with those that it answers for.
@@ -229,15 +234,10 @@ impl Dataplane for Kernel {
         Ok(())
     }
 
-    fn raise_fence(
-        &mut self,
-        slot: u32,
-        tenure: &Tenure,
-        duration_s: u32,
-        generation: u64,
-        deadline: BootNs,
-    ) -> Result<(), HostError> {
-        let record = self.record(slot, tenure, duration_s, generation);
+    fn raise_fence(&mut self, fencing: &Fencing<'_>, deadline: BootNs) -> Result<(), HostError> {
+        let Fencing { slot, lease, tenure, duration_s, generation } = *fencing;
+        let (namespace, name) = (self.namespace.clone(), lease.to_owned());
+        let record = SlotRecord { namespace, name, tenure: tenure.clone(), duration_s, generation };
         if self.maps.fence(slot)?.generation != generation {
             self.maps.begin_tenure(slot, &record)?;
         } else if self.maps.slot(slot)?.as_ref() != Some(&record) {
@@ -250,16 +250,34 @@ impl Dataplane for Kernel {
         Ok(self.maps.set_deadline(slot, deadline)?)
     }
 
-    async fn clear_fence(&mut self, slot: u32) -> Result<(), HostError> {
-        if self.maps.fence(slot)?.deadline_ns != 0 {
-            self.cleared.insert(slot, Cleared::now());
+    async fn silence(&mut self, slots: &[u32]) -> BTreeMap<u32, HostError> {
+        let mut failures = BTreeMap::new();
+        for slot in slots {
+            if let Err(error) = self.clear_fence(*slot) {
+                failures.insert(*slot, error.into());
+            }
         }
-        self.maps.set_deadline(slot, BootNs(0))?;
-        self.maps.wait_for_programs()?;
-        let speaking = self.links.links.iter().filter(|link| link.role != LinkRole::Guard);
-        let interfaces: Vec<u32> = speaking.map(|link| link.port.ifindex).collect();
-        let cleared = self.cleared.entry(slot).or_insert_with(Cleared::now);
-        cleared.drained(&self.announcer, &self.netlink, &interfaces, self.margin).await
+        // One grace period is enough for all of them, and so is one look at the queues.
+        let mut lowered: BTreeMap<u32, &mut Cleared> = self
+            .cleared
+            .iter_mut()
+            .filter(|(slot, _)| slots.contains(slot) && !failures.contains_key(slot))
+            .map(|(slot, cleared)| (*slot, cleared))
+            .collect();
+        let result = match self.maps.wait_for_programs() {
+            Ok(()) => {
+                let speaking = self.links.links.iter().filter(|link| link.role != LinkRole::Guard);
+                let interfaces: Vec<u32> = speaking.map(|link| link.port.ifindex).collect();
+                let (announcer, netlink) = (&self.announcer, &self.netlink);
+                queues::drain(&mut lowered, announcer, netlink, &interfaces, self.margin).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = result {
+            let why = chain(&error);
+            failures.extend(lowered.keys().map(|slot| (*slot, HostError::ForAll(why.clone()))));
+        }
+        failures
     }
 
     fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError> {

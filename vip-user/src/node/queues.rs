@@ -51,34 +51,7 @@ impl Cleared {
         Self { at: clock::boot(), queues: None }
     }
 
-    /// Waits until nothing that was announced is queued any more, and each queue of these interfaces
-    /// has been empty once. Other programs may keep a queue full. Then this waits for `margin`, and
-    /// until as many bytes have left as waited when the fence was cleared.
-    ///
-    /// # Errors
-    /// If that is not so yet.
-    pub(super) async fn drained(
-        &mut self,
-        announcer: &Announcer,
-        netlink: &Netlink,
-        interfaces: &[u32],
-        margin: Duration,
-    ) -> Result<(), HostError> {
-        let give_up = clock::boot().after(LIMIT);
-        loop {
-            let announced = announcer.queued().map_err(HostError::Announce)? == 0;
-            if announced && self.have_sent(clock::boot(), netlink.queues(interfaces).await.ok(), margin)
-            {
-                return Ok(());
-            }
-            if clock::boot() >= give_up {
-                return Err(HostError::StillQueued);
-            }
-            tokio::time::sleep(STEP).await;
-        }
-    }
-
-    fn have_sent(&mut self, now: BootNs, queues: Option<Queues>, margin: Duration) -> bool {
+    fn have_sent(&mut self, now: BootNs, queues: Option<&Queues>, margin: Duration) -> bool {
         let over = now >= self.at.after(margin);
         let Some(queues) = queues else { return over };
         let then = self.queues.get_or_insert_with(|| queues.clone());
@@ -89,6 +62,36 @@ impl Cleared {
         then.is_empty()
             || (over && ours.all(|(queue, then)| queue.has_sent(*then)))
             || now >= self.at.after(margin.max(LONGEST))
+    }
+}
+
+/// Waits until nothing that was announced is queued any more, and each queue of these interfaces has
+/// been empty once. Other programs may keep a queue full. Then this waits for `margin`, and until as
+/// many bytes have left as waited when the fence was cleared. Takes off the slots for which that is so.
+///
+/// # Errors
+/// If some are left after a while.
+pub(super) async fn drain(
+    slots: &mut BTreeMap<u32, &mut Cleared>,
+    announcer: &Announcer,
+    netlink: &Netlink,
+    interfaces: &[u32],
+    margin: Duration,
+) -> Result<(), HostError> {
+    let give_up = clock::boot().after(LIMIT);
+    loop {
+        if announcer.queued().map_err(HostError::Announce)? == 0 {
+            let queues = netlink.queues(interfaces).await.ok();
+            let now = clock::boot();
+            slots.retain(|_, cleared| !cleared.have_sent(now, queues.as_ref(), margin));
+        }
+        if slots.is_empty() {
+            return Ok(());
+        }
+        if clock::boot() >= give_up {
+            return Err(HostError::StillQueued);
+        }
+        tokio::time::sleep(STEP).await;
     }
 }
 
@@ -147,14 +150,14 @@ mod tests {
     #[test]
     fn what_waited_has_left_though_the_queue_is_still_full() {
         let mut cleared = cleared();
-        assert!(!cleared.have_sent(at(0), Some(queues(5_000, 70_000)), MARGIN));
-        assert!(!cleared.have_sent(at(10), Some(queues(9_000, 80_000)), MARGIN), "no FIFO, perhaps");
+        assert!(!cleared.have_sent(at(0), Some(&queues(5_000, 70_000)), MARGIN));
+        assert!(!cleared.have_sent(at(10), Some(&queues(9_000, 80_000)), MARGIN), "no FIFO, perhaps");
         assert!(!cleared.have_sent(at(49), None, MARGIN), "the queues cannot be read");
         assert!(cleared.have_sent(at(50), None, MARGIN));
-        assert!(!cleared.have_sent(at(60), Some(queues(9_000, 74_999)), MARGIN), "others go on");
-        assert!(cleared.have_sent(at(60), Some(queues(9_000, 75_000)), MARGIN));
+        assert!(!cleared.have_sent(at(60), Some(&queues(9_000, 74_999)), MARGIN), "others go on");
+        assert!(cleared.have_sent(at(60), Some(&queues(9_000, 75_000)), MARGIN));
         let made_later = Queues::from([((2, 7, 0), Queue { waiting: 1, sent: 0 })]);
-        assert!(cleared.have_sent(at(60), Some(made_later), MARGIN));
+        assert!(cleared.have_sent(at(60), Some(&made_later), MARGIN));
     }
 
     /// Two busy interfaces are seldom idle at the same instant.
@@ -162,25 +165,26 @@ mod tests {
     fn each_queue_has_to_be_empty_once() {
         let two = |first, second| {
             let queue = |waiting| Queue { waiting, sent: 0 };
-            Some(Queues::from([((2, 1, 0), queue(first)), ((3, 1, 0), queue(second))]))
+            Queues::from([((2, 1, 0), queue(first)), ((3, 1, 0), queue(second))])
         };
         let mut cleared = cleared();
-        assert!(!cleared.have_sent(at(0), two(5, 5), MARGIN));
-        assert!(!cleared.have_sent(at(1), two(0, 5), MARGIN));
-        assert!(cleared.have_sent(at(2), two(5, 0), MARGIN));
+        assert!(!cleared.have_sent(at(0), Some(&two(5, 5)), MARGIN));
+        assert!(!cleared.have_sent(at(1), Some(&two(0, 5)), MARGIN));
+        assert!(cleared.have_sent(at(2), Some(&two(5, 0)), MARGIN));
     }
 
     #[test]
     fn an_empty_queue_is_waited_for_no_longer() {
         let mut cleared = cleared();
-        assert!(!cleared.have_sent(at(0), Some(queues(5_000, 70_000)), MARGIN));
-        assert!(cleared.have_sent(at(1), Some(queues(0, 70_000)), MARGIN));
+        assert!(!cleared.have_sent(at(0), Some(&queues(5_000, 70_000)), MARGIN));
+        assert!(cleared.have_sent(at(1), Some(&queues(0, 70_000)), MARGIN));
     }
 
     /// A process without rights can fill the lowest of several queues and keep it from being served.
     #[test]
     fn a_queue_that_stands_still_holds_no_release_back_for_long() {
-        let full = || Some(queues(5_000, 70_000));
+        let full = queues(5_000, 70_000);
+        let full = || Some(&full);
         let mut usual = cleared();
         assert!(!usual.have_sent(at(0), full(), MARGIN) && !usual.have_sent(at(999), full(), MARGIN));
         assert!(usual.have_sent(at(1_000), full(), MARGIN));

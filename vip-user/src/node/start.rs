@@ -10,14 +10,10 @@ use super::{
     settings::Settings,
     sysctl::{self, SYSCTLS},
 };
-use crate::model::{election::Slot, time::BootNs};
+use crate::model::{election::AdoptedFence, slots::SlotState, time::BootNs};
 use bytemuck::Zeroable as _;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-    net::IpAddr,
-};
-use vip_common::abi::{ABI_VERSION, Identity, Ip, MAX_SLOTS, Vip};
+use std::{collections::BTreeMap, io, net::IpAddr};
+use vip_common::abi::{ABI_VERSION, Identity, Ip, Vip};
 
 /// Why the host cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,32 +60,17 @@ pub enum StartError {
         /// Who we are.
         this: String,
     },
-    /// No slot is free.
-    #[error("all {0} Lease slots of the pinned maps are in use; run `xvip cleanup`")]
-    NoSlot(u32),
 }
 
 /// A host that is ready, and what was found on it.
 pub struct Started {
     /// The host.
     pub kernel: Kernel,
-    /// What was found of each Lease of the configuration.
-    pub leases: Vec<Found>,
+    /// What the maps know of each slot.
+    pub slots: Vec<(u32, SlotState)>,
 }
 
-/// What the maps know of a Lease.
-pub struct Found {
-    /// Its name.
-    pub lease: String,
-    /// Its slot.
-    pub slot: u32,
-    /// The highest generation that the slot has had.
-    pub generation: u64,
-    /// A tenure of this boot whose fence may still live.
-    pub backed: Option<Slot>,
-}
-
-/// Loads the programs, opens the maps and finds the slot of each Lease. Call with the lock held and
+/// Loads the programs, opens the maps and finds what they know of each slot. Call with the lock held and
 /// after [`check`](super::checks::check). Interfaces are attached by the first
 /// [`Dataplane::links`](super::dataplane::Dataplane::links).
 pub fn start(
@@ -122,27 +103,17 @@ pub fn start(
         carry::give_up(other)?;
         carry::move_links(other, pins)?;
     }
-    let names: Vec<&str> = settings.leases.iter().map(|(lease, _)| lease.as_str()).collect();
-    let slots = find_slots(&mut maps, &settings.namespace, &names)?;
     let published = maps.vips()?;
-    let (mut leases, mut configured, mut names_of) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-    for ((lease, vips), (slot, record)) in settings.leases.iter().zip(slots) {
-        if damaged {
-            // The programs that are about to run know the new map only, and an empty one guards
-            // nothing.
-            for vip in vips {
-                maps.publish(Ip::from(*vip), Vip::new(slot, 0, 0, u64::MAX))?;
-            }
-        }
-        let (generation, backed) = adopt(&mut maps, &published, slot, record, node, boot_id)?;
-        configured.extend(vips.iter().map(|vip| (Ip::from(*vip), slot)));
-        names_of.insert(slot, (settings.namespace.clone(), lease.clone()));
-        leases.push(Found { lease: lease.clone(), slot, generation, backed });
+    let slots = (0..maps.slots())
+        .map(|slot| Ok((slot, look_at(&mut maps, settings, &published, slot, node, boot_id)?)))
+        .collect::<Result<Vec<_>, MapsError>>()?;
+    if damaged {
+        silence_all(&mut maps, settings)?;
     }
-    silence_strays(&mut maps, &configured)?;
-    let kernel = Kernel::new(settings, maps, programs, netlink, others, names_of)
+    silence_strays(&mut maps, &published, settings, &slots)?;
+    let kernel = Kernel::new(settings, maps, programs, netlink, others)
         .map_err(|source| StartError::Host { what: "announce", source })?;
-    Ok(Started { kernel, leases })
+    Ok(Started { kernel, slots })
 }
 
 /// Who this is, as the pins say it.
@@ -198,42 +169,70 @@ fn fill_from_another_version(others: &[Pins], pins: &Pins) -> Result<(), StartEr
     Ok(())
 }
 
-/// What a slot's tenure is worth: one of this boot and node, whose fence was raised for it, goes on.
-/// Any other is silenced.
-fn adopt(
+/// What is known of a slot. A tenure of this boot and node whose fence was raised for it goes on. Any
+/// other is silenced. A slot that the configuration does not name is left as it is: its group may be
+/// asked for later.
+fn look_at(
     maps: &mut Maps,
+    settings: &Settings,
     published: &BTreeMap<Ip, Vip>,
     slot: u32,
-    record: Option<SlotRecord>,
     node: &str,
     boot_id: &str,
-) -> Result<(u64, Option<Slot>), StartError> {
-    let fence = maps.fence(slot)?;
+) -> Result<SlotState, MapsError> {
+    let (record, fence) = (maps.slot(slot)?, maps.fence(slot)?);
+    let lease = match &record {
+        Some(record) if record.namespace == settings.namespace => record.name.clone(),
+        // No Lease of this namespace has such a name.
+        Some(record) => format!("{}/{}", record.namespace, record.name),
+        None => String::new(),
+    };
     let generation = fence.generation.max(record.as_ref().map_or(0, |record| record.generation));
     let under_it = |(_, vip): &(&Ip, &Vip)| {
         vip.slot == slot && vip.generation != 0 && vip.generation == fence.generation
     };
-    let backed = record
+    let adopted = record
         .filter(|record| fence.deadline_ns != 0 && record.tenure.note.boot_id == boot_id)
         .filter(|record| record.generation == fence.generation && record.tenure.note.holder == node)
-        .map(|SlotRecord { tenure, duration_s, .. }| Slot {
+        .map(|SlotRecord { tenure, duration_s, .. }| AdoptedFence {
             tenure,
             until: BootNs(fence.deadline_ns),
             duration_s,
             served: published.iter().filter(under_it).map(|(ip, _)| IpAddr::from(*ip)).collect(),
         });
-    if backed.is_none() && fence.deadline_ns != 0 {
+    if adopted.is_none() && fence.deadline_ns != 0 {
         maps.set_deadline(slot, BootNs(0))?;
     }
-    Ok((generation, backed))
+    Ok(SlotState { lease, generation, adopted })
 }
 
-/// Silences entries that name the slot of another Lease than the configuration, or are not in it any
-/// more. That is done before anything is renewed: a renewal of that other Lease would keep them alive.
-fn silence_strays(maps: &mut Maps, configured: &BTreeMap<Ip, u32>) -> Result<(), StartError> {
-    for (ip, vip) in maps.vips()? {
-        if vip.generation != 0 && configured.get(&ip) != Some(&vip.slot) {
-            maps.publish(ip, Vip { generation: 0, ..vip })?;
+/// The programs that are about to run know the new map only, and an empty one guards nothing.
+fn silence_all(maps: &mut Maps, settings: &Settings) -> Result<(), MapsError> {
+    for vip in settings.leases.iter().flat_map(|(_, vips)| vips) {
+        maps.publish(Ip::from(*vip), Vip::new(0, 0, 0, u64::MAX))?;
+    }
+    Ok(())
+}
+
+/// Silences entries of VIPs that the configuration puts under another Lease than the slot that they
+/// name. That is done before anything is renewed: a renewal of that other Lease would keep them alive.
+fn silence_strays(
+    maps: &mut Maps,
+    published: &BTreeMap<Ip, Vip>,
+    settings: &Settings,
+    slots: &[(u32, SlotState)],
+) -> Result<(), MapsError> {
+    let of_slot: BTreeMap<u32, &str> =
+        slots.iter().map(|(slot, state)| (*slot, state.lease.as_str())).collect();
+    let configured: BTreeMap<Ip, &str> = settings
+        .leases
+        .iter()
+        .flat_map(|(lease, vips)| vips.iter().map(move |vip| (Ip::from(*vip), lease.as_str())))
+        .collect();
+    for (ip, vip) in published.iter().filter(|(_, vip)| vip.generation != 0) {
+        let elsewhere = configured.get(ip).is_some_and(|lease| of_slot.get(&vip.slot) != Some(lease));
+        if elsewhere {
+            maps.publish(*ip, Vip { generation: 0, ..*vip })?;
         }
     }
     Ok(())
@@ -289,30 +288,4 @@ fn claim_directory(maps: &mut Maps, mut identity: Identity) -> Result<(), StartE
         }
     }
     Ok(maps.set_identity(identity)?)
-}
-
-/// The slots that belong to these Leases, free ones where there is none. Slots of Leases that are not
-/// configured any more are silenced.
-fn find_slots(
-    maps: &mut Maps,
-    namespace: &str,
-    names: &[&str],
-) -> Result<Vec<(u32, Option<SlotRecord>)>, StartError> {
-    let (mut found, mut free) = (BTreeMap::new(), VecDeque::new());
-    for slot in 0..maps.slots() {
-        let Some(record) = maps.slot(slot)? else {
-            free.push_back(slot);
-            continue;
-        };
-        if record.namespace == namespace && names.contains(&record.name.as_str()) {
-            found.insert(record.name.clone(), (slot, Some(record)));
-        } else if maps.fence(slot)?.deadline_ns != 0 {
-            maps.set_deadline(slot, BootNs(0))?;
-        }
-    }
-    let mut slot_of = |name: &&str| {
-        let fresh = || Some((free.pop_front()?, None));
-        found.remove(*name).or_else(fresh).ok_or(StartError::NoSlot(MAX_SLOTS))
-    };
-    names.iter().map(&mut slot_of).collect()
 }

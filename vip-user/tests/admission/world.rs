@@ -4,12 +4,13 @@ use stateright::{Chooser, Model, Property};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use vip_user::model::{
     admission::Strike,
-    election::{Election, Identity, Input, Slot, Source, Written},
+    effects::{FenceChange, Outgoing},
+    election::{AdoptedFence, Election, Identity, Input, Source, Written},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     state::State,
     time::{BootNs, Now},
     timing::Timing,
-    turn::{FenceChange, Outgoing, Step},
+    turn::{self, Step},
 };
 
 /// Real time in microseconds.
@@ -118,13 +119,13 @@ fn timing() -> Timing {
     Timing { renew_every: Duration::from_millis(600), ..Timing::of(1) }
 }
 
-fn election(node: usize, process: u8, generation: u64, backed: Option<Slot>) -> Election {
+fn election(node: usize, process: u8, generation: u64, adopted: Option<AdoptedFence>) -> Election {
     let me = Identity {
         node: node.to_string(),
         process: format!("{node}-{process}"),
         boot_id: node.to_string(),
     };
-    let mut election = Election::new(me, timing(), generation, backed);
+    let mut election = Election::new(me, timing(), generation, adopted);
     election.admit_only(LEASES[TOLD[node]], &[vip()], Duration::ZERO);
     election
 }
@@ -204,30 +205,27 @@ impl Bounds {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let node = &mut world.nodes[index];
-            let mut turn = node.election.step(now, input);
+            let mut turn = turn::Turn::of(0, node.election.step(now, input));
             while let Some(step) = turn.next(true) {
                 match step {
-                    Step::Fence(FenceChange::Raise {
-                        tenure,
-                        deadline,
-                        duration_s,
-                        generation,
-                        ..
-                    }) => {
+                    Step::Fence(
+                        _,
+                        FenceChange::Raise { tenure, deadline, duration_s, generation, .. },
+                    ) => {
                         (node.fence, node.fence_generation) = (deadline, generation);
                         node.tenure = Some((tenure, duration_s));
                     }
-                    Step::Fence(FenceChange::Lower(deadline)) => node.fence = deadline,
+                    Step::Fence(_, FenceChange::Lower(deadline)) => node.fence = deadline,
                     Step::Silence(_) => {
                         node.fence = BootNs(0);
                         inputs.push(Input::Silenced);
                     }
                     Step::Host => node.reconcile(),
-                    Step::Send(send) => node.messages.extend(message(send, now)),
-                    Step::KeepBack(id) => {
+                    Step::Send(_, send) => node.messages.extend(message(send, now)),
+                    Step::KeepBack(_, id) => {
                         inputs.push(Input::Written { id, outcome: Written::Failed });
                     }
-                    Step::Announce | Step::News(_) => {}
+                    Step::Stations(..) | Step::News(_) => {}
                 }
             }
             world.other_serves |= index == 1 && self.speaks(world, 1);
@@ -271,8 +269,12 @@ impl Bounds {
         node.process += 1;
         let slot = node.tenure.clone().filter(|_| node.fence > BootNs(0));
         let served = BTreeSet::from_iter(node.election.admits(vip()).then(vip));
-        let slot =
-            slot.map(|(tenure, duration_s)| Slot { tenure, until: node.fence, duration_s, served });
+        let slot = slot.map(|(tenure, duration_s)| AdoptedFence {
+            tenure,
+            until: node.fence,
+            duration_s,
+            served,
+        });
         node.election = election(index, node.process, node.election.generation(), slot);
         // Requests in flight may still be stored, but no process receives the answers.
         node.messages.retain(|message| matches!(message, Message::Write(_) | Message::Strike(_)));

@@ -4,13 +4,14 @@
 use stateright::{Model, Property};
 use std::collections::BTreeSet;
 use vip_user::model::{
-    election::{Election, Identity, Input, Slot, Source, Written},
+    effects::{FenceChange, Outgoing},
+    election::{AdoptedFence, Election, Identity, Input, Source, Written},
     fitness::Fitness,
     record::{LeaseWrite, Offer, Record, Tenure, Version},
     state::State,
     time::{BootNs, Now},
     timing::Timing,
-    turn::{FenceChange, Outgoing, Step},
+    turn::{self, Step},
 };
 
 /// Real time in microseconds.
@@ -181,34 +182,35 @@ impl Bounds {
         while let Some(input) = inputs.pop() {
             let node = &mut world.nodes[index];
             let evidence_at = node.election.evidence_at();
-            let mut turn = node.election.step(now, input);
+            let effects = node.election.step(now, input);
             if node.election.evidence_at() != evidence_at {
                 node.overtake_reads();
             }
+            let mut turn = turn::Turn::of(0, effects);
             let due = node.election.wake_at(now.boot).is_some_and(|at| at <= now.boot);
             world.spins |= due && turn.is_quiet();
             while let Some(step) = turn.next(true) {
                 match step {
-                    Step::Fence(FenceChange::Raise { tenure, deadline, duration_s, new, .. }) => {
+                    Step::Fence(_, FenceChange::Raise { tenure, deadline, duration_s, new, .. }) => {
                         node.fence = deadline;
                         node.tenure = Some((tenure, duration_s));
                         world.moved |= new && index > 0;
                     }
-                    Step::Fence(FenceChange::Lower(deadline)) => node.fence = deadline,
+                    Step::Fence(_, FenceChange::Lower(deadline)) => node.fence = deadline,
                     Step::Silence(_) => {
                         node.fence = BootNs(0);
                         inputs.push(Input::Silenced);
                     }
-                    Step::Send(Outgoing::Write(write)) => node.messages.push(Message::Write(write)),
-                    Step::Send(Outgoing::Read) => node.messages.push(Message::Read(JUST_BEGUN)),
-                    Step::Send(Outgoing::Create) => {
+                    Step::Send(_, Outgoing::Write(write)) => node.messages.push(Message::Write(write)),
+                    Step::Send(_, Outgoing::Read) => node.messages.push(Message::Read(JUST_BEGUN)),
+                    Step::Send(_, Outgoing::Create) => {
                         let create = Message::Create(self.timing[index].duration_s);
                         node.messages.push(create);
                     }
-                    Step::KeepBack(id) => {
+                    Step::KeepBack(_, id) => {
                         inputs.push(Input::Written { id, outcome: Written::Failed });
                     }
-                    Step::Host | Step::Announce | Step::News(_) | Step::Send(_) => {}
+                    Step::Host | Step::Stations(..) | Step::News(_) | Step::Send(..) => {}
                 }
             }
         }
@@ -257,18 +259,18 @@ impl Bounds {
                 let timing = self.timing[index].clone();
                 let node = &mut world.nodes[index];
                 node.process += 1;
-                let backed = node.tenure.clone().filter(|_| node.fence > BootNs(0));
-                let slot = |(tenure, duration_s)| Slot {
+                let adopted = node.tenure.clone().filter(|_| node.fence > BootNs(0));
+                let slot = |(tenure, duration_s)| AdoptedFence {
                     tenure,
                     until: node.fence,
                     duration_s,
                     served: BTreeSet::new(),
                 };
-                let backed = backed.map(slot);
+                let adopted = adopted.map(slot);
                 let generation = node.election.generation();
                 node.election =
-                    Election::new(identity(index, node.process), timing, generation, backed);
-                // Requests in flight may still be stored, but no process receives the answers.
+                    Election::new(identity(index, node.process), timing, generation, adopted);
+                // What is on its way to the API may still be stored; what comes back finds nobody.
                 node.messages
                     .retain(|message| matches!(message, Message::Write(_) | Message::Create(_)));
                 node.stream.clear();

@@ -4,10 +4,10 @@
 
 use super::{Happening, Ms, World};
 use vip_user::model::{
+    effects::Outgoing,
     election::{Input, Source, Written},
     record::{LeaseWrite, Record, Version},
     state::State,
-    turn::Outgoing,
 };
 
 /// A request without an answer after this time has failed.
@@ -46,8 +46,8 @@ impl World {
                 }
             }
             Outgoing::Read => {
-                // A candidate also restarts its watch.
-                if matches!(self.nodes[index].election.state(), State::Waiting(_)) {
+                // A candidate also begins its watch again.
+                if matches!(self.nodes[index].state(), State::Waiting(_)) {
                     self.notify(index);
                 }
                 match self.delay() {

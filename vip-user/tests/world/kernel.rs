@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 use vip_common::{
-    abi::{Fence, HostAddr, Ip, Vip},
+    abi::{Fence, HostAddr, Iface, Ip, Port, Vip},
     env::Fences,
     standing::silence,
 };
@@ -27,6 +27,7 @@ pub(super) struct Kernel {
     /// Addresses on the answering interface, with the end of their lifetime.
     addrs: BTreeMap<HostAddr, BootNs>,
     owned: BTreeSet<HostAddr>,
+    ifaces: BTreeMap<Port, Iface>,
 }
 
 impl Kernel {
@@ -37,6 +38,7 @@ impl Kernel {
             vips: self.vips.clone(),
             addrs: live.map(|(addr, until)| (*addr, left(until))).collect(),
             owned: self.owned.clone(),
+            ifaces: self.ifaces.clone(),
             ..Actual::default()
         }
     }
@@ -53,7 +55,9 @@ impl Kernel {
                 self.owned.remove(&addr);
                 self.addrs.remove(&addr);
             }
-            Action::AddAddr(_, AddrSpec::Group) | Action::SetIface(..) | Action::RemoveIface(_) => {}
+            Action::SetIface(port, iface) => drop(self.ifaces.insert(port, iface)),
+            Action::RemoveIface(port) => drop(self.ifaces.remove(&port)),
+            Action::AddAddr(_, AddrSpec::Group) => {}
         }
     }
 

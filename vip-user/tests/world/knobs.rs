@@ -17,6 +17,12 @@ pub struct Knobs {
     pub twice: u32,
     /// Probability that a process stalls for up to ten seconds before its next step.
     pub pause: u32,
+    /// Probability that lowering a fence or a look at the interfaces fails, or that the kernel is not
+    /// known to be silent.
+    pub refused: u32,
+    /// Probability that a change of the host fails. It is as probable that a change is done and seems
+    /// to have failed.
+    pub change_fails: u32,
     /// One mishap happens in each span of this length.
     pub mishap_every_ms: Ms,
     pub clock_error_percent: u64,
@@ -32,6 +38,8 @@ impl Knobs {
             lost: 0,
             twice: 0,
             pause: 0,
+            refused: 0,
+            change_fails: 0,
             mishap_every_ms: Ms::MAX / 4,
             clock_error_percent: 10,
             extreme_clocks: false,
@@ -39,6 +47,15 @@ impl Knobs {
     }
 
     pub fn hostile() -> Self {
-        Self { late: 20, lost: 20, twice: 10, pause: 10, mishap_every_ms: 20_000, ..Self::calm() }
+        Self {
+            late: 20,
+            lost: 20,
+            twice: 10,
+            pause: 10,
+            refused: 250,
+            change_fails: 30,
+            mishap_every_ms: 20_000,
+            ..Self::calm()
+        }
     }
 }

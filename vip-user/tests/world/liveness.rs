@@ -4,10 +4,10 @@
 
 use super::{Happening, Ms, World};
 use vip_user::model::{
+    effects::Outgoing,
     election::{Input, Source},
     fitness::Fitness,
     state::State,
-    turn::Outgoing,
 };
 
 /// How often the faults end for a while.
@@ -61,7 +61,7 @@ impl World {
     fn judge_liveness(&mut self) {
         self.quiet_times += 1;
         for index in 0..self.nodes.len() {
-            let state = self.nodes[index].election.state();
+            let state = self.nodes[index].state();
             if !matches!(state, State::Waiting(_) | State::Holding(_)) {
                 self.crime = Some(format!("the faults are over and node {index} is lost: {state:?}"));
             }
@@ -81,7 +81,7 @@ impl World {
     /// A due timer must be moved, or the election must do something; otherwise the loop spins.
     pub(super) fn judge_rest(&mut self, index: usize, asked: bool) {
         let now = self.clock(index).boot;
-        let election = &self.nodes[index].election;
+        let Some(election) = self.nodes[index].election() else { return };
         if !asked && election.wake_at(now).is_some_and(|at| at <= now) {
             self.crime = Some(format!("the timer of node {index} stays in the past: {election:?}"));
         }
@@ -90,7 +90,7 @@ impl World {
     /// A node that knows nothing needs a read. An open watch brings none.
     pub(super) fn look_for_the_lost(&mut self) {
         for (index, node) in self.nodes.iter().enumerate() {
-            if node.down || *node.election.state() != State::Unknown || !node.is_idle() {
+            if node.down || *node.state() != State::Unknown || !node.is_idle() {
                 continue;
             }
             let brings_on = |at: Ms, happening: &Happening| match happening {

@@ -1,13 +1,16 @@
 //! Mishaps of a simulated world.
 
-use super::{Happening, Ms, World, edges::Watch, identity, kernel::Kernel, timing};
+use super::{Happening, Ms, World, edges::Watch, identity, kernel::Kernel};
 use std::{collections::BTreeSet, net::IpAddr};
 use vip_user::model::{
-    election::{Election, Input, Slot},
+    agent::Event,
+    election::{AdoptedFence, Input},
     fitness::Fitness,
     record::Record,
+    slots::SlotState,
     state::State,
     time::BootNs,
+    turn::Turn,
 };
 
 /// A client-go program on a node whose xvip has crashed (a rollback to kube-vip): it finds its own
@@ -87,13 +90,21 @@ impl World {
         self.plan_mishap();
     }
 
-    pub(super) fn set_fitness(&mut self, node: usize, fitness: Fitness) {
-        if self.nodes[node].down {
+    /// Something happens on a node that lets it serve as well as this.
+    pub(super) fn set_fitness(&mut self, index: usize, fitness: Fitness) {
+        let node = &mut self.nodes[index];
+        node.facts = super::facts();
+        node.facts.cordoned = fitness == Fitness::Doubtful;
+        if fitness == Fitness::Barred {
+            node.facts.labels.clear();
+        }
+        node.link_up = fitness != Fitness::Unable;
+        if node.down {
             return;
         }
-        self.nodes[node].election.set_fitness(fitness, Vec::new());
-        let process = self.nodes[node].process;
-        self.push(self.now, Happening::Input(node, process, Input::Tick));
+        let (process, facts) = (node.process, node.facts.clone());
+        self.push(self.now, Happening::Event(index, process, Event::Facts(facts)));
+        self.push(self.now, Happening::Event(index, process, Event::HostChanged));
     }
 
     /// The process dies on the node that wrote the Lease last, and a client-go program starts there
@@ -106,7 +117,8 @@ impl World {
         node.process += 1;
         node.down = true;
         node.watch = Watch::Away;
-        node.begin();
+        (node.turn, node.works) = (Turn::default(), false);
+        node.waiting.clear();
         self.client_go = Some(ClientGo { node: index, answers_until: self.now, cut_off: false });
         self.client_go_renews();
         self.judge(index);
@@ -147,16 +159,22 @@ impl World {
         }
         node.wake_at = 0;
         node.again = false;
-        node.begin();
         let Kernel { tenure, deadline: until, generation, vips, .. } = &node.kernel;
         let served =
             vips.iter().filter(|(_, vip)| vip.generation != 0 && vip.generation == *generation);
         let served: BTreeSet<IpAddr> = served.map(|(ip, _)| IpAddr::from(*ip)).collect();
-        let backed = tenure.clone().filter(|_| *until > BootNs(0));
-        let backed =
-            backed.map(|(tenure, duration_s)| Slot { tenure, until: *until, duration_s, served });
-        let me = identity(index, node.process, node.boot);
-        node.election = Election::new(me, timing(), *generation, backed);
+        let adopted = tenure.clone().filter(|_| *until > BootNs(0));
+        let adopted = adopted.map(|(tenure, duration_s)| AdoptedFence {
+            tenure,
+            until: *until,
+            duration_s,
+            served,
+        });
+        let lease = if tenure.is_some() { "lease".into() } else { String::new() };
+        let slot = SlotState { lease, generation: *generation, adopted };
+        let process = node.process;
+        node.begin(identity(index, process, node.boot), slot);
+        self.push(self.now, Happening::GoOn(index, process));
         self.watch_after(index, 1);
     }
 
@@ -166,7 +184,7 @@ impl World {
         // Nodes that have left start again.
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
-            if !node.down && matches!(node.election.state(), State::Left) {
+            if !node.down && matches!(node.state(), State::Left) {
                 self.restart(index, false);
             }
         }

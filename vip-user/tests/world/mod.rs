@@ -16,26 +16,39 @@ use shape::Shape;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    time::Duration,
 };
 use vip_common::abi::Port;
 use vip_user::model::{
-    desired::{Link, LinkRole, Placement, VipSpec, desired},
+    agent::{Agent, Event, Policy, Work},
+    changes::Failed,
+    desired::{Link, LinkRole, Links, Placement},
+    effects::FenceChange,
     election::{Election, Identity, Input, Source, Written},
-    plan::{Action, plan},
+    facts::NodeFacts,
+    group::{Group, GroupSpec},
+    policy::ConflictPolicy,
     record::{LeaseWrite, Offer, Record, Version},
+    slots::{SlotState, Slots},
+    state::State,
     time::{BootNs, Now},
     timing::Timing,
-    turn::{FenceChange, Step, Turn},
+    turn::{Step, Turn},
 };
 
-/// Probability, per thousand, that lowering a fence fails, or the first look at the host.
-const FAILS: u32 = 250;
+/// So many turns in a row may end with something due.
+const MAX_SPINS: u32 = 20;
+/// The only slot that is used.
+const SLOT: u32 = 0;
+/// A node that lacks this label may not hold the Lease.
+const LABEL: (&str, &str) = ("role", "edge");
 
 /// Real time in milliseconds.
 type Ms = u64;
 
 enum Happening {
     Input(usize, u64, Input),
+    Event(usize, u64, Event),
     GoOn(usize, u64),
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
@@ -49,9 +62,10 @@ enum Happening {
     Calm(u8),
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 struct Node {
-    election: Election,
-    /// Counts processes: messages for a dead one are discarded.
+    agent: Agent,
+    /// Counts processes: what was meant for a dead one is thrown away.
     process: u64,
     boot: u64,
     clock_rate: f64,
@@ -71,29 +85,14 @@ struct Node {
     down: bool,
     /// The rest of the last turn.
     turn: Turn,
-    /// The rest of the last plan.
-    actions: VecDeque<Action>,
-    host: Host,
-    waiting: VecDeque<Input>,
+    /// Work on the host has begun.
+    works: bool,
+    waiting: VecDeque<Event>,
     kernel: Kernel,
-}
-
-/// Whether the host must be reconciled.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Host {
-    /// It was never reconciled.
-    New,
-    /// Reconciling failed, and never succeeded before.
-    Failed,
-    /// A timer is due.
-    Due,
-    Done,
-}
-
-impl Host {
-    fn is_reconciled(self) -> bool {
-        matches!(self, Self::Due | Self::Done)
-    }
+    link_up: bool,
+    facts: NodeFacts,
+    /// How many turns in a row ended with something due.
+    spins: u32,
 }
 
 pub struct World {
@@ -133,15 +132,52 @@ pub fn timing() -> Timing {
 impl Node {
     /// Whether it has nothing to do and no input.
     fn is_idle(&self) -> bool {
-        self.turn == Turn::default() && self.actions.is_empty() && self.waiting.is_empty()
+        self.turn == Turn::default() && !self.works && self.waiting.is_empty()
     }
 
-    /// Starts a process.
-    fn begin(&mut self) {
-        (self.turn, self.host) = (Turn::default(), Host::New);
-        self.actions.clear();
-        self.waiting.clear();
+    fn election(&self) -> Option<&Election> {
+        self.agent.group(SLOT).map(Group::election)
     }
+
+    /// Where its election stands.
+    fn state(&self) -> &State {
+        self.election().map_or(&State::Unknown, Election::state)
+    }
+
+    /// What a process begins with: its groups, and what the API knows of its node.
+    fn begin(&mut self, me: Identity, slot: SlotState) {
+        self.agent = Agent::new(policy(me), Slots::found([(SLOT, slot)]));
+        (self.turn, self.works) = (Turn::default(), false);
+        let nodes = BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())]);
+        let spec = GroupSpec { lease: "lease".into(), vips: vec![vip().into()], nodes };
+        self.waiting = VecDeque::from([Event::Wanted(vec![spec]), Event::Facts(self.facts.clone())]);
+    }
+
+    fn links(&self) -> Links {
+        let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
+        let up = self.link_up;
+        let link = Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up, guarded: true };
+        let answer = BTreeMap::from([(IpAddr::from(vip()), 1)]);
+        Links { links: vec![link], answer, ..Links::default() }
+    }
+}
+
+fn policy(me: Identity) -> Policy {
+    Policy {
+        me,
+        timing: timing(),
+        refresh: Duration::ZERO,
+        conflict: ConflictPolicy::Report,
+        guard_neighbours: false,
+        placement: Placement::Interface,
+        asks_first: false,
+    }
+}
+
+/// What the API knows of a node that may hold the Lease.
+fn facts() -> NodeFacts {
+    let labels = BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())]);
+    NodeFacts { labels, cordoned: false }
 }
 
 impl World {
@@ -155,8 +191,8 @@ impl World {
                 } else {
                     rng.f64() * 2.0 - 1.0
                 };
-                Node {
-                    election: Election::new(identity(index, 0, 0), timing(), 0, None),
+                let mut node = Node {
+                    agent: Agent::new(policy(identity(index, 0, 0)), Slots::default()),
                     process: 0,
                     boot: 0,
                     clock_rate: 1.0 + share * error,
@@ -170,11 +206,15 @@ impl World {
                     watches_nothing: false,
                     down: false,
                     turn: Turn::default(),
-                    actions: VecDeque::new(),
-                    host: Host::New,
+                    works: false,
                     waiting: VecDeque::new(),
                     kernel: Kernel::default(),
-                }
+                    link_up: true,
+                    facts: facts(),
+                    spins: 0,
+                };
+                node.begin(identity(index, 0, 0), SlotState::default());
+                node
             })
             .collect();
         let mut world = Self {
@@ -201,6 +241,7 @@ impl World {
             shapes: BTreeSet::new(),
         };
         for node in 0..world.nodes.len() {
+            world.push(0, Happening::GoOn(node, 0));
             world.watch_after(node, 1);
         }
         world.plan_mishap();
@@ -252,15 +293,19 @@ impl World {
             }
             Happening::Input(node, process, input) => {
                 if self.nodes[node].process == process {
-                    self.nodes[node].waiting.push_back(input);
+                    self.nodes[node].waiting.push_back(event(input));
+                    self.go_on(node);
+                }
+            }
+            Happening::Event(node, process, event) => {
+                if self.nodes[node].process == process {
+                    self.nodes[node].waiting.push_back(event);
                     self.go_on(node);
                 }
             }
             Happening::Wake(node, process) => {
                 if self.nodes[node].process == process && self.nodes[node].wake_at == self.now {
-                    self.nodes[node].waiting.push_back(Input::Tick);
-                    let host = &mut self.nodes[node].host;
-                    *host = if host.is_reconciled() { Host::Due } else { Host::New };
+                    self.nodes[node].waiting.push_back(Event::Tick);
                     self.go_on(node);
                 }
             }
@@ -272,9 +317,10 @@ impl World {
         }
     }
 
-    /// A process runs: the effects of its last step in order, then the host if that is due, then
-    /// the next input. It may stall or die before any of them.
+    /// A process runs: work on the host that has begun, what its last step asks for, the next event,
+    /// and at the end of a turn what is due. It may stand still, or die, before any of them.
     fn go_on(&mut self, index: usize) {
+        let mut ends = false;
         loop {
             let process = self.nodes[index].process;
             if self.nodes[index].paused_until > self.now {
@@ -285,31 +331,50 @@ impl World {
                 self.nodes[index].paused_until = self.now + self.rng.u64(1..10_000);
                 continue;
             }
-            let node = &mut self.nodes[index];
-            if let Some(action) = node.actions.pop_front() {
-                self.apply(index, action);
+            if self.nodes[index].works {
+                self.work(index);
                 continue;
             }
-            let reconciled = node.host.is_reconciled();
+            let node = &mut self.nodes[index];
+            let reconciled = node.agent.is_reconciled();
             if let Some(step) = node.turn.next(reconciled) {
                 self.carry_out(index, step);
                 continue;
             }
-            if matches!(node.host, Host::New | Host::Due) {
-                self.reconcile(index);
+            if let Some(event) = self.nodes[index].waiting.pop_front() {
+                self.step(index, event);
+                ends = false;
                 continue;
             }
-            let Some(input) = self.nodes[index].waiting.pop_front() else { break };
-            let now = self.clock(index);
-            self.note(|| format!("node {index} takes in {input:?}"));
+            // The last of a turn: what is due, and what was seen on the host.
+            if !std::mem::replace(&mut ends, true) {
+                self.step(index, Event::Tick);
+                continue;
+            }
+            let now = self.clock(index).boot;
             let node = &mut self.nodes[index];
-            self.shapes.insert(Shape::of(now.boot, node.election.state(), &input));
-            node.turn = node.election.step(now, input);
-            let asks = !node.turn.is_quiet();
-            self.judge_rest(index, asks);
+            if node.agent.host_is_due(now) && !node.agent.makes_way(now) {
+                node.agent.begin_on_host();
+                (node.works, ends) = (true, false);
+                continue;
+            }
+            while let Some(frames) = node.agent.next_frames(now) {
+                node.agent.announced(now, &frames, Ok(BTreeMap::new()));
+            }
+            let now = self.clock(index);
+            let agent = &mut self.nodes[index].agent;
+            while let Some((slot, vips)) = agent.next_probe(now) {
+                agent.probed(now, slot, &vips, Ok(BTreeMap::new()));
+            }
+            break;
         }
         let now = self.clock(index).boot;
-        if let Some(at) = self.nodes[index].election.wake_at(now) {
+        if let Some(at) = self.nodes[index].agent.wake_at() {
+            let spins = &mut self.nodes[index].spins;
+            *spins = if at <= now { *spins + 1 } else { 0 };
+            if *spins > MAX_SPINS {
+                self.crime = Some(format!("node {index} spins"));
+            }
             let wait = (at.0.saturating_sub(now.0)) as f64 / 1e6 / self.nodes[index].clock_rate;
             let process = self.nodes[index].process;
             let at = self.now + wait.ceil() as Ms + 1;
@@ -321,61 +386,94 @@ impl World {
         }
     }
 
+    fn step(&mut self, index: usize, event: Event) {
+        let now = self.clock(index);
+        self.note(|| format!("node {index} takes in {event:?}"));
+        let node = &mut self.nodes[index];
+        if let Some(shape) = Shape::of(now.boot, node.state(), &event) {
+            self.shapes.insert(shape);
+        }
+        let ends = matches!(event, Event::Tick);
+        node.turn = node.agent.step(now, event);
+        let asks = !node.turn.is_quiet();
+        if ends {
+            self.judge_rest(index, asks);
+        }
+    }
+
     fn carry_out(&mut self, index: usize, step: Step) {
         self.note(|| format!("node {index} does {step:?}"));
         match step {
-            Step::Fence(FenceChange::Raise { tenure, generation, deadline, duration_s, new }) => {
+            Step::Fence(slot, FenceChange::Raise { tenure, generation, deadline, duration_s, new }) => {
                 let kernel = &mut self.nodes[index].kernel;
                 self.takeovers += u64::from(new && kernel.generation != generation);
                 kernel.generation = generation;
                 kernel.deadline = deadline;
                 kernel.tenure = Some((tenure, duration_s));
+                let now = self.clock(index).boot;
+                self.nodes[index].agent.raised(now, slot, new, Ok(()));
                 self.judge(index);
             }
-            Step::Fence(FenceChange::Lower(deadline)) if self.chance(FAILS) => {
-                self.nodes[index].turn.failed_to_lower();
-                self.nodes[index].waiting.push_front(Input::NotLowered(deadline));
+            Step::Fence(slot, FenceChange::Lower(deadline)) if self.chance(self.knobs.refused) => {
+                self.nodes[index].turn.failed_to_lower(slot);
+                let not_lowered = Event::Election(slot, Input::NotLowered(deadline));
+                self.nodes[index].waiting.push_front(not_lowered);
             }
-            Step::Fence(FenceChange::Lower(deadline)) => self.nodes[index].kernel.deadline = deadline,
-            Step::Silence(_) => {
+            Step::Fence(_, FenceChange::Lower(deadline)) => {
+                self.nodes[index].kernel.deadline = deadline;
+            }
+            Step::Silence(groups) => {
                 self.nodes[index].kernel.deadline = BootNs(0);
-                self.nodes[index].waiting.push_front(Input::Silenced);
+                for (slot, _) in groups {
+                    let silent = !self.chance(self.knobs.refused);
+                    self.nodes[index].waiting.push_front(Event::Silenced(slot, silent));
+                }
             }
-            Step::Host => self.reconcile(index),
-            Step::Send(send) => self.send(index, send),
-            Step::KeepBack(id) => {
+            Step::Host => {
+                self.nodes[index].agent.begin_on_host();
+                self.nodes[index].works = true;
+            }
+            Step::Send(_, send) => self.send(index, send),
+            Step::KeepBack(slot, id) => {
                 let failed = Input::Written { id, outcome: Written::Failed };
-                self.nodes[index].waiting.push_front(failed);
+                self.nodes[index].waiting.push_front(Event::Election(slot, failed));
             }
-            Step::Announce | Step::News(_) => {}
+            Step::Stations(..) | Step::News(_) => {}
         }
     }
 
-    /// Plans the changes of the host. The process then carries out the actions one by one.
-    fn reconcile(&mut self, index: usize) {
-        if !self.nodes[index].host.is_reconciled() && self.chance(FAILS) {
-            self.nodes[index].host = Host::Failed;
+    /// The next piece of work on the host.
+    fn work(&mut self, index: usize) {
+        let now = self.clock(index).boot;
+        let Some(work) = self.nodes[index].agent.next_on_host(now) else {
+            self.nodes[index].works = false;
             return;
+        };
+        self.note(|| format!("node {index} does {work:?}"));
+        let failed = |cut_off| Failed { why: "no".into(), blind: cut_off, cut_off };
+        match work {
+            Work::Interfaces => {
+                let fails = self.chance(self.knobs.refused);
+                let node = &mut self.nodes[index];
+                let looked = if fails { Err(failed(false)) } else { Ok(node.links()) };
+                node.agent.looked(now, looked);
+            }
+            Work::Read => {
+                let node = &mut self.nodes[index];
+                let actual = node.kernel.actual(now);
+                node.agent.read(now, Ok(actual));
+            }
+            Work::Change(action) => {
+                let refused = self.chance(self.knobs.change_fails);
+                let late = self.chance(self.knobs.change_fails);
+                if !refused {
+                    self.nodes[index].kernel.apply(now, action);
+                    self.judge(index);
+                }
+                let done = if refused || late { Err(failed(late)) } else { Ok(()) };
+                self.nodes[index].agent.changed(now, action, done);
+            }
         }
-        let now = self.clock(index).boot;
-        let node = &mut self.nodes[index];
-        let owners = BTreeMap::from([(0, node.election.ownership(now))]);
-        let ip = IpAddr::from(vip());
-        let specs = [VipSpec { ip, slot: 0, answer: 1, yielded: false, admitted: true }];
-        let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
-        let links =
-            [Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up: true, guarded: true }];
-        let want = desired(now, &owners, &timing(), &specs, &links, Placement::Interface);
-        let plan = plan(&want, &node.kernel.actual(now)).into_iter();
-        node.actions = plan.filter(|action| !matches!(action, Action::SetIface(..))).collect();
-        node.host = Host::Done;
-    }
-
-    fn apply(&mut self, index: usize, action: Action) {
-        self.note(|| format!("node {index} does {action:?}"));
-        let now = self.clock(index).boot;
-        self.nodes[index].kernel.apply(now, action);
-        self.judge(index);
     }
 
     /// Called when a kernel begins to answer: no other kernel may answer at this instant.
@@ -437,6 +535,16 @@ impl World {
             self.log.pop_front();
         }
         self.log.push_back(format!("{} ms: {}", self.now, line()));
+    }
+}
+
+/// What an answer of the API, or a timer, is for the agent.
+fn event(input: Input) -> Event {
+    match input {
+        Input::Observed(source, record) => Event::Seen(SLOT, source, record),
+        Input::Leave => Event::Stop,
+        Input::Tick => Event::Tick,
+        input => Event::Election(SLOT, input),
     }
 }
 

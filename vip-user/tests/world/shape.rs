@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 use vip_user::model::{
+    agent::Event,
     election::{Input, Source, Written},
     state::State,
     time::BootNs,
@@ -22,22 +23,41 @@ pub struct Shape {
 }
 
 impl Shape {
-    pub fn of(now: BootNs, state: &State, input: &Input) -> Self {
-        let input = match input {
-            Input::Observed(Source::Quorum(_), Some(_)) => "read",
-            Input::Observed(Source::Quorum(_), None) => "read of nothing",
-            Input::Observed(Source::Watch, _) => "watch event",
+    /// `None`: nothing comes upon an election.
+    pub fn of(now: BootNs, state: &State, event: &Event) -> Option<Self> {
+        let input = match event {
+            Event::Seen(_, Source::Quorum(_), Some(_)) => "read",
+            Event::Seen(_, Source::Quorum(_), None) => "read of nothing",
+            Event::Seen(_, Source::Watch, _) => "watch event",
+            Event::Silenced(_, true) => "silenced",
+            Event::Silenced(_, false) => "not silenced",
+            Event::Stop => "leave",
+            Event::Tick => "timer",
+            Event::Election(_, input) => Self::input(input)?,
+            _ => return None,
+        };
+        let (state, live, marked, in_flight) = Self::state(now, state);
+        Some(Self { state, live, marked, in_flight, input })
+    }
+
+    fn input(input: &Input) -> Option<&'static str> {
+        Some(match input {
             Input::Written { outcome: Written::Stored(_), .. } => "stored",
             Input::Written { outcome: Written::Conflict, .. } => "conflict",
             Input::Written { outcome: Written::Failed, .. } => "failed write",
             Input::NotLowered(_) => "fence not lowered",
             Input::ReadFailed => "failed read",
-            Input::Silenced => "silenced",
-            Input::Leave => "leave",
-            Input::Listed(..) | Input::Heard(..) => "admission",
-            Input::Tick => "timer",
-        };
-        let (state, live, marked, in_flight) = match state {
+            Input::Observed(..)
+            | Input::Silenced
+            | Input::Leave
+            | Input::Listed(..)
+            | Input::Heard(..)
+            | Input::Tick => return None,
+        })
+    }
+
+    fn state(now: BootNs, state: &State) -> (&'static str, bool, bool, usize) {
+        match state {
             State::Unknown => ("unknown", false, false, 0),
             State::Waiting(waiting) => {
                 let taking = usize::from(waiting.taking.is_some());
@@ -50,9 +70,8 @@ impl Shape {
             State::Leaving(holding) => {
                 ("leaving", now < holding.until, holding.silent, holding.in_flight.len().min(2))
             }
-            State::Left => ("left", false, false, 0),
-        };
-        Self { state, live, marked, in_flight, input }
+            State::Left | State::Moved => ("left", false, false, 0),
+        }
     }
 }
 

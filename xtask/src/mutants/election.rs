@@ -1,6 +1,6 @@
 //! Mutations of the election: which node may hold a Lease, and until when.
 
-use super::{ELECTION, EXHAUSTIVE, FOREIGN, Mutation, RETRY, SIMULATION};
+use super::{AGENT, ELECTION, EXHAUSTIVE, FOREIGN, Mutation, PLAN, RETRY, SIMULATION};
 
 pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
@@ -434,7 +434,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         file: "vip-user/src/model/turn.rs",
         from: "if !self.fences.is_empty() {",
         to: "if self.sends.is_empty() && !self.fences.is_empty() {",
-        tests: ELECTION,
+        tests: &["-p", "vip-user", "--lib", "turn::tests"],
     },
     Mutation {
         rule: "one order of effects",
@@ -448,7 +448,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "one order of effects",
         name: "a write leaves though the fence was not lowered",
         file: "vip-user/src/model/turn.rs",
-        from: "self.keeps_writes_back || !reconciled",
+        from: "self.not_lowered.contains(&slot) || !reconciled",
         to: "!reconciled",
         tests: ELECTION,
     },
@@ -456,8 +456,8 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "one order of effects",
         name: "a write leaves before the entries were reconciled",
         file: "vip-user/src/model/turn.rs",
-        from: "self.keeps_writes_back || !reconciled",
-        to: "self.keeps_writes_back",
+        from: "self.not_lowered.contains(&slot) || !reconciled",
+        to: "self.not_lowered.contains(&slot)",
         tests: ELECTION,
     },
     Mutation {
@@ -468,5 +468,85 @@ pub(super) const ELECTIONS: &[Mutation] = &[
                out.sends.push(Outgoing::Write(write)); }",
         to: "out.sends.push(Outgoing::Write(write)); }",
         tests: ELECTION,
+    },
+    Mutation {
+        rule: "a slot goes back when nothing is left",
+        name: "a slot that is given again begins with old generations",
+        file: "vip-user/src/model/agent/wanted.rs",
+        from: "self.slots.give_back(slot, group.election.generation());",
+        to: "self.slots.give_back(slot, 0);",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "a slot goes back when nothing is left",
+        name: "the fence of a group that nobody wants goes on",
+        file: "vip-user/src/model/agent/wanted.rs",
+        from: "if adopted.is_none() {",
+        to: "if true {",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "a slot goes back when nothing is left",
+        name: "a group is forgotten while its entries stand",
+        file: "vip-user/src/model/agent/wanted.rs",
+        from: "&& !known.vips.values().any(answers)",
+        to: "&& (true || known.vips.values().any(answers))",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a Lease stops naming a VIP that is still answered",
+        file: "vip-user/src/model/agent/host.rs",
+        from: "for ip in dropped.into_iter().filter(|ip| !answers(ip)) {",
+        to: "for ip in dropped.into_iter().filter(|ip| true || !answers(ip)) {",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "what is known of the host is what was read",
+        name: "a change that has failed counts as known",
+        file: "vip-user/src/model/agent/host.rs",
+        from: "changes.has_failed(now, action, failed, &mut self.host.put_off); self.host.read_at = BootNs(0);",
+        to: "changes.has_failed(now, action, failed, &mut self.host.put_off);",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "what is known of the host is what was read",
+        name: "what others change on the host is not read",
+        file: "vip-user/src/model/agent/host.rs",
+        from: "self.links_stale = true; self.read_at = BootNs(0);",
+        to: "self.links_stale = true;",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "nothing keeps a renewal waiting",
+        name: "all announcements leave at once",
+        file: "vip-user/src/model/agent/frames.rs",
+        from: "self.at = now.after(self.pace * u32::try_from(vips).unwrap_or(u32::MAX));",
+        to: "self.at = now.max(BootNs(vips as u64));",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "who asks for a VIP is told at once",
+        name: "a take-over waits behind what refreshes",
+        file: "vip-user/src/model/agent/frames.rs",
+        from: "let burst = self.bursts.next(now);",
+        to: "let burst = self.bursts.next(now).filter(|_| self.refreshes.waiting.is_empty());",
+        tests: AGENT,
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "an entry of another Lease stays while nothing was read",
+        file: "vip-user/src/model/plan.rs",
+        from: "want.untouched.get(ip) == Some(&vip.slot)",
+        to: "(want.untouched.contains_key(ip) || vip.slot > 1_000_000)",
+        tests: PLAN,
+    },
+    Mutation {
+        rule: "a slot goes back when nothing is left",
+        name: "a group that is wanted again is forgotten",
+        file: "vip-user/src/model/agent/wanted.rs",
+        from: "self.slots.give_back(slot, group.election.generation()); } } self.begin_missing(now);",
+        to: "self.slots.give_back(slot, group.election.generation());\n            }\n        }",
+        tests: AGENT,
     },
 ];

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::{election::Source, time::BootNs};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 fn seen(labels: &[(&str, &str)]) -> Told<Lenient<Node>> {
     let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();

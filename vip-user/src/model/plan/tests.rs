@@ -135,7 +135,7 @@ fn a_lifetime_that_has_shrunk_is_refreshed() {
 #[test]
 fn nothing_is_touched_before_the_api_has_spoken() {
     let mut want = wants(None, false);
-    want.untouched.insert(IP);
+    want.untouched.insert(IP, 0);
     assert_eq!(plan(&want, &has(Some(7), Some(20))), []);
 }
 
@@ -144,4 +144,17 @@ fn a_foreign_address_is_never_removed() {
     let mut have = has(None, Some(9));
     have.owned.clear();
     assert_eq!(plan(&wants(None, false), &have), []);
+}
+
+/// An entry that names another slot wakes with the fence of that slot.
+#[test]
+fn an_entry_of_another_lease_is_silenced_though_nothing_was_read() {
+    let mut want = Desired::default();
+    want.untouched.insert(IP, 1);
+    let mut have = Actual::default();
+    have.vips.insert(IP, Vip::new(1, 4, 1, 1));
+    assert_eq!(plan(&want, &have), []);
+    have.vips.insert(IP, Vip::new(0, 4, 1, 1));
+    let silent = Action::Publish(IP, Vip::new(0, 0, 1, 1));
+    assert_eq!(plan(&want, &have), [silent, Action::Withdraw(IP)]);
 }

@@ -1,6 +1,6 @@
 //! Work on the host makes way for elections, but not for long.
 
-use crate::model::time::BootNs;
+use super::time::BootNs;
 use std::time::Duration;
 
 /// Work makes way for no longer than this: many Leases have something to do all the time.

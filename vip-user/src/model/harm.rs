@@ -1,13 +1,12 @@
 //! What this node cannot do for single VIPs. One VIP's harm makes it doubtful for the Lease of that
 //! VIP, and touches no other Lease.
 
-use super::schedule::RETRY;
-use crate::model::{fitness::Fitness, time::BootNs};
+use super::{fitness::Fitness, schedule::RETRY, time::BootNs};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// What can go wrong for a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Harm {
+pub enum Harm {
     /// Its entry could not be written: it is not answered for.
     Entry,
     /// Its address could not be added: it is not answered for either.
@@ -35,33 +34,39 @@ struct Failure {
 
 /// All harms.
 #[derive(Debug, Default)]
-pub(super) struct Harms {
+pub struct Harms {
     failures: BTreeMap<(IpAddr, Harm), Failure>,
     /// What the host could not carry if it were to, and why.
     foretold: BTreeMap<IpAddr, String>,
 }
 
 impl Harms {
-    pub(super) fn failed(&mut self, vip: IpAddr, harm: Harm, why: String, now: BootNs) {
+    /// This has failed for a VIP.
+    pub fn failed(&mut self, vip: IpAddr, harm: Harm, why: String, now: BootNs) {
         let known = self.failures.get(&(vip, harm)).map(|known| known.first);
         let failure = Failure { why, first: known.unwrap_or(now), last: now };
         self.failures.insert((vip, harm), failure);
     }
 
-    pub(super) fn worked(&mut self, vip: IpAddr, harm: Harm) {
-        self.failures.remove(&(vip, harm));
+    /// This works for a VIP. Says whether it had failed.
+    pub fn worked(&mut self, vip: IpAddr, harm: Harm) -> bool {
+        self.failures.remove(&(vip, harm)).is_some()
     }
 
-    pub(super) fn foretell(&mut self, refused: BTreeMap<IpAddr, String>) {
+    /// What the host could not carry if it were to, by VIP, and why.
+    pub fn foretell(&mut self, refused: BTreeMap<IpAddr, String>) {
         self.foretold = refused;
     }
 
-    pub(super) fn forget(&mut self, now: BootNs) {
+    /// Forgets what was long ago; says whether there was anything.
+    pub fn forget(&mut self, now: BootNs) -> bool {
+        let known = self.failures.len();
         self.failures.retain(|_, failure| now < failure.last.after(REMEMBERED));
+        self.failures.len() < known
     }
 
     /// How well a node with these harms serves a Lease's VIPs, and why not better.
-    pub(super) fn weigh(&self, vips: &[IpAddr]) -> (Fitness, Option<String>) {
+    pub fn weigh(&self, vips: &[IpAddr]) -> (Fitness, Option<String>) {
         let mut reasons = Vec::new();
         let mut dark = 0;
         for vip in vips {

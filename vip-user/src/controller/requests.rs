@@ -1,0 +1,154 @@
+//! The requests of each group. They are spawned, and come back as events.
+
+use super::event::{Event, GroupId};
+use crate::{
+    clock,
+    cluster::{
+        lease::LeaseApi,
+        watch::{self, Sighting},
+    },
+    model::{
+        admission::Strike,
+        effects::Outgoing,
+        election::Source,
+        record::{LeaseWrite, Offer, Version},
+    },
+};
+use std::sync::Arc;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+};
+
+/// The ways of one group to the API.
+pub(super) struct Requests {
+    pub(super) id: GroupId,
+    pub(super) api: LeaseApi,
+    duration_s: u32,
+    /// Ends the present watch.
+    again: Arc<Notify>,
+    events: mpsc::Sender<Event>,
+    watch: AbortHandle,
+}
+
+impl Drop for Requests {
+    /// What is on its way may still be stored; what comes back finds nobody.
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+impl Requests {
+    /// Follows the Lease of a group from now on.
+    pub(super) fn follow(
+        id: GroupId,
+        api: LeaseApi,
+        duration_s: u32,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let again = Arc::new(Notify::new());
+        let event = move |sighting| Event::Sighting(id, sighting);
+        let (lease, ends) = (api.clone(), Arc::clone(&again));
+        let follow = watch::follow(lease, watch::WATCH_S, ends, events.clone(), event);
+        let watch = tokio::spawn(follow).abort_handle();
+        Self { id, api, duration_s, again, events, watch }
+    }
+
+    /// Sends something. A `candidate` whose watch has missed something begins a new one.
+    pub(super) fn send(&self, send: Outgoing, candidate: bool) {
+        match send {
+            Outgoing::Write(write) => self.write(write),
+            Outgoing::Offer(base, offer) => self.offer(base, offer),
+            Outgoing::Create => self.create(),
+            Outgoing::Read => {
+                if candidate {
+                    self.again.notify_one();
+                }
+                self.read();
+            }
+            Outgoing::List(number) => self.list(number),
+            Outgoing::Strike(strike) => self.strike(strike),
+            // Frames are no requests.
+            Outgoing::Probe => {}
+        }
+    }
+
+    /// A quorum read beside the watch.
+    fn read(&self) {
+        let (id, api, events) = (self.id, self.api.clone(), self.events.clone());
+        let began = clock::boot();
+        tokio::spawn(async move {
+            let sighting = match api.get(1).await {
+                Ok(record) => Sighting::Seen(Source::Quorum(began), record),
+                Err(error) => Sighting::Unreadable(error.to_string()),
+            };
+            let _ = events.send(Event::Sighting(id, sighting)).await;
+        });
+    }
+
+    /// Creates the Lease without a holder.
+    fn create(&self) {
+        let (id, api, events) = (self.id, self.api.clone(), self.events.clone());
+        let (again, duration_s) = (Arc::clone(&self.again), self.duration_s);
+        let began = clock::boot();
+        tokio::spawn(async move {
+            let created = api.create(duration_s).await;
+            let problem = created.as_ref().err().map(ToString::to_string);
+            let _ = events.send(Event::Created(id, problem)).await;
+            match created {
+                Ok(Some(record)) => {
+                    let seen = Sighting::Seen(Source::Quorum(began), Some(record));
+                    let _ = events.send(Event::Sighting(id, seen)).await;
+                }
+                // Somebody else has: a watch that lags may not show it yet, a read does.
+                Ok(None) => again.notify_one(),
+                Err(_) => {}
+            }
+        });
+    }
+
+    fn write(&self, write: LeaseWrite) {
+        let (group, api, events) = (self.id, self.api.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let id = write.id;
+            let (outcome, error) = api.write(write).await;
+            let problem = error.map(|error| error.to_string());
+            let _ = events.send(Event::Written { group, id, outcome, problem }).await;
+        });
+    }
+
+    fn offer(&self, base: Version, offer: Offer) {
+        let lease = self.api.full_name();
+        tracing::info!(%lease, "offering to serve better than the holder does");
+        let api = self.api.clone();
+        tokio::spawn(async move {
+            if let Some(error) = api.offer(base, &offer).await {
+                tracing::debug!(%error, "the offer was not written");
+            }
+        });
+    }
+
+    /// Lists the Leases of the namespace.
+    fn list(&self, number: u64) {
+        let (id, api, events) = (self.id, self.api.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let leases = api.list().await.map_err(|error| error.to_string());
+            let _ = events.send(Event::Listed(id, number, leases)).await;
+        });
+    }
+
+    /// Strikes VIPs out of another Lease.
+    fn strike(&self, strike: Strike) {
+        tracing::warn!(
+            lease = %strike.lease,
+            admitted = ?strike.guarded.admitted,
+            "another Lease guards a VIP of this one and nobody renews it; the VIP is struck out of it"
+        );
+        let api = self.api.clone();
+        tokio::spawn(async move {
+            if let Some(error) = api.strike(&strike).await {
+                tracing::warn!(%error, lease = %strike.lease, "nothing was struck out");
+            }
+        });
+    }
+}

@@ -1,0 +1,147 @@
+//! What the loop does on the host, within the bounds of a turn.
+
+use super::{Controller, watchdog::Step};
+use crate::{
+    clock,
+    model::{
+        agent::{Event, Work},
+        changes::Failed,
+        effects::FenceChange,
+        news::Why,
+        time::BootNs,
+        turn::Stations,
+    },
+    node::dataplane::{Dataplane, Failures, Fencing, HostError},
+    sources::chain,
+};
+use std::{collections::BTreeMap, net::IpAddr};
+
+impl<D: Dataplane> Controller<D> {
+    /// Returns to what the fence could not be lowered. One that could not be raised keeps nothing back.
+    pub(super) fn change_fence(&mut self, slot: u32, change: &FenceChange) -> Option<BootNs> {
+        let dataplane = &mut self.dataplane;
+        match change {
+            FenceChange::Raise { tenure, generation, deadline, duration_s, new } => {
+                let lease = self.agent.group(slot).map_or("", |group| group.lease());
+                let (duration_s, generation) = (*duration_s, *generation);
+                let fencing = Fencing { slot, lease, tenure, duration_s, generation };
+                let raise = || dataplane.raise_fence(&fencing, *deadline);
+                let raised = self.watchdog.call(Step::Fence, raise);
+                let raised = raised.map_err(|error| chain(&error));
+                self.agent.raised(clock::boot(), slot, *new, raised);
+                None
+            }
+            FenceChange::Lower(deadline) => {
+                let lower = || dataplane.lower_fence(slot, *deadline);
+                let lowered = self.watchdog.call(Step::Fence, lower);
+                let failed = lowered.is_err();
+                self.problem_of("fence", slot, lowered.err().map(|error| chain(&error)));
+                failed.then_some(*deadline)
+            }
+        }
+    }
+
+    /// Silences groups at once; returns what became of each.
+    pub(super) async fn silence(&mut self, groups: &[(u32, Why)]) -> Vec<Event> {
+        tracing::debug!(?groups, "clearing fences");
+        let slots: Vec<u32> = groups.iter().map(|(slot, _)| *slot).collect();
+        let silence = self.dataplane.silence(&slots);
+        let silenced = self.watchdog.run(Step::Silence, silence).await;
+        let mut events = Vec::new();
+        for slot in slots {
+            let why = match &silenced {
+                Ok(failures) => failures.get(&slot).map(|error| chain(error)),
+                Err(error) => Some(chain(error)),
+            };
+            events.push(Event::Silenced(slot, why.is_none()));
+            self.problem_of("fence", slot, why);
+        }
+        events
+    }
+
+    /// Tells the kernel who may claim the VIPs of a group.
+    pub(super) fn set_stations(&mut self, slot: u32, stations: &Stations) {
+        let told = self.dataplane.set_holder(slot, &stations.macs, stations.until);
+        self.problem_of("neighbour guard", slot, told.err().map(|error| chain(&error)));
+    }
+
+    /// Looks whether the guard is in place, and brings the host to what it should be, where that is due
+    /// and no election has to come first.
+    pub(super) async fn work_on_host_if_due(&mut self) {
+        let now = clock::boot();
+        if self.agent.makes_way(now) {
+            return;
+        }
+        if self.agent.guard_due() <= now && self.watchdog.has_time() {
+            let looked = self.watchdog.run(Step::Guard, self.dataplane.is_guarded()).await.flatten();
+            self.agent.inspected(clock::boot(), looked.map_err(|error| chain(&error)));
+        }
+        if self.agent.host_is_due(clock::boot()) {
+            self.work_on_host().await;
+        }
+    }
+
+    /// Makes the host what it should be, as far as the time of a turn goes; at least one change. After
+    /// a step that was cut off, the host has to wait for the next turn.
+    pub(super) async fn work_on_host(&mut self) {
+        let began = clock::boot();
+        if !self.watchdog.has_time() {
+            return self.agent.put_host_off(began);
+        }
+        self.agent.begin_on_host();
+        while let Some(work) = self.agent.next_on_host(clock::boot()) {
+            match work {
+                Work::Interfaces => {
+                    let looked = self.watchdog.run(Step::Interfaces, self.dataplane.links()).await;
+                    self.agent.foretell(self.dataplane.refused());
+                    self.agent.looked(clock::boot(), looked.flatten().map_err(failed));
+                }
+                Work::Read => {
+                    let read = self.watchdog.run(Step::Read, self.dataplane.actual()).await;
+                    self.agent.foretell(self.dataplane.refused());
+                    self.agent.read(clock::boot(), read.flatten().map_err(failed));
+                }
+                Work::Change(action) => {
+                    let change = self.dataplane.apply(action);
+                    let changed = self.watchdog.run(Step::Change, change).await;
+                    self.agent.changed(clock::boot(), action, changed.flatten().map_err(failed));
+                    if self.watchdog.is_used_up(began) {
+                        return self.agent.put_host_off(clock::boot());
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Sends the announcements and address probes that are due. What finds no time in this turn stays
+    /// due.
+    pub(super) async fn speak(&mut self) {
+        while self.watchdog.has_time()
+            && let Some(frames) = self.agent.next_frames(clock::boot())
+        {
+            let announce = self.dataplane.announce(&frames.vips, frames.asks);
+            let sent = self.watchdog.run(Step::Announce, announce).await;
+            self.agent.announced(clock::boot(), &frames, in_words(sent));
+        }
+        while self.watchdog.has_time()
+            && let Some((slot, vips)) = self.agent.next_probe(clock::now())
+        {
+            let probed = self.watchdog.run(Step::Probe, self.dataplane.probe(&vips)).await;
+            self.agent.probed(clock::now(), slot, &vips, in_words(probed));
+        }
+    }
+}
+
+fn failed(error: HostError) -> Failed {
+    Failed {
+        why: chain(&error),
+        blind: error.is_blind(),
+        cut_off: matches!(error, HostError::CutOff { .. }),
+    }
+}
+
+fn in_words(sent: Result<Failures, HostError>) -> Result<BTreeMap<IpAddr, String>, String> {
+    let words = |failures: Failures| failures.iter().map(|(vip, why)| (*vip, chain(why))).collect();
+    sent.map(words).map_err(|error| chain(&error))
+}

@@ -1,0 +1,267 @@
+//! Announcements and address probes: which are due, and at which pace they leave.
+
+use super::Agent;
+use crate::model::{
+    group::Group,
+    harm::Harm,
+    news::Of,
+    schedule::{BURST, RETRY, Schedule},
+    time::{BootNs, Now},
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+/// So many VIPs are announced in one go.
+const PIECE: usize = 128;
+/// A round of a group with more VIPs asks no neighbours: it would be a frame for each pair of a VIP and
+/// a neighbour.
+const MAX_ASKING: usize = 100;
+/// So many rounds of one group wait at most: of a large group a round may take longer than the pause
+/// before the next.
+const MAX_ROUNDS: usize = 2;
+/// In so many rounds of a burst known neighbours are asked.
+const ASKING_ROUNDS: u8 = 2;
+/// Pace of the rounds that follow a take-over: 20 000 VIPs a second.
+const BURST_PACE: Duration = Duration::from_micros(50);
+/// Pace of the rounds that refresh neighbours: 200 VIPs a second.
+const REFRESH_PACE: Duration = Duration::from_millis(5);
+/// An address probe that is so late is not sent.
+const LATE_PROBE: Duration = Duration::from_millis(500);
+
+/// VIPs of one group that are announced in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frames {
+    /// The slot of the group.
+    pub slot: u32,
+    /// The VIPs.
+    pub vips: Vec<IpAddr>,
+    /// Known neighbours are asked from them, too.
+    pub asks: bool,
+}
+
+/// Rounds of announcements that wait to be sent, at one pace. Groups take turns.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    waiting: VecDeque<Frames>,
+    /// Nothing leaves before this.
+    at: BootNs,
+    /// Between two VIPs.
+    pace: Duration,
+}
+
+impl Rounds {
+    fn at_pace(pace: Duration) -> Self {
+        Self { waiting: VecDeque::new(), at: BootNs(0), pace }
+    }
+
+    /// After a take-over: the neighbours know nothing of it yet.
+    pub(super) fn bursts() -> Self {
+        Self::at_pace(BURST_PACE)
+    }
+
+    /// Neighbours are reminded.
+    pub(super) fn refreshes() -> Self {
+        Self::at_pace(REFRESH_PACE)
+    }
+
+    pub(super) fn wake_at(&self) -> Option<BootNs> {
+        (!self.waiting.is_empty()).then_some(self.at)
+    }
+
+    fn add(&mut self, round: Frames) {
+        if self.waiting.iter().filter(|waiting| waiting.slot == round.slot).count() < MAX_ROUNDS {
+            self.waiting.push_back(round);
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        self.waiting.retain(|round| round.slot != slot);
+    }
+
+    /// A piece of the next round.
+    fn next(&mut self, now: BootNs) -> Option<Frames> {
+        let mut round = self.waiting.pop_front_if(|_| now >= self.at)?;
+        let rest = round.vips.split_off(round.vips.len().min(PIECE));
+        if !rest.is_empty() {
+            let Frames { slot, asks, .. } = round;
+            self.waiting.push_back(Frames { slot, vips: rest, asks });
+        }
+        Some(round)
+    }
+
+    fn sent(&mut self, now: BootNs, vips: usize) {
+        self.at = now.after(self.pace * u32::try_from(vips).unwrap_or(u32::MAX));
+    }
+}
+
+impl Group {
+    /// Announces its VIPs from now on.
+    pub(super) fn begin_burst(&mut self, now: BootNs) {
+        self.announce_at = Schedule::of(now, &BURST);
+        self.asking_rounds = ASKING_ROUNDS;
+    }
+}
+
+impl Agent {
+    /// Begins a round of announcements of a group, if one is due.
+    pub(super) fn begin_round(&mut self, now: BootNs, slot: u32) {
+        let Some(group) = self.groups.get_mut(&slot) else { return };
+        if !group.announce_at.take_due(now) || !group.serves(now) {
+            return;
+        }
+        let refreshes = group.announce_at.left() == 0;
+        if refreshes && !self.policy.refresh.is_zero() {
+            group.announce_at.then(now.after(self.policy.refresh));
+        }
+        let asks = group.asking_rounds > 0 && group.spec.vips.len() <= MAX_ASKING;
+        group.asking_rounds = group.asking_rounds.saturating_sub(1);
+        let round = Frames { slot, vips: group.spec.vips.clone(), asks };
+        // The last round of a burst has time, as those have that refresh.
+        if refreshes && !asks {
+            self.refreshes.add(round);
+        } else {
+            self.refreshes.forget(slot);
+            self.bursts.add(round);
+        }
+    }
+
+    /// One VIP is announced at once.
+    pub(super) fn announce_now(&mut self, slot: u32, vip: IpAddr) {
+        self.bursts.waiting.push_front(Frames { slot, vips: vec![vip], asks: false });
+    }
+
+    /// The VIPs to announce next, if any are due. A burst comes before what refreshes. Say with
+    /// [`announced`](Self::announced) what became of it.
+    pub fn next_frames(&mut self, now: BootNs) -> Option<Frames> {
+        loop {
+            let burst = self.bursts.next(now);
+            let is_burst = burst.is_some();
+            let mut round = burst.or_else(|| self.refreshes.next(now))?;
+            let Some(group) = self.groups.get(&round.slot).filter(|group| group.serves(now)) else {
+                self.bursts.forget(round.slot);
+                self.refreshes.forget(round.slot);
+                continue;
+            };
+            round.vips.retain(|vip| {
+                !self.conflicts.is_yielded(*vip)
+                    && group.election.admits(*vip)
+                    && group.spec.vips.contains(vip)
+            });
+            if !round.vips.is_empty() {
+                let rounds = if is_burst { &mut self.bursts } else { &mut self.refreshes };
+                rounds.sent(now, round.vips.len());
+                return Some(round);
+            }
+        }
+    }
+
+    /// What became of announcements: the VIPs that failed, each with the reason, or why none was sent.
+    pub fn announced(
+        &mut self,
+        now: BootNs,
+        frames: &Frames,
+        sent: Result<BTreeMap<IpAddr, String>, String>,
+    ) {
+        let problem = match sent {
+            Ok(failures) => {
+                for vip in &frames.vips {
+                    match failures.get(vip) {
+                        Some(why) => {
+                            self.harms.failed(*vip, Harm::Announcement, why.clone(), now);
+                            self.weighs_all = true;
+                        }
+                        None => self.weighs_all |= self.harms.worked(*vip, Harm::Announcement),
+                    }
+                }
+                named(&failures)
+            }
+            Err(why) => Some(why),
+        };
+        if problem.is_some()
+            && let Some(group) = self.groups.get_mut(&frames.slot)
+        {
+            group.announce_at.again_by(now.after(RETRY));
+            self.set_timer(now, frames.slot);
+        }
+        self.tell("announcement", Of::Group(frames.slot), problem);
+    }
+
+    /// The group and the VIPs that the LAN is to be asked for next, if any are due. Say with
+    /// [`probed`](Self::probed) what became of it.
+    pub fn next_probe(&mut self, now: Now) -> Option<(u32, Vec<IpAddr>)> {
+        for slot in self.probing.clone() {
+            let Some(group) = self.groups.get_mut(&slot) else { continue };
+            if !group.probe_at.take_due(now.boot) {
+                continue;
+            }
+            if group.probe_at.left() == 0 {
+                self.probing.remove(&slot);
+            }
+            // Without an interface that is up nobody can hear the question.
+            let up = |vip: &IpAddr| self.links.of(*vip).any(|link| link.up);
+            let (can, cannot): (Vec<IpAddr>, Vec<IpAddr>) =
+                group.election.asking().into_iter().partition(up);
+            for vip in cannot {
+                group.election.cannot_ask(now, vip);
+            }
+            self.set_timer(now.boot, slot);
+            return Some((slot, can));
+        }
+        None
+    }
+
+    /// What became of address probes. A question that did not leave has no answer: silence then means
+    /// nothing.
+    pub fn probed(
+        &mut self,
+        now: Now,
+        slot: u32,
+        vips: &[IpAddr],
+        sent: Result<BTreeMap<IpAddr, String>, String>,
+    ) {
+        let unasked: Vec<IpAddr> = match &sent {
+            Ok(failures) => failures.keys().copied().collect(),
+            Err(_) => vips.to_vec(),
+        };
+        if let Some(group) = self.groups.get_mut(&slot) {
+            for vip in unasked {
+                group.election.cannot_ask(now, vip);
+            }
+        }
+        self.set_timer(now.boot, slot);
+        let problem = match sent {
+            Ok(failures) => named(&failures),
+            Err(why) => Some(why),
+        };
+        self.tell("address probe", Of::Group(slot), problem);
+    }
+
+    /// The time for an answer counts from when the question was to leave: one that leaves much later is
+    /// asked again. So this comes first in a turn: the process may have stood still.
+    pub(super) fn give_up_late_probes(&mut self, now: Now) {
+        // Nearly always.
+        if self.probing.is_empty() {
+            return;
+        }
+        for slot in self.probing.clone() {
+            let Some(group) = self.groups.get_mut(&slot) else { continue };
+            if group.probe_at.next().is_some_and(|at| at.after(LATE_PROBE) <= now.boot) {
+                group.probe_at.clear();
+                for vip in group.election.asking() {
+                    group.election.cannot_ask(now, vip);
+                }
+                self.probing.remove(&slot);
+                self.set_timer(now.boot, slot);
+            }
+        }
+    }
+}
+
+/// Failures in words, with the VIP of each.
+fn named(failures: &BTreeMap<IpAddr, String>) -> Option<String> {
+    let words: Vec<String> = failures.iter().map(|(vip, why)| format!("{vip}: {why}")).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}

@@ -1,0 +1,423 @@
+//! What the node knows of its host, and what is to be done there next.
+//!
+//! A plan of ten thousand changes must not keep a renewal waiting: it is carried out a piece at a time.
+//! Every prefix of a plan is safe. Between two looks at the host the plan is made from what it looked
+//! like and what was changed since.
+
+use super::{Agent, weigh::Look};
+use crate::model::{
+    changes::{Changes, Failed, PutOff},
+    desired::{Links, VipSpec, desired},
+    fitness::Fitness,
+    harm::Harm,
+    news::{News, Of, Subject},
+    ownership::Ownership,
+    plan::{Action, Actual},
+    schedule::RETRY,
+    time::BootNs,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+use vip_common::{abi::Ip, wire::solicited_node};
+
+/// The kernel sends no event when a link is detached, so the guard is looked at this often.
+const INSPECT_EVERY: Duration = Duration::from_millis(500);
+/// A look at a busy host takes some tens of milliseconds. One that began so shortly before a renewal is
+/// due would make that late.
+const SOON: Duration = Duration::from_millis(100);
+/// The host is read at least this often: lifetimes of addresses run down, and maps can be edited by
+/// hand.
+const READ_EVERY: Duration = Duration::from_secs(5);
+
+/// One thing to do on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Look at the interfaces, and attach programs: [`Agent::looked`].
+    Interfaces,
+    /// Read entries and addresses: [`Agent::read`].
+    Read,
+    /// Change one thing: [`Agent::changed`].
+    Change(Action),
+}
+
+/// How far the present work on the host has come.
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Idle,
+    /// It has begun; whether the interfaces were looked at since.
+    Begun { looked: bool },
+    /// A plan is carried out, which was made then.
+    Changing(Box<Changes>, BootNs),
+}
+
+/// What the node knows of its host.
+#[derive(Debug)]
+pub(super) struct HostState {
+    /// What a look at the interfaces has brought.
+    interfaces: Look,
+    /// What reading entries and addresses has brought.
+    entries: Look,
+    /// No entry could be written.
+    full: bool,
+    /// Links or addresses may have changed since the last look.
+    links_stale: bool,
+    /// What the host looks like: as it was read, and what was changed since.
+    known: Option<Actual>,
+    /// When it is to be read again.
+    pub(super) read_at: BootNs,
+    phase: Phase,
+    put_off: PutOff,
+    pub(super) reconciled: bool,
+    /// When the host was last brought to what it should be, with nothing left over.
+    pub(super) settled_at: Option<BootNs>,
+    reconcile_at: Option<BootNs>,
+    inspect_at: BootNs,
+}
+
+impl Default for HostState {
+    fn default() -> Self {
+        Self {
+            interfaces: Look::Never,
+            entries: Look::Never,
+            full: false,
+            links_stale: true,
+            known: None,
+            read_at: BootNs(0),
+            phase: Phase::Idle,
+            put_off: PutOff::default(),
+            reconciled: false,
+            settled_at: None,
+            reconcile_at: Some(BootNs(0)),
+            inspect_at: BootNs(0),
+        }
+    }
+}
+
+impl HostState {
+    /// What speaks against the host as a whole. Problems are words for people; decisions look here.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        if self.interfaces.is_bad() {
+            Some("the interfaces are not known")
+        } else if self.entries.is_bad() {
+            Some("the entries and addresses are not known")
+        } else {
+            self.full.then_some("no VIP could be published")
+        }
+    }
+
+    /// When the host is to be brought to what it should be.
+    pub(super) fn due(&self) -> Option<BootNs> {
+        self.reconcile_at
+    }
+
+    /// Links or addresses have changed.
+    pub(super) fn has_changed(&mut self, now: BootNs) {
+        self.links_stale = true;
+        self.read_at = BootNs(0);
+        self.is_due(now);
+    }
+
+    /// What the host looks like, as far as that is known.
+    pub(super) const fn known(&self) -> Option<&Actual> {
+        self.known.as_ref()
+    }
+
+    /// What is known counts no longer.
+    pub(super) fn read_again(&mut self) {
+        self.read_at = BootNs(0);
+    }
+
+    pub(super) fn is_due(&mut self, at: BootNs) {
+        self.reconcile_at = Some(self.reconcile_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+impl Agent {
+    /// Whether an answering interface is up and guarded.
+    pub(super) fn is_usable(&self) -> bool {
+        self.links.links.iter().any(|link| link.answers() && link.up)
+    }
+
+    /// Whether the host is to be brought to what it should be. It is left as it is until it is known
+    /// what is wanted.
+    pub fn host_is_due(&self, now: BootNs) -> bool {
+        self.wanted.is_some() && self.host.reconcile_at.is_some_and(|at| at <= now)
+    }
+
+    /// When it is to be looked whether the guard is in place.
+    pub fn guard_due(&self) -> BootNs {
+        self.precedence.wake_at(self.host.inspect_at)
+    }
+
+    /// Whether an election has something to do before work on the host would be over. What was begun,
+    /// or is asked for by an election, is not put off. Ask once in every turn.
+    pub fn makes_way(&mut self, now: BootNs) -> bool {
+        let settled = self.host.reconciled && self.host.settled_at.is_some();
+        let due = self.host.due().map_or(self.host.inspect_at, |at| at.min(self.host.inspect_at));
+        if !settled || due > now {
+            return self.precedence.puts_off(now, due, None);
+        }
+        let soon = now.after(SOON.min(self.policy.timing.renew_every / 4));
+        let wakes = self.groups.values().filter_map(|group| group.election.wake_at(now));
+        let next = wakes.filter(|at| *at > now && *at < soon).min();
+        self.precedence.puts_off(now, due, next)
+    }
+
+    /// Whether the guard is in place; where it could not be looked at, why. Then what was last seen
+    /// counts.
+    pub fn inspected(&mut self, now: BootNs, guarded: Result<bool, String>) {
+        self.host.inspect_at = now.after(INSPECT_EVERY);
+        if guarded == Ok(false) {
+            self.host.has_changed(now);
+        }
+        self.tell("guard", Of::Node, guarded.err());
+    }
+
+    /// Work on the host begins. Take it off with [`next_on_host`](Self::next_on_host).
+    pub fn begin_on_host(&mut self) {
+        self.host.settled_at = None;
+        self.host.reconcile_at = None;
+        self.host.phase = Phase::Begun { looked: false };
+    }
+
+    /// There is no time for work on the host, or for the rest of it, in this turn.
+    pub fn put_host_off(&mut self, now: BootNs) {
+        self.host.settled_at = None;
+        self.host.is_due(now);
+        if let Phase::Changing(changes, _) = std::mem::take(&mut self.host.phase) {
+            self.end_of_changes(now, &changes, true);
+        }
+    }
+
+    /// The next thing to do on the host. `None`: there is nothing, or nothing can be done for now.
+    pub fn next_on_host(&mut self, now: BootNs) -> Option<Work> {
+        if let Phase::Begun { looked } = &mut self.host.phase {
+            if self.host.links_stale && !*looked {
+                *looked = true;
+                return Some(Work::Interfaces);
+            }
+            if self.host.known.is_none() || self.host.read_at <= now {
+                return Some(Work::Read);
+            }
+            let changes = self.plan(now);
+            self.host.phase = Phase::Changing(Box::new(changes), now);
+        }
+        let Phase::Changing(changes, planned_at) = &mut self.host.phase else { return None };
+        if let Some(action) = changes.next(&self.host.put_off) {
+            return Some(Work::Change(action));
+        }
+        let planned_at = *planned_at;
+        if let Phase::Changing(changes, _) = std::mem::take(&mut self.host.phase) {
+            self.end_of_changes(planned_at, &changes, false);
+        }
+        None
+    }
+
+    /// Which VIPs this host could not carry, and why.
+    pub fn foretell(&mut self, refused: BTreeMap<IpAddr, String>) {
+        self.harms.foretell(refused);
+        self.weighs_all = true;
+    }
+
+    /// What the interfaces are, or why that is not known.
+    pub fn looked(&mut self, now: BootNs, looked: Result<Links, Failed>) {
+        self.weighs_all = true;
+        match looked {
+            Ok(links) => {
+                self.tell("interfaces", Of::Node, None);
+                self.host.links_stale = false;
+                self.host.interfaces = Look::Good;
+                self.use_links(now, links);
+            }
+            Err(failed) => {
+                self.host.interfaces = self.host.interfaces.after(&failed);
+                self.host.is_due(now.after(RETRY));
+                self.tell("interfaces", Of::Node, Some(failed.why));
+            }
+        }
+    }
+
+    /// What the host looks like, or why that is not known.
+    pub fn read(&mut self, now: BootNs, read: Result<Actual, Failed>) {
+        match read {
+            Ok(actual) => {
+                self.weighs_all |= self.host.entries != Look::Good;
+                self.host.entries = Look::Good;
+                self.host.known = Some(actual);
+                self.host.read_at = now.after(READ_EVERY);
+                self.tell("host", Of::Node, None);
+            }
+            Err(failed) => {
+                self.weighs_all = true;
+                self.host.entries = self.host.entries.after(&failed);
+                self.host.phase = Phase::Idle;
+                self.host.is_due(now.after(RETRY));
+                self.tell("host", Of::Node, Some(failed.why));
+            }
+        }
+    }
+
+    /// What became of a change.
+    pub fn changed(&mut self, now: BootNs, action: Action, done: Result<(), Failed>) {
+        match (done, &mut self.host.phase) {
+            (Ok(()), _) => {
+                if let Some(known) = &mut self.host.known {
+                    known.take_in(action);
+                }
+            }
+            (Err(failed), Phase::Changing(changes, _)) => {
+                changes.has_failed(now, action, failed, &mut self.host.put_off);
+                // It may have been done, in part.
+                self.host.read_at = BootNs(0);
+            }
+            (Err(_), _) => self.host.read_at = BootNs(0),
+        }
+    }
+
+    /// The way to what the host should look like.
+    fn plan(&mut self, now: BootNs) -> Changes {
+        let owner = |(slot, group): (&u32, &super::Group)| (*slot, group.election.ownership(now));
+        let owners = self.groups.iter().map(owner).collect();
+        let specs: Vec<VipSpec> = self.specs().collect();
+        let policy = &self.policy;
+        let want = desired(now, &owners, &policy.timing, &specs, &self.links.links, policy.placement);
+        let have = self.host.known.clone().unwrap_or_default();
+        Changes::new(now, want, &have, &mut self.host.put_off)
+    }
+
+    /// What is known of each VIP beside whose it is.
+    fn specs(&self) -> impl Iterator<Item = VipSpec> {
+        self.groups.iter().flat_map(|(slot, group)| {
+            group.spec.vips.iter().map(|ip| VipSpec {
+                ip: *ip,
+                slot: *slot,
+                answer: self.links.answer.get(ip).copied().unwrap_or(0),
+                yielded: self.conflicts.is_yielded(*ip) || self.links.strays.contains(ip),
+                admitted: group.election.admits(*ip),
+            })
+        })
+    }
+
+    /// A plan that was made then is at its end, or is left `unfinished`.
+    fn end_of_changes(&mut self, planned_at: BootNs, changes: &Changes, unfinished: bool) {
+        self.note_harms(planned_at, changes, unfinished);
+        // The first look at the interfaces also ends what another version has left: before that, its
+        // programs may go on under fences that this process no longer lowers.
+        self.host.reconciled |= !changes.entries_failed && !unfinished && !self.host.links_stale;
+        if let Some(why) = changes.problem() {
+            self.host.is_due(planned_at.after(RETRY));
+            self.tell("change of the host", Of::Node, Some(why));
+        } else if !unfinished {
+            self.tell("change of the host", Of::Node, None);
+            self.host.settled_at = (!self.host.links_stale).then_some(planned_at);
+            self.host.is_due(self.host.read_at);
+        }
+        for slot in self.slots_in_use() {
+            self.schedule_linger_end(planned_at, slot);
+        }
+        self.forget_dropped(planned_at);
+    }
+
+    /// A Lease names a VIP that is not wanted any more until this host does not answer for it: then
+    /// another one may admit it.
+    fn forget_dropped(&mut self, now: BootNs) {
+        let Some(known) = &self.host.known else { return };
+        let answers =
+            |ip: &IpAddr| known.vips.get(&Ip::from(*ip)).is_some_and(|vip| vip.generation != 0);
+        for (slot, group) in &mut self.groups {
+            let dropped = group.election.dropped();
+            if dropped.is_empty() {
+                continue;
+            }
+            for ip in dropped.into_iter().filter(|ip| !answers(ip)) {
+                group.election.forget(ip);
+                let subject = Subject { what: "VIP", of: Of::Vip(ip) };
+                self.news.push(News::Problem(subject, None));
+            }
+            self.timers.set(*slot, group.wake_at(now));
+        }
+    }
+
+    /// Notes which VIPs could not be brought to where they should be. A plan that was not finished shows
+    /// failures only.
+    fn note_harms(&mut self, now: BootNs, changes: &Changes, unfinished: bool) {
+        let want = &changes.want;
+        let wanted: BTreeSet<Ip> = want.addrs.keys().map(|addr| addr.ip).collect();
+        let mut touched = false;
+        for vip in self.groups.values().flat_map(|group| group.spec.vips.iter().copied()) {
+            let ip = Ip::from(vip);
+            let address = |harm, ip| (harm, wanted.contains(&ip), changes.without_address.get(&ip));
+            let entry = (Harm::Entry, want.vips.contains_key(&ip), changes.without_entry.get(&ip));
+            let group = group(vip).map(|group| address(Harm::Group, group));
+            for (harm, wanted, failed) in [entry, address(Harm::Address, ip)].into_iter().chain(group) {
+                match failed {
+                    Some(why) => {
+                        self.harms.failed(vip, harm, why.clone(), now);
+                        touched = true;
+                    }
+                    None if wanted && !unfinished => touched |= self.harms.worked(vip, harm),
+                    None => {}
+                }
+            }
+        }
+        // One VIP that finds no room is its own harm; a host that has room for none is no candidate.
+        if !unfinished {
+            let full = |ip: &Ip| changes.without_entry.contains_key(ip);
+            let full = !want.vips.is_empty() && want.vips.keys().all(full);
+            touched |= self.host.full != full;
+            self.host.full = full;
+        }
+        self.weighs_all |= touched;
+    }
+
+    /// The address goes when it has lingered long enough.
+    pub(super) fn schedule_linger_end(&mut self, now: BootNs, slot: u32) {
+        let Some(group) = self.groups.get(&slot) else { return };
+        let end = match group.election.ownership(now) {
+            Ownership::Ours { until, .. } if until <= now => until.after(self.policy.timing.linger),
+            Ownership::Elsewhere { serve_until } | Ownership::Ending { serve_until } => serve_until,
+            _ => return,
+        };
+        if end > now {
+            self.host.is_due(end);
+        }
+    }
+
+    /// Takes in what the host has. An interface that came up, or has another MAC address, is announced
+    /// on: the neighbours' caches and the switches know nothing of it yet.
+    fn use_links(&mut self, now: BootNs, links: Links) {
+        let known = !self.links.links.is_empty();
+        let old = std::mem::replace(&mut self.links, links);
+        for group in self.groups.values_mut() {
+            let came_up = group.spec.vips.iter().any(|vip| {
+                self.links.of(*vip).any(|new| {
+                    let old = old.of(*vip).find(|old| old.port == new.port);
+                    new.up && old.is_none_or(|old| !old.up || old.mac != new.mac)
+                })
+            });
+            if known && came_up && group.serves(now) {
+                group.begin_burst(now);
+            }
+            group.use_links(&self.links);
+            group.damper.observe(now, group.reach < Fitness::Unable, self.links.attached);
+        }
+        self.links.attached = false;
+        for slot in self.slots_in_use() {
+            self.set_timer(now, slot);
+        }
+        let unusable = (!self.is_usable()).then(|| "no answering interface is up and guarded".into());
+        self.tell("link", Of::Node, unusable);
+    }
+}
+
+/// The group in which an IPv6 address is asked for.
+fn group(vip: IpAddr) -> Option<Ip> {
+    match vip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(Ip::v6(solicited_node(&v6.octets()))),
+    }
+}

@@ -1,0 +1,147 @@
+//! Groups come and go.
+
+use super::{Agent, SILENCE_RETRY};
+use crate::model::{
+    desired::Links,
+    election::Input,
+    fitness::Fitness,
+    group::{Group, GroupSpec},
+    news::{Of, Why},
+    ownership::Ownership,
+    slots::SlotState,
+    time::{BootNs, Now},
+    turn::Turn,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Agent {
+    /// Takes in which groups there are to be. One that is new gets a slot, one that is gone is given
+    /// up, and what nobody has asked for since the start is silenced: before this it is left as it is.
+    pub(super) fn want(&mut self, now: Now, specs: Vec<GroupSpec>, turn: &mut Turn) {
+        let specs: BTreeMap<String, GroupSpec> =
+            specs.into_iter().map(|spec| (spec.lease.clone(), spec)).collect();
+        for slot in self.slots_in_use() {
+            let Some(group) = self.groups.get_mut(&slot) else { continue };
+            match specs.get(&group.spec.lease) {
+                Some(spec) if group.wanted => {
+                    group.change(spec.clone(), &self.links);
+                    self.set_timer(now.boot, slot);
+                }
+                // It begins again when it has ended.
+                Some(_) => {}
+                None => self.give_up(now, slot, turn),
+            }
+        }
+        // A Lease gets the slot that it had. Only then are the others free.
+        for spec in
+            specs.values().filter(|spec| self.slots.has(&spec.lease)).cloned().collect::<Vec<_>>()
+        {
+            self.begin(now.boot, spec);
+        }
+        for (slot, SlotState { generation, adopted, .. }) in self.slots.take_unclaimed() {
+            if adopted.is_none() {
+                self.slots.give_back(slot, generation);
+                continue;
+            }
+            self.clearing.insert(slot, (generation, now.boot.after(SILENCE_RETRY)));
+            turn.silence.push((slot, Why::Unwanted));
+        }
+        self.wanted = Some(specs);
+        self.begin_missing(now.boot);
+        self.weighs_all = true;
+        self.host.has_changed(now.boot);
+        turn.host = true;
+    }
+
+    /// Begins the groups that are wanted and are not there: some have no slot yet, others are still
+    /// being given up.
+    pub(super) fn begin_missing(&mut self, now: BootNs) {
+        // A node that stops begins nothing.
+        let Some(wanted) = self.wanted.as_ref().filter(|_| self.stopping.is_none()) else { return };
+        let there: BTreeSet<&str> = self.groups.values().map(Group::lease).collect();
+        let missing: Vec<GroupSpec> =
+            wanted.values().filter(|spec| !there.contains(spec.lease.as_str())).cloned().collect();
+        let mut without: Vec<String> = Vec::new();
+        for spec in missing {
+            let lease = spec.lease.clone();
+            if !self.begin(now, spec) {
+                without.push(lease);
+            }
+        }
+        let why = "all slots of the pinned maps are in use; not served";
+        let problem = (!without.is_empty()).then(|| format!("{why}: {}", without.join(", ")));
+        self.tell("slots", Of::Node, problem);
+    }
+
+    /// Begins a group. Says whether there is a slot for it.
+    fn begin(&mut self, now: BootNs, spec: GroupSpec) -> bool {
+        let Some((slot, SlotState { generation, adopted, .. })) = self.slots.take(&spec.lease) else {
+            return false;
+        };
+        let (me, timing) = (self.policy.me.clone(), self.policy.timing.clone());
+        self.serial += 1;
+        let (serial, asks_first) = (self.serial, self.policy.asks_first);
+        let mut group = Group::new(spec, serial, me, timing, (generation, adopted), asks_first);
+        group.use_links(&self.links);
+        group.damper.observe(now, group.reach < Fitness::Unable, false);
+        self.groups.insert(slot, group);
+        self.set_timer(now, slot);
+        (self.weighs_all, self.host.read_at) = (true, BootNs(0));
+        self.host.is_due(now);
+        true
+    }
+
+    fn give_up(&mut self, now: Now, slot: u32, turn: &mut Turn) {
+        let Some(group) = self.groups.get_mut(&slot) else { return };
+        if std::mem::take(&mut group.wanted) {
+            self.host.read_again();
+            self.feed(now, slot, Input::Leave, turn);
+        }
+    }
+
+    /// Forgets groups that nobody wants, once this host answers for nothing under them: neither a fence
+    /// nor an entry is left. Their slots are free then.
+    pub(super) fn forget_groups(&mut self, now: BootNs) {
+        if self.groups.values().all(|group| group.wanted) {
+            return;
+        }
+        let Some(known) = self.host.known() else { return };
+        let is_gone = |slot: u32, group: &Group| {
+            let gone = match group.election.ownership(now) {
+                Ownership::Gone { since } => since <= now,
+                _ => false,
+            };
+            let answers = |vip: &vip_common::abi::Vip| vip.slot == slot && vip.generation != 0;
+            gone && !group.wanted && group.silence_at.is_none() && !known.vips.values().any(answers)
+        };
+        let gone: BTreeSet<u32> = self
+            .groups
+            .iter()
+            .filter(|(slot, group)| is_gone(**slot, group))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in gone {
+            if let Some(group) = self.groups.remove(&slot) {
+                self.timers.set(slot, None);
+                self.probing.remove(&slot);
+                for vip in &group.spec.vips {
+                    self.tell("VIP", Of::Vip(*vip), None);
+                    self.tell("conflict", Of::Vip(*vip), None);
+                }
+                self.slots.give_back(slot, group.election.generation());
+            }
+        }
+        self.begin_missing(now);
+    }
+}
+
+impl Group {
+    /// Takes in other VIPs, or other nodes that may hold it.
+    fn change(&mut self, spec: GroupSpec, links: &Links) {
+        if self.spec.vips != spec.vips {
+            self.election.want(&spec.vips);
+        }
+        self.spec = spec;
+        self.use_links(links);
+    }
+}

@@ -1,0 +1,135 @@
+//! How well this node could serve, from everything that is known about the host and the LAN.
+
+use super::Agent;
+use crate::model::{
+    changes::Failed,
+    election::Input,
+    fitness::Fitness,
+    group::Group,
+    news::{News, Of},
+    ownership::Ownership,
+    time::{BootNs, Now},
+    turn::Turn,
+};
+
+/// What a look at the host has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing yet.
+    #[default]
+    Never,
+    /// It was as it should be.
+    Good,
+    /// The last look was not possible; the one before was good. What is not known is not bad.
+    Blind,
+    /// It has failed.
+    Failed,
+}
+
+impl Look {
+    /// After a look that has failed.
+    pub(super) fn after(self, failed: &Failed) -> Self {
+        if self == Self::Good && failed.blind { Self::Blind } else { Self::Failed }
+    }
+
+    pub(super) fn is_bad(self) -> bool {
+        matches!(self, Self::Never | Self::Failed)
+    }
+}
+
+impl Agent {
+    /// Weighs every group again if something has changed that concerns all of them, and lets those
+    /// elections go on that are touched by it.
+    pub(super) fn weigh(&mut self, now: Now, turn: &mut Turn) {
+        if !std::mem::take(&mut self.weighs_all) {
+            return;
+        }
+        for slot in self.slots_in_use() {
+            self.weigh_one(now, slot, turn);
+        }
+    }
+
+    /// Weighs one group again. Its election goes on if that changes anything.
+    pub(super) fn weigh_one(&mut self, now: Now, slot: u32, turn: &mut Turn) {
+        let Some(group) = self.groups.get(&slot) else { return };
+        let (fitness, why) = self.fitness(now.boot, group);
+        let Some(group) = self.groups.get_mut(&slot) else { return };
+        let is_told = group.told == Some(fitness) && group.weakness == why;
+        group.told = Some(fitness);
+        group.weakness.clone_from(&why);
+        let changed = group.election.set_fitness(fitness, group.macs.clone());
+        if !is_told {
+            self.news.push(News::Fitness(slot, fitness));
+            self.tell("fitness", Of::Group(slot), why.map(|why| format!("{fitness}: {why}")));
+        }
+        if changed {
+            self.feed(now, slot, Input::Tick, turn);
+        }
+    }
+
+    fn fitness(&self, now: BootNs, group: &Group) -> (Fitness, Option<String>) {
+        let ownership = group.election.ownership(now);
+        let nodes = &group.spec.nodes;
+        let lacks = self
+            .facts
+            .as_ref()
+            .and_then(|facts| nodes.iter().find(|(key, value)| facts.labels.get(*key) != Some(value)));
+        if let Some((key, value)) = lacks {
+            return (Fitness::Barred, Some(format!("this node lacks the label {key}={value}")));
+        }
+        if let Some(why) = self.host.fault() {
+            return (Fitness::Unable, Some(why.into()));
+        }
+        let links = group.damper.fitness(now, ownership.is_ours());
+        if links == Fitness::Unable {
+            return (Fitness::Unable, Some("no answering interface is up and guarded".into()));
+        }
+        let (harmed, harm) = self.harms.weigh(&group.spec.vips);
+        if harmed == Fitness::Unable {
+            return (harmed, harm);
+        }
+        let cordoned = self.facts.as_ref().is_some_and(|facts| facts.cordoned);
+        let doubts = [
+            (links == Fitness::Doubtful).then(|| "the link has just come back".to_owned()),
+            (group.reach == Fitness::Doubtful)
+                .then(|| "some VIPs have no interface that is up".to_owned()),
+            harm,
+            self.lan.clone(),
+            // What another version leaves behind could not be published here.
+            self.cannot_list.is_some().then(|| "it may not list Leases".to_owned()),
+            self.waits_for_its_node(ownership, group)
+                .then(|| "its Node has not been read, so its labels are not known".to_owned()),
+            cordoned.then(|| "this node is cordoned".to_owned()),
+        ];
+        match doubts.into_iter().flatten().next() {
+            Some(doubt) => (Fitness::Doubtful, Some(doubt)),
+            None => (Fitness::Able, None),
+        }
+    }
+
+    /// What is not known is not bad: a candidate leaves the Lease to those who know that they may hold
+    /// it, and takes it if there are none. A holder goes on, also across a restart.
+    fn waits_for_its_node(&self, ownership: Ownership, group: &Group) -> bool {
+        let waits = match ownership {
+            Ownership::Unknown => !group.adopted,
+            Ownership::Elsewhere { .. } | Ownership::ProgramHere => true,
+            _ => false,
+        };
+        waits && self.facts.is_none() && !group.spec.nodes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_look_that_is_cut_off_says_nothing_and_the_second_counts() {
+        let failed = |blind| Failed { why: "no".into(), blind, cut_off: blind };
+        let once = Look::Good.after(&failed(true));
+        assert!(!once.is_bad());
+        assert!(once.after(&failed(true)).is_bad());
+        assert!(Look::Never.after(&failed(true)).is_bad(), "nothing was ever known");
+        assert!(Look::Good.after(&failed(false)).is_bad());
+    }
+}

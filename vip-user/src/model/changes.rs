@@ -1,0 +1,197 @@
+//! A plan that is being carried out, one change after the other. A failure of one change does not keep
+//! the rest from being done, only what would answer for it or leave it without its guard.
+
+use super::{
+    desired::{AddrSpec, Desired, GUARD_BIT},
+    plan::{Action, Actual, plan},
+    schedule::RETRY,
+    time::BootNs,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use vip_common::abi::Ip;
+
+/// Why something on the host has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// In words.
+    pub why: String,
+    /// It says nothing about the host but that it could not be looked at.
+    pub blind: bool,
+    /// It took too long, and may have been done.
+    pub cut_off: bool,
+}
+
+/// Changes that were cut off, and when they are tried again. Without it one that hangs would be the
+/// first of every plan, and nothing behind it would ever be done.
+#[derive(Debug, Default)]
+pub struct PutOff(Vec<(Action, BootNs)>);
+
+impl PutOff {
+    fn has(&self, action: &Action) -> bool {
+        self.0.iter().any(|(late, _)| late == action)
+    }
+}
+
+/// A plan that is being carried out.
+#[derive(Debug, Default)]
+pub struct Changes {
+    left: VecDeque<Action>,
+    /// What the host is to look like.
+    pub want: Desired,
+    /// Addresses whose entry could not be written: nothing would guard them.
+    pub without_entry: BTreeMap<Ip, String>,
+    /// Addresses and groups that could not be added.
+    pub without_address: BTreeMap<Ip, String>,
+    /// Addresses that could not be removed: their entries must stay.
+    still_there: BTreeSet<Ip>,
+    /// Some entry is not as it should be.
+    pub entries_failed: bool,
+    /// What has failed, in words.
+    failed: Vec<String>,
+}
+
+impl Changes {
+    /// The way from what the host looks like to what it should look like.
+    pub fn new(now: BootNs, want: Desired, have: &Actual, put_off: &mut PutOff) -> Self {
+        put_off.0.retain(|(_, until)| *until > now);
+        let left = plan(&want, have).into();
+        Self { left, want, ..Self::default() }
+    }
+
+    /// The next change. `None`: all are done, or have failed.
+    pub fn next(&mut self, put_off: &PutOff) -> Option<Action> {
+        while let Some(action) = self.left.pop_front() {
+            if self.forbids(&action) {
+                continue;
+            }
+            if !put_off.has(&action) {
+                return Some(action);
+            }
+            self.failed(&action, "a change that was cut off waits to be tried again".into());
+        }
+        None
+    }
+
+    /// A change has failed.
+    pub fn has_failed(&mut self, now: BootNs, action: Action, failed: Failed, put_off: &mut PutOff) {
+        if failed.cut_off {
+            put_off.0.push((action, now.after(RETRY)));
+        }
+        self.failed(&action, failed.why);
+    }
+
+    /// The first failure, and how many there are.
+    pub fn problem(&self) -> Option<String> {
+        let first = self.failed.first()?;
+        Some(match self.failed.len() - 1 {
+            0 => first.clone(),
+            more => format!("{first}; {more} more changes have failed"),
+        })
+    }
+
+    /// Whether an action would answer for, or leave without its guard, what an earlier failure has left
+    /// behind.
+    fn forbids(&self, action: &Action) -> bool {
+        match action {
+            Action::Publish(ip, vip) if vip.generation != 0 => self.without_address.contains_key(ip),
+            Action::AddAddr(addr, AddrSpec::Vip { .. }) => self.without_entry.contains_key(&addr.ip),
+            Action::Withdraw(ip) => self.still_there.contains(ip),
+            _ => false,
+        }
+    }
+
+    fn failed(&mut self, action: &Action, why: String) {
+        match *action {
+            Action::Publish(ip, _) => drop(self.without_entry.insert(ip, why.clone())),
+            Action::AddAddr(addr, _) => drop(self.without_address.insert(addr.ip, why.clone())),
+            Action::DelAddr(addr) => drop(self.still_there.insert(addr.ip)),
+            Action::SetIface(..) | Action::RemoveIface(_) | Action::Withdraw(_) => {}
+        }
+        // The guard's program stops every claim where an interface has no entry.
+        let harmless = match action {
+            Action::AddAddr(..) | Action::DelAddr(_) => true,
+            Action::SetIface(_, iface) => iface.bit == GUARD_BIT,
+            _ => false,
+        };
+        self.entries_failed |= !harmless;
+        self.failed.push(why);
+    }
+}
+
+impl Actual {
+    /// What the host looks like after a change that was done.
+    pub fn take_in(&mut self, action: Action) {
+        match action {
+            Action::SetIface(port, iface) => drop(self.ifaces.insert(port, iface)),
+            Action::RemoveIface(port) => drop(self.ifaces.remove(&port)),
+            Action::Publish(ip, vip) => drop(self.vips.insert(ip, vip)),
+            Action::Withdraw(ip) => drop(self.vips.remove(&ip)),
+            Action::AddAddr(addr, spec) => {
+                let left = if let AddrSpec::Vip { valid_s } = spec { valid_s } else { u32::MAX };
+                self.addrs.insert(addr, left);
+                self.owned.insert(addr);
+                self.unrouted.remove(&addr);
+            }
+            Action::DelAddr(addr) => {
+                self.addrs.remove(&addr);
+                self.owned.remove(&addr);
+                self.unrouted.remove(&addr);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vip_common::abi::{HostAddr, Vip};
+
+    const IP: Ip = Ip::v4([192, 0, 2, 10]);
+
+    /// After each change that is planned the plan is what is left of it: nothing is done twice, and
+    /// nothing is missed.
+    #[test]
+    fn a_host_that_has_taken_a_plan_in_needs_no_other() {
+        let addr = HostAddr { ip: IP, ifindex: 1 };
+        let want = Desired {
+            vips: BTreeMap::from([(IP, Vip::new(0, 3, 1, 1))]),
+            addrs: BTreeMap::from([(addr, AddrSpec::Vip { valid_s: 30 })]),
+            ..Desired::default()
+        };
+        let gone = HostAddr { ip: Ip::v4([192, 0, 2, 20]), ifindex: 1 };
+        let mut have = Actual {
+            addrs: BTreeMap::from([(gone, 30), (addr, 30)]),
+            owned: BTreeSet::from([gone, addr]),
+            unrouted: BTreeSet::from([addr]),
+            ..Actual::default()
+        };
+        let mut put_off = PutOff::default();
+        let mut changes = Changes::new(BootNs(0), want.clone(), &have, &mut put_off);
+        let mut done = 0;
+        while let Some(action) = changes.next(&put_off) {
+            have.take_in(action);
+            done += 1;
+        }
+        assert_eq!((done, plan(&want, &have)), (5, Vec::new()));
+    }
+
+    #[test]
+    fn what_was_cut_off_is_put_off_and_keeps_nothing_else_back() {
+        let [one, other] = [IP, Ip::v4([192, 0, 2, 20])];
+        let entry = Vip::new(0, 0, 1, 1);
+        let want =
+            Desired { vips: BTreeMap::from([(one, entry), (other, entry)]), ..Desired::default() };
+        let mut put_off = PutOff::default();
+        let have = Actual::default();
+        let mut changes = Changes::new(BootNs(0), want.clone(), &have, &mut put_off);
+        let first = changes.next(&put_off).expect("an entry is missing");
+        let late = Failed { why: "late".into(), blind: true, cut_off: true };
+        changes.has_failed(BootNs(0), first, late, &mut put_off);
+        let mut changes = Changes::new(BootNs(1), want.clone(), &have, &mut put_off);
+        assert_eq!(changes.next(&put_off), Some(Action::Publish(other, entry)));
+        assert!(changes.entries_failed);
+        let later = BootNs(0).after(RETRY);
+        let mut changes = Changes::new(later, want, &have, &mut put_off);
+        assert_eq!(changes.next(&put_off), Some(first));
+    }
+}

@@ -1,0 +1,160 @@
+//! The VIPs that share one owner, and everything that the node keeps for them.
+
+use super::{
+    admission::PROBE_TIME,
+    desired::Links,
+    election::{AdoptedFence, Election, Identity},
+    fitness::{Damper, Fitness},
+    namesake::Namesake,
+    ownership::Ownership,
+    schedule::Schedule,
+    time::BootNs,
+    timing::Timing,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// VIPs that share one owner, as they are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupSpec {
+    /// The name of the Lease that guards them.
+    pub lease: String,
+    /// The VIPs.
+    pub vips: Vec<IpAddr>,
+    /// The labels of the nodes that may hold the Lease.
+    pub nodes: BTreeMap<String, String>,
+}
+
+/// VIPs that share one owner.
+#[derive(Debug)]
+pub struct Group {
+    pub(super) spec: GroupSpec,
+    /// Counts the groups of this process: a slot may be given again.
+    pub(super) serial: u64,
+    pub(super) election: Election,
+    /// Rounds of announcements.
+    pub(super) announce_at: Schedule,
+    /// So many of the next rounds also ask known neighbours.
+    pub(super) asking_rounds: u8,
+    /// Rounds of address probes.
+    pub(super) probe_at: Schedule,
+    /// A fence that could not be cleared is tried again then.
+    pub(super) silence_at: Option<BootNs>,
+    /// When the present tenure raised its fence.
+    pub(super) held_since: Option<BootNs>,
+    pub(super) damper: Damper,
+    /// How well the links serve these VIPs.
+    pub(super) reach: Fitness,
+    /// The MAC addresses that these VIPs are answered with.
+    pub(super) macs: Vec<[u8; 6]>,
+    /// Why this node does not serve as it should, in words.
+    pub(super) weakness: Option<String>,
+    /// The fitness that was told last.
+    pub(super) told: Option<Fitness>,
+    /// What another process that uses our node name has written.
+    pub(super) namesake: Namesake,
+    /// It began with a tenure of this boot.
+    pub(super) adopted: bool,
+    /// Somebody wants it. If not, it is given up and forgotten.
+    pub(super) wanted: bool,
+}
+
+impl Group {
+    /// A group that begins. With `asks_first` an address is published under a Lease for the first time
+    /// only after the LAN was asked for it.
+    pub(super) fn new(
+        spec: GroupSpec,
+        serial: u64,
+        me: Identity,
+        timing: Timing,
+        (generation, adopted): (u64, Option<AdoptedFence>),
+        asks_first: bool,
+    ) -> Self {
+        let was_adopted = adopted.is_some();
+        let mut election = Election::new(me, timing, generation, adopted);
+        if asks_first {
+            election.admit_only(&spec.lease, &spec.vips, PROBE_TIME);
+        }
+        Self {
+            spec,
+            serial,
+            election,
+            announce_at: Schedule::default(),
+            asking_rounds: 0,
+            probe_at: Schedule::default(),
+            silence_at: None,
+            held_since: None,
+            damper: Damper::default(),
+            reach: Fitness::Unable,
+            macs: Vec::new(),
+            weakness: None,
+            told: None,
+            namesake: Namesake::default(),
+            adopted: was_adopted,
+            wanted: true,
+        }
+    }
+
+    /// Its number: no other group of this process has it.
+    pub const fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The name of its Lease.
+    pub fn lease(&self) -> &str {
+        &self.spec.lease
+    }
+
+    /// Its VIPs.
+    pub fn vips(&self) -> &[IpAddr] {
+        &self.spec.vips
+    }
+
+    /// Its election.
+    pub const fn election(&self) -> &Election {
+        &self.election
+    }
+
+    /// Why this node does not serve it as it should, in words.
+    pub fn weakness(&self) -> Option<&str> {
+        self.weakness.as_deref()
+    }
+
+    /// Whether the kernel may answer now.
+    pub fn serves(&self, now: BootNs) -> bool {
+        self.election.ownership(now).serves(now)
+    }
+
+    /// Whether this node waits for the Lease.
+    pub fn is_candidate(&self, now: BootNs) -> bool {
+        let ownership = self.election.ownership(now);
+        matches!(ownership, Ownership::Elsewhere { .. } | Ownership::ProgramHere)
+    }
+
+    /// Takes in how well the links serve these VIPs: whether all have one that is up, or some, or none.
+    pub(super) fn use_links(&mut self, links: &Links) {
+        let up = |vip: &&IpAddr| links.of(**vip).any(|link| link.up);
+        self.reach = match self.spec.vips.iter().filter(up).count() {
+            0 => Fitness::Unable,
+            some if some < self.spec.vips.len() => Fitness::Doubtful,
+            _ => Fitness::Able,
+        };
+        let macs: BTreeSet<[u8; 6]> =
+            self.spec.vips.iter().flat_map(|vip| links.of(*vip)).map(|link| link.mac).collect();
+        self.macs = macs.into_iter().collect();
+    }
+
+    /// When something is due.
+    pub(super) fn wake_at(&self, now: BootNs) -> Option<BootNs> {
+        let timers = [
+            self.election.wake_at(now),
+            self.announce_at.next(),
+            self.probe_at.next(),
+            self.silence_at,
+            self.damper.wake_at(now),
+        ];
+        timers.into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,92 @@
+//! Slots of the maps, and to which Lease each belongs. A slot is given to a group, freed when nothing
+//! of the group is left, and given again.
+
+use super::election::AdoptedFence;
+use std::collections::BTreeMap;
+
+/// What the maps know of a slot at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotState {
+    /// The Lease that its record names; empty: none.
+    pub lease: String,
+    /// The highest generation that the slot has had. Entries of an earlier one never answer again.
+    pub generation: u64,
+    /// A tenure of this boot whose fence may still live.
+    pub adopted: Option<AdoptedFence>,
+}
+
+/// All slots that no group has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    free: BTreeMap<u32, u64>,
+    /// Slots whose Lease nobody has asked for yet.
+    unclaimed: BTreeMap<String, (u32, SlotState)>,
+}
+
+impl Slots {
+    /// As they were found in the maps. Of two slots that name one Lease the one with a live tenure is
+    /// its own.
+    pub fn found(states: impl IntoIterator<Item = (u32, SlotState)>) -> Self {
+        let mut slots = Self::default();
+        for (slot, state) in states {
+            if state.lease.is_empty() {
+                slots.free.insert(slot, state.generation);
+                continue;
+            }
+            let known = slots.unclaimed.remove(&state.lease);
+            let (own, twin) = match known {
+                Some(known) if known.1.adopted.is_some() => (known, Some((slot, state))),
+                known => ((slot, state), known),
+            };
+            slots.unclaimed.insert(own.1.lease.clone(), own);
+            if let Some((slot, state)) = twin {
+                slots.unclaimed.insert(format!("{}, slot {slot}", state.lease), (slot, state));
+            }
+        }
+        slots
+    }
+
+    /// Whether a Lease has a slot of its own.
+    pub fn has(&self, lease: &str) -> bool {
+        self.unclaimed.contains_key(lease)
+    }
+
+    /// The slot of a Lease: its own, or a free one. `None`: all are in use.
+    pub fn take(&mut self, lease: &str) -> Option<(u32, SlotState)> {
+        if let Some(own) = self.unclaimed.remove(lease) {
+            return Some(own);
+        }
+        let (slot, generation) = self.free.pop_first()?;
+        Some((slot, SlotState { lease: lease.into(), generation, adopted: None }))
+    }
+
+    /// Nothing of its group is left on this host.
+    pub fn give_back(&mut self, slot: u32, generation: u64) {
+        self.free.insert(slot, generation);
+    }
+
+    /// The slots whose Leases nobody wants. Nothing may answer under them any more.
+    pub fn take_unclaimed(&mut self) -> Vec<(u32, SlotState)> {
+        std::mem::take(&mut self.unclaimed).into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(lease: &str, generation: u64) -> SlotState {
+        SlotState { lease: lease.into(), generation, adopted: None }
+    }
+
+    #[test]
+    fn a_lease_gets_its_own_slot_and_a_new_one_a_free_slot() {
+        let mut slots = Slots::found([(0, state("a", 3)), (1, state("", 7)), (2, state("b", 5))]);
+        assert_eq!(slots.take("a"), Some((0, state("a", 3))));
+        assert_eq!(slots.take("c"), Some((1, state("c", 7))), "generations go on");
+        assert_eq!(slots.take("d"), None, "the slot of b is not free before b is known to be gone");
+        assert_eq!(slots.take_unclaimed(), [(2, state("b", 5))]);
+        slots.give_back(2, 6);
+        assert_eq!(slots.take("d"), Some((2, state("d", 6))));
+    }
+}
