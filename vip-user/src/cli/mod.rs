@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod config;
+mod feeds;
 pub mod health;
 pub mod map;
 pub mod probe;

@@ -1,6 +1,9 @@
 //! The requests of each group. They are spawned, and come back as events.
 
-use super::event::{Event, GroupId};
+use super::{
+    Controller,
+    event::{Event, GroupId},
+};
 use crate::{
     clock,
     cluster::{
@@ -13,6 +16,7 @@ use crate::{
         election::Source,
         record::{LeaseWrite, Offer, Version},
     },
+    node::dataplane::Dataplane,
 };
 use std::sync::Arc;
 use tokio::{
@@ -150,5 +154,41 @@ impl Requests {
                 tracing::warn!(%error, lease = %strike.lease, "nothing was struck out");
             }
         });
+    }
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// Whether an event is about a group that still is.
+    pub(super) fn is_current(&self, group: GroupId) -> bool {
+        self.requests.get(&group.slot).is_some_and(|requests| requests.id == group)
+    }
+
+    /// Follows the Leases of groups that have come, and no longer those of groups that have gone.
+    pub(super) fn follow_groups(&mut self) {
+        let agent = &self.agent;
+        let is_there = |slot: u32, requests: &Requests| {
+            agent.group(slot).is_some_and(|group| group.serial() == requests.id.serial)
+        };
+        let gone: Vec<u32> = self
+            .requests
+            .iter()
+            .filter(|(slot, requests)| !is_there(**slot, requests))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for requests in gone.into_iter().filter_map(|slot| self.requests.remove(&slot)) {
+            self.problems.remove_of(&requests.api.full_name());
+        }
+        if self.requests.len() == self.agent.groups().count() {
+            return;
+        }
+        for (slot, group) in self.agent.groups() {
+            if self.requests.contains_key(&slot) {
+                continue;
+            }
+            let id = GroupId { slot, serial: group.serial() };
+            let api = self.setup.api.named(group.lease());
+            let duration_s = self.setup.policy.timing.duration_s;
+            self.requests.insert(slot, Requests::follow(id, api, duration_s, self.events.clone()));
+        }
     }
 }

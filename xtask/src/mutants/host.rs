@@ -510,7 +510,7 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "a slot goes back when nothing is left",
         name: "an answer for a group that is gone is taken in",
-        file: "vip-user/src/controller/mod.rs",
+        file: "vip-user/src/controller/requests.rs",
         from: "self.requests.get(&group.slot).is_some_and(|requests| requests.id == group)",
         to: "self.requests.contains_key(&group.slot)",
         tests: &["-p", "vip-tests", "--test", "controller", "groups::"],

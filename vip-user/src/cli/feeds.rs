@@ -1,0 +1,72 @@
+//! The tasks that send events to the loop: signals, changes of the host, claims, this node, the LAN.
+
+use crate::{
+    cluster::{lease::LeaseApi, node as api_node},
+    config::{Config, LanCheck},
+    controller::Event,
+    node::{changes::Changes, events as node_events, lan, netlink::Netlink, pins::Pins},
+};
+use anyhow::Context as _;
+use std::time::Duration;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+/// Starts the tasks that send events.
+pub(super) fn follow(
+    config: &Config,
+    pins: &Pins,
+    netlink: &Netlink,
+    changes: Changes,
+    (api, node): (LeaseApi, String),
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<()> {
+    tokio::spawn(forward_signals(events.clone())?);
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(changes.tell(sender));
+    tokio::spawn(forward(receiver, events.clone(), |()| Event::HostChanged));
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(node_events::follow_claims(pins, sender)?);
+    tokio::spawn(forward(receiver, events.clone(), Event::Claim));
+    tokio::spawn(api_node::follow(api, node, events.clone(), Event::Node));
+    if let Some(targets) = lan_targets(config) {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));
+        tokio::spawn(forward(receiver, events.clone(), Event::Lan));
+    }
+    Ok(())
+}
+
+fn forward_signals(
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = events.send(Event::Stop).await;
+    })
+}
+
+/// Forwards the values of a task as events.
+async fn forward<T>(
+    mut receiver: mpsc::Receiver<T>,
+    events: mpsc::Sender<Event>,
+    event: fn(T) -> Event,
+) {
+    while let Some(item) = receiver.recv().await {
+        if events.send(event(item)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn lan_targets(config: &Config) -> Option<lan::Targets> {
+    let LanCheck { gateway, peers, every_ms } = config.lan_check.clone();
+    let every = Duration::from_millis(every_ms);
+    (gateway || !peers.is_empty()).then_some(lan::Targets { gateway, peers, every })
+}
