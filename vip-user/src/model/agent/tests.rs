@@ -442,3 +442,20 @@ fn slots_of_groups_that_are_gone_serve_those_that_have_come() {
     };
     assert_eq!(leases(&world), ["new", "newer"], "the second as soon as its slot was silent");
 }
+
+/// Its slot would be given to another Lease, whose fence would wake what is left.
+#[test]
+fn a_group_is_not_forgotten_while_its_entries_stand() {
+    let mut world = World::new(agent(free()));
+    world.take_in(Event::Wanted(vec![spec("one", &[10])]));
+    world.take(0);
+    world.fails = Some(|action| matches!(action, Action::Publish(..) | Action::Withdraw(_)));
+    world.take_in(Event::Wanted(Vec::new()));
+    world.run_until(world.now + 10_000);
+    assert_eq!(world.generation(10), Some(1));
+    assert!(world.agent.group(0).is_some());
+    world.fails = None;
+    world.run_until(world.now + 3_000);
+    assert_eq!(world.generation(10), None);
+    assert!(world.agent.group(0).is_none());
+}
