@@ -78,7 +78,7 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
     table::print(&played).verdict()
 }
 
-/// Repeats tests that failed beside others, one after the other and with nothing beside them.
+/// Repeats late labs that failed beside others, one after the other and with nothing beside them.
 fn repeat(mut played: Played) -> Played {
     let failed = played.failures.to_repeat(played.rung, played.count).to_vec();
     for name in failed {
