@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// How far a watch has come.
 #[derive(Debug)]
 pub(super) struct Reached {
-    /// Where another watch can go on. `None`: this one began with what exists, and has not shown yet
+    /// Where another watch can start. `None`: this one began with what exists, and has not shown yet
     /// what was read.
     version: Option<Version>,
     /// What was read before a watch that began with what exists.
@@ -40,7 +40,7 @@ impl Reached {
         Self { version: None, read, confirmed: BTreeMap::new() }
     }
 
-    /// Where another watch can go on.
+    /// Where another watch can start.
     pub(super) fn version(&self) -> Option<&Version> {
         self.version.as_ref()
     }

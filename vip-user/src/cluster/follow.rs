@@ -26,7 +26,7 @@ use tokio::{
 /// What the API server has now, whatever version that is.
 const WHAT_EXISTS: &str = "0";
 
-/// How a follower goes on.
+/// What a follower does next.
 #[derive(Debug)]
 enum Next {
     /// With a read, and a watch that begins so.
@@ -71,7 +71,7 @@ where
     ) {
         let mut out = Out { items, item: Box::new(item) };
         let mut backoff = Backoff::new(self.pace.first_pause, self.pace.longest_pause);
-        let mut next = self.anew();
+        let mut next = self.with_a_read();
         while !out.items.is_closed() {
             let started = Instant::now();
             let wanted = match self.once(&again, next, &mut out).await {
@@ -85,7 +85,7 @@ where
                 }
                 Err(error) => {
                     out.tell(Told::Unreadable(error.to_string())).await;
-                    next = self.anew();
+                    next = self.with_a_read();
                     error.wanted()
                 }
             };
@@ -93,9 +93,9 @@ where
         }
     }
 
-    /// One read and one watch, or only a watch where another one ended by itself; and how to go on. An
-    /// end before its time may be that of an API server that comes back with a restored etcd, whose
-    /// versions have begun anew.
+    /// One read and one watch, or only a watch if the last one ended in its time. Returns what comes
+    /// next. A watch that ends early may mean that the API server came back with a restored etcd, whose
+    /// versions start again.
     async fn once<T>(
         &self,
         again: &Notify,
@@ -111,13 +111,13 @@ where
         let silent_at = opened_at + longest(self.pace.watch_s);
         let opened = tokio::select! {
             opened = self.open(from) => opened?,
-            () = again.notified() => return Ok(self.anew()),
+            () = again.notified() => return Ok(self.with_a_read()),
         };
         let Some((endpoint, mut events)) = opened else { return Ok(Next::FORGOTTEN) };
         loop {
             let event = tokio::select! {
                 event = timeout_at(silent_at, events.next()) => event,
-                () = again.notified() => return Ok(self.anew()),
+                () = again.notified() => return Ok(self.with_a_read()),
             };
             let event = match event {
                 Ok(Some(Ok(event))) => event,
@@ -128,8 +128,8 @@ where
                 }
                 Ok(None) => {
                     let complete = opened_at.elapsed().as_secs() + 1 >= u64::from(self.pace.watch_s);
-                    let goes_on = complete && reached.version().is_some();
-                    return Ok(if goes_on { Next::After(reached) } else { self.anew() });
+                    let continues = complete && reached.version().is_some();
+                    return Ok(if continues { Next::After(reached) } else { self.with_a_read() });
                 }
                 Err(_) => {
                     self.api.endpoints.failed(&endpoint);
@@ -142,7 +142,7 @@ where
         }
     }
 
-    /// Takes in an event. Returns how to go on where it ends the watch.
+    /// Takes in an event. If it ends the watch, returns what comes next.
     async fn take_in<T>(
         &self,
         event: WatchEvent<K>,
@@ -164,7 +164,7 @@ where
         };
         // A quorum read confirms a deletion: the next one of this object, or one at once, among all.
         if deleted && matches!(self.scope, Scope::Named(_)) {
-            return Ok(Some(self.anew()));
+            return Ok(Some(self.with_a_read()));
         }
         let key = key(&object);
         match reached.shows(&key, &version(&object)) {
@@ -178,7 +178,7 @@ where
             Shown::Next => {
                 let seen = Sighted { key, source: Source::Watch, object: Some(object) };
                 out.tell(Told::Seen(seen)).await;
-                Ok(out.items.is_closed().then(|| self.anew()))
+                Ok(out.items.is_closed().then(|| self.with_a_read()))
             }
         }
     }
@@ -186,11 +186,11 @@ where
     /// A watch has ended with an error.
     async fn broken<T>(&self, endpoint: &str, what: &str, out: &mut Out<K, T>) -> Next {
         out.tell(Told::Broken(format!("{endpoint}: watch: {what}"))).await;
-        self.anew()
+        self.with_a_read()
     }
 
     /// With a read, and a watch that begins as usual.
-    fn anew(&self) -> Next {
+    fn with_a_read(&self) -> Next {
         Next::Read(self.pace.begin)
     }
 

@@ -157,8 +157,8 @@ impl Admission {
             && self.vips.get(&ip).is_some_and(|vip| !vip.revoked && !vip.dropped)
     }
 
-    /// Guards these VIPs from now on. One that is not among them is silent at once. The Lease goes on
-    /// naming it until [`forget`](Self::forget): no other Lease admits it while this host may answer.
+    /// Guards these VIPs from now on. A VIP that is not among them is silent at once. The Lease still
+    /// names it until [`forget`](Self::forget): no other Lease admits it while this host may answer.
     pub fn want(&mut self, vips: &[IpAddr]) {
         let before = self.admitted();
         for (ip, vip) in &mut self.vips {

@@ -12,7 +12,7 @@ use std::{
 const QUIET: Duration = Duration::from_secs(30);
 /// Two defenders must not loop (RFC 5227 section 2.4, DEFEND_INTERVAL).
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
-/// An address is yielded only to a claim that goes on for this long.
+/// This node yields an address only after a station has claimed it for this long.
 const YIELD_AFTER: Duration = Duration::from_secs(10);
 
 /// One station that claims a VIP which this node holds.

@@ -70,9 +70,9 @@ pub struct Started {
     pub slots: Vec<(u32, SlotState)>,
 }
 
-/// Loads the programs, opens the maps and finds what they know of each slot. Call with the lock held and
-/// after [`check`](super::checks::check). Interfaces are attached by the first
-/// [`Dataplane::links`](super::dataplane::Dataplane::links).
+/// Loads the programs, opens the maps and finds what they know of each slot. Call with the lock held
+/// and after [`check`](super::checks::check). The first
+/// [`Dataplane::links`](super::dataplane::Dataplane::links) attaches interfaces.
 pub fn start(
     settings: &Settings,
     pins: &Pins,
@@ -169,9 +169,9 @@ fn fill_from_another_version(others: &[Pins], pins: &Pins) -> Result<(), StartEr
     Ok(())
 }
 
-/// What is known of a slot. A tenure of this boot and node whose fence was raised for it goes on. Any
-/// other is silenced. A slot that the configuration does not name is left as it is: its group may be
-/// asked for later.
+/// What the maps know of a slot. A tenure of this boot and node whose fence was raised for it
+/// continues. Any other is silenced. A slot that the configuration does not name stays as it is: its
+/// group may be wanted later.
 fn look_at(
     maps: &mut Maps,
     settings: &Settings,

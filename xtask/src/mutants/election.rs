@@ -505,7 +505,8 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "what is known of the host is what was read",
         name: "a change that has failed counts as known",
         file: "vip-user/src/model/agent/host.rs",
-        from: "changes.has_failed(now, action, failed, &mut self.host.put_off); self.host.read_at = BootNs(0);",
+        from: "changes.has_failed(now, action, failed, &mut self.host.put_off); \
+               self.host.read_at = BootNs(0);",
         to: "changes.has_failed(now, action, failed, &mut self.host.put_off);",
         tests: AGENT,
     },

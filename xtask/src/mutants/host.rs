@@ -247,8 +247,8 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "no faster than the steady rate",
         name: "a watch that was cut short is followed by another at once",
         file: "vip-user/src/cluster/follow.rs",
-        from: "let goes_on = complete && reached.version().is_some();",
-        to: "let goes_on = reached.version().is_some() || complete;",
+        from: "let continues = complete && reached.version().is_some();",
+        to: "let continues = reached.version().is_some() || complete;",
         tests: &["-p", "vip-tests", "--test", "edge", "pauses_grow"],
     },
     Mutation {
@@ -264,7 +264,9 @@ pub(super) const HOST: &[Mutation] = &[
         name: "a Node that was not read bars",
         file: "vip-user/src/model/agent/weigh.rs",
         from: "if let Some((key, value)) = lacks {",
-        to: "let unread = self.waits_for_its_node(ownership, group).then(|| nodes.iter().next()).flatten();\n        if let Some((key, value)) = lacks.or(unread) {",
+        to: "let unread = self.waits_for_its_node(ownership, group);\n        \
+             let unread = unread.then(|| nodes.iter().next()).flatten();\n        \
+             if let Some((key, value)) = lacks.or(unread) {",
         tests: &["-p", "vip-tests", "--test", "controller", "nodes::a_node_that_could_not_be_read"],
     },
     Mutation {

@@ -9,7 +9,7 @@ use crate::model::{
     time::{BootNs, Now},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::Duration,
 };
@@ -74,6 +74,13 @@ impl Rounds {
     fn add(&mut self, round: Frames) {
         if self.waiting.iter().filter(|waiting| waiting.slot == round.slot).count() < MAX_ROUNDS {
             self.waiting.push_back(round);
+        }
+    }
+
+    /// The group of this slot has these VIPs now: others are not announced any more.
+    pub(super) fn keep(&mut self, slot: u32, vips: &BTreeSet<IpAddr>) {
+        for round in self.waiting.iter_mut().filter(|round| round.slot == slot) {
+            round.vips.retain(|vip| vips.contains(vip));
         }
     }
 
@@ -145,11 +152,8 @@ impl Agent {
                 self.refreshes.forget(round.slot);
                 continue;
             };
-            round.vips.retain(|vip| {
-                !self.conflicts.is_yielded(*vip)
-                    && group.election.admits(*vip)
-                    && group.spec.vips.contains(vip)
-            });
+            let silent = |vip: &IpAddr| self.conflicts.is_yielded(*vip) || !group.election.admits(*vip);
+            round.vips.retain(|vip| !silent(vip));
             if !round.vips.is_empty() {
                 let rounds = if is_burst { &mut self.bursts } else { &mut self.refreshes };
                 rounds.sent(now, round.vips.len());

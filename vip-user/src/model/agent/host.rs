@@ -342,8 +342,8 @@ impl Agent {
         }
     }
 
-    /// Notes which VIPs could not be brought to where they should be. A plan that was not finished shows
-    /// failures only.
+    /// Notes which VIPs could not be brought to where they should be. An unfinished plan shows failures
+    /// only.
     fn note_harms(&mut self, now: BootNs, changes: &Changes, unfinished: bool) {
         let want = &changes.want;
         let wanted: BTreeSet<Ip> = want.addrs.keys().map(|addr| addr.ip).collect();

@@ -1,9 +1,9 @@
 //! The whole node, without I/O: what happens comes in, a [`Turn`] goes out. The loop and the simulation
 //! drive the same agent.
 //!
-//! What can wait for the next turn is not in a `Turn`: whoever carries it out takes it off piece by
-//! piece while there is time ([`next_on_host`](Agent::next_on_host),
-//! [`next_frames`](Agent::next_frames), [`next_probe`](Agent::next_probe)) and says what became of it.
+//! Work that can wait for the next turn is not in a `Turn`. The loop takes it off the agent piece by
+//! piece while the turn has time ([`next_on_host`](Agent::next_on_host),
+//! [`next_frames`](Agent::next_frames), [`next_probe`](Agent::next_probe)), and reports the outcome.
 
 mod frames;
 mod host;

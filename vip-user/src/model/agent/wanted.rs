@@ -12,7 +12,10 @@ use crate::model::{
     time::{BootNs, Now},
     turn::Turn,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 impl Agent {
     /// Takes in which groups there are to be. One that is new gets a slot, one that is gone is given
@@ -24,7 +27,13 @@ impl Agent {
             let Some(group) = self.groups.get_mut(&slot) else { continue };
             match specs.get(&group.spec.lease) {
                 Some(spec) if group.wanted => {
+                    if group.spec.vips != spec.vips {
+                        let vips: BTreeSet<IpAddr> = spec.vips.iter().copied().collect();
+                        self.bursts.keep(slot, &vips);
+                        self.refreshes.keep(slot, &vips);
+                    }
                     group.change(spec.clone(), &self.links);
+                    group.damper.observe(now.boot, group.reach < Fitness::Unable, false);
                     self.set_timer(now.boot, slot);
                 }
                 // It begins again when it has ended.
@@ -86,7 +95,8 @@ impl Agent {
         group.damper.observe(now, group.reach < Fitness::Unable, false);
         self.groups.insert(slot, group);
         self.set_timer(now, slot);
-        (self.weighs_all, self.host.read_at) = (true, BootNs(0));
+        self.weighs_all = true;
+        self.host.read_again();
         self.host.is_due(now);
         true
     }
@@ -120,6 +130,9 @@ impl Agent {
             .filter(|(slot, group)| is_gone(**slot, group))
             .map(|(slot, _)| *slot)
             .collect();
+        if gone.is_empty() {
+            return;
+        }
         for slot in gone {
             if let Some(group) = self.groups.remove(&slot) {
                 self.timers.set(slot, None);

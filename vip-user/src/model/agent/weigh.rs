@@ -49,7 +49,7 @@ impl Agent {
         }
     }
 
-    /// Weighs one group again. Its election goes on if that changes anything.
+    /// Computes the fitness of one group again. If it has changed, the election takes a step.
     pub(super) fn weigh_one(&mut self, now: Now, slot: u32, turn: &mut Turn) {
         let Some(group) = self.groups.get(&slot) else { return };
         let (fitness, why) = self.fitness(now.boot, group);
@@ -107,8 +107,9 @@ impl Agent {
         }
     }
 
-    /// What is not known is not bad: a candidate leaves the Lease to those who know that they may hold
-    /// it, and takes it if there are none. A holder goes on, also across a restart.
+    /// What is not known is not bad. A candidate whose Node was not read leaves the Lease to nodes that
+    /// know that they may hold it, and takes it if there are none. A holder keeps it, also across a
+    /// restart.
     fn waits_for_its_node(&self, ownership: Ownership, group: &Group) -> bool {
         let waits = match ownership {
             Ownership::Unknown => !group.adopted,
