@@ -360,8 +360,8 @@ fn a_local_route_that_was_deleted_is_put_back() {
             routes.lines().any(|route| route.starts_with(&format!("local {vip} dev lo")))
         };
         assert!(eventually(Duration::from_secs(5), there), "{}", node.log());
+        // It may be put back before another command could look: that this one succeeds is enough.
         node.ns.ip(&format!("{family}route del local {vip} table local")).unwrap();
-        assert!(!there());
         assert!(eventually(Duration::from_secs(20), there), "{vip} is not taken in: {}", node.log());
     }
     assert!(node.owns(), "{}", node.log());
