@@ -15,6 +15,7 @@ mod tidy;
 mod vm;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Everything that a developer or CI runs.
 #[derive(Debug, Parser)]
@@ -149,8 +150,20 @@ enum Bench {
     Host,
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Of a backtrace (`RUST_BACKTRACE`), only the last frames would stay on the screen.
+            if !error.is::<test::Failed>() {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     shell::enter_workspace()?;
     match cli.command {
         Command::Setup { kube } => {

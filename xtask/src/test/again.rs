@@ -37,6 +37,16 @@ impl Failures {
         self.two_owners |= line.contains("two owners") || times.into_iter().any(owned_twice);
     }
 
+    /// The tests that failed, and were not repeated with success.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The test passed when it was repeated.
+    pub fn excuse(&mut self, name: &str) {
+        self.names.retain(|failed| failed != name);
+    }
+
     /// The tests to repeat, if that may excuse them.
     pub fn to_repeat(&self, rung: Rung, count: Count) -> &[String] {
         let late = JUDGED_BY_THE_CLOCK.iter().find(|(of, _)| *of == rung);

@@ -1,7 +1,6 @@
 //! How many tests passed and failed.
 
-use anyhow::bail;
-use std::ops::AddAssign;
+use std::{fmt, ops::AddAssign};
 
 /// Numbers of passed and failed tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,18 +19,24 @@ impl Count {
         Some(Self { passed: number("passed")?, failed: number("failed")? })
     }
 
-    /// Prints the count; an error if a test failed, or if none ran.
+    /// Prints the count as the last line. Fails if a test failed, or if none ran.
     pub fn verdict(self) -> anyhow::Result<()> {
         println!("\n{} passed, {} failed", self.passed, self.failed);
-        if self.failed > 0 {
-            bail!("{} tests failed", self.failed);
-        }
-        if self.passed == 0 {
-            bail!("no test ran");
-        }
-        Ok(())
+        if self.failed > 0 || self.passed == 0 { Err(Failed.into()) } else { Ok(()) }
     }
 }
+
+/// A test failed, or none ran. The count, already printed, is the last line of the output.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed;
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a test failed, or none ran")
+    }
+}
+
+impl std::error::Error for Failed {}
 
 impl AddAssign for Count {
     fn add_assign(&mut self, other: Self) {
@@ -48,6 +53,9 @@ mod tests {
     fn closing_lines_are_counted() {
         let line = "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.68s";
         assert_eq!(Count::parse(line), Some(Count { passed: 4, failed: 2 }));
+        assert!(Count { passed: 4, failed: 2 }.verdict().is_err());
+        assert!(Count { passed: 4, failed: 0 }.verdict().is_ok());
+        assert!(Count::default().verdict().is_err(), "none ran");
         assert_eq!(Count::parse("test result_of_something ... ok"), None);
     }
 }

@@ -32,8 +32,11 @@ pub fn name(pass: &Pass) -> String {
 pub fn print(played: &[Played]) -> Count {
     println!("\n{:16} {:>7} {:>7} {:>8}", "pass", "passed", "failed", "seconds");
     let mut total = Count::default();
-    for Played { name, count, whole, took, .. } in played {
+    for Played { name, count, whole, failures, took, .. } in played {
         println!("{name:16} {:>7} {:>7} {:>8}", count.passed, count.failed, took.as_secs());
+        if count.failed > 0 {
+            failures.names().iter().for_each(|test| println!("  failed: {test}"));
+        }
         total += *count;
         if !whole && count.failed == 0 {
             println!("{name} did not run to its end");
