@@ -1,4 +1,4 @@
-//! What must be known soon is asked of more than one API server: the first that answers counts. A
+//! Requests whose answer is needed soon go to more than one API server, and the first answer counts. A
 //! server that hangs then costs a fraction of the fence, not all of it.
 
 use super::lease::{LeaseApi, LeaseError, is_forbidden};
@@ -7,9 +7,10 @@ use kube::Client;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// The next endpoint is asked after this part of the limit, which is the length of a fence.
+/// The next endpoint is asked after this part of the limit. The limit is the length of a fence.
 const FRACTION: u32 = 10;
-/// But not earlier: a server that is a little slow is not asked twice for that.
+/// The shortest wait before the next endpoint is asked: a server that is a little slow is not asked
+/// twice.
 const LEAST: Duration = Duration::from_millis(100);
 
 /// How long an endpoint may take before the next one is asked too.
@@ -18,12 +19,12 @@ pub(super) fn patience(limit: Duration) -> Duration {
 }
 
 impl LeaseApi {
-    /// Asks one endpoint, the next one too when that has not answered after a part of the limit, or at
-    /// once when it has failed. The first answer counts, and whoever gave it is asked first from now on
-    /// if another one was slower.
+    /// Asks one endpoint. The next one is asked too if there is no answer after a part of the limit, or
+    /// at once after a failure. The first answer counts. If the endpoint that is tried first was asked
+    /// and was slower, the one that answered takes its place.
     ///
-    /// `first` is the place of the first endpoint in the order of preference. A single endpoint is
-    /// asked over a second connection: the first one may be dead.
+    /// `first` is the index of the first endpoint to ask, in the order of preference. A single endpoint
+    /// is also asked over a second connection, because the first connection may be dead.
     pub(super) async fn ask<T, F>(
         &self,
         verb: &'static str,

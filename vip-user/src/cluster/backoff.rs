@@ -1,12 +1,12 @@
-//! Pauses between attempts: they grow with every failure, expected or not, and no two nodes make the
-//! same ones.
+//! Pauses between attempts. They grow with every failure, expected or not. They are random, so that two
+//! nodes do not keep in step.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
     time::Duration,
 };
 
-/// Growing pauses.
+/// Pauses that grow from `first` to `longest`.
 #[derive(Debug)]
 pub(super) struct Backoff {
     first: Duration,
@@ -19,16 +19,16 @@ impl Backoff {
         Self { first, longest: longest.max(first), failures: 0 }
     }
 
-    /// An attempt went well. It has to last for a while before it is a reason to be quick again: what
-    /// ends at once each time is a loop.
+    /// Notes how long an attempt lasted. Only an attempt that lasted for a while makes the next pause
+    /// short again: attempts that end at once each time are a loop.
     pub(super) fn lasted(&mut self, time: Duration) {
         if time > 2 * self.longest {
             self.failures = 0;
         }
     }
 
-    /// The pause after an attempt, between the half and the whole of what is due. `asked` is what the
-    /// server wants.
+    /// The pause after an attempt: a random time between half of what is due and all of it. `asked` is
+    /// the pause that the server wants.
     pub(super) fn pause(&mut self, asked: Option<Duration>) -> Duration {
         let due = self.first.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);

@@ -1,5 +1,5 @@
-//! One client per API server. Credentials come from a kubeconfig or the pod's service account; the
-//! servers from the configuration, because admin.conf on kubeadm nodes points at the VIP itself.
+//! One client per API server. Credentials come from a kubeconfig or the pod's service account. The
+//! servers come from the configuration, because admin.conf on kubeadm nodes points at the VIP itself.
 
 use super::{
     client_error::ClientError,
@@ -11,24 +11,24 @@ use crate::server_url::{host_address, server};
 use kube::Client;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-/// How long reading the credentials once more may take.
+/// The time limit for reading the credentials again.
 const READ_LIMIT: Duration = Duration::from_secs(30);
-/// How long a name may take to be resolved.
+/// The time limit for resolving a name.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the API is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// A kubeconfig for the credentials; `None`: the pod's service account.
+    /// A kubeconfig with the credentials; `None`: the pod's service account.
     pub kubeconfig: Option<PathBuf>,
     /// API servers, as URLs, in the order in which they are tried.
     pub endpoints: Vec<String>,
-    /// The name that a server's certificate is checked for; `None`: that of the kubeconfig, else
+    /// The name that must be in a server's certificate; `None`: the name in the kubeconfig, else
     /// `kubernetes`.
     pub tls_server_name: Option<String>,
 }
 
-/// Says which endpoints are left out because they are VIPs.
+/// Warns of the endpoints that are left out because they are VIPs.
 pub(super) fn warn_of_vips(config: &Access, vips: &[IpAddr]) {
     for endpoint in &config.endpoints {
         if vips.iter().any(|vip| names(endpoint, *vip)) {
@@ -60,12 +60,12 @@ pub async fn connect(
         config_of.proxy_url = proxy_for(&uri, proxy.as_deref(), variable).map_err(refuse)?;
         config_of.tls_server_name = server_name(config, config_of.tls_server_name);
         if uri.scheme_str() == Some("http") || config_of.accept_invalid_certs {
-            // Nothing is verified, so no bundle is needed; the image has none.
+            // No certificate is verified, so no bundle of CAs is needed; the image has none.
             config_of.root_cert.get_or_insert_default();
         }
         config_of.cluster_url = uri;
         config_of.connect_timeout = Some(connect_timeout);
-        // Every request has a time limit of its own; a watch has none.
+        // Every request has its own time limit, and a watch has none.
         config_of.read_timeout = None;
         config_of.write_timeout = None;
         config_of.default_retry = false;
@@ -80,15 +80,16 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// What certificates of an API server name, by whatever address it is asked.
+/// The name that the certificate of every API server contains, whatever its address.
 const SERVER_NAME: &str = "kubernetes";
 
-/// What the kubeconfig says counts more than the default.
+/// The name to verify: the setting, else the kubeconfig's, else the default.
 pub(super) fn server_name(config: &Access, of_kubeconfig: Option<String>) -> Option<String> {
     config.tls_server_name.clone().or(of_kubeconfig).or_else(|| Some(SERVER_NAME.into()))
 }
 
-/// The same on a thread of its own: a kubeconfig may name a program that is run for credentials.
+/// The same as [`connect`] on another thread, because a kubeconfig may name a program that must be run
+/// for credentials.
 pub(super) async fn connect_aside(
     config: Access,
     vips: Vec<IpAddr>,
@@ -111,8 +112,8 @@ async fn credentials(config: &Access) -> Result<Credentials, ClientError> {
     Ok(Credentials { config, proxy: None })
 }
 
-/// The endpoints whose names mean nothing but VIPs: this node would wait for an API server that waits
-/// for it. A name that cannot be resolved in time is none.
+/// The endpoints whose names resolve to VIPs only: this node would wait for an API server that waits
+/// for this node. A name that cannot be resolved in time does not count.
 pub(super) async fn named_vips(config: &Access, vips: &[IpAddr]) -> Vec<String> {
     let mut found = Vec::new();
     for endpoint in &config.endpoints {

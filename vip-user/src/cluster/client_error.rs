@@ -1,24 +1,24 @@
-//! Why there is no client of the API.
+//! Errors of building the clients of the API.
 
 use std::time::Duration;
 
-/// Why there is no client.
+/// Why no client could be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The kubeconfig cannot be used.
     #[error("configuration field `api.kubeconfig`: {path} cannot be used: {why}")]
     Unusable {
-        /// The file.
+        /// The path of the kubeconfig.
         path: String,
-        /// Why, in words.
+        /// The reason.
         why: String,
     },
     /// The proxy for an endpoint cannot be used.
     #[error("{endpoint}: {why}")]
     Proxy {
-        /// The server.
+        /// The URL of the endpoint.
         endpoint: String,
-        /// Why, in words.
+        /// The reason.
         why: String,
     },
     /// There is no kubeconfig and no service account.
@@ -31,10 +31,10 @@ pub enum ClientError {
         "configuration field `api.endpoints`: {endpoint} cannot be used: a URL like https://10.0.0.1:6443 is needed"
     )]
     Endpoint {
-        /// The value.
+        /// The configured value.
         endpoint: String,
     },
-    /// Only VIPs are left.
+    /// All endpoints are VIPs.
     #[error(
         "configuration field `api.endpoints`: all of them are VIPs that xvip itself would have to bring up"
     )]
@@ -42,12 +42,12 @@ pub enum ClientError {
     /// The client cannot be built.
     #[error("cannot make a client for {endpoint}: {why}")]
     Build {
-        /// The server.
+        /// The URL of the endpoint.
         endpoint: String,
-        /// Why, in words.
+        /// The reason.
         why: String,
     },
-    /// Reading the credentials has no end.
+    /// The credentials could not be read within this time.
     #[error("the credentials could not be read within {0:?}")]
     Timeout(Duration),
 }

@@ -1,4 +1,4 @@
-//! The API servers in the order in which they are tried, with the credentials for them.
+//! The API servers in the order in which they are tried, and the credentials for them.
 
 use super::{
     client::{self, Access},
@@ -12,11 +12,11 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// After a failure the credentials are read anew, at most this often: a token, a certificate or the CA
-/// may have been exchanged. The new clients also begin with fresh connections.
+/// After a failure the credentials are read again, at most this often: a token, a certificate or the CA
+/// may have been replaced. The new clients also open fresh connections.
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
 
-/// Where the credentials come from.
+/// What is needed to read the credentials again.
 #[derive(Clone)]
 struct Source {
     config: Access,
@@ -26,7 +26,7 @@ struct Source {
 
 struct State {
     clients: Vec<(String, Client)>,
-    /// Endpoints whose names mean a VIP; they are not asked if there are others.
+    /// Endpoints whose names resolve to VIPs only. They are left out if there are others.
     vips: Vec<String>,
     /// Index of the endpoint that is tried first.
     preferred: usize,
@@ -42,7 +42,7 @@ impl State {
     }
 }
 
-/// All API servers. Clones share what they have learned.
+/// All API servers. Clones share what they have learned about them.
 #[derive(Clone)]
 pub struct Endpoints {
     state: Arc<Mutex<State>>,
@@ -50,13 +50,13 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// These clients for ever.
+    /// Uses these clients for ever. Their credentials are never read again.
     pub fn fixed(clients: Vec<(String, Client)>) -> Self {
         let state = State { clients, vips: Vec::new(), preferred: 0, reloaded: Instant::now() };
         Self { state: Arc::new(Mutex::new(state)), source: None }
     }
 
-    /// Clients for the configured endpoints.
+    /// Builds clients for the configured endpoints.
     pub async fn connect(
         config: &Access,
         vips: &[IpAddr],
@@ -66,12 +66,12 @@ impl Endpoints {
         let clients = client::connect(config, vips, connect_timeout).await?;
         let source = Source { config: config.clone(), vips: vips.to_vec(), connect_timeout };
         let all = Self { source: Some(Arc::new(source)), ..Self::fixed(clients) };
-        // The start does not wait for a name server.
+        // The start must not wait for a name server.
         tokio::spawn(all.clone().leave_out_vips());
         Ok(all)
     }
 
-    /// Finds endpoints whose names mean a VIP, and leaves them out if there are others.
+    /// Finds endpoints whose names resolve to VIPs only, and leaves them out if there are others.
     async fn leave_out_vips(self) {
         let Some(source) = &self.source else { return };
         let vips = client::named_vips(&source.config, &source.vips).await;
@@ -84,21 +84,22 @@ impl Endpoints {
         state.leave_out();
     }
 
-    /// The endpoint of an attempt: 0 is the one that worked last, 1 the next one, and so on.
+    /// The endpoint for an attempt: 0 is the one that is tried first, 1 the one after it, and so on in
+    /// a circle.
     pub fn get(&self, attempt: usize) -> (String, Client) {
         let state = self.lock();
         state.clients[(state.preferred + attempt) % state.clients.len()].clone()
     }
 
-    /// All endpoints, beginning with that of attempt `first`.
+    /// All endpoints, beginning with the one for attempt `first`.
     pub(super) fn all(&self, first: usize) -> Vec<(String, Client)> {
         let state = self.lock();
         let count = state.clients.len();
         (0..count).map(|at| state.clients[(state.preferred + first + at) % count].clone()).collect()
     }
 
-    /// This endpoint has answered while `slower` ones, asked before it, had not: if one of them was
-    /// asked first until now, this one is.
+    /// Notes that this endpoint has answered before the `slower` ones, which were asked too. If the one
+    /// that is tried first is among those, this endpoint takes its place.
     pub(super) fn answered(&self, endpoint: &str, slower: &[String]) {
         let mut state = self.lock();
         let preferred = &state.clients[state.preferred % state.clients.len()].0;
@@ -109,8 +110,8 @@ impl Endpoints {
         }
     }
 
-    /// A request to this endpoint has failed (a conflict is no failure): others are asked first from
-    /// now on.
+    /// Notes that a request to this endpoint has failed; a conflict is not a failure. If the endpoint
+    /// was tried first, the next one is tried first from now on.
     pub fn failed(&self, endpoint: &str) {
         let mut state = self.lock();
         let count = state.clients.len();
@@ -121,8 +122,8 @@ impl Endpoints {
         self.reload();
     }
 
-    /// A server knows who asks, and that it has no right (403). That server is well; the right may come
-    /// with other credentials.
+    /// A server has identified this process and refused the request (403). Such a server works and
+    /// keeps its place. Other credentials may have the right, so they are read again.
     pub(super) fn refused(&self) {
         self.reload();
     }
@@ -132,7 +133,7 @@ impl Endpoints {
         let Some(source) = self.source.clone().filter(|_| due) else { return };
         self.lock().reloaded = Instant::now();
         let all = self.clone();
-        // Nobody waits for it, and whoever asks next may have other endpoints.
+        // No caller waits for this task. A request that comes after it may see other endpoints.
         tokio::spawn(async move {
             let Source { config, vips, connect_timeout } = Source::clone(&source);
             match client::connect_aside(config, vips, connect_timeout).await {

@@ -1,5 +1,5 @@
-//! Kubernetes Events about a Lease. They are told to whoever looks at the Lease and decide nothing:
-//! one that cannot be written is dropped.
+//! Kubernetes Events about a Lease, for people who look at the Lease. They decide nothing, so an Event
+//! that cannot be written is dropped.
 
 use super::{lease::LeaseApi, words::words};
 use jiff::Timestamp;
@@ -11,21 +11,21 @@ use kube::{Api, api::PostParams};
 use std::{collections::HashMap, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
-/// Events of one reason about one subject are at least this far apart.
+/// Two Events about one conflict are at least this far apart.
 const APART: Duration = Duration::from_secs(30);
-/// One write may take this long.
+/// The time limit for one write.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Events that wait to be written; more are dropped.
+/// The most Events that wait to be written; more are dropped.
 const WAITING: usize = 32;
 
-/// What has happened.
+/// The reasons of Events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// This node answers for the VIPs.
     TookOver,
-    /// It is silent.
+    /// This node has lost the Lease and is silent.
     Lost,
-    /// It gives the VIPs to a node that can serve them better.
+    /// This node gives the VIPs to a node that can serve them better.
     GaveWay,
     /// A VIP is not admitted to its Lease.
     Refused,
@@ -44,43 +44,44 @@ impl Reason {
         }
     }
 
-    /// Whether somebody should look.
+    /// The type of the Event: `Warning` if a person should look at it.
     const fn type_(self) -> &'static str {
         if matches!(self, Self::TookOver) { "Normal" } else { "Warning" }
     }
 }
 
-/// Something worth an Event.
+/// The content of one Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
-    /// The name of the Lease that it is about.
+    /// The name of the Lease that the Event is about.
     pub lease: String,
-    /// The uid of that Lease, where it was read: `kubectl describe` finds Events by it.
+    /// The uid of that Lease, if it was read: `kubectl describe` finds Events by it.
     pub uid: Option<String>,
     /// What has happened.
     pub reason: Reason,
-    /// What is limited together: the VIP of a conflict.
+    /// Conflicts are limited per subject, which is the VIP. Other Events name the VIP or the Lease
+    /// here.
     pub subject: String,
-    /// In words.
+    /// The message of the Event.
     pub text: String,
 }
 
-/// Where news are sent; never blocks. The default drops them.
+/// Queues news for the task that writes Events. It never blocks, and the default drops all news.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder(Option<mpsc::Sender<News>>);
 
 impl Recorder {
-    /// Starts the task that writes. `node` becomes the reporting instance.
+    /// Starts the task that writes the Events. `node` becomes the reporting instance.
     pub fn start(api: LeaseApi, node: String) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(write_all(api, node, receiver));
         Self(Some(sender))
     }
 
-    /// Takes news in.
+    /// Queues news to be written.
     pub fn tell(&self, news: News) {
         if let Some(sender) = &self.0 {
-            // A queue that is full belongs to an API that is away.
+            // A full queue means that the API does not keep up or cannot be reached.
             let _ = sender.try_send(news);
         }
     }
@@ -92,7 +93,7 @@ async fn write_all(api: LeaseApi, node: String, mut receiver: mpsc::Receiver<New
     while let Some(news) = receiver.recv().await {
         let now = Instant::now();
         let key = (news.reason, news.subject.clone());
-        // Changes of leadership alternate, and each is news; conflicts repeat.
+        // Only conflicts are limited, because they repeat. Every change of leadership is news.
         let limited = last.get(&key).is_some_and(|at| now.duration_since(*at) < APART);
         if news.reason == Reason::Conflict && limited {
             continue;
@@ -120,7 +121,7 @@ fn event(api: &LeaseApi, node: &str, number: u64, news: News) -> Event {
     let (namespace, _) = api.namespaced_name();
     let name = &news.lease;
     let now = Timestamp::now();
-    // Unique by node, time and number, and valid as an object name whatever the Lease's name is.
+    // Time and number make the name unique. They add only characters that are valid in an object name.
     let unique = format!("{name}.{:x}-{number}", now.as_microsecond());
     Event {
         metadata: ObjectMeta {

@@ -1,6 +1,6 @@
-//! Which events of a watch count: those that follow what was read or shown last of their object, with
-//! nothing written in between. An API server may lag behind a read, so an event can be older than what
-//! is known.
+//! Decides which events of a watch count as evidence. They must follow what was last read or shown of
+//! their object, with nothing written in between. An API server may lag behind a read, so an event can
+//! be older than what this node knows.
 
 use crate::model::record::Version;
 use std::collections::BTreeMap;
@@ -8,44 +8,45 @@ use std::collections::BTreeMap;
 /// How far a watch has come.
 #[derive(Debug)]
 pub(super) struct Reached {
-    /// Where another watch can start. `None`: this one began with what exists, and has not shown yet
-    /// what was read.
+    /// The version at which another watch can start. `None`: this watch began with what exists, and has
+    /// not yet shown what was read.
     version: Option<Version>,
-    /// What was read before a watch that began with what exists.
+    /// The version that was read before a watch that began with what exists.
     read: Option<Version>,
-    /// Objects that were read while the watch lasts, and the version of that read.
+    /// Objects that were read while the watch lasts, with the version of that read.
     confirmed: BTreeMap<String, Version>,
 }
 
-/// What an event says to whoever knows what was read.
+/// What an event shows, compared with what was read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// It follows what was known of its object.
+    /// The event follows what was known of its object.
     Next,
-    /// It is what was read, or older.
+    /// The event shows what was read, or something older.
     Known,
-    /// Something was written since the read, and this may not be all of it: another read is needed.
+    /// Something was written since the read, and the event may not show all of it. Another read is
+    /// needed.
     Unclear,
 }
 
 impl Reached {
-    /// A watch begins at the version of a read: whatever it shows follows.
+    /// A watch that begins at the version of a read. All of its events follow that read.
     pub(super) fn at(version: Version) -> Self {
         Self { version: Some(version), read: None, confirmed: BTreeMap::new() }
     }
 
-    /// The watch of one object begins with what exists. `read` is the version of what was read, if
-    /// there was anything.
+    /// A watch of one object that begins with what exists. `read` is the version that was read, `None`
+    /// if there was no object.
     pub(super) fn existing(read: Option<Version>) -> Self {
         Self { version: None, read, confirmed: BTreeMap::new() }
     }
 
-    /// Where another watch can start.
+    /// The version at which another watch can start, if one is known.
     pub(super) fn version(&self) -> Option<&Version> {
         self.version.as_ref()
     }
 
-    /// The watch has come to this version of any object.
+    /// Notes that the watch has reached this version, of whichever object.
     pub(super) fn passes(&mut self, version: Version) {
         if self.version.is_some() {
             self.confirmed.retain(|_, read| read.newer_than(&version));
@@ -53,12 +54,12 @@ impl Reached {
         }
     }
 
-    /// An object was read while the watch lasts: the watch has to come as far as that.
+    /// Notes that an object was read while the watch lasts. Its events up to that version are known.
     pub(super) fn confirm(&mut self, key: String, read: Version) {
         self.confirmed.insert(key, read);
     }
 
-    /// Takes in an event.
+    /// Notes an event of an object, and returns what it shows.
     pub(super) fn shows(&mut self, key: &str, version: &Version) -> Shown {
         if self.version.is_none() {
             return match begins(self.read.as_ref(), version) {
@@ -83,12 +84,12 @@ impl Reached {
 /// Whether the events of a watch that began with what exists follow what was read.
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
-    /// This is what was read: whatever comes next has followed it, and nothing was written in between.
+    /// This is what was read. All later events follow it, and nothing was written in between.
     Now,
-    /// The API server lags behind the read.
+    /// The API server lags behind the read, so the event shows something older.
     Later,
-    /// Something was written since the read, and this may not be all of it: another read, and a watch
-    /// from its version.
+    /// Something was written since the read, and the event may not show all of it. Another read is
+    /// needed, and a watch that begins at its version.
     Never,
 }
 

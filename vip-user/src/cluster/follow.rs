@@ -1,6 +1,6 @@
-//! Following objects of the Kubernetes API: one quorum read of everything in a scope, then one watch
-//! from its version. A watch whose time is over is followed by another from where it ended. After
-//! anything else there is a new read. A follower makes no other request while nothing happens.
+//! Follows objects of the Kubernetes API: one quorum read of everything in a scope, then one watch from
+//! its version. When a watch ends in its time, the next one continues where it ended. After any other
+//! end there is a new read. While nothing happens, a follower makes no other request.
 
 use super::{
     backoff::Backoff,
@@ -23,26 +23,26 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// What the API server has now, whatever version that is.
+/// As the version of a watch: begin with whatever the API server has now.
 const WHAT_EXISTS: &str = "0";
 
 /// What a follower does next.
 #[derive(Debug)]
 enum Next {
-    /// With a read, and a watch that begins so.
+    /// It reads, and then opens a watch that begins in this way.
     Read(Begin),
-    /// With a watch from where the last one ended.
+    /// It opens a watch where the last one ended.
     After(Reached),
 }
 
 impl Next {
-    /// The API server has forgotten the version of what was read, or shown last.
+    /// The API server has forgotten the version that was last read or shown.
     const FORGOTTEN: Self = Self::Read(Begin::Existing);
-    /// An object was written since it was read: the version of another read is remembered.
+    /// An object was written since it was read. The API server remembers the version of a new read.
     const WRITTEN: Self = Self::Read(Begin::Version);
 }
 
-/// Where what was seen goes.
+/// Where a follower sends what it has seen.
 struct Out<K, T> {
     items: mpsc::Sender<T>,
     item: Box<dyn FnMut(Told<K>) -> Option<T> + Send>,
@@ -51,7 +51,7 @@ struct Out<K, T> {
 impl<K, T> Out<K, T> {
     async fn tell(&mut self, told: Told<K>) {
         if let Some(item) = (self.item)(told) {
-            // A follower without a receiver sees that, and ends.
+            // Without a receiver this fails. The follower checks for that and ends.
             let _ = self.items.send(item).await;
         }
     }
@@ -61,8 +61,8 @@ impl<K> Followed<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    /// Follows until the receiver is gone. `again` ends the present watch: something contradicts what
-    /// it has shown. `item` makes what is sent, if anything is.
+    /// Follows until the receiver is gone. `again` ends the present watch, because something
+    /// contradicts what it has shown. `item` converts each report into the item to send, if any.
     pub async fn follow<T>(
         self,
         again: Arc<Notify>,
@@ -93,8 +93,8 @@ where
         }
     }
 
-    /// One read and one watch, or only a watch if the last one ended in its time. Returns what comes
-    /// next. A watch that ends early may mean that the API server came back with a restored etcd, whose
+    /// Makes one read and one watch, or only a watch if the last one ended in its time. Returns what
+    /// comes next. If a watch ends early, the API server may be back with a restored etcd, whose
     /// versions start again.
     async fn once<T>(
         &self,
@@ -142,7 +142,7 @@ where
         }
     }
 
-    /// Takes in an event. If it ends the watch, returns what comes next.
+    /// Handles an event. If the event ends the watch, returns what comes next.
     async fn take_in<T>(
         &self,
         event: WatchEvent<K>,
@@ -162,7 +162,8 @@ where
                 return Ok(Some(self.broken(endpoint, &refusal(&status), out).await));
             }
         };
-        // A quorum read confirms a deletion: the next one of this object, or one at once, among all.
+        // A quorum read must confirm a deletion. The next read of a single object does; one of many
+        // objects is read at once.
         if deleted && matches!(self.scope, Scope::Named(_)) {
             return Ok(Some(self.with_a_read()));
         }
@@ -183,25 +184,25 @@ where
         }
     }
 
-    /// A watch has ended with an error.
+    /// Reports a watch that has ended with an error. A read comes next.
     async fn broken<T>(&self, endpoint: &str, what: &str, out: &mut Out<K, T>) -> Next {
         out.tell(Told::Broken(format!("{endpoint}: watch: {what}"))).await;
         self.with_a_read()
     }
 
-    /// With a read, and a watch that begins as usual.
+    /// A read, and then a watch that begins as the pace says.
     fn with_a_read(&self) -> Next {
         Next::Read(self.pace.begin)
     }
 
-    /// Reads what is in the scope, and tells of it. Returns where the watch begins.
+    /// Reads and reports everything in the scope. Returns where the watch begins.
     async fn read<T>(
         &self,
         begin: Begin,
         again: &Notify,
         out: &mut Out<K, T>,
     ) -> Result<Reached, LeaseError> {
-        // What is read now answers every doubt from before.
+        // This read answers every doubt that was raised before it.
         let _ = again.notified().now_or_never();
         let began = clock::boot();
         let source = Source::Quorum(began);
@@ -227,8 +228,8 @@ where
         }
     }
 
-    /// Reads one of all objects while their watch lasts. Only a list has a version where there is no
-    /// such object.
+    /// Reads one of all objects while their watch lasts. This is a list, because only a list has a
+    /// version if the object does not exist.
     async fn confirm<T>(&self, key: &str, out: &mut Out<K, T>) -> Result<Version, LeaseError> {
         let source = Source::Quorum(clock::boot());
         let (objects, version) = self.list(Some(key)).await?;
@@ -246,7 +247,8 @@ fn version<K: Resource>(object: &K) -> Version {
     Version(object.meta().resource_version.clone().unwrap_or_default())
 }
 
-/// A server that lives ends a watch in its time. One that says nothing for longer has lost its power.
+/// How long a watch may stay open. A live server ends it in its time; one that has lost its power never
+/// does.
 fn longest(watch_s: u32) -> Duration {
     Duration::from_secs(u64::from(watch_s) + 15)
 }

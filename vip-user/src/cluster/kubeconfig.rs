@@ -1,13 +1,13 @@
-//! The credentials of a kubeconfig. What works with kubectl works here, or is refused in words before
-//! the start.
+//! The credentials of a kubeconfig. A kubeconfig that works with kubectl works here too, or is refused
+//! before the start with an explanation.
 
 use super::client_error::ClientError;
 use kube::config::{AuthInfo, ExecConfig, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::path::Path;
 
-/// What is used of a kubeconfig.
+/// The parts of a kubeconfig that xvip uses.
 pub(super) struct Credentials {
-    /// Everything but the servers.
+    /// Everything except the servers.
     pub(super) config: kube::Config,
     /// `proxy-url` of the cluster.
     pub(super) proxy: Option<String>,
@@ -22,7 +22,8 @@ pub(super) async fn read(path: &Path) -> Result<Credentials, ClientError> {
     for named in kubeconfig.clusters.iter_mut().filter(|named| named.name == cluster) {
         let Some(cluster) = &mut named.cluster else { continue };
         proxy = cluster.proxy_url.clone();
-        // The servers are configured, and kubectl has one for a cluster that names none.
+        // xvip has its own list of servers. kubectl accepts a cluster without a server, so it gets a
+        // placeholder.
         cluster.server.get_or_insert_with(|| "https://localhost".into());
     }
     for named in kubeconfig.auth_infos.iter_mut().filter(|named| Some(&named.name) == user.as_ref()) {
@@ -60,7 +61,8 @@ fn current(kubeconfig: &Kubeconfig) -> Result<(String, Option<String>), String> 
     Ok((context.cluster.clone(), context.user.clone()))
 }
 
-/// Refuses what cannot work, and brings what works differently here to what kubectl does.
+/// Refuses what cannot work. Where the client library differs from kubectl, `auth` is changed so that
+/// kubectl's behaviour results.
 fn check(name: &str, auth: &mut AuthInfo) -> Result<(), String> {
     if let Some(provider) = &auth.auth_provider {
         return Err(format!(
@@ -77,7 +79,7 @@ fn check(name: &str, auth: &mut AuthInfo) -> Result<(), String> {
         Ok(token) if token.trim().is_empty() => {
             return Err(format!("`tokenFile` {file:?} of user {name:?} is empty"));
         }
-        // The client library takes the whole content, with the end of the line.
+        // The client library would use the whole content, including the newline at the end.
         Ok(token) if token.trim() != token => {
             auth.token = Some(token.trim().to_owned().into());
             auth.token_file = None;
@@ -114,7 +116,7 @@ fn in_words(error: &KubeconfigError) -> String {
         KubeconfigError::ParseNoProxy(source) => {
             format!("the environment variable NO_PROXY cannot be used beside a proxy: {source}")
         }
-        // Its own words quote what stands around the error: a token, perhaps.
+        // The text of this error quotes the lines around the mistake, which may hold a token.
         KubeconfigError::Parse(source) => {
             let line = source.location().map(|at| format!(" (line {})", at.line()));
             format!("it is not the YAML of a kubeconfig{}", line.unwrap_or_default())

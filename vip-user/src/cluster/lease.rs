@@ -1,4 +1,4 @@
-//! Reading and writing the Lease, and the way between its JSON and the model.
+//! Reads and writes the Lease, and converts between its JSON and the model.
 
 use super::{endpoints::Endpoints, lenient::Lenient, words::words};
 use crate::{
@@ -30,17 +30,18 @@ use vip_common::mac::Mac;
 
 /// The annotation that carries the tenure: a [`TenureText`].
 pub const TENURE: &str = "xvip.io/tenure";
-/// The annotation of a release.
+/// The annotation of a release. It names the tenure that was released.
 pub const RELEASED: &str = "xvip.io/released";
-/// The annotation by which a holder says how well it serves.
+/// The annotation in which the holder states its fitness.
 pub const FITNESS: &str = "xvip.io/fitness";
-/// The annotation by which a candidate offers to serve better.
+/// The annotation in which a candidate offers to serve better.
 pub const OFFER: &str = "xvip.io/offer";
 /// The annotation with the MAC addresses that the holder answers with.
 pub const MACS: &str = "xvip.io/macs";
-/// The annotation that says which VIPs the holder guards.
+/// The annotation that names the VIPs that the holder guards.
 pub const VIPS: &str = "xvip.io/vips";
-/// Objects that are remembered: one for each write on its way, and what the watch brings meanwhile.
+/// How many objects are remembered: one for each write in flight, and those that the watch shows
+/// meanwhile.
 const RECENT: usize = 8;
 /// Field manager of our writes.
 const MANAGER: &str = "xvip";
@@ -52,54 +53,54 @@ pub struct LeaseApi {
     namespace: String,
     name: String,
     pub(super) timeout: Duration,
-    /// The last objects read or written: a PUT carries on what others have put into its base.
+    /// The last objects read or written. A PUT keeps what other programs have put into its base.
     recent: Arc<Mutex<VecDeque<Lease>>>,
     pub(super) metrics: Metrics,
 }
 
-/// A request that failed, in words for log and status.
+/// A failed request, worded for log and status.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// No answer in time.
+    /// No server has answered in time.
     #[error("{endpoint}: {verb}: no answer within {limit:?}")]
     Timeout {
         /// The server that was asked first.
         endpoint: String,
-        /// What was asked for.
+        /// The API verb, such as `get` or `watch`.
         verb: &'static str,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
     },
-    /// The server or the way to it.
+    /// A server refused the request, or it could not be reached.
     #[error("{endpoint}: {verb}: {what}")]
     Request {
-        /// The server.
+        /// The server that was asked.
         endpoint: String,
-        /// What was asked for.
+        /// The API verb, such as `get` or `watch`.
         verb: &'static str,
-        /// Its words.
+        /// The message of the server or of the connection.
         what: String,
-        /// How long the server wants to be left alone.
+        /// How long the server asks the client to wait.
         wanted: Option<Duration>,
-        /// This user has no right to it (HTTP 403).
+        /// The server refused it because this user lacks the right (HTTP 403).
         forbidden: bool,
     },
 }
 
-/// How long the server wants to be left alone.
+/// How long the server asks the client to wait, if it does.
 fn retry_after(error: &kube::Error) -> Option<Duration> {
     let kube::Error::Api(status) = error else { return None };
     let seconds = status.details.as_ref()?.retry_after_seconds;
     (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
 }
 
-/// Whether a server refuses this user what it asks for.
+/// Whether a server refused a request because this user lacks the right (HTTP 403).
 pub(super) fn is_forbidden(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 impl LeaseError {
-    /// How long the server wants to be left alone.
+    /// How long the server asks the client to wait, if it does.
     pub(super) fn wanted(&self) -> Option<Duration> {
         match self {
             Self::Timeout { .. } => None,
@@ -107,7 +108,7 @@ impl LeaseError {
         }
     }
 
-    /// Whether this user has no right to do that.
+    /// Whether the server refused the request because this user lacks the right (HTTP 403).
     pub(super) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Request { forbidden: true, .. })
     }
@@ -119,7 +120,7 @@ impl LeaseError {
 }
 
 impl LeaseApi {
-    /// The Lease `namespace/name`. A request that has not been answered after `timeout` has failed.
+    /// The Lease `namespace/name`. A request that is not answered within `timeout` counts as failed.
     pub fn new(endpoints: Endpoints, namespace: &str, name: &str, timeout: Duration) -> Self {
         Self {
             endpoints,
@@ -137,14 +138,14 @@ impl LeaseApi {
         Self { name: name.into(), recent: Arc::default(), ..self.clone() }
     }
 
-    /// Counts requests there.
+    /// Counts requests in these metrics.
     #[must_use]
     pub fn counted_by(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
     }
 
-    /// A linearizable read: GET without `resourceVersion`. `first` is the place of the endpoint that is
-    /// asked first.
+    /// A linearizable read: GET without `resourceVersion`. `first` is the index of the first endpoint
+    /// to ask, in the order of preference.
     pub async fn get(&self, first: usize) -> Result<Option<Record>, LeaseError> {
         let read = |client| {
             let api = self.leases(client);
@@ -157,11 +158,11 @@ impl LeaseApi {
         Ok(record)
     }
 
-    /// One attempt to write. Attempts that are on their way at the same time go to different
-    /// endpoints, and always over different connections: HTTP/1.1 carries one request at a time. An
-    /// endpoint that has failed is not the first to be tried any more.
+    /// Makes one attempt to write. Attempts in flight at the same time go to different endpoints, and
+    /// always over different connections: HTTP/1.1 carries one request at a time. An endpoint that has
+    /// failed is no longer tried first.
     ///
-    /// A base that is not remembered counts as overtaken.
+    /// If the base is not remembered, the write counts as a conflict.
     pub async fn write(&self, write: LeaseWrite) -> (Written, Option<LeaseError>) {
         let current = match &write.base {
             Some(base) => self.remembered(base),
@@ -179,10 +180,10 @@ impl LeaseApi {
         }
     }
 
-    /// Creates the Lease without a holder. `None`: somebody else has.
+    /// Creates the Lease without a holder. Returns `None` if it exists already.
     ///
     /// # Errors
-    /// If the request failed; it may have been stored all the same.
+    /// If the request failed. The Lease may have been created all the same.
     pub async fn create(&self, duration_s: u32) -> Result<Option<Record>, LeaseError> {
         let spec = LeaseSpec {
             holder_identity: Some(String::new()),
@@ -197,7 +198,7 @@ impl LeaseApi {
             async move {
                 match api.create(&params, &lease).await {
                     Ok(Lenient(created)) => Ok(Some(created)),
-                    // Somebody else, or our own request to another server.
+                    // Another node has created it, or our own request to another server has.
                     Err(error) if is_conflict(&error, false) => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -209,8 +210,8 @@ impl LeaseApi {
         Ok(created_record)
     }
 
-    /// Writes an offer into this very version of the Lease and leaves all else as it is. Nothing
-    /// depends on it being stored: who offers sees by the watch whether it was.
+    /// Writes an offer into exactly this version of the Lease, and leaves the rest as it is. Nothing
+    /// depends on the offer being stored: the candidate sees on its watch whether it was.
     pub async fn offer(&self, base: Version, offer: &Offer) -> Option<LeaseError> {
         let mut lease = self.remembered(&base)?;
         lease.metadata.managed_fields = None;
@@ -219,8 +220,7 @@ impl LeaseApi {
         self.put(0, lease).await.err()
     }
 
-    /// All Leases of the namespace with their names: a LIST without `resourceVersion`, which is
-    /// linearizable.
+    /// All Leases of the namespace with their names. A LIST without `resourceVersion` is linearizable.
     ///
     /// # Errors
     /// If the request failed.
@@ -236,8 +236,8 @@ impl LeaseApi {
         Ok(leases.items.iter().map(named).collect())
     }
 
-    /// Strikes VIPs out of another Lease, if it is still at this version. Whoever asked for it sees by
-    /// the next list whether that was stored.
+    /// Strikes VIPs out of another Lease, if it is still at this version. The election that asked for
+    /// it sees in its next list whether that was stored.
     pub async fn strike(&self, strike: &Strike) -> Option<LeaseError> {
         let other = self.named(&strike.lease);
         match other.get(0).await {
@@ -252,7 +252,7 @@ impl LeaseApi {
         other.put(0, lease).await.err()
     }
 
-    /// PUT by version. `None`: another version is current.
+    /// Replaces the Lease, or creates it if `lease` has no version. Returns `None` on a conflict.
     async fn put(&self, attempt: usize, lease: Lease) -> Result<Option<Lease>, LeaseError> {
         let (endpoint, client) = self.endpoints.get(attempt);
         let (api, params) = (self.leases(client), parameters());
@@ -294,7 +294,8 @@ impl LeaseApi {
         (&self.namespace, &self.name)
     }
 
-    /// A client for other objects of the Lease's namespace, and the name of the endpoint.
+    /// A client for other objects in the Lease's namespace: its endpoint, the client, and the
+    /// namespace.
     pub(super) fn client(&self, attempt: usize) -> (String, Client, &str) {
         let (endpoint, client) = self.endpoints.get(attempt);
         (endpoint, client, &self.namespace)
@@ -313,7 +314,7 @@ impl LeaseApi {
     }
 
     /// The object of this version, if it was read or written lately. It is the base of a PUT, which
-    /// must name its uid: API servers make a Lease of one that does not, where there is none
+    /// must name its uid. If there is no Lease, API servers create one from a PUT without a uid
     /// (`AllowCreateOnUpdate`), whatever version it names.
     fn remembered(&self, version: &Version) -> Option<Lease> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -330,8 +331,8 @@ impl LeaseApi {
         LeaseError::Timeout { endpoint: endpoint.into(), verb, limit: self.timeout }
     }
 
-    /// The object to send: what is known of the present one, with our fields set. The version that
-    /// must be current is always the one that the model has decided on.
+    /// The object to send: `lease`, which is the last known object, with our fields set. It always
+    /// names the version on which the model has decided.
     fn object(&self, write: &LeaseWrite, mut lease: Lease) -> Lease {
         lease.metadata = ObjectMeta {
             resource_version: write.base.as_ref().map(|version| version.0.clone()),
@@ -346,7 +347,7 @@ impl LeaseApi {
         } else {
             annotations.remove(RELEASED);
         }
-        // Whoever writes as the holder has seen what was offered, and has decided.
+        // The holder has seen the offer before it writes, and has decided about it.
         annotations.remove(OFFER);
         annotations.insert(FITNESS.into(), fitness_text(write.fitness));
         annotations.insert(MACS.into(), macs_text(&write.macs));
@@ -366,18 +367,18 @@ impl LeaseApi {
     }
 }
 
-/// The text of [`TENURE`]. Older versions of xvip write no `renewUs`, and read past it.
+/// The text of [`TENURE`]. Older versions of xvip do not write `renewUs`, and ignore it.
 #[derive(Serialize, Deserialize)]
 struct TenureText {
     #[serde(flatten)]
     note: TenureNote,
-    /// `spec.renewTime` of the write that the text came with: a client-go program under our node
-    /// name renews a tenure of ours, and leaves the text as it was.
+    /// `spec.renewTime` of the write that set this text. A client-go program under our node name that
+    /// renews our tenure leaves the text as it was.
     #[serde(rename = "renewUs", default, skip_serializing_if = "Option::is_none")]
     renew_us: Option<i64>,
 }
 
-/// What the model sees of a Lease. Missing, negative or unreadable parts become neutral values: a
+/// What the model sees of a Lease. Missing, negative or unreadable parts become neutral values. So a
 /// Lease full of garbage belongs to a stranger, and is waited out.
 pub fn record(lease: &Lease) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
@@ -409,7 +410,7 @@ fn fitness_text(fitness: Fitness) -> String {
     value.as_str().unwrap_or_default().into()
 }
 
-/// At most this many of a holder's MAC addresses are written and read.
+/// The most MAC addresses of a holder that are written and read.
 const MAX_MACS: usize = 16;
 
 fn macs_text(macs: &[[u8; 6]]) -> String {
@@ -429,8 +430,9 @@ fn micro_time(us: i64) -> Option<MicroTime> {
     Timestamp::from_microsecond(us).ok().map(MicroTime)
 }
 
-/// 409: another version or uid is current, or the Lease exists. 404 to a PUT: it is gone; to a POST:
-/// its namespace is not there.
+/// Whether the Lease has changed since it was read. 409: another version or uid is current, or the
+/// Lease exists. 404 to a PUT: the Lease is gone. 404 to a POST means that the namespace does not
+/// exist.
 fn is_conflict(error: &kube::Error, replaces: bool) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 || (status.code == 404 && replaces))
 }

@@ -1,6 +1,6 @@
-//! Objects whose times lie beyond what can be computed with. An API server takes any time up to the end
-//! of the year 9999, and the last 26 hours before it leave no room for time zones: whoever writes such
-//! a time into a Lease must not make it unreadable, nor the list of all Leases that it is part of.
+//! Makes objects readable whose times cannot be computed with. An API server accepts any time up to the
+//! end of the year 9999, and its last 26 hours leave no room for time zones. Such a time must not make
+//! a Lease unreadable, nor the list of all Leases.
 
 use jiff::Timestamp;
 use kube::Resource;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Erro
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// An object with readable times.
+/// An object whose times have been made readable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Lenient<K>(pub K);
@@ -21,8 +21,8 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
     }
 }
 
-/// Mends the times that others than the API server write. What stands in labels and annotations is
-/// text, whatever its name; who wrote which field is not needed.
+/// Mends the times that programs other than the API server write. Values in labels and annotations are
+/// text, whatever their names. `managedFields` is removed because xvip does not need it.
 fn mend(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
@@ -39,8 +39,8 @@ fn mend(object: &mut Value) {
     }
 }
 
-/// A time two days earlier in place of one that is too late: two of them that differ still do. Anything
-/// else that is no time says nothing.
+/// Replaces a time that is too late by one two days earlier, so that two such times still differ. Any
+/// other unreadable time becomes null.
 fn mend_time(time: &mut Value) {
     let readable = |text: &str| text.parse::<Timestamp>().is_ok();
     if let Value::String(text) = time

@@ -1,4 +1,4 @@
-//! Kubernetes I/O: clients for the API servers, the Lease, and following objects.
+//! Kubernetes I/O: clients for the API servers, requests for the Lease, and watches of objects.
 
 mod ask;
 mod backoff;

@@ -1,5 +1,5 @@
-//! Following this node's own Node object: its labels, and whether it is cordoned. One watch, no
-//! polling.
+//! Follows this node's own Node object: its labels, and whether it is cordoned. It uses one watch and
+//! does not poll.
 
 use super::{
     lease::LeaseApi,
@@ -12,8 +12,8 @@ use kube::Api;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// A kubelet writes its Node every few minutes, and an API server that has restarted does not remember
-/// what was before.
+/// A kubelet writes its Node every few minutes. An API server that has restarted does not remember
+/// older versions, so the watch begins with what exists.
 const PACE: Pace = Pace {
     watch_s: 240,
     first_pause: Duration::from_millis(500),
@@ -28,12 +28,12 @@ impl From<Lenient<Node>> for NodeFacts {
     }
 }
 
-/// What is known of a node, or why nothing can be learned at present.
+/// What is known of a node, or why it cannot be read at present.
 pub type Report = Result<NodeFacts, String>;
 
-/// Sends what is known of Node `name` whenever it has changed, and why it cannot be read, until the
-/// receiver is gone. A Node that does not exist has no labels and is not cordoned. `item` makes what is
-/// sent of each report.
+/// Sends what is known of Node `name`, or why it cannot be read, on every change until the receiver is
+/// gone. A Node that does not exist has no labels and is not cordoned. `item` converts each report into
+/// the item to send.
 pub async fn follow<T: Send + 'static>(
     api: LeaseApi,
     name: String,
@@ -47,14 +47,14 @@ pub async fn follow<T: Send + 'static>(
     followed.follow(Arc::default(), items, told).await;
 }
 
-/// What is told of a Node as a report, if that differs from the last one.
+/// Turns what the follower tells about a Node into a report, if it differs from the last one.
 fn changes() -> impl FnMut(Told<Lenient<Node>>) -> Option<Report> {
     let mut last: Option<Report> = None;
     move |told| {
         let report: Report = match told {
             Told::Seen(Sighted { object, .. }) => Ok(object.map(Into::into).unwrap_or_default()),
             Told::Unreadable(why) => Err(why),
-            // The read that follows a broken watch says whether the Node can be read.
+            // The read that follows a broken watch shows whether the Node can be read.
             Told::Broken(_) | Told::Listed(_) => return None,
         };
         let changed = last.as_ref() != Some(&report);

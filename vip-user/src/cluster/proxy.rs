@@ -1,14 +1,14 @@
-//! Whether an endpoint is reached through a proxy: what kubectl does, decided for each endpoint.
+//! Decides for each endpoint whether it is reached through a proxy, as kubectl does.
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use std::net::IpAddr;
 
-/// The proxy for an endpoint. `configured` is `proxy-url` of the kubeconfig, which counts for every
-/// endpoint; without it the environment does, except for what `NO_PROXY` names.
+/// The proxy for an endpoint. `configured` is `proxy-url` of the kubeconfig and applies to every
+/// endpoint. Without it the environment decides, except for endpoints that `NO_PROXY` names.
 ///
 /// # Errors
-/// In words, where the value cannot be used.
+/// A text that says why the value cannot be used.
 pub(super) fn proxy_for(
     endpoint: &Uri,
     configured: Option<&str>,
@@ -33,7 +33,7 @@ pub(super) fn proxy_for(
 fn parsed(what: &str, url: &str) -> Result<Uri, String> {
     let url = url.trim();
     let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    // Both let the proxy resolve names; the client library knows one of the words.
+    // Both schemes let the proxy resolve names. The client library knows only `socks5`.
     let whole = whole.replacen("socks5h://", "socks5://", 1);
     let uri: Option<Uri> = whole.parse().ok();
     uri.filter(|uri| {
@@ -50,7 +50,7 @@ fn host(endpoint: &Uri) -> &str {
     endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Go's clients, kubectl among them, never ask a proxy for this host.
+/// Whether the endpoint is on this host. Go's clients, such as kubectl, never use a proxy for it.
 fn is_local(endpoint: &Uri) -> bool {
     host(endpoint).eq_ignore_ascii_case("localhost")
         || host(endpoint).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -76,7 +76,7 @@ fn is_excepted(endpoint: &Uri, excepted: &str) -> bool {
             names.push(name.trim_start_matches('[').trim_end_matches(']').to_owned());
         }
     }
-    // The matcher says which proxy is to be asked: none, if the endpoint is excepted.
+    // The matcher returns the proxy to use. It returns none if the endpoint is excepted.
     let matcher = Matcher::builder().all("http://proxy".to_owned()).no(names.join(",")).build();
     matcher.intercept(endpoint).is_none()
 }

@@ -1,4 +1,4 @@
-//! The requests of a follower: quorum reads, and watches.
+//! The requests of a follower: quorum reads and watches.
 
 use super::{
     lease::LeaseError,
@@ -13,10 +13,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, pin::Pin};
 
-/// A version that the API server no longer knows.
+/// HTTP status of a request for a version that the API server no longer knows.
 pub(super) const GONE: u16 = 410;
 
-/// What a watch brings.
+/// The events of a watch.
 type Events<K> = Pin<Box<dyn Stream<Item = Result<WatchEvent<K>, kube::Error>> + Send>>;
 
 impl<K> Followed<K>
@@ -33,8 +33,8 @@ where
         Ok(object)
     }
 
-    /// A linearizable read of all objects, or of the one of this name: LIST without `resourceVersion`.
-    /// Returns also the version that it shows.
+    /// A linearizable read of all objects, or of the one with this name: LIST without
+    /// `resourceVersion`. Also returns the version that the list shows.
     pub(super) async fn list(&self, name: Option<&str>) -> Result<(Vec<K>, Version), LeaseError> {
         let params = ListParams { field_selector: name.map(named), ..ListParams::default() };
         let list = |client| {
@@ -43,7 +43,7 @@ where
         };
         let (endpoint, list) = self.api.ask("list", 0, list).await?;
         let ObjectList { metadata, items, .. } = list;
-        // A watch from no version would begin with what exists, which may be older.
+        // A watch without a version would begin with what exists, which may be older than the list.
         let Some(version) = metadata.resource_version.filter(|version| !version.is_empty()) else {
             let what = "the list has no version".into();
             let (wanted, forbidden) = (None, false);
@@ -52,7 +52,7 @@ where
         Ok((items, Version(version)))
     }
 
-    /// Opens a watch at whichever endpoint answers first. `None`: the version is no longer known there.
+    /// Opens a watch at the endpoint that answers first. `None`: the version is no longer known there.
     pub(super) async fn open(&self, version: &str) -> Result<Option<(String, Events<K>)>, LeaseError> {
         let field_selector = match &self.scope {
             Scope::Named(name) => Some(named(name)),
@@ -75,7 +75,7 @@ where
     }
 }
 
-/// Whether an API server has refused a version that it no longer knows.
+/// Whether an API server refused a version because it no longer knows it.
 pub(super) fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == GONE)
 }

@@ -1,16 +1,17 @@
-//! Whether this process has the rights that it needs only now and then.
+//! Checks at the start whether this process has a right that it needs only now and then.
 
 use super::lease::LeaseApi;
 use std::time::Duration;
 use tokio::{sync::mpsc, time::sleep};
 
-/// Between two attempts: somebody may grant the right meanwhile.
+/// The pause between two attempts. An administrator may grant the right meanwhile.
 const AGAIN: Duration = Duration::from_secs(30);
-/// A server that is starting refuses everything until it has read the roles.
+/// The pause after the first refusal. A starting server refuses everything until it has read the roles.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Lists the Leases once. Tells in words that it may not, and `None` as soon as it may; then it ends. A
-/// VIP that is new under its Lease is published after such a list, which may be years after the start.
+/// Lists the Leases until that succeeds once; then sends `None` and ends. From the second refusal on,
+/// it sends the refusal as text. A VIP that is new under its Lease is published only after such a list,
+/// which may be years after the start.
 pub async fn may_list<T>(api: LeaseApi, tell: mpsc::Sender<T>, event: fn(Option<String>) -> T) {
     let mut refused = 0;
     loop {
@@ -25,7 +26,7 @@ pub async fn may_list<T>(api: LeaseApi, tell: mpsc::Sender<T>, event: fn(Option<
                     return;
                 }
             }
-            // What is not known is not bad.
+            // Any other error says nothing about rights.
             Err(_) => {}
         }
         sleep(if refused == 1 { SOON } else { AGAIN }).await;

@@ -1,4 +1,4 @@
-//! What a follower follows, how often it asks, and what it tells.
+//! What a follower follows, how often it asks, and what it reports.
 
 use super::lease::LeaseApi;
 use crate::model::{election::Source, time::BootNs};
@@ -9,10 +9,10 @@ use std::time::Duration;
 pub struct Followed<K> {
     /// The API servers.
     pub api: LeaseApi,
-    /// The objects of this kind on one server: those of one namespace, or of a kind without namespaces.
-    /// A name means one of them.
+    /// The API of these objects on one server: of one namespace, or of a kind without namespaces. A
+    /// name identifies one object in it.
     pub of: fn(&LeaseApi, Client) -> Api<K>,
-    /// Which of them.
+    /// Which of these objects are followed.
     pub scope: Scope,
     /// How often the servers are asked.
     pub pace: Pace,
@@ -21,20 +21,20 @@ pub struct Followed<K> {
 /// Which objects are followed.
 #[derive(Clone, Debug)]
 pub enum Scope {
-    /// The one of this name: a GET, then a watch of it.
+    /// The object with this name: a GET, then a watch of it.
     Named(String),
-    /// All: a LIST, then one watch.
+    /// All objects: a LIST, then one watch.
     All,
 }
 
 /// How often the servers are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// A watch is renewed after this long. Seconds. The server ends it.
+    /// How long a watch lasts before the server ends it, in seconds. The next watch then continues.
     pub watch_s: u32,
-    /// The first pause after a watch or a read has ended before its time.
+    /// The first pause after a watch or a read has ended early.
     pub first_pause: Duration,
-    /// The longest one.
+    /// The longest pause after that.
     pub longest_pause: Duration,
     /// How the watch of a named object usually begins.
     pub begin: Begin,
@@ -45,31 +45,32 @@ pub struct Pace {
 pub enum Begin {
     /// At the version that was read.
     Version,
-    /// With what the API server has. An object that is seldom written is older than what the server
-    /// remembers, and a watch from its version would be refused.
+    /// With what the API server has. A seldom-written object is older than what the server remembers,
+    /// and a watch from its version would be refused.
     Existing,
 }
 
-/// What following brings.
+/// What a follower reports.
 #[derive(Clone, Debug)]
 pub enum Told<K> {
-    /// An object was seen, or that there is none of its name.
+    /// An object was seen, or there is no object with its name.
     Seen(Sighted<K>),
-    /// All of a list has been told. It began then, and what it did not name does not exist.
+    /// All objects of a list have been reported. The list began at this time; objects that it does not
+    /// name do not exist.
     Listed(BootNs),
-    /// A watch has broken; in words. A read follows.
+    /// A watch has broken, for this reason. A read follows.
     Broken(String),
-    /// The API cannot be read; in words.
+    /// The API cannot be read, for this reason.
     Unreadable(String),
 }
 
-/// What was seen of one object.
+/// One object, as it was seen.
 #[derive(Clone, Debug)]
 pub struct Sighted<K> {
-    /// Its name.
+    /// The name of the object.
     pub key: String,
-    /// Where that comes from.
+    /// Which read or watch has shown it.
     pub source: Source,
-    /// The object. `None`: there is none of this name.
+    /// The object. `None`: there is no object with this name.
     pub object: Option<K>,
 }

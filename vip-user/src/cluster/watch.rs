@@ -1,4 +1,4 @@
-//! Following the Lease. Candidates make no other request while nothing happens.
+//! Follows the Lease. While nothing happens, candidates make no other request.
 
 use super::{
     lease::{LeaseApi, record},
@@ -10,26 +10,26 @@ use k8s_openapi::api::coordination::v1::Lease;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc};
 
-/// A watch is renewed after this long. Seconds.
+/// How long a watch lasts before it is renewed, in seconds.
 pub const WATCH_S: u32 = 60;
-/// The first pause after a watch or a read has ended before its time.
+/// The first pause after a watch or a read has ended early.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The longest one, or a quarter of the fence: whoever reads so often asks for less than a holder that
-/// renews.
+/// The longest pause, unless a quarter of the fence is longer. A node that reads this often makes fewer
+/// requests than a holder that renews.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What following the Lease brings.
 #[derive(Debug)]
 pub enum Sighting {
-    /// The Lease, or that there is none.
+    /// The Lease was seen; `None`: there is no Lease.
     Seen(Source, Option<Record>),
-    /// The API cannot be read; in words.
+    /// The API cannot be read, for this reason.
     Unreadable(String),
 }
 
-/// Follows the Lease until the receiver is gone. `again` ends the present watch: something
-/// contradicts what it has shown. A watch lasts `watch_s` seconds, usually [`WATCH_S`]. `item` makes
-/// what is sent of each sighting.
+/// Follows the Lease until the receiver is gone. `again` ends the present watch, because something
+/// contradicts what it has shown. A watch lasts `watch_s` seconds, usually [`WATCH_S`]. `item` converts
+/// each sighting into the item to send.
 pub async fn follow<T: Send + 'static>(
     api: LeaseApi,
     watch_s: u32,
@@ -38,7 +38,7 @@ pub async fn follow<T: Send + 'static>(
     item: impl Fn(Sighting) -> T + Send + 'static,
 ) {
     let longest_pause = LONGEST_PAUSE.max(api.timeout / 4);
-    // It is renewed all the time: its version is one that every API server remembers.
+    // A Lease is renewed all the time, so every API server remembers its version.
     let pace = Pace { watch_s, first_pause: PAUSE, longest_pause, begin: Begin::Version };
     let scope = Scope::Named(api.name().into());
     let followed = Followed { api: api.clone(), of: LeaseApi::leases, scope, pace };

@@ -1,38 +1,38 @@
-//! What an API server says, or the way to it, as one short line for log, status and terminal.
+//! Turns errors of an API server or of the connection to it into one short line for log, status and
+//! terminal.
 
 use crate::sources;
 
-/// A message of a server is cut off after this many characters.
+/// Messages of a server are cut off after this many characters.
 const LONGEST: usize = 300;
 
-/// A failed request in words.
+/// Describes a failed request.
 pub(super) fn words(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return refusal(status);
     }
     let parts: Vec<String> = sources::of(error).map(ToString::to_string).collect();
     let cannot_connect = parts.iter().any(|part| part.contains("(Connect)"));
-    // The library shows the command with its environment and its output, which are there to hold
-    // secrets.
+    // The library shows the command with its environment and its output, which may hold secrets.
     if parts.iter().any(|part| part.contains("auth exec")) {
         return "the program that the kubeconfig names in `exec` has failed; run it by hand to see why"
             .into();
     }
-    // The outer errors repeat the inner ones, or name the layer of the client library.
+    // The outer errors repeat the inner ones, or only name a layer of the client library.
     let inner = parts.len().saturating_sub(1);
     let said: Vec<String> = (0..parts.len())
         .filter(|at| *at == inner || !is_layer(&parts[*at]))
         .filter(|at| !parts[..*at].iter().any(|outer| !is_layer(outer) && outer.contains(&parts[*at])))
         .map(|at| parts[at].clone())
         .collect();
-    // rustls adds the address of its manual.
+    // rustls appends the address of its manual.
     let text = said.join(": ");
     let text = text.split(": https://docs.rs").next().unwrap_or_default();
     let prefix = if cannot_connect { "cannot connect: " } else { "" };
     format!("{}{}", printable(&format!("{prefix}{text}")), advice(text))
 }
 
-/// What the TLS library leaves out.
+/// Advice that the message of the TLS library does not give.
 fn advice(text: &str) -> &'static str {
     let known = [
         (
@@ -48,9 +48,9 @@ fn advice(text: &str) -> &'static str {
     known.iter().find(|(part, _)| text.contains(part)).map_or("", |(_, advice)| advice)
 }
 
-/// What a server answered instead of doing it.
+/// Describes why a server refused a request.
 pub(super) fn refusal(status: &kube::core::Status) -> String {
-    // The last one is the client library's, for an answer that is no Status.
+    // The last text comes from the client library, for an answer that is not a Status.
     let said_nothing = ["", status.message.as_str(), "Failed to parse error data"];
     let reason = if said_nothing.contains(&status.reason.as_str()) {
         String::new()
@@ -62,14 +62,15 @@ pub(super) fn refusal(status: &kube::core::Status) -> String {
     format!("HTTP {}{reason}{said}", status.code)
 }
 
-/// Lines of the client library that say which of its layers has failed, and nothing else.
+/// Whether a text of the client library only names the layer that failed.
 fn is_layer(text: &str) -> bool {
     ["ServiceError: ", "HyperError: ", "client error (", "tcp connect error", "Error reading events"]
         .iter()
         .any(|layer| text.starts_with(layer))
 }
 
-/// Outside text on one line: what could steer a terminal is escaped, and what is too long is cut off.
+/// Puts outside text on one line. Characters that could steer a terminal are escaped, and long text is
+/// cut off.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::new();
     for (at, character) in text.chars().enumerate() {

@@ -14,7 +14,7 @@ async fn another_endpoint_is_tried_first_after_a_failure() {
     assert_eq!((all.get(0).0, all.get(1).0, all.get(3).0), ("a".into(), "b".into(), "a".into()));
     all.failed("a");
     assert_eq!(all.get(0).0, "b");
-    // A slow failure of one that is not asked first any more changes nothing.
+    // A late failure of an endpoint that is no longer tried first changes nothing.
     all.clone().failed("a");
     assert_eq!(all.get(0).0, "b");
     all.failed("b");
@@ -35,7 +35,7 @@ async fn whoever_answered_while_the_first_one_did_not_is_asked_first() {
     assert_eq!(order, ["a", "b", "c"]);
 }
 
-/// Every host's resolver knows `localhost`.
+/// The resolver of every host knows `localhost`.
 #[tokio::test]
 async fn an_endpoint_whose_name_means_nothing_but_vips_is_told_of() {
     let named = async |endpoints: &[&str], vips: &[&str]| {

@@ -18,7 +18,7 @@ fn only_what_was_read_begins_a_watch_of_what_exists() {
     }
 }
 
-/// The events of a watch, in order, and what each of them says.
+/// Checks what each event of a watch, in this order, shows.
 #[track_caller]
 fn check(mut reached: Reached, events: &[(&str, &str, Shown)]) -> Reached {
     for (key, shown, expected) in events {

@@ -8,7 +8,7 @@ const WHOLE: &str = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
     clusters: [{name: k, cluster: {CLUSTER}}]\nusers: [{name: u, user: {USER}}]\n\
     contexts: [{name: c, context: {cluster: k, user: u}}, {name: d, context: {cluster: k}}]\n";
 
-/// A directory of its own; what is in it may be named by the kubeconfig.
+/// Creates a new directory. The kubeconfig may name the files in it.
 fn directory() -> PathBuf {
     static NUMBER: atomic::AtomicU32 = atomic::AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, atomic::Ordering::Relaxed);
@@ -26,7 +26,7 @@ async fn read_text(text: &str, files: &[(&str, &str)]) -> Result<Credentials, St
     let path = dir.join("kubeconfig");
     std::fs::write(&path, text).unwrap();
     let found = read(&path).await;
-    // A client is what counts: keys and certificates are looked at there.
+    // A client is built too, because keys and certificates are read only then.
     let config = Access {
         kubeconfig: Some(path),
         endpoints: vec!["https://192.0.2.1:6443".into()],
@@ -72,7 +72,7 @@ async fn a_token_file_counts_more_than_a_token_and_has_an_end_of_line() {
     let text = with(INSECURE, "token: abc, tokenFile: token");
     let found = read_text(&text, &[("token", "from-file")]).await.unwrap().config.auth_info;
     assert!(found.token.is_none() && found.token_file.is_some(), "it is read again while it runs");
-    // With the end of the line it is no header.
+    // A header must not contain the newline.
     let found = read_text(&text, &[("token", "from-file\n")]).await.unwrap().config.auth_info;
     assert!(found.token.is_some() && found.token_file.is_none());
 }
@@ -127,14 +127,14 @@ async fn the_name_in_the_kubeconfig_counts_more_than_a_default() {
     assert_eq!(server_name(&default, None).as_deref(), Some("kubernetes"));
     let set = Access { tls_server_name: Some("mine".into()), ..default };
     assert_eq!(server_name(&set, found.tls_server_name.clone()).as_deref(), Some("mine"));
-    // Also where it says the same as the default.
+    // The setting also counts if it equals the default.
     let set = Access { tls_server_name: Some("kubernetes".into()), ..set };
     assert_eq!(server_name(&set, found.tls_server_name).as_deref(), Some("kubernetes"));
 }
 
 const PLUGIN: &str =
     "#!/bin/sh\necho '{\"kind\": \"ExecCredential\", \"status\": {\"token\": \"x\"}}'\n";
-/// P-256, made for this test and used for nothing else.
+/// A P-256 certificate, made for this test and used for nothing else.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
     MIIBbzCCARWgAwIBAgIUGp9IUefoe5q4SzDggiRd8WAwL1EwCgYIKoZIzj0EAwIw\n\
     DDEKMAgGA1UEAwwBeDAgFw0yNjExMjcyMjI0NTlaGA8yMTI2MTEwMzIyMjQ1OVow\n\
@@ -158,7 +158,7 @@ const P521: &str = "-----BEGIN EC PRIVATE KEY-----\n\
     s3hKWSM526CV0mwZStQYFeezUffyPRJliy7zCuapHA==\n\
     -----END EC PRIVATE KEY-----\n";
 
-/// What the library says of a mistake quotes the lines around it.
+/// The library's message about a mistake quotes the lines around it.
 #[tokio::test]
 async fn no_secret_is_told_with_a_mistake() {
     for user in ["token: geheim, token: geheim", "password: geheim, : }", "token: [geheim"] {

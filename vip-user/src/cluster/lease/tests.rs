@@ -18,7 +18,7 @@ fn a_namespace_that_is_not_there_is_a_failure() {
     }
 }
 
-/// A Lease that is full is written all the same, whatever it says of its VIPs.
+/// A Lease with the most VIPs can be written, whatever marks they have.
 #[test]
 fn no_mark_makes_a_lease_too_long() {
     const LIMIT: usize = 256 * 1024 - 1_024;

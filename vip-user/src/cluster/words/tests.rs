@@ -36,7 +36,7 @@ async fn a_refused_connection_names_its_cause_once() {
     assert_eq!(said.matches("refused").count(), 1, "{said}");
 }
 
-/// The library prints the command, its environment and its output.
+/// The library's error shows the command, its environment and its output.
 #[test]
 fn nothing_of_a_program_for_credentials_is_shown() {
     let secret = "auth exec command 'SECRET=1 plugin' failed with status 1: Output { stdout: SECRET }";
