@@ -1,10 +1,10 @@
-//! Programs for `cargo xtask bench` only; nothing of this is in the shipped object.
-//! `BPF_PROG_TEST_RUN` does not reset the frame between repeats, so an answered question must be
-//! restored before each; the cost of that is measured alone and taken off.
+//! Programs for `cargo xtask bench` only; the shipped object contains none of them. `BPF_PROG_TEST_RUN`
+//! does not reset the frame between repeats, so an answered question must be restored before each. The
+//! cost of that is measured alone and subtracted.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, reason = "the program macros do not carry the doc comments on")]
+#![expect(missing_docs, reason = "the program macros drop doc comments")]
 
 mod frame;
 mod maps;
@@ -34,21 +34,21 @@ fn restore(ctx: *mut xdp_md) {
     }
 }
 
-/// Restores the question and nothing else.
+/// Only restores the question.
 #[xdp(frags)]
 pub fn bench_restore(ctx: XdpContext) -> u32 {
     restore(ctx.ctx);
     xdp_action::XDP_PASS
 }
 
-/// Restores the question and drops it: what restoring costs where frames are live.
+/// Restores the question and drops it: the cost of restoring where frames are live.
 #[xdp(frags)]
 pub fn bench_restore_drop(ctx: XdpContext) -> u32 {
     restore(ctx.ctx);
     xdp_action::XDP_DROP
 }
 
-/// Drops, and nothing else.
+/// Only drops.
 #[xdp(frags)]
 pub fn bench_drop(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
@@ -61,7 +61,7 @@ pub fn bench_answer(ctx: XdpContext) -> u32 {
     answer(&ctx)
 }
 
-/// Decides about a frame that stays as it is.
+/// Decides about a frame that is not changed.
 #[xdp(frags)]
 pub fn bench_decide(ctx: XdpContext) -> u32 {
     answer(&ctx)

@@ -1,8 +1,8 @@
 //! The bytes of a frame in an XDP buffer, and the crate's one bounds check.
 //!
-//! Without CAP_PERFMON the verifier lets nothing but a constant be added to a packet pointer, and no
-//! two packet pointers be subtracted: speculative execution could run past a check. So only headers at
-//! fixed places are read directly. Helpers read the rest, also in the pieces of a multi-buffer frame.
+//! Without CAP_PERFMON the verifier allows only a constant to be added to a packet pointer, and no two
+//! to be subtracted. Otherwise speculation could run past a check. So only headers at fixed places are
+//! read directly. Helpers read the rest, also in a multi-buffer frame.
 
 use crate::maps::{placed, scratch};
 use aya_ebpf::{
@@ -16,9 +16,9 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use vip_common::env::Frame;
 
-/// The verifier wants the end of an access compared with `data_end` right before it. A single byte
-/// would be compared as `start >= data_end`, from which it derives nothing (seen on 6.18:
-/// "invalid access to packet, off=0 size=1"), so two bytes are the least. `offset` must be a constant.
+/// Bounds check of a header. The verifier wants the end of an access compared with `data_end` right
+/// before it. For one byte that is `start >= data_end`, from which it derives nothing (6.18: "invalid
+/// access to packet, off=0 size=1"). So T has at least two bytes. `offset` must be a constant.
 #[inline(always)]
 pub(crate) fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Option<*mut T> {
     const { assert!(align_of::<T>() <= 2 && size_of::<T>() >= 2) };
@@ -26,7 +26,7 @@ pub(crate) fn header<T: Pod>(data: usize, data_end: usize, offset: usize) -> Opt
     if start + size_of::<T>() > data_end { None } else { Some(start as *mut T) }
 }
 
-/// A value that a helper copies from a frame.
+/// Reads a value that a helper copies from a frame.
 #[inline(always)]
 pub(crate) fn copied<T: Pod>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
     let value = scratch::<T>()?;
@@ -35,7 +35,7 @@ pub(crate) fn copied<T: Pod>(helper: impl FnOnce(*mut c_void, u32) -> c_long) ->
     if outcome == 0 { Some(unsafe { *value }) } else { None }
 }
 
-/// A value that a helper writes into a frame.
+/// Has a helper write a value into a frame.
 #[inline(always)]
 pub(crate) fn stored<T: Pod>(value: &T, helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<()> {
     let place: *const T = placed(*value)?;
@@ -48,13 +48,13 @@ pub(crate) struct XdpFrame {
 }
 
 impl XdpFrame {
-    /// The header at a constant offset, for writing.
+    /// The header at a constant offset, to be read or changed in place.
     #[inline(always)]
     pub(crate) fn at<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
         // SAFETY: the kernel hands the program a valid xdp_md, which outlives it.
         let (data, data_end) = unsafe { ((*self.ctx).data as usize, (*self.ctx).data_end as usize) };
-        // SAFETY: `header` has checked the bounds; offsets of headers are even, as wire.rs says, and T
-        // accepts all bit patterns; `&mut self` makes the access exclusive.
+        // SAFETY: `header` has checked the bounds. Offsets of headers are even, as wire.rs says, and T
+        // accepts all bit patterns. `&mut self` makes the access exclusive.
         header::<T>(data, data_end, offset).map(|p| unsafe { &mut *p })
     }
 }

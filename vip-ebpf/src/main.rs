@@ -1,9 +1,9 @@
-//! The programs that run in the kernel. They fetch bytes and return verdicts; every decision is made
-//! by `vip-common`.
+//! The programs that run in the kernel. They fetch bytes and return verdicts; `vip-common` makes every
+//! decision.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, reason = "the program macros do not carry the doc comments on")]
+#![expect(missing_docs, reason = "the program macros drop doc comments")]
 
 mod frame;
 mod maps;
@@ -21,14 +21,14 @@ use frame::XdpFrame;
 use maps::{Kernel, alone, drops_on_loss};
 use vip_common::{env::Verdict, ingress::ingress, layer3::is_traffic};
 
-/// Answers, drops or passes what arrives, in the driver (or in generic mode).
+/// Answers, drops or passes arriving frames, in the driver (or in generic mode).
 #[xdp(frags)]
 pub fn xvip_xdp(ctx: XdpContext) -> u32 {
     answer::<false>(&ctx)
 }
 
-/// The same with messages. They need programs of their own: the verifier follows speculative execution
-/// into messages that are off, and kernels before 6.16 refuse that without CAP_PERFMON.
+/// The same with messages. These are separate programs, because the verifier follows speculative
+/// execution into messages that are off, and kernels before 6.16 refuse that without CAP_PERFMON.
 #[xdp(frags)]
 pub fn xvip_xdp_debug(ctx: XdpContext) -> u32 {
     answer::<true>(&ctx)
@@ -40,11 +40,11 @@ fn answer<const MESSAGES: bool>(ctx: &XdpContext) -> u32 {
     if traffic && !drops_on_loss() {
         return xdp_action::XDP_PASS;
     }
-    // What passes is answered by the stack, if at all, and that answer meets the guard.
+    // The stack may answer a frame that passes, but its answer meets the guard.
     alone(xdp_action::XDP_PASS, || decide::<MESSAGES>(ctx.ctx))
 }
 
-/// A function of its own, as those in tc.rs: without CAP_PERFMON every word on the stack costs a
+/// A separate function, like those in tc.rs: without CAP_PERFMON every word on the stack costs a
 /// barrier against speculative stores. Traffic passes before anything is put there.
 #[inline(never)]
 fn decide<const MESSAGES: bool>(ctx: *mut xdp_md) -> u32 {
@@ -74,7 +74,7 @@ pub fn xvip_clock(ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// Passes everything: `XDP_TX` needs a program at the far end of a veth, and the bench a floor.
+/// Passes every frame: `XDP_TX` needs a program at the far end of a veth, and the bench a baseline.
 #[xdp(frags)]
 pub fn xvip_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS

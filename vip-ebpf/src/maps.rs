@@ -16,7 +16,7 @@ use vip_common::{
     env::{Env, Fences},
 };
 
-/// `BPF_F_NO_PREALLOC`: most hosts hold a handful of VIPs.
+/// `BPF_F_NO_PREALLOC`: most hosts hold only a few VIPs.
 const NO_PREALLOC: usize = 1;
 
 #[btf_map]
@@ -32,34 +32,34 @@ static IFACES_BY_INDEX: Array<Iface, { FAST_IFINDEX as usize }> = Array::new();
 static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
 #[btf_map]
 static CLAIMS: RingBuf<Claim, { CLAIM_RING_BYTES as usize }> = RingBuf::new();
-/// Who may claim the VIPs of a slot; empty unless `guard_neighbours` is set.
+/// The stations that may claim the VIPs of a slot; empty unless `guard_neighbours` is set.
 #[btf_map]
 static HOLDERS: Array<Holder, { MAX_SLOTS as usize }> = Array::new();
 #[btf_map]
 static CLAIM_SEEN: LruHashMap<Claimant, u64, 1024> = LruHashMap::new();
 
-// The maps below are for user space only: one object describes the whole pin directory.
+// The programs do not use the maps below. They are here so that one object describes all pins.
 #[btf_map]
 static TENURES: Array<TenureRecord, { MAX_SLOTS as usize }> = Array::new();
 #[btf_map]
 static IDENTITY: Array<Identity, 1> = Array::new();
 #[btf_map]
 static ADDRS: HashMap<HostAddr, u32, { MAX_ADDRS as usize }, NO_PREALLOC> = HashMap::new();
-/// An update of a map of maps makes the syscall wait until no program runs that has seen an older
-/// state (`maybe_wait_bpf_programs`): the grace period between silence and release.
+/// The grace period between silence and release. An update of a map of maps makes the syscall wait
+/// until no program runs that has seen an older state (`maybe_wait_bpf_programs`).
 #[btf_map]
 static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
-/// Per-CPU words that the answering programs pass to helpers, and behind them how many programs are in
-/// [`alone`]. Not the stack: before Linux 6.8 (commit ab125ed3ec1c) the verifier of a process without
-/// CAP_PERFMON refuses to store less than eight bytes where a register was kept.
+/// Per-CPU words that the answering programs pass to helpers; the last one counts the programs in
+/// [`alone`]. Not the stack: without CAP_PERFMON, before Linux 6.8 (commit ab125ed3ec1c), the verifier
+/// refuses to store under eight bytes where a register was kept.
 #[btf_map]
 static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS + 1], 1> = PerCpuArray::new();
 const SCRATCH_WORDS: usize = 8;
 
-/// Does `work`, which uses [`SCRATCH`], unless another program of this CPU is at it: then `busy`.
-/// With PREEMPT_RT one may interrupt another (since Linux 6.18 without PREEMPT_RT_NEEDS_BH_LOCK) and
-/// replace what that is about to use. Who counts itself beside another sees 2 at least.
+/// Does `work`, which uses [`SCRATCH`], unless another program of this CPU is using it: then `busy`.
+/// With PREEMPT_RT (since Linux 6.18 without PREEMPT_RT_NEEDS_BH_LOCK) one may interrupt another and
+/// replace what that is about to use. A program that counts itself beside another sees at least 2.
 #[inline(always)]
 pub(crate) fn alone<R>(busy: R, work: impl FnOnce() -> R) -> R {
     let Some(words) = element::<_, [u64; SCRATCH_WORDS + 1]>(&raw const SCRATCH, 0) else {
@@ -68,28 +68,28 @@ pub(crate) fn alone<R>(busy: R, work: impl FnOnce() -> R) -> R {
     // SAFETY: the pointer is into the element.
     let users = unsafe { &raw mut (*words)[SCRATCH_WORDS] };
     add(users, 1);
-    // SAFETY: the word lives as long as the map; others change it, so the read is volatile.
+    // SAFETY: the word lives as long as the map. Other programs change it, so the read is volatile.
     let outcome = if unsafe { core::ptr::read_volatile(users) } == 1 { work() } else { busy };
     add(users, 1_u64.wrapping_neg());
     outcome
 }
 
-/// One instruction: nothing on this CPU comes in between, and the compiler moves no memory access over
-/// it. It returns nothing, as before Linux 5.12. `core` has no atomics for this target.
+/// Adds in one instruction, which nothing on this CPU interrupts; the compiler moves no memory access
+/// over it. Returning the old value would need Linux 5.12. `core` has no atomics for this target.
 #[inline(always)]
 fn add(place: *mut u64, number: u64) {
     // SAFETY: callers have a pointer to an aligned word of a map.
     unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) place, in(reg) number, options(nostack)) }
 }
 
-/// Room for one value, until the next one; only inside [`alone`].
+/// Space for one value until the next one is placed; to be used only inside [`alone`].
 #[inline(always)]
 pub(crate) fn scratch<T: Pod>() -> Option<*mut T> {
     const { assert!(size_of::<T>() <= size_of::<[u64; SCRATCH_WORDS]>()) };
     element(&raw const SCRATCH, 0)
 }
 
-/// The value, where a helper may read it.
+/// Copies a value to where a helper may read it.
 #[inline(always)]
 pub(crate) fn placed<T: Pod>(value: T) -> Option<&'static T> {
     let place = scratch::<T>()?;
@@ -100,18 +100,18 @@ pub(crate) fn placed<T: Pod>(value: T) -> Option<&'static T> {
     }
 }
 
-/// An element of an array whose values begin with a `T`. The key takes eight bytes, as said above.
+/// An element of an array whose values begin with a `T`. The key has eight bytes: see [`SCRATCH`].
 #[inline(always)]
 fn element<M, T>(array: *const M, index: u32) -> Option<*mut T> {
     const { assert!(cfg!(target_endian = "little")) };
     let key = u64::from(index);
-    // SAFETY: the key is read, four bytes of it, and the value lives as long as the map.
+    // SAFETY: only four bytes of the key are read, and the value lives as long as the map.
     let value = unsafe { bpf_map_lookup_elem(array.cast_mut().cast(), (&raw const key).cast()) };
     if value.is_null() { None } else { Some(value.cast()) }
 }
 
-/// 1: traffic to a VIP that is not held is dropped. Set before loading; the verifier then knows the
-/// value and leaves the other branch out.
+/// 1: traffic to a VIP that is not held is dropped. It is set before loading, so the verifier knows the
+/// value and leaves out the other branch.
 #[unsafe(no_mangle)]
 static DROP_ON_LOSS: u8 = 0;
 
@@ -121,13 +121,13 @@ pub(crate) fn drops_on_loss() -> bool {
     unsafe { core::ptr::read_volatile(&raw const DROP_ON_LOSS) != 0 }
 }
 
-/// The kernel's maps and clock, as seen from one interface.
+/// The kernel's maps and clock, for frames of one interface.
 pub(crate) struct Kernel<const GUARD: bool> {
     pub(crate) ifindex: u32,
 }
 
 impl<const GUARD: bool> Kernel<GUARD> {
-    /// Puts a key where a helper can read it: in the guard on the stack, in words of eight bytes.
+    /// Puts a key where a helper can read it. In the guard that is the stack, in words of eight bytes.
     #[inline(always)]
     fn key<T: Pod, const N: usize>(key: T, words: &mut MaybeUninit<[u64; N]>) -> Option<&T> {
         const { assert!(size_of::<T>() == size_of::<[u64; N]>()) };

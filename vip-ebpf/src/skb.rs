@@ -31,8 +31,8 @@ impl<const GUARD: bool> Frame for SkbFrame<GUARD> {
         unsafe { (*self.skb).len as usize }
     }
 
-    /// Senders like `TX_RING` leave most of a frame in fragments, out of reach of direct access: the
-    /// helper reads there.
+    /// Senders like `TX_RING` leave most of a frame in fragments, which direct access does not reach.
+    /// The helper reads those.
     #[inline(always)]
     fn fixed<T: Pod>(&self, offset: usize) -> Option<T> {
         // SAFETY: as in `ifindex`.

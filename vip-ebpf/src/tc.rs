@@ -1,4 +1,4 @@
-//! The programs at TC: answers where there is no native XDP, and the guard.
+//! The programs at TC: the guard, and answers on interfaces without native XDP.
 
 use crate::{
     maps::{Kernel, alone, drops_on_loss},
@@ -14,11 +14,11 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use vip_common::{abi, egress::egress, env::Verdict, ingress::ingress, layer3::is_traffic};
 
-/// The same decision at TC ingress, for interfaces without native XDP. The answer leaves through the
-/// egress guard of the same interface.
+/// Makes the same decision at TC ingress, for interfaces without native XDP. The answer leaves through
+/// the egress guard of the same interface.
 #[classifier]
 pub fn xvip_ingress(ctx: TcContext) -> i32 {
-    // On the stack, as in the guard: the scratch is not this program's yet.
+    // On the stack, as in the guard: this program does not have the scratch space yet.
     let frame = SkbFrame::<true> { skb: ctx.as_ptr().cast() };
     if is_traffic(&frame) && !drops_on_loss() {
         return TC_ACT_UNSPEC;
@@ -41,8 +41,8 @@ fn decide_at_tc(skb: *mut __sk_buff) -> i32 {
     }
 }
 
-/// Stops claims without a live fence. What it lets through is `TC_ACT_UNSPEC`, which equals
-/// `TCX_NEXT`: later programs on the interface still run.
+/// Stops claims without a live fence. It returns `TC_ACT_UNSPEC`, which equals `TCX_NEXT`, for all
+/// other frames, so that later programs on the interface still run.
 #[classifier]
 pub fn xvip_egress(ctx: TcContext) -> i32 {
     guard::<false>(&ctx)
