@@ -43,7 +43,7 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 const HEADER_BYTES: usize = 16 << 10;
 /// Reading every map takes a while, so scrapes within this time share one result.
 const SCRAPE_EVERY: Duration = Duration::from_millis(250);
-/// The subject of the problem.
+/// The subject under which the port's problems are reported.
 const SUBJECT: &str = "admin port";
 
 /// The admin port, not open yet.
@@ -67,7 +67,7 @@ impl Admin {
         Self { address, registry: Arc::new(registry), latest, scraped: Arc::default() }
     }
 
-    /// Serves for ever. If the port is busy it is tried again: no reason to give up a VIP.
+    /// Serves for ever. A busy port is tried again, because it is no reason to give up a VIP.
     pub(crate) async fn serve(self, events: &mpsc::Sender<Event>) {
         let address = self.address;
         let router = Router::new()
@@ -113,13 +113,13 @@ async fn accept(listener: TcpListener, router: Router) {
             Ok((stream, _)) => {
                 guests.admit(timeout(CONNECTION_LIMIT, answer(stream, router.clone()))).await;
             }
-            // Out of descriptors or memory: try again later.
+            // Out of descriptors or memory: accept again later.
             Err(_) => sleep(RETRY).await,
         }
     }
 }
 
-/// One request, then the connection is closed.
+/// Answers one request and then closes the connection.
 async fn answer(stream: TcpStream, router: Router) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -142,7 +142,8 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Whether the process works. An unreachable API is no failure: a restart would not help.
+/// Whether the process works. An unreachable API does not count as a failure, because a restart would
+/// not help.
 async fn healthz(State(admin): State<Admin>) -> Response {
     verdict(admin.latest.borrow().stuck(clock::boot()).into_iter().collect())
 }

@@ -11,7 +11,7 @@ use std::{
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format::debug_fn};
 
-/// Log lines that may wait for the reader.
+/// The most log lines that may wait for the reader.
 const LOG_LINES: usize = 4_096;
 /// How long the end of the process waits for those lines.
 const LOG_END: Duration = Duration::from_millis(1_200);
@@ -34,8 +34,8 @@ impl Drop for LogEnd {
     }
 }
 
-/// A separate thread writes the lines: in a pod, standard error is a pipe whose reader may hang.
-/// Lines that find no room are lost.
+/// Starts the log. A separate thread writes the lines, because in a pod standard error is a pipe whose
+/// reader may hang. Lines that find no room are lost.
 pub fn start(config: &LogConfig) -> LogEnd {
     let appender = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES);
     let (stderr, guard) = appender.thread_name("xvip-log").finish(io::stderr());
@@ -65,9 +65,9 @@ pub fn start(config: &LogConfig) -> LogEnd {
     LogEnd(Some(guard))
 }
 
-/// The client library logs each failed request at ERROR, without the server. xvip logs the outcome
-/// of its requests itself, so these lines show only when debugging. `RUST_LOG` replaces this
-/// filter.
+/// The filter of the log. The client library logs each failed request at ERROR, without naming the
+/// server. xvip logs the outcome of its requests itself, so these lines show only when debugging.
+/// `RUST_LOG` replaces this filter.
 fn filter(level: LogLevel, word: &str) -> String {
     if matches!(level, LogLevel::Debug | LogLevel::Trace) {
         return word.to_owned();

@@ -19,8 +19,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    // `xvip status | head` is no failure. The daemon ignores SIGPIPE and runs on when its log
-    // reader is gone.
+    // `xvip status | head` must not count as a failure. The daemon ignores SIGPIPE and continues when
+    // its log reader is gone.
     if !matches!(cli.command, Command::Run { .. }) {
         end_with_the_reader();
     }
@@ -36,6 +36,6 @@ fn main() -> ExitCode {
 /// Lets a write to a closed pipe end this process, as usual for a shell command. Rust ignores
 /// SIGPIPE before `main`, and then `println!` panics.
 fn end_with_the_reader() {
-    // SAFETY: no other thread runs yet, and the default action is no handler of ours.
+    // SAFETY: no other thread runs yet, and the default action runs none of our code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }

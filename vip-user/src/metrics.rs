@@ -1,4 +1,4 @@
-//! The process's own metrics. `node/scrape.rs` adds those of the kernel; `docs/metrics.md` lists
+//! The process's own metrics. `node/scrape.rs` adds those of the kernel, and `docs/metrics.md` lists
 //! all.
 
 use crate::model::fitness::Fitness;
@@ -190,8 +190,8 @@ impl Metrics {
         self.overruns.get_or_create(&labels).inc_by(u64::from(late));
     }
 
-    /// Sets or ends a problem. Its series ends too, because subjects name interfaces, which come
-    /// and go.
+    /// Sets or ends a problem. Its series ends too, unless [`begin`](Self::begin) has started it:
+    /// subjects name interfaces, which come and go.
     pub fn problem(&self, subject: &str, stands: bool) {
         let labels = vec![("subject", subject.into())];
         if stands || self.begun.get().is_some_and(|begun| begun.contains(subject)) {

@@ -1,7 +1,6 @@
-//! What others may ask of the daemon: the admin port and the local socket. A separate thread with
-//! few descriptors serves them, so that observers cannot delay or starve the loop that raises the
-//! fence. The thread has the usual priority: it shares short locks with the loop, and a thread that
-//! seldom runs would keep them for long.
+//! Serves the admin port and the local socket. A separate thread with few descriptors does so, so that
+//! clients cannot delay or starve the loop that raises the fence. The thread has the usual priority: it
+//! shares short locks with the loop, and a thread that seldom runs would hold them for long.
 
 use crate::{
     admin::Admin,
@@ -35,7 +34,7 @@ pub struct Observers {
     pub listener: UnixListener,
     /// The process that holds the socket's usual name, if another one does.
     pub stranger: Option<String>,
-    /// The instance.
+    /// The name of the instance.
     pub instance: String,
     /// The state of the loop.
     pub latest: watch::Receiver<DaemonState>,
@@ -122,7 +121,7 @@ async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
                 let state = latest.borrow().clone();
                 askers.admit(timeout(ASKER_LIMIT, write(stream, state))).await;
             }
-            // Out of descriptors or memory: try again later.
+            // Out of descriptors or memory: accept again later.
             Err(_) => sleep(RETRY).await,
         }
     }

@@ -1,4 +1,4 @@
-//! URLs of API servers.
+//! Parses the URLs of API servers.
 
 use http::Uri;
 use std::net::IpAddr;

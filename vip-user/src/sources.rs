@@ -1,4 +1,4 @@
-//! The source chain of an error.
+//! The sources of an error, as a chain.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ pub fn of<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| Error::source(*error))
 }
 
-/// The same as one line.
+/// The error and its sources as one line.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     of(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

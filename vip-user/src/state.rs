@@ -13,13 +13,13 @@ use std::{collections::BTreeMap, time::Duration};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DaemonState {
-    /// Its process id.
+    /// The process id of the daemon.
     pub pid: u32,
     /// `CLOCK_BOOTTIME` of the loop's last turn, in nanoseconds.
     pub turned_ns: u64,
     /// What this node lacks before it could take over; empty when it is ready.
     pub not_ready: Vec<String>,
-    /// One per Lease.
+    /// One entry for each Lease.
     pub leases: Vec<LeaseState>,
     /// The present problems, by subject; xvip keeps trying until each is over.
     pub problems: BTreeMap<String, String>,
@@ -32,7 +32,7 @@ pub struct DaemonState {
 pub struct LeaseState {
     /// `namespace/name`.
     pub lease: String,
-    /// Its slot in the maps.
+    /// The slot of the group in the maps.
     pub slot: u32,
     /// `unknown`, `waiting`, `holding`, `lapsed`, `leaving` or `left`.
     pub state: String,
@@ -55,7 +55,7 @@ impl DaemonState {
         (stood > STUCK).then(|| format!("the loop has stood still for {stood:?}"))
     }
 
-    /// What this node lacks before it could take over, with a stuck loop.
+    /// What this node lacks before it could take over, including a stuck loop.
     pub fn lacks(&self, now: BootNs) -> Vec<String> {
         self.not_ready.iter().cloned().chain(self.stuck(now)).collect()
     }

@@ -1,4 +1,4 @@
-//! What happens to the loop, and what it needs to know to begin.
+//! The events of the loop, and what the loop needs to start.
 
 use crate::{
     cluster::{events::Recorder, lease::LeaseApi, node::Report, watch::Sighting},
@@ -10,68 +10,70 @@ use crate::{
 };
 use vip_common::abi::Claim;
 
-/// A group as requests know it. A slot may be given to another group while a request is on its way.
+/// Identifies a group in requests. Its slot may be given to another group while a request is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupId {
     /// Its slot.
     pub slot: u32,
-    /// Counts the groups of this process.
+    /// The number of the group, counted over the life of this process.
     pub serial: u64,
 }
 
-/// Everything that can happen.
+/// Everything that can happen to the loop.
 #[derive(Debug)]
 pub enum Event {
-    /// All groups that are wanted, and no others.
+    /// All groups that are wanted. Groups that are not listed are not wanted any more.
     Wanted(Vec<GroupSpec>),
-    /// The Lease of a group was seen, or could not be.
+    /// The Lease of a group was seen, or could not be read.
     Sighting(GroupId, Sighting),
     /// A write has ended.
     Written {
-        /// The group of its Lease.
+        /// The group whose Lease was written.
         group: GroupId,
-        /// Its id.
+        /// The id of the write.
         id: u64,
-        /// How.
+        /// How the write ended.
         outcome: Written,
-        /// What went wrong, in words.
+        /// What went wrong, if anything did.
         problem: Option<String>,
     },
-    /// The Leases of the namespace, which the admission of a group has asked for under this
-    /// number; in words if they could not be listed.
+    /// The Leases of the namespace, which the admission of a group has asked for under this number, or
+    /// why they could not be listed.
     Listed(GroupId, u64, Result<Vec<(String, Record)>, String>),
-    /// Whether this process may list Leases; in words if not.
+    /// Whether this process may list Leases: `None` if it may, else the refusal.
     MayList(Option<String>),
-    /// An attempt to create the Lease of a group, without a holder, has ended; in words if it failed.
+    /// An attempt to create the Lease of a group without a holder has ended; with the problem if it
+    /// failed.
     Created(GroupId, Option<String>),
     /// Links or addresses have changed.
     HostChanged,
     /// This node as the API shows it, or why it cannot be read.
     Node(Report),
-    /// Whether the LAN answers: the gateway or a named peer. In words if it does not.
+    /// Whether the LAN (the gateway or a named peer) answers: `None` if it does, else the problem.
     Lan(Option<String>),
-    /// Somebody else claims a VIP.
+    /// Another station claims a VIP.
     Claim(Claim),
-    /// Something outside the loop has a problem, or it is over: the subject, and why.
+    /// Something outside the loop has a problem: its subject, and the reason, or `None` once it is
+    /// over.
     Problem(&'static str, Option<String>),
     /// SIGTERM or SIGINT.
     Stop,
 }
 
-/// What the loop needs to know.
+/// What the loop needs to start.
 #[derive(Clone)]
 pub struct Setup {
-    /// A Lease of the namespace. Those of the groups differ from it by their names.
+    /// The API of any Lease of the namespace. The Leases of the groups differ from it only by name.
     pub api: LeaseApi,
     /// The groups that are wanted.
     pub groups: Vec<GroupSpec>,
     /// What the maps know of each slot.
     pub slots: Vec<(u32, SlotState)>,
-    /// What the operator has chosen.
+    /// The operator's settings for the agent.
     pub policy: Policy,
     /// What a stop does.
     pub on_stop: OnStop,
-    /// What is counted.
+    /// Where the loop counts.
     pub metrics: Metrics,
     /// Where Kubernetes Events go.
     pub recorder: Recorder,

@@ -1,5 +1,6 @@
-//! The loop: the next event, one step of the agent, and what its `Turn` asks for. Fences are changed
-//! inline and first; requests are spawned and come back as events. It decides nothing.
+//! The loop: takes the next event, lets the agent make one step, and carries out the resulting `Turn`.
+//! Fences are changed inline and first; requests are spawned and come back as events. The loop decides
+//! nothing.
 
 pub mod event;
 mod problems;
@@ -29,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, watch as latest};
 use watchdog::Watchdog;
 
-/// Events that are taken in before the host is looked at; as many as wait at most.
+/// How many events are taken in before the host is looked at. The queue holds no more.
 const AT_ONCE: usize = 256;
 
 /// The loop's state.
@@ -46,7 +47,7 @@ pub struct Controller<D> {
 }
 
 impl<D: Dataplane> Controller<D> {
-    /// A controller; nothing happens before [`run`](Self::run).
+    /// Builds a controller. Nothing happens before [`run`](Self::run).
     pub fn new(
         dataplane: D,
         events: mpsc::Sender<Event>,
@@ -65,13 +66,14 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Runs until the Leases have been given up (or kept) after a stop. Gives the host back.
+    /// Runs until, after a stop, the Leases have been released or kept. Returns the host.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> D {
         if let Err(error) = self.watchdog.observe(self.state.clone()) {
             tracing::warn!(%error, "no thread watches the loop");
         }
         self.watchdog.turn();
-        // Entries are reconciled before the first renewal: what is not configured any more goes now.
+        // Entries are reconciled before the first renewal, so entries that are no longer configured go
+        // now.
         self.carry_out(agent::Event::Wanted(self.setup.groups.clone())).await;
         self.publish_state();
         let (api, events) = (self.setup.api.clone(), self.events.clone());
@@ -88,7 +90,7 @@ impl<D: Dataplane> Controller<D> {
             }
             self.carry_out(agent::Event::Tick).await;
             self.work_on_host_if_due().await;
-            // What the host has shown may concern elections.
+            // What the look at the host has shown may concern elections.
             self.carry_out(agent::Event::Tick).await;
             self.speak().await;
             self.publish_state();
@@ -103,16 +105,16 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Waits for the next event; everything that has happened by then is taken in before the host is
-    /// looked at once. A stop comes first: it must not wait behind what happens on a busy host.
+    /// Waits for the next event and takes all that have arrived by then, so that one look at the host
+    /// serves them all. A stop comes first: it must not wait behind the events of a busy host.
     async fn next_events(&mut self, inbox: &mut mpsc::Receiver<Event>) -> Vec<Event> {
-        // A turn that is due at once would let nothing else run on this thread.
+        // Without this, turns that are due at once would let nothing else run on this thread.
         tokio::task::yield_now().await;
         let guard = self.agent.guard_due();
         let due = self.agent.wake_at().map_or(guard, |due| due.min(guard));
         self.watchdog.waits(due);
         let first = tokio::select! {
-            // What is due does not wait behind a host on which something changes all the time.
+            // A turn that is due must not wait for a host on which something changes all the time.
             biased;
             () = tokio::time::sleep(clock::boot().until(due)) => None,
             event = inbox.recv() => Some(event.unwrap_or(Event::Stop)),
@@ -136,7 +138,7 @@ impl<D: Dataplane> Controller<D> {
                 self.problem("Node", None);
                 agent::Event::Facts(facts)
             }
-            // What was known of it is still the best that is known.
+            // The last known facts are kept, because nothing better is known.
             Event::Node(Err(why)) => return self.problem("Node", Some(why)),
             Event::Lan(problem) => agent::Event::Lan(problem),
             Event::MayList(forbidden) => agent::Event::MayList(forbidden),
@@ -186,7 +188,7 @@ impl<D: Dataplane> Controller<D> {
         self.carry_out(event).await;
     }
 
-    /// One step of the agent, and everything that it asks for, in the order of its
+    /// Makes one step of the agent and does all that it asks for, in the order of its
     /// [`Turn`](crate::model::turn::Turn).
     async fn carry_out(&mut self, event: agent::Event) {
         let mut events = VecDeque::from([event]);

@@ -1,26 +1,26 @@
-//! What stands in the way at the moment, by subject. It is for people: nothing is decided by its words.
+//! Present problems, by subject. They are for people; nothing is decided by their text.
 
 use crate::model::time::BootNs;
 use std::{collections::BTreeMap, time::Duration};
 
-/// Another reason of a problem is logged, at most once in this time.
+/// A new reason of a known problem is logged at most once in this time.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
-/// A line for the log.
+/// What to log about a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// The problem is new.
     New,
-    /// It has another reason than the one that was logged.
+    /// Its reason is not the one that was logged.
     Changed,
-    /// It is over.
+    /// The problem is over.
     Over,
 }
 
 #[derive(Debug)]
 struct Problem {
     why: String,
-    /// What was logged last, without its numbers.
+    /// The reason that was logged last, with its numbers replaced.
     logged: String,
     logged_at: BootNs,
 }
@@ -30,7 +30,7 @@ struct Problem {
 pub(super) struct Problems(BTreeMap<String, Problem>);
 
 impl Problems {
-    /// Takes in why something does not work, or that it works again. Returns what to log.
+    /// Sets the reason of a problem; `None` ends the problem. Returns what to log.
     pub(super) fn set(&mut self, subject: &str, why: Option<String>, now: BootNs) -> Option<Line> {
         let Some(why) = why else { return self.0.remove(subject).map(|_| Line::Over) };
         let kind = without_numbers(&why);
@@ -56,19 +56,19 @@ impl Problems {
         self.0.contains_key(subject)
     }
 
-    /// Forgets the problems of a Lease that is not served any more.
+    /// Forgets the problems of a Lease that is no longer served.
     pub(super) fn remove_of(&mut self, lease: &str) {
         self.0.retain(|subject, _| subject.rsplit(' ').next() != Some(lease));
     }
 
-    /// Subjects and present reasons.
+    /// The subjects with their present reasons.
     pub(super) fn iter(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().map(|(subject, problem)| (subject.clone(), problem.why.clone()))
     }
 }
 
-/// Ports, times and counters change with every attempt. A text that differs in nothing else is the same
-/// reason.
+/// Replaces the numbers in a reason. Ports, times and counters change with every attempt, so reasons
+/// that differ only in them are the same.
 fn without_numbers(text: &str) -> String {
     let mut kind = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,5 +1,5 @@
-//! What the loop tells: log, standing problems, metrics, Kubernetes Events, and the state that
-//! `xvip status` shows.
+//! What the loop reports: log, present problems, metrics, Kubernetes Events, and the state that `xvip
+//! status` shows.
 
 use super::{Controller, problems::Line, watchdog};
 use crate::{
@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use vip_common::mac::Mac;
 
 impl<D: Dataplane> Controller<D> {
-    /// Tells what the agent has noticed. The last fence was changed at `now`.
+    /// Reports what the agent has noticed. The last fence was changed at `now`.
     pub(super) fn tell(&mut self, news: News, now: BootNs) {
         match news {
             News::Leadership { slot, notice, silent_since } => {
@@ -54,7 +54,7 @@ impl<D: Dataplane> Controller<D> {
         self.requests.get(&slot).map(|requests| requests.api.full_name())
     }
 
-    /// A Kubernetes Event about the Lease of a group.
+    /// Queues a Kubernetes Event about the Lease of a group.
     fn event(&self, slot: u32, reason: Reason, subject: String, text: String) {
         let Some(requests) = self.requests.get(&slot) else { return };
         let uid = self.agent.group(slot).and_then(|group| group.election().uid());
@@ -72,7 +72,7 @@ impl<D: Dataplane> Controller<D> {
         self.problem_about(subject, Some(why));
     }
 
-    /// A change of leadership, at `now`. This node may not have answered since `silent_since`.
+    /// Reports a change of leadership at `now`. This node may not have answered since `silent_since`.
     fn notice(&self, slot: u32, notice: &Notice, silent_since: Option<BootNs>, now: BootNs) {
         let Some(lease) = self.lease_of(slot) else { return };
         let node = &self.setup.policy.me.node;
@@ -128,14 +128,14 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Notes a problem of one Lease, or that it is over. What works for one Lease says nothing about
+    /// Notes a problem of one Lease, or that it is over. Success with one Lease says nothing about
     /// another.
     pub(super) fn problem_of(&mut self, what: &str, slot: u32, problem: Option<String>) {
         let Some(lease) = self.lease_of(slot) else { return };
         self.problem(&format!("{what} {lease}"), problem);
     }
 
-    /// Notes a problem, or that it is over; logs only what changes.
+    /// Notes a problem, or that it is over. Only changes are logged.
     pub(super) fn problem(&mut self, subject: &str, problem: Option<String>) {
         let why = problem.clone().unwrap_or_default();
         match self.problems.set(subject, problem, clock::boot()) {
@@ -165,7 +165,7 @@ impl<D: Dataplane> Controller<D> {
             nodes: nodes.map(|(mac, node)| (Mac(*mac).to_string(), node.clone())).collect(),
             problems,
         };
-        // The watchdog's thread changes the state too: the metric follows in the same moment.
+        // The watchdog's thread also changes the state, so state and metrics must change together.
         self.state.send_modify(|known| {
             for over in known.problems.keys().filter(|over| !state.problems.contains_key(*over)) {
                 metrics.problem(over, false);

@@ -1,4 +1,4 @@
-//! The requests of each group. They are spawned, and come back as events.
+//! The requests of each group. They are spawned, and their results come back as events.
 
 use super::{
     Controller,
@@ -24,19 +24,20 @@ use tokio::{
     task::AbortHandle,
 };
 
-/// The ways of one group to the API.
+/// The requests of one group to the API.
 pub(super) struct Requests {
     pub(super) id: GroupId,
     pub(super) api: LeaseApi,
     duration_s: u32,
-    /// Ends the present watch.
+    /// Ends the present watch, and so starts a new one.
     again: Arc<Notify>,
     events: mpsc::Sender<Event>,
     watch: AbortHandle,
 }
 
 impl Drop for Requests {
-    /// What is on its way may still be stored; what comes back finds nobody.
+    /// A request in flight may still be stored. Its result is ignored, because its group is no longer
+    /// known.
     fn drop(&mut self) {
         self.watch.abort();
     }
@@ -58,7 +59,8 @@ impl Requests {
         Self { id, api, duration_s, again, events, watch }
     }
 
-    /// Sends something. A `candidate` whose watch has missed something begins a new one.
+    /// Sends a request. A candidate that has to read may have missed something, so it also begins a new
+    /// watch.
     pub(super) fn send(&self, send: Outgoing, candidate: bool) {
         match send {
             Outgoing::Write(write) => self.write(write),
@@ -72,12 +74,12 @@ impl Requests {
             }
             Outgoing::List(number) => self.list(number),
             Outgoing::Strike(strike) => self.strike(strike),
-            // Frames are no requests.
+            // Probes are frames, which `speak` sends.
             Outgoing::Probe => {}
         }
     }
 
-    /// A quorum read beside the watch.
+    /// Makes a quorum read beside the watch.
     fn read(&self) {
         let (id, api, events) = (self.id, self.api.clone(), self.events.clone());
         let began = clock::boot();
@@ -104,7 +106,8 @@ impl Requests {
                     let seen = Sighting::Seen(Source::Quorum(began), Some(record));
                     let _ = events.send(Event::Sighting(id, seen)).await;
                 }
-                // Somebody else has: a watch that lags may not show it yet, a read does.
+                // Another node has created it. A watch that lags may not show that yet, but a read
+                // does.
                 Ok(None) => again.notify_one(),
                 Err(_) => {}
             }
@@ -158,12 +161,12 @@ impl Requests {
 }
 
 impl<D: Dataplane> Controller<D> {
-    /// Whether an event is about a group that still is.
+    /// Whether the group of an event still exists.
     pub(super) fn is_current(&self, group: GroupId) -> bool {
         self.requests.get(&group.slot).is_some_and(|requests| requests.id == group)
     }
 
-    /// Follows the Leases of groups that have come, and no longer those of groups that have gone.
+    /// Starts to follow the Leases of new groups, and stops to follow those of groups that have gone.
     pub(super) fn follow_groups(&mut self) {
         let agent = &self.agent;
         let is_there = |slot: u32, requests: &Requests| {

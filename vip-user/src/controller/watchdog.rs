@@ -1,8 +1,9 @@
-//! Bounds for everything that the loop waits for, and a thread that says in which step the loop hangs.
+//! Time limits for everything that the loop waits for, and a thread that names the step in which the
+//! loop hangs.
 //!
-//! A renewal is late by as much as the loop stands still. So each step on the host gets a tenth of the
-//! time for which a fence is raised. A step that is cut off has failed and is tried again. A system
-//! call cannot be cut off: the thread names the step while it hangs.
+//! While the loop stands still, renewals are late by as much. So each step on the host gets a tenth of
+//! the time for which a fence is raised. A step that is cut off has failed and is tried again. A system
+//! call cannot be cut off, so the thread names the step while it hangs.
 
 use crate::{
     clock,
@@ -22,38 +23,38 @@ use std::{
 };
 use tokio::sync::watch as latest;
 
-/// Bounds that are shorter than this would cut off what is merely busy, longer ones hide what hangs.
+/// A shorter bound would cut off a host that is only busy; a longer one would hide a hang.
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
-/// A step that is over stays a problem for this long.
+/// A late step that has ended stays a problem for this long.
 const SHOWN: Duration = Duration::from_secs(10);
-/// The loop hangs when it is in one step for this many bounds.
+/// The loop counts as hanging once it has been in one step for this many bounds.
 const HANGS_AFTER: u32 = 3;
-/// The subject of the problem.
+/// The subject of the watchdog's problem.
 pub(super) const SUBJECT: &str = "loop";
 
 /// What the loop is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// It waits for the next event, and is late only when the process does not get to run it.
+    /// It waits for the next event. It is late only if the process does not get to run.
     Wait,
-    /// It decides, and tells what it has decided.
+    /// It decides, and reports what it has decided.
     Decide,
-    /// It looks at the interfaces, and attaches programs.
+    /// It looks at the interfaces and attaches programs.
     Interfaces,
     /// It reads entries and addresses.
     Read,
-    /// It looks whether the guard is in place.
+    /// It checks whether the guard is in place.
     Guard,
     /// It changes one thing on the host.
     Change,
-    /// It moves a fence.
+    /// It raises or lowers a fence.
     Fence,
     /// It clears a fence.
     Silence,
     /// It announces VIPs.
     Announce,
-    /// It asks whether addresses are in use.
+    /// It probes whether addresses are in use.
     Probe,
 }
 
@@ -88,7 +89,8 @@ impl Step {
     }
 }
 
-/// The step of the loop and its first millisecond, in one word: another thread reads both at once.
+/// The step of the loop and its first millisecond, in one word, so that another thread reads both at
+/// once.
 #[derive(Debug, Default)]
 struct Pulse(AtomicU64);
 
@@ -111,13 +113,13 @@ pub(super) struct Watchdog {
     pulse: Arc<Pulse>,
     metrics: Metrics,
     bound: Duration,
-    /// When the present turn began.
+    /// The instant at which the present turn began.
     turn: BootNs,
-    /// A step of the present turn was cut off.
+    /// Whether a step of the present turn was cut off.
     cut: bool,
-    /// How often in a row a step was cut off.
+    /// How often in a row each step was cut off.
     cuts: BTreeMap<Step, u32>,
-    /// The last step that took too long, in words.
+    /// The last step that took too long, as text, and when it ended.
     late: Option<(String, BootNs)>,
 }
 
@@ -134,19 +136,19 @@ impl Watchdog {
         }
     }
 
-    /// The loop waits until `due`.
+    /// Notes that the loop waits until `due`.
     pub(super) fn waits(&self, due: BootNs) {
         self.pulse.set(Step::Wait, due.max(clock::boot()));
     }
 
-    /// A turn begins.
+    /// Notes that a turn begins.
     pub(super) fn turn(&mut self) {
         self.turn = clock::boot();
         self.cut = false;
         self.pulse.set(Step::Decide, self.turn);
     }
 
-    /// Whether this turn has time left for what can also be done in the next one.
+    /// Whether this turn has time left for work that can also wait for the next one.
     pub(super) fn has_time(&self) -> bool {
         !self.cut && !self.left().is_zero()
     }
@@ -156,7 +158,7 @@ impl Watchdog {
         self.cut || since.after(self.bound) <= clock::boot()
     }
 
-    /// Does one step. It is begun in any case, and dropped where it waits for longer than its bound.
+    /// Runs one step. The step is always begun, and is dropped if it waits for longer than its bound.
     pub(super) async fn run<T>(
         &mut self,
         step: Step,
@@ -175,7 +177,7 @@ impl Watchdog {
         Ok(done)
     }
 
-    /// Does a step that waits for nothing but system calls.
+    /// Runs a step that waits only for system calls, and so cannot be cut off.
     pub(super) fn call<T>(&mut self, step: Step, work: impl FnOnce() -> T) -> T {
         let since = clock::boot();
         self.pulse.set(step, since);
@@ -184,14 +186,14 @@ impl Watchdog {
         done
     }
 
-    /// The step that took too long a short while ago, in words.
+    /// The last step that took too long, as text, while it is still shown.
     pub(super) fn problem(&mut self) -> Option<String> {
         let now = clock::boot();
         self.late = self.late.take().filter(|(_, at)| at.after(SHOWN) > now);
         self.late.as_ref().map(|(text, _)| text.clone())
     }
 
-    /// Starts the thread that looks at the loop from outside. It ends with the loop.
+    /// Starts the thread that watches the loop from outside. It ends with the loop.
     pub(super) fn observe(&self, state: latest::Sender<DaemonState>) -> io::Result<()> {
         let observer = Observer {
             pulse: Arc::downgrade(&self.pulse),
@@ -204,8 +206,8 @@ impl Watchdog {
         thread.spawn(move || observer.run(every)).map(drop)
     }
 
-    /// A step that was cut off gets twice the time: on a host that is slow it must end at some time.
-    /// Fences are cleared one after the other, and share the time of their turn.
+    /// The time limit of a step. A step that was cut off gets twice the time, so that it ends on a slow
+    /// host too. Clearing fences shares what is left of the turn.
     fn bound_of(&self, step: Step) -> Duration {
         match step {
             Step::Silence => self.left(),
@@ -223,8 +225,8 @@ impl Watchdog {
         self.pulse.set(Step::Decide, now);
         let took = since.until(now);
         self.metrics.step(step.name(), took, took > self.bound);
-        // What was cut off is a problem of what was to be done. Here are system calls that could not be
-        // cut off.
+        // A step that was cut off is reported by the work that it belongs to. This reports system
+        // calls, which could not be cut off.
         if took > self.bound * HANGS_AFTER {
             let text = format!("the loop was in step {:?} for {took:.1?}", step.name());
             self.late = Some((text, now));
@@ -233,12 +235,12 @@ impl Watchdog {
     }
 }
 
-/// A tenth of the time for which a renewal raises the fence.
+/// The bound of a step: a tenth of the time for which a renewal raises the fence.
 fn bound(timing: &Timing) -> Duration {
     (timing.hold(timing.duration_s) / 10).clamp(SHORTEST, LONGEST)
 }
 
-/// The thread that sees a loop which hangs.
+/// The thread that reports a loop that hangs.
 struct Observer {
     pulse: Weak<Pulse>,
     limit: Duration,
@@ -268,7 +270,7 @@ impl Observer {
     }
 }
 
-/// Says in words that the loop hangs, if it does.
+/// The text that says for how long the loop has hung, if it has.
 fn hangs(now: BootNs, (step, since): (Step, BootNs), limit: Duration) -> Option<String> {
     let so_far = since.until(now);
     let name = step.name();

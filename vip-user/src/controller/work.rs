@@ -1,4 +1,4 @@
-//! What the loop does on the host, within the bounds of a turn.
+//! The work of the loop on the host, within the time limits of a turn.
 
 use super::{Controller, watchdog::Step};
 use crate::{
@@ -17,7 +17,8 @@ use crate::{
 use std::{collections::BTreeMap, net::IpAddr};
 
 impl<D: Dataplane> Controller<D> {
-    /// Returns to what the fence could not be lowered. One that could not be raised keeps nothing back.
+    /// Changes a fence. If it could not be lowered, returns the deadline that it should have had. A
+    /// fence that could not be raised holds nothing back.
     pub(super) fn change_fence(&mut self, slot: u32, change: &FenceChange) -> Option<BootNs> {
         let dataplane = &mut self.dataplane;
         match change {
@@ -41,7 +42,7 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Silences groups at once; returns what became of each.
+    /// Silences all these groups at once. Returns for each whether it is silent.
     pub(super) async fn silence(&mut self, groups: &[(u32, Why)]) -> Vec<Event> {
         tracing::debug!(?groups, "clearing fences");
         let slots: Vec<u32> = groups.iter().map(|(slot, _)| *slot).collect();
@@ -59,14 +60,13 @@ impl<D: Dataplane> Controller<D> {
         events
     }
 
-    /// Tells the kernel who may claim the VIPs of a group.
+    /// Tells the kernel which stations may claim the VIPs of a group.
     pub(super) fn set_stations(&mut self, slot: u32, stations: &Stations) {
         let told = self.dataplane.set_holder(slot, &stations.macs, stations.until);
         self.problem_of("neighbour guard", slot, told.err().map(|error| chain(&error)));
     }
 
-    /// Looks whether the guard is in place, and brings the host to what it should be, where that is due
-    /// and no election has to come first.
+    /// Checks the guard and works on the host, if that is due and no election has to come first.
     pub(super) async fn work_on_host_if_due(&mut self) {
         let now = clock::boot();
         if self.agent.makes_way(now) {
@@ -81,8 +81,8 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Makes the host what it should be, as far as the time of a turn goes; at least one change. After
-    /// a step that was cut off, the host has to wait for the next turn.
+    /// Brings the host to its wanted state, as far as the time of a turn allows but by at least one
+    /// change. If no time is left, or a step was cut off, this waits for the next turn.
     pub(super) async fn work_on_host(&mut self) {
         let began = clock::boot();
         if !self.watchdog.has_time() {
@@ -114,8 +114,8 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    /// Sends the announcements and address probes that are due. What finds no time in this turn stays
-    /// due.
+    /// Sends the announcements and address probes that are due. Those for which this turn has no time
+    /// stay due.
     pub(super) async fn speak(&mut self) {
         while self.watchdog.has_time()
             && let Some(frames) = self.agent.next_frames(clock::boot())

@@ -26,7 +26,7 @@ fn a_loop_hangs_when_its_step_does_not_end() {
     assert_eq!(at(0), None);
     assert_eq!(at(500), None);
     assert_eq!(at(1_300).as_deref(), Some("the loop has been in step \"silence\" for 1.3s"));
-    // It waits for something that is due later.
+    // The loop waits for something that is due later, so it does not hang.
     assert_eq!(hangs(BootNs(0), (Step::Wait, since), limit), None);
 }
 
@@ -62,7 +62,7 @@ fn a_step_that_could_not_be_cut_off_is_named_afterwards() {
     assert!(watchdog.problem().unwrap().contains("\"change\""));
 }
 
-/// The store of the fence is what a clear begins with: it happens however little time is left.
+/// A clear begins with the store of the fence, which must happen however little time is left.
 #[tokio::test]
 async fn a_step_is_begun_even_without_time() {
     let mut watchdog = watchdog();
