@@ -1,5 +1,5 @@
-//! Announcements and address probes: raw frames through a packet socket, so that the egress guard
-//! sees every one of them. `PACKET_QDISC_BYPASS` is never set: it would go around the guard.
+//! Announcements and address probes are raw frames through a packet socket, so that the egress guard
+//! sees every one of them. `PACKET_QDISC_BYPASS` is never set, because it would bypass the guard.
 
 use super::{host::os_error, netlink::Neighbour};
 use bytemuck::bytes_of;
@@ -18,10 +18,10 @@ use vip_common::{
     },
 };
 
-/// Shortest Ethernet frame without its checksum.
+/// Length of the shortest Ethernet frame without its checksum.
 const MIN_FRAME: usize = 60;
 
-/// Sends raw frames.
+/// Sends raw frames through a packet socket.
 #[derive(Debug)]
 pub struct Announcer {
     socket: OwnedFd,
@@ -36,13 +36,13 @@ impl Announcer {
         if fd < 0 {
             return Err(os_error("cannot open a packet socket (CAP_NET_RAW is needed)"));
         }
-        // SAFETY: the descriptor is fresh and owned by nobody else.
+        // SAFETY: the descriptor is fresh and has no other owner.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self { socket })
     }
 
-    /// The same for claims: what waits in a queue of an interface does not hold them up beyond the
-    /// margin of the fence. Needs `CAP_NET_ADMIN` as well.
+    /// The same for claims, with a priority: frames that already wait in an interface's queue do not
+    /// delay them beyond the margin of the fence. Needs `CAP_NET_ADMIN` as well.
     pub fn open_for_claims() -> io::Result<Self> {
         let announcer = Self::open()?;
         let priority = TC_PRIO_CONTROL.cast_signed();
@@ -63,7 +63,7 @@ impl Announcer {
         }
     }
 
-    /// Sends one frame. A frame that the guard drops shows as ENOBUFS.
+    /// Sends one frame. ENOBUFS shows that the guard has dropped it.
     pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         // SAFETY: an all-zero sockaddr_ll is valid.
         let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -86,7 +86,7 @@ impl Announcer {
         if sent < 0 { Err(os_error("cannot send an announcement")) } else { Ok(()) }
     }
 
-    /// Bytes of ours that still are in a queue of the host (SIOCOUTQ).
+    /// How many bytes of this socket's frames are still in a queue of the host (SIOCOUTQ).
     pub fn queued(&self) -> io::Result<usize> {
         let mut queued: libc::c_int = 0;
         // SAFETY: SIOCOUTQ (TIOCOUTQ) stores one int.
@@ -95,9 +95,9 @@ impl Announcer {
     }
 }
 
-/// The frames of one announcement. IPv4: request form first (RFC 5227 section 2.3), then reply form
-/// with tha = sha, the only one that Linux takes for gratuitous (`arp_is_garp`). IPv6: an
-/// unsolicited advertisement (RFC 4861 section 7.2.6).
+/// The frames of one announcement. For IPv4 the request form comes first (RFC 5227 section 2.3). The
+/// reply form has tha = sha, the only one that Linux accepts as gratuitous (`arp_is_garp`). For IPv6 it
+/// is an unsolicited advertisement (RFC 4861 section 7.2.6).
 pub fn announcement(vip: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
     match vip {
         IpAddr::V4(v4) => {
@@ -120,9 +120,9 @@ pub fn announcement(vip: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
     }
 }
 
-/// A question from the VIP to a known neighbour, in unicast where its link-layer address is known. RFC
-/// 826 makes the receiver merge the sender, also where it ignores gratuitous frames. `None` if the
-/// families differ.
+/// A question from the VIP to a known neighbour, unicast if its link-layer address is known. RFC 826
+/// makes the receiver update its entry for the sender, even if it ignores gratuitous frames. `None` if
+/// the families differ.
 pub fn question(vip: IpAddr, mac: [u8; 6], (ip, to): Neighbour) -> Option<Vec<u8>> {
     match (vip, ip) {
         (IpAddr::V4(vip), IpAddr::V4(ip)) => {
@@ -136,9 +136,9 @@ pub fn question(vip: IpAddr, mac: [u8; 6], (ip, to): Neighbour) -> Option<Vec<u8
     }
 }
 
-/// The question whether an address is in use. IPv4: the probe of RFC 5227. IPv6: an ordinary
-/// solicitation from `source`, an address of the interface: one from `::` would be a claim that the
-/// guard stops.
+/// Asks whether an address is in use. For IPv4 this is the probe of RFC 5227. For IPv6 it is an
+/// ordinary solicitation from `source`, an address of the interface: one from `::` would be a claim,
+/// which the guard stops.
 pub fn probe(vip: IpAddr, mac: [u8; 6], source: Option<[u8; 16]>) -> Option<Vec<u8>> {
     match vip {
         IpAddr::V4(v4) => Some(arp(ARP_REQUEST, BROADCAST, mac, [0; 4], [0; 6], v4.octets())),

@@ -1,4 +1,4 @@
-//! What the kernel answers for at one instant, as the pinned maps say.
+//! The VIPs that the kernel answers for at one instant, according to the pinned maps.
 
 use super::maps::{Maps, MapsError};
 use crate::clock;
@@ -9,7 +9,7 @@ use vip_common::{
     standing::{Standing, standing},
 };
 
-/// Fences and interfaces as they stood when the maps were read.
+/// The fences and interfaces in the maps at the instant of reading.
 #[derive(Debug)]
 pub struct Answers {
     fences: Vec<Fence>,
@@ -21,14 +21,14 @@ impl Answers {
     /// Reads the maps.
     ///
     /// # Errors
-    /// Those of the maps.
+    /// If a map cannot be read.
     pub fn read(maps: &Maps) -> Result<Self, MapsError> {
         let fences = (0..maps.slots()).map(|slot| maps.fence(slot));
         let fences = fences.collect::<Result<_, _>>()?;
         Ok(Self { fences, ifaces: maps.ifaces()?, now_ns: clock::boot().0 })
     }
 
-    /// The first interface on which the kernel answers for an entry.
+    /// The first interface on which the kernel answers for this entry, if there is one.
     pub fn on(&self, entry: &Vip) -> Option<(&Port, &Iface)> {
         self.ifaces.iter().find(|(_, iface)| standing(self, entry, iface) == Standing::Owner)
     }

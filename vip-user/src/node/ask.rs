@@ -1,5 +1,5 @@
-//! Asking the LAN who answers for an address: ARP requests and neighbour solicitations from this host's
-//! own addresses, and the replies as they arrive.
+//! Asks the LAN which stations answer for an address, with ARP requests and neighbour solicitations
+//! from this host's own addresses, and collects the replies.
 
 use super::{
     announce::{Announcer, probe, question},
@@ -24,23 +24,23 @@ use vip_common::wire::{
     NEXT_ICMPV6, Neighbour,
 };
 
-/// A reply.
+/// One reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answer {
-    /// Whose address it tells.
+    /// The address that the station answers for.
     pub ip: IpAddr,
-    /// The MAC address that it tells.
+    /// The MAC address that the reply names.
     pub mac: [u8; 6],
-    /// The interface that it came in on.
+    /// The interface on which the reply arrived.
     pub ifindex: u32,
 }
 
-/// Frames that are read in one go. Others may send faster than we read, and the thread has more to do.
+/// How many frames are read before other tasks get a turn. Other stations may send faster than we read.
 const FRAMES_IN_ONE_GO: usize = 64;
-/// As many answers are kept.
+/// At most this many answers are kept.
 const MOST_ANSWERS: usize = 4_096;
 
-/// Asks, and hears what is answered on every interface.
+/// Sends questions, and receives the answers on every interface.
 #[derive(Debug)]
 pub struct Asker {
     sender: Announcer,
@@ -58,8 +58,8 @@ impl Asker {
         })
     }
 
-    /// Asks for an address on one interface, from an address of its own where it has one: some hosts
-    /// answer nobody outside of their subnet. Says whether anything could be sent.
+    /// Asks for an address on one interface. The sender is an address of that interface if it has one,
+    /// because some hosts answer only their own subnet. Returns whether a question could be sent.
     pub fn ask(&self, device: &Device, ip: IpAddr) -> io::Result<bool> {
         let Some(mac) = device.mac else { return Ok(false) };
         let own = device.subnets.iter().map(|(address, _)| *address).find(|address| match address {
@@ -74,7 +74,7 @@ impl Asker {
             (IpAddr::V4(_), Some(own)) => question(own, mac, (ip, BROADCAST)),
             (IpAddr::V4(_), None) => probe(ip, mac, None),
             (IpAddr::V6(_), Some(IpAddr::V6(own))) => probe(ip, mac, Some(own.octets())),
-            // A solicitation without a source is a claim, not a question.
+            // A solicitation without a source would be a claim, not a question.
             (IpAddr::V6(_), _) => None,
         };
         let Some(frame) = frame else { return Ok(false) };
@@ -82,7 +82,7 @@ impl Asker {
         Ok(true)
     }
 
-    /// What is answered for these addresses until `limit` is over.
+    /// The answers for these addresses that arrive within `limit`.
     pub async fn hear(
         &self,
         asked: &BTreeSet<IpAddr>,
@@ -118,10 +118,11 @@ impl Asker {
     }
 }
 
-/// Where the kernel keeps whom a frame is for (`SKF_AD_OFF + SKF_AD_PKTTYPE`).
+/// The offset at which the kernel gives a filter the packet type (`SKF_AD_OFF + SKF_AD_PKTTYPE`).
 const PACKET_TYPE: u32 = 0xffff_f004;
 
-/// Classic BPF: only what was sent to this host alone, so that broadcasts stay in the kernel.
+/// Classic BPF: accepts only frames that were sent to this host alone, so that broadcasts stay in the
+/// kernel.
 const TO_THIS_HOST: [libc::sock_filter; 4] = [
     libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: PACKET_TYPE },
     libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: libc::PACKET_HOST as u32 },
@@ -129,7 +130,8 @@ const TO_THIS_HOST: [libc::sock_filter; 4] = [
     libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
 ];
 
-/// Classic BPF: only neighbour advertisements, so that a busy host's traffic stays in the kernel.
+/// Classic BPF: accepts only neighbour advertisements, so that the traffic of a busy host stays in the
+/// kernel.
 const ADVERTISEMENTS: [libc::sock_filter; 6] = [
     libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: ETH_LEN as u32 + 6 },
     libc::sock_filter { code: 0x15, jt: 0, jf: 3, k: NEXT_ICMPV6 as u32 },
@@ -146,7 +148,7 @@ fn listen(ethertype: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<Ow
     if fd < 0 {
         return Err(os_error("cannot open a packet socket (CAP_NET_RAW is needed)"));
     }
-    // SAFETY: the descriptor is fresh and owned by nobody else.
+    // SAFETY: the descriptor is fresh and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     if !filter.is_empty() {
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
@@ -179,8 +181,9 @@ fn listen(ethertype: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<Ow
     when_readable(socket)
 }
 
-/// The next frame that was sent to this host alone: a reply to a question of ours. What is announced to
-/// everybody answers nothing, and in a handover would look like a second owner.
+/// Reads the next frame, if it was sent to this host alone: only that can be a reply to our question.
+/// An announcement to all stations answers nothing, and during a handover would look like a second
+/// owner.
 fn receive(socket: &OwnedFd) -> io::Result<Received> {
     let mut frame = vec![0; 256];
     // SAFETY: an all-zero sockaddr_ll is valid.
@@ -201,7 +204,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Received> {
         let error = io::Error::last_os_error();
         return match error.kind() {
             io::ErrorKind::WouldBlock => Ok(Received::Nothing),
-            // An interface that went down tells so once.
+            // A socket reports once that an interface went down.
             _ if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(Received::Nothing),
             _ => Err(error),
         };
@@ -213,17 +216,17 @@ fn receive(socket: &OwnedFd) -> io::Result<Received> {
     Ok(Received::Frame(frame, from.sll_ifindex.cast_unsigned()))
 }
 
-/// What a socket had.
+/// What one read of a socket has brought.
 enum Received {
-    /// A frame to this host alone, and the interface that it came in on.
+    /// A frame to this host alone, and the interface on which it arrived.
     Frame(Vec<u8>, u32),
-    /// A frame that others were to get as well, or instead.
+    /// A frame that was not sent to this host alone.
     ToOthers,
-    /// Nothing more for now.
+    /// No frame for now.
     Nothing,
 }
 
-/// What a frame tells: the sender of any ARP message, the target of an advertisement.
+/// The answer that a frame contains: the sender of any ARP message, or the target of an advertisement.
 fn answer(frame: &[u8], ifindex: u32) -> Option<Answer> {
     let source: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
     let body = frame.get(ETH_LEN..)?;

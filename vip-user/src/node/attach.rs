@@ -1,5 +1,5 @@
-//! Attaching the programs. Links are pinned, so they outlive the process, and replaced atomically, so
-//! that a restart or an upgrade loses no frame.
+//! Attaches the programs. Links are pinned, so they outlive the process. They are replaced atomically,
+//! so that a restart or an upgrade loses no frame.
 
 use super::{
     bpf::{self, describe, errno},
@@ -15,28 +15,28 @@ use aya::programs::{
 };
 use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _, path::Path};
 
-/// What the kernel says of one link.
+/// What the kernel reports about one link.
 #[derive(Debug)]
 pub enum Seen {
     /// The pin or the interface is gone.
     Nothing,
-    /// Links at TC egress with their programs, in order.
+    /// The links at TC egress with their programs, in the order in which they run.
     Egress(Vec<(u32, u32)>),
-    /// The link.
+    /// What the link is attached to.
     Link(bpf::LinkInfo),
 }
 
-/// A link, and what was seen of it.
+/// A link, and what the kernel has reported about it.
 pub type Inspected = (LinkPin, io::Result<Seen>);
 
-/// Asks the kernel about a link. It may wait for RTNL, its lock of all interfaces, which others hold
-/// for seconds.
+/// Asks the kernel about a link. This may wait for RTNL, the kernel's lock on all interfaces, which
+/// other processes can hold for seconds.
 pub fn see(pins: &Pins, pin: LinkPin) -> io::Result<Seen> {
     let path = pins.link(&pin);
     let seen = match pin.kind {
-        // No descriptor is needed for that.
+        // The query needs no descriptor of the link.
         LinkKind::Guard if path.try_exists()? => bpf::egress_links(pin.ifindex).map(Seen::Egress),
-        // Filters of clsact are asked for by netlink.
+        // Filters of clsact are not links. They are read by netlink.
         kind if kind.is_guard() || kind.is_clsact() => return Ok(Seen::Nothing),
         _ => bpf::link_info(&path).map(Seen::Link),
     };
@@ -49,13 +49,13 @@ pub fn see(pins: &Pins, pin: LinkPin) -> io::Result<Seen> {
 }
 
 impl Programs {
-    /// Begins a look at the interfaces: what is pinned is listed again where it matters.
+    /// Begins a look at the interfaces: lists of pins from the last look are forgotten.
     pub fn begin_look(&mut self) {
         self.known.pins = None;
         self.known.everyones = None;
     }
 
-    /// Attaches the egress guard as the first program, or replaces the one that is there.
+    /// Attaches the egress guard as the first program, or replaces the guard that is there.
     pub fn attach_guard(&mut self, interface: &str, ifindex: u32) -> Result<LinkKind> {
         let kind = self.attach_tc(interface, ifindex, LinkKind::Guard)?;
         if kind.is_clsact() {
@@ -75,12 +75,11 @@ impl Programs {
         }
     }
 
-    /// Whether a pinned link still is what was attached, to this interface and with our program. The
-    /// guard must also be the first program at TC egress. clsact has no links to look at: see
-    /// [`is_foremost`](Self::is_foremost).
+    /// Whether a pinned link is still attached to this interface with our program. The guard must also
+    /// be the first program at TC egress. clsact has no links: see [`is_foremost`](Self::is_foremost).
     ///
     /// # Errors
-    /// If that cannot be found out, which says nothing about the link.
+    /// If the kernel cannot be asked. That says nothing about the link.
     pub fn is_intact(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> io::Result<bool> {
         if kind.is_clsact() {
             return Ok(true);
@@ -89,10 +88,10 @@ impl Programs {
         self.judge(ifindex, kind, &seen)
     }
 
-    /// The same, of what was [seen](see).
+    /// The same as [`is_intact`](Self::is_intact), from what was already [seen](see).
     ///
     /// # Errors
-    /// If that cannot be found out.
+    /// If the kernel cannot be asked.
     pub fn judge(&mut self, ifindex: u32, kind: LinkKind, seen: &Seen) -> io::Result<bool> {
         match seen {
             Seen::Nothing => Ok(false),
@@ -103,13 +102,13 @@ impl Programs {
         }
     }
 
-    /// Where things are pinned.
+    /// The pin directory.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// Only guards of xvip, of whichever instance, stand before ours: a guard never lets a frame
-    /// around the ones behind it.
+    /// Whether our guard is attached and only guards of other instances run before it. Those are
+    /// harmless: a guard never sends a frame around the programs behind it.
     fn is_first(&mut self, ifindex: u32, links: &[(u32, u32)]) -> io::Result<bool> {
         let (ours, program) = (self.known.guards.get(&ifindex), self.ids.get("xvip_egress"));
         let Some(place) = links.iter().position(|(link, _)| Some(link) == ours) else {
@@ -126,10 +125,11 @@ impl Programs {
         Ok(true)
     }
 
-    /// Whether our filter of this kind runs, before all filters but those of other instances.
+    /// Whether our filter of this kind is attached, and runs before all filters except those of other
+    /// instances.
     ///
     /// # Errors
-    /// If what others have pinned cannot be looked at.
+    /// If the pins of other instances cannot be read.
     pub fn is_foremost(
         &self,
         ifindex: u32,
@@ -174,7 +174,7 @@ impl Programs {
         Ok(false)
     }
 
-    /// Pins of ours that are meant.
+    /// The pins of this instance for which `meant` is true.
     fn pinned_links(&mut self, meant: impl Fn(&LinkPin) -> bool) -> Vec<LinkPin> {
         let pins = self.known.pins.get_or_insert_with(|| self.pins.links().into_iter().collect());
         pins.iter().filter(|pin| meant(pin)).cloned().collect()
@@ -194,8 +194,8 @@ impl Programs {
         }
     }
 
-    /// Attaches what answers at the first of these hooks that takes it. Says what is in force and why
-    /// each hook before it refused.
+    /// Attaches the answering program at the first of these hooks that accepts it. Returns the kind of
+    /// link, and why each earlier hook refused.
     pub fn attach_ingress(
         &mut self,
         interface: &str,
@@ -222,7 +222,7 @@ impl Programs {
         Ok((kind, refused))
     }
 
-    /// Gives the pins of a renamed interface its new name: their links are still attached to it.
+    /// Renames the pins of a renamed interface, because their links are still attached to it.
     pub fn follow_rename(&mut self, interface: &str, ifindex: u32) -> Result<()> {
         let renamed = |pin: &LinkPin| pin.ifindex == ifindex && pin.interface != interface;
         for pin in self.pinned_links(renamed) {
@@ -240,7 +240,7 @@ impl Programs {
         Ok(())
     }
 
-    /// Detaches what answers on an interface that is only guarded from now on.
+    /// Detaches the answering programs of an interface that is only guarded from now on.
     pub fn detach_answering(&mut self, interface: &str) -> Result<()> {
         let answers = |pin: &LinkPin| pin.interface == interface && !pin.kind.is_guard();
         for pin in self.pinned_links(answers) {
@@ -249,9 +249,9 @@ impl Programs {
         Ok(())
     }
 
-    /// Removes what is pinned for interfaces other than these (name and index): they are gone, were
-    /// made anew, or are not configured any more. What is on the `spared` ones stays, whatever their
-    /// name was.
+    /// Removes the pins of all interfaces other than these (name and index), which are gone, were
+    /// created again, or are not configured any more. The pins of the `spared` interfaces stay,
+    /// whatever name is in them.
     pub fn detach_all_but(
         &mut self,
         kept: &BTreeSet<(&str, u32)>,
@@ -260,7 +260,7 @@ impl Programs {
         let left = |pin: &LinkPin| {
             !kept.contains(&(pin.interface.as_str(), pin.ifindex)) && !spared.contains(&pin.ifindex)
         };
-        // One that stays must not keep the others.
+        // One pin that cannot be removed must not keep the others.
         let mut failed = Ok(());
         for pin in self.pinned_links(left) {
             match self.detach(&pin) {
@@ -289,7 +289,7 @@ impl Programs {
             let link = old.try_into().map_err(|error: LinkError| failed(error.to_string()))?;
             match xdp.attach_to_link(link) {
                 Ok(id) => {
-                    // Dropping the taken link closes a descriptor; the pin keeps the link.
+                    // Dropping the taken link only closes a descriptor; the pin keeps the link.
                     drop(xdp.take_link(id));
                     return Ok(kind);
                 }
@@ -340,7 +340,7 @@ impl Programs {
                 link.pin(&path).map_err(|error| failed(error.to_string()))?;
                 self.note_pin(pin);
             }
-            // tcx came with 6.6; before that, EINVAL.
+            // tcx exists since 6.6. Older kernels return EINVAL.
             Err(error) if errno(&error) == Some(libc::EINVAL) => {
                 self.tcx = false;
                 return self.attach_clsact(interface, ifindex, kind);
@@ -350,7 +350,8 @@ impl Programs {
         Ok(kind)
     }
 
-    /// A filter of clsact outlives the process by itself; its program is pinned as a note of it.
+    /// Attaches a filter of clsact, which outlives the process without a pin. The pin of its program
+    /// only records it.
     fn attach_clsact(&mut self, interface: &str, ifindex: u32, kind: LinkKind) -> Result<LinkKind> {
         let kind = kind.on_clsact();
         let pin = LinkPin { interface: interface.into(), ifindex, kind };
@@ -360,7 +361,7 @@ impl Programs {
         let instance = self.pins.instance().to_owned();
         let others = self.pins.other_instances();
         let twin = clsact::twin(&instance, others.iter().map(Pins::instance));
-        // The one that stands there already goes on.
+        // If this instance already has a filter there, that filter may still be replaced.
         if let Some(twin) = twin.filter(|_| !path.exists()) {
             let why = "on a kernel before 6.6 their filters have the same handles; choose another";
             return Err(failed(format!(
@@ -370,10 +371,10 @@ impl Programs {
         let classifier = self.classifier(kind.program())?;
         clsact::attach(classifier, interface, kind, &instance)
             .map_err(|error| failed(describe(&error)))?;
-        // Until here the note is of the filter that was there before.
+        // Until here the pin belongs to the filter that was there before.
         self.pins.remove(&path)?;
         let classifier = self.classifier(kind.program())?;
-        // One program serves several interfaces; aya pins it only once.
+        // One program serves several interfaces, but aya pins it only once.
         let program = classifier.fd().map_err(|error| failed(describe(&error)))?;
         bpf::pin(&path, program.as_fd()).map_err(|error| failed(error.to_string()))?;
         self.note_pin(pin);
@@ -381,9 +382,9 @@ impl Programs {
     }
 }
 
-/// Detaches what a pin stands for, and removes it.
+/// Detaches the link or filter of a pin, and removes the pin.
 pub fn detach(pins: &Pins, pin: &LinkPin) -> std::result::Result<(), PinsError> {
-    // An interface that was made again under the same name has a filter of its own.
+    // An interface that was created again under the same name has another filter.
     if pin.kind.is_clsact() && host::interface_index(&pin.interface) == Some(pin.ifindex) {
         clsact::detach(&pin.interface, pin.kind, pins.instance());
     }
@@ -400,7 +401,7 @@ fn pinned(path: &Path) -> std::result::Result<Option<FdLink>, String> {
     }
 }
 
-/// The interface of the link is gone: `bpf_link_update` says ENOLINK.
+/// Whether the interface of the link is gone: then `bpf_link_update` returns ENOLINK.
 fn is_dead_link(error: &ProgramError) -> bool {
     errno(error) == Some(libc::ENOLINK)
 }

@@ -1,5 +1,5 @@
-//! The few commands of bpf(2) that aya does not offer: maps whose value size is known only at run time
-//! (another version's), and looking at links without the right to open programs by id.
+//! The few commands of bpf(2) that aya does not offer. They access maps whose value size is known only
+//! at run time (another version's). They look at links without the right to open programs by id.
 
 use super::confined::Confinement;
 use crate::sources;
@@ -25,10 +25,11 @@ const PROG_QUERY: libc::c_int = 16;
 
 /// `enum bpf_attach_type` of `include/uapi/linux/bpf.h` (6.6).
 const TCX_EGRESS: u32 = 47;
-/// Programs on one hook of one interface that are looked at.
+/// How many programs on one hook of one interface are read.
 const MAX_QUERIED: usize = 64;
 
-/// Why the kernel refused a command of bpf(2), and what helps; `None` if it did not refuse it.
+/// Why the kernel refused a command of bpf(2) for lack of rights, and what helps. `None` for other
+/// errors.
 pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let refused = sources::of(error).find_map(|error| {
         let error = error.downcast_ref::<io::Error>()?;
@@ -37,7 +38,7 @@ pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     Some(Confinement::of_this_process().why_bpf_is_refused(refused))
 }
 
-/// The number of a failed command.
+/// The error number of a failed command, if it has one.
 pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
@@ -46,7 +47,7 @@ pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-/// A failure to attach, in words.
+/// Describes why a program could not be attached.
 pub(super) fn describe(error: &ProgramError) -> String {
     match error {
         ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
@@ -96,7 +97,8 @@ struct QueryAttr {
     revision: u64,
 }
 
-/// What a link is attached to; the head of `struct bpf_link_info`, which is the same for XDP and tcx.
+/// What a link is attached to. This is the head of `struct bpf_link_info`, which is the same for XDP
+/// and tcx.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkInfo {
@@ -106,12 +108,12 @@ pub struct LinkInfo {
     /// Id of its program.
     pub program: u32,
     _pad: u32,
-    /// The interface; 0 once it is gone or the link was detached.
+    /// The interface; 0 if it is gone or the link was detached.
     pub ifindex: u32,
     _rest: [u32; 27],
 }
 
-/// Opens what is pinned.
+/// Opens a pinned object.
 pub fn get(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
     let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
@@ -128,7 +130,7 @@ pub fn pin(path: &Path, object: BorrowedFd<'_>) -> io::Result<()> {
     call(OBJ_PIN, &mut attr).map(drop)
 }
 
-/// What a pinned link is attached to.
+/// Reads what a pinned link is attached to.
 pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
     let link = get(path)?;
     let mut info = LinkInfo::default();
@@ -142,7 +144,7 @@ pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
 }
 
 /// Ids of the links at TC egress (tcx, kernel 6.6) and of their programs, in the order in which they
-/// run; link 0 stands for a program that was attached without a link. No descriptor is needed for that.
+/// run. Link 0 is a program that was attached without a link. This needs no descriptor.
 pub fn egress_links(ifindex: u32) -> io::Result<Vec<(u32, u32)>> {
     let (mut programs, mut links) = ([0_u32; MAX_QUERIED], [0_u32; MAX_QUERIED]);
     let mut attr = QueryAttr {
@@ -167,14 +169,14 @@ pub fn egress_links(ifindex: u32) -> io::Result<Vec<(u32, u32)>> {
 #[derive(Debug)]
 pub struct RawMap {
     fd: OwnedFd,
-    /// Bytes of a key.
+    /// The size of a key in bytes.
     pub key_size: usize,
-    /// Bytes of a value.
+    /// The size of a value in bytes.
     pub value_size: usize,
 }
 
 impl RawMap {
-    /// Opens what is pinned there; `None` if nothing is.
+    /// Opens the map that is pinned at `path`; `None` if there is no pin.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         let fd = match get(path) {
             Ok(fd) => fd,
@@ -186,7 +188,7 @@ impl RawMap {
         Ok(Some(Self { fd, key_size, value_size }))
     }
 
-    /// All entries; an array has one for every index.
+    /// All entries. An array has one entry for every index.
     pub fn entries(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         loop {
@@ -204,7 +206,7 @@ impl RawMap {
         }
     }
 
-    /// Stores a value. One that is shorter than the map's ends in zeros, one that is longer is cut.
+    /// Stores a value. A shorter value is filled up with zeros, a longer one is cut off.
     pub fn store(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         if key.len() != self.key_size {
             let (ours, theirs) = (key.len(), self.key_size);
@@ -224,15 +226,15 @@ impl RawMap {
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// How often this process has called bpf(2) from here: tests count the work of a look by it.
+/// How often this process has called bpf(2) from here. Tests use it to measure the work of a look.
 pub fn calls() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
 fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
     CALLS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: every attribute structure of this file is the head of `union bpf_attr` for its command,
-    // and its pointers are to buffers that live through the call and are as long as the map says.
+    // SAFETY: every attribute structure of this file is the head of `union bpf_attr` for its command.
+    // Its pointers are to buffers that live through the call and are as long as the map says.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
 }

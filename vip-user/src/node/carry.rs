@@ -1,9 +1,9 @@
-//! Taking over what another version of xvip has pinned, newer or older. New maps are filled first, then
-//! the links move and their programs are replaced one by one, then the old maps go silent and are
-//! removed. An empty map behind a new program would open the guard.
+//! Takes over what another version of xvip has pinned, whether newer or older. First the new maps are
+//! filled. Then the links move and their programs are replaced one by one. Then the old maps go silent
+//! and are removed. An empty map behind a new program would open the guard.
 //!
-//! This works in both directions because layouts only grow at their end: what the other version does
-//! not know is cut off or zero.
+//! This works in both directions because layouts only grow at their end. Fields that the other version
+//! does not know are cut off or zero.
 
 use super::{
     bpf::RawMap,
@@ -12,11 +12,12 @@ use super::{
 use std::fs;
 use vip_common::abi::Identity;
 
-/// Maps whose content goes on. Counters begin anew, and what was rate-limited is told again.
+/// The maps whose content is copied. Counters start again at 0, and rate limits for claims are
+/// forgotten.
 const CARRIED: [&str; 6] = ["VIPS", "FENCES", "IFACES", "IFACES_BY_INDEX", "TENURES", "ADDRS"];
 
 /// Fills the fresh maps of `new` from those of `old`, entry by entry. Both fences of a slot end at the
-/// same instant, so whichever program looks at them decides alike.
+/// same instant, so old and new programs decide alike.
 pub fn fill(old: &Pins, new: &Pins) -> Result<(), PinsError> {
     for name in CARRIED.into_iter().chain(["IDENTITY"]) {
         let (Some(from), Some(to)) = (open(old, name)?, open(new, name)?) else { continue };
@@ -28,7 +29,7 @@ pub fn fill(old: &Pins, new: &Pins) -> Result<(), PinsError> {
     Ok(())
 }
 
-/// The identity that is stored in this directory, if any.
+/// The identity that is stored in this directory, if there is one.
 pub fn identity(pins: &Pins) -> Result<Option<Identity>, PinsError> {
     let Some(map) = open(pins, "IDENTITY")? else { return Ok(None) };
     let entries = map.entries().map_err(failed("read", pins, "IDENTITY"))?;
@@ -40,7 +41,7 @@ pub fn identity(pins: &Pins) -> Result<Option<Identity>, PinsError> {
     Ok(Some(bytemuck::cast(bytes)))
 }
 
-/// Marks a directory as given up: its content must never be taken over again.
+/// Marks a directory as given up, so that its content is never taken over again.
 pub fn give_up(pins: &Pins) -> Result<(), PinsError> {
     match identity(pins)? {
         Some(identity) => set_identity(pins, &Identity { ready: 0, ..identity }),
@@ -48,11 +49,11 @@ pub fn give_up(pins: &Pins) -> Result<(), PinsError> {
     }
 }
 
-/// Writes the identity.
+/// Stores an identity in this directory, if it has the map.
 pub fn set_identity(pins: &Pins, identity: &Identity) -> Result<(), PinsError> {
     let Some(map) = open(pins, "IDENTITY")? else { return Ok(()) };
     let entries = map.entries().map_err(failed("read", pins, "IDENTITY"))?;
-    // What another version keeps behind our fields stays as it is.
+    // Fields that another version keeps behind ours are not changed.
     let mut value = entries.into_iter().next().map(|(_, value)| value).unwrap_or_default();
     for (to, from) in value.iter_mut().zip(bytemuck::bytes_of(identity)) {
         *to = *from;
@@ -60,7 +61,7 @@ pub fn set_identity(pins: &Pins, identity: &Identity) -> Result<(), PinsError> {
     map.store(&[0; 4], &value).map_err(failed("write", pins, "IDENTITY"))
 }
 
-/// Moves the pinned links, with the programs that they have.
+/// Moves the pinned links, with their present programs.
 pub fn move_links(old: &Pins, new: &Pins) -> Result<(), PinsError> {
     for pin in old.links() {
         let (from, to) = (old.link(&pin), new.link(&pin));
@@ -69,13 +70,13 @@ pub fn move_links(old: &Pins, new: &Pins) -> Result<(), PinsError> {
     Ok(())
 }
 
-/// Lowers every fence to zero, each whatever becomes of the others. Returns the slots that had one.
+/// Lowers every fence to zero, even if some cannot be lowered. Returns the slots that had a fence.
 pub fn silence(pins: &Pins) -> Result<Vec<u32>, PinsError> {
     let Some(map) = open(pins, "FENCES")? else { return Ok(Vec::new()) };
     let failed = failed("clear", pins, "FENCES");
     let (mut slots, mut refused) = (Vec::new(), None);
     for (key, mut value) in map.entries().map_err(&failed)? {
-        // The deadline comes first in every version.
+        // In every version the deadline is the first field.
         let Some(deadline) = value.first_chunk_mut::<8>() else { continue };
         if *deadline != [0; 8] {
             *deadline = [0; 8];
@@ -88,7 +89,7 @@ pub fn silence(pins: &Pins) -> Result<Vec<u32>, PinsError> {
     refused.map_or(Ok(slots), Err)
 }
 
-/// Ends another version's directory: silent first, then gone.
+/// Ends another version's directory: silences its fences, then removes it.
 pub fn retire(old: &Pins) -> Result<(), PinsError> {
     silence(old)?;
     for path in old.files() {

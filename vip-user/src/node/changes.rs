@@ -1,6 +1,6 @@
-//! What the kernel tells everybody: links, addresses, filters, routes. Each message is a hint to look
-//! again, and not the truth, so nothing is lost with a message that found no room, and nothing piles up
-//! while nobody reads: the socket's buffer is the only queue.
+//! The messages that the kernel sends to all subscribers: links, addresses, filters, routes. Each
+//! message is only a hint to look again, so a lost message loses nothing. While nothing reads them,
+//! messages do not pile up: the socket's buffer is the only queue.
 
 use super::{
     netlink::Netlink,
@@ -14,19 +14,19 @@ use rtnetlink::{
 use std::{future::poll_fn, io, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
-/// Bytes of messages that the kernel keeps (`SO_RCVBUF`; it may allow less).
+/// The size of the socket's buffer in bytes (`SO_RCVBUF`; the kernel may allow less).
 const BUFFER: libc::c_int = 1 << 20;
-/// Of a message only the head is read.
+/// Only this many bytes of a message are read.
 const HEAD: usize = 64;
-/// Messages that are read without a pause.
+/// How many messages are read without a pause.
 const AT_ONCE: usize = 1_024;
-/// A socket that failed is opened again after this.
+/// The pause before a failed socket is opened again.
 const REOPEN: Duration = Duration::from_millis(200);
-/// After a look, the next one waits this long, and longer while changes keep coming: one look serves
-/// them all.
+/// The first and the longest pause before the next look. Pauses grow while changes keep coming, so that
+/// one look serves many of them.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(160)];
 
-/// The subscription.
+/// A subscription to changes on this host.
 pub struct Changes {
     socket: TokioSocket,
     groups: Vec<MulticastGroup>,
@@ -35,8 +35,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Subscribes to changes of links, addresses and filters; of routes too where the choice of
-    /// interfaces depends on them (a CNI changes routes all the time).
+    /// Subscribes to changes of links, addresses and filters. Routes are included only if the choice of
+    /// interfaces depends on them, because a CNI changes routes all the time.
     pub fn open(netlink: &Netlink, routes: bool) -> Result<Self> {
         let mut groups = vec![
             MulticastGroup::Link,
@@ -52,7 +52,7 @@ impl Changes {
         Ok(Self { socket, groups, touched: netlink.touched.clone(), buffer })
     }
 
-    /// Asks for a look whenever something has changed. Ends with the receiver.
+    /// Asks for a look whenever something has changed, until the receiver is gone.
     pub async fn tell(mut self, looks: mpsc::Sender<()>) {
         loop {
             self.wait().await;
@@ -61,7 +61,7 @@ impl Changes {
                 if self.touched.ask() && looks.send(()).await.is_err() {
                     return;
                 }
-                // What comes in the pause waits in the socket's buffer, which has a bound.
+                // Messages that arrive during the pause wait in the socket's buffer, which is bounded.
                 sleep(pause).await;
                 if !self.drain().await {
                     break;
@@ -71,7 +71,7 @@ impl Changes {
         }
     }
 
-    /// Waits until something has changed, or another look is asked for.
+    /// Waits for a change, or for a request to look again.
     async fn wait(&mut self) {
         let Self { socket, buffer, touched, .. } = self;
         buffer.clear();
@@ -82,7 +82,7 @@ impl Changes {
         self.take(read).await;
     }
 
-    /// Reads what has come. Says whether anything has.
+    /// Reads the messages that have arrived. Returns whether there were any.
     async fn drain(&mut self) -> bool {
         for count in 0..AT_ONCE {
             self.buffer.clear();
@@ -98,13 +98,13 @@ impl Changes {
         self.touched.changed();
         match read {
             Ok(()) => self.touched.take(&self.buffer),
-            // The buffer was full, and messages are lost.
+            // The buffer was full, so messages are lost.
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.touched.all(),
             Err(error) => self.reopen(&error).await,
         }
     }
 
-    /// Subscribes again. What has changed meanwhile was not told.
+    /// Subscribes again. Changes in the meantime were not reported.
     async fn reopen(&mut self, error: &io::Error) {
         let trouble = format!("changes of interfaces are not heard of: {error}");
         tracing::warn!(%error, "the subscription to changes of interfaces has ended; opening another");
@@ -123,7 +123,7 @@ impl Changes {
 fn subscribe(groups: &[MulticastGroup]) -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     socket.socket_ref().set_rx_buf_sz(BUFFER)?;
-    // All of them are below 32, and groups by number come without a mask.
+    // The groups are numbers, and the address has a mask. All of them are below 32, so they fit.
     let mask = groups.iter().fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
     socket.socket_mut().bind(&SocketAddr::new(0, mask))?;
     Ok(socket)

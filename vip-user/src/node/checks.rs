@@ -1,4 +1,4 @@
-//! What is checked about the host before anything is changed on it.
+//! Checks of the host before anything on it is changed.
 
 use super::{
     netlink::{Netlink, NetlinkError},
@@ -14,14 +14,14 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use std::{fs, net::IpAddr, time::Duration};
 
-/// A kernel that does not answer is asked again after this.
+/// The pause before a kernel that did not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Checks the host, again and again while the kernel is too busy to say what is on it: a start that
-/// ends for that would only come back to the same host.
+/// Checks the host, and checks again while the kernel is too busy to answer. If the start failed then,
+/// the next start would find the same host.
 ///
 /// # Errors
-/// What stands against this host.
+/// Why xvip must not run on this host.
 pub async fn check(settings: &Settings, pins: &Pins, netlink: &Netlink) -> Result<(), StartError> {
     let mut told = false;
     loop {
@@ -43,7 +43,7 @@ async fn check_once(settings: &Settings, pins: &Pins, netlink: &Netlink) -> Resu
     pins.check_bpffs()?;
     pins.check_owners()?;
     pins.check_geometry()?;
-    // An interface that is not there yet is no error: it may come, and until then others serve.
+    // A missing interface is not an error. It may appear later, and until then other interfaces serve.
     let links = netlink.devices().await?;
     let unknown = Device { name: "?".into(), ..Device::default() };
     let device = |ifindex| links.iter().find(|link| link.ifindex == ifindex).unwrap_or(&unknown);
@@ -77,8 +77,8 @@ async fn check_once(settings: &Settings, pins: &Pins, netlink: &Netlink) -> Resu
     Ok(())
 }
 
-/// A router advertisement may name any name server (RFC 8106), so this refuses nothing. The LAN is
-/// asked before the VIP is published for the first time.
+/// Only warns if a VIP is a name server, because a router advertisement may name any name server (RFC
+/// 8106). The LAN is probed before the VIP is published for the first time.
 fn warn_of_name_server(settings: &Settings, server: IpAddr) {
     if settings.has_vip(server) {
         tracing::warn!(vip = %server, "this VIP is also a name server of this host (/etc/resolv.conf)");
@@ -95,7 +95,7 @@ struct Address {
     ip: IpAddr,
     prefix: u8,
     ifindex: u32,
-    /// IPv4: another address was in its subnet on this interface before it.
+    /// IPv4 only: the interface had another address in the same subnet first.
     secondary: bool,
 }
 
@@ -119,10 +119,10 @@ async fn addresses(netlink: &Netlink) -> Result<Vec<Address>, NetlinkError> {
     Ok(netlink.list_addresses(pick).await?.into_iter().flatten().collect())
 }
 
-/// Whether an address is the host's own. Host prefixes are how kube-vip, kube-proxy (IPVS) and xvip
-/// carry a VIP. Others (keepalived) give a VIP the prefix of its subnet, beside an address that the
-/// host has there already: such a VIP is not the host's own, and is silenced as long as it is there.
-/// IPv4 says by a flag which of the two came first.
+/// Whether an address is the host's own. kube-vip, kube-proxy (IPVS) and xvip give a VIP a host prefix.
+/// Other programs (keepalived) give it the prefix of its subnet, beside an address that the host
+/// already has. Such a VIP is not the host's own, and is silenced while it is there. In IPv4 a flag
+/// says which of the two came first.
 fn is_own(address: &Address, all: &[Address], is_vip: impl Fn(IpAddr) -> bool) -> bool {
     let beside = all.iter().any(|other| {
         other.ifindex == address.ifindex

@@ -1,6 +1,6 @@
-//! Leaving a host as it was: fence 0, then addresses, then programs, then maps. Every step does with
-//! whatever is left of the pins: somebody may have removed half of them by hand. Other versions' pins
-//! of the instance go too; what is read here has the same layout in all of them.
+//! Restores a host: fence 0, then addresses, then programs, then maps. Every step works with whatever
+//! pins are left, because an administrator may have removed some by hand. Pins of other versions of the
+//! instance are removed too: the fields that are read here have the same layout in all versions.
 
 use super::{
     attach::detach,
@@ -13,27 +13,27 @@ use super::{
 use std::{io, net::IpAddr};
 use vip_common::abi::{HostAddr, Identity};
 
-/// What stood in the way.
+/// Why a cleanup could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    /// The list of addresses.
+    /// The list of addresses could not be read.
     #[error("cannot read the list of addresses {path}")]
     Addresses {
-        /// The map.
+        /// The path of the map.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Netlink.
+    /// A netlink request failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// A pin.
+    /// A pin could not be removed.
     #[error(transparent)]
     Pins(#[from] PinsError),
 }
 
-/// What was removed, one line each.
+/// Removes everything and returns one line for each thing that was removed.
 pub async fn cleanup(pins: &Pins, netlink: &Netlink) -> Result<Vec<String>, CleanupError> {
     let mut done = Vec::new();
     let versions: Vec<Pins> = pins.other_versions().into_iter().chain([pins.clone()]).collect();
@@ -65,8 +65,8 @@ pub async fn cleanup(pins: &Pins, netlink: &Netlink) -> Result<Vec<String>, Clea
     Ok(done)
 }
 
-/// The written list is the only thing that tells our addresses from others'. Where it is gone they are
-/// left alone: they have a lifetime and end by themselves.
+/// Only the stored list distinguishes our addresses from those of other programs. If it is gone, the
+/// addresses stay until their lifetime ends.
 async fn remove_addresses(
     pins: &Pins,
     netlink: &Netlink,
@@ -88,12 +88,12 @@ async fn remove_addresses(
     Ok(())
 }
 
-/// A sysctl goes back only if it still has the value that xvip gave it. While another instance is
-/// here it needs the value too, and inherits the duty to restore it.
+/// Restores a sysctl only if it still has the value that xvip set. If another instance runs here, it
+/// needs the value too, and inherits the duty to restore it.
 fn restore_sysctls(pins: &Pins, done: &mut Vec<String>) -> Result<(), CleanupError> {
     let Some(identity) = carry::identity(pins)? else { return Ok(()) };
     for heir in pins.other_instances() {
-        // Pins of other network namespaces may lie on the same file system.
+        // The same file system may hold pins of other network namespaces.
         if carry::identity(&heir)?.is_some_and(|heir| heir.netns_cookie == identity.netns_cookie) {
             return Ok(bequeath(&identity, &heir)?);
         }

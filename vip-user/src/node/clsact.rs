@@ -1,10 +1,9 @@
-//! TC filters on kernels without tcx (before 6.6). They live in the clsact qdisc under a fixed
-//! priority, and under handles that each instance has of its own, so that a restart finds and replaces
-//! its own.
+//! TC filters on kernels without tcx (before 6.6). They are in the clsact qdisc under a fixed priority.
+//! Each instance has its own handles, so that a restart finds and replaces its own filters.
 //!
 //! The kernel runs the filters of a priority in turn, the newest first (`cls_bpf_change`), until one
-//! decides. So a filter that others come to stand before is not mended in place: a new one is attached,
-//! and then the old one goes.
+//! decides. If another program attaches a filter in front of ours, ours is not changed in place. A new
+//! one is attached, and then the old one is removed.
 
 use super::{
     bpf::errno,
@@ -20,15 +19,15 @@ use rtnetlink::packet_route::{
     tc::{self, TcAttribute, TcFilterBpfOption, TcMessage, TcOption},
 };
 
-/// Runs before everything else.
+/// The priority that runs before all others.
 pub const PRIORITY: u16 = 1;
 /// The first handle of the instance `default`.
 const DEFAULT_HANDLE: u16 = 0x7868;
 
-/// The handles of an instance among filters of that priority: one stands, the other one is free for its
-/// successor. Two names may come to the same ones: see [`twin`].
+/// The handles of an instance among the filters of that priority: one is in use, the other is free for
+/// the successor. Two names can give the same handles: see [`twin`].
 pub fn handles(instance: &str) -> [u16; 2] {
-    // FNV-1a, folded. The numbers must not change with the version of a library.
+    // FNV-1a, folded. The numbers must stay the same when a library changes its version.
     let hash = instance
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
@@ -37,20 +36,20 @@ pub fn handles(instance: &str) -> [u16; 2] {
     [first, first + 1]
 }
 
-/// Another instance of this host that would have the same handles.
+/// Another instance of this host that has the same handles, if there is one.
 pub fn twin<'a>(instance: &str, others: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let same = |other: &&str| *other != instance && handles(other) == handles(instance);
     others.into_iter().find(same)
 }
 
-/// Attaches a filter before all others of its priority, and removes the one that was there before.
+/// Attaches a filter before all others of its priority, and removes our earlier one.
 pub fn attach(
     classifier: &mut SchedClassifier,
     interface: &str,
     kind: LinkKind,
     instance: &str,
 ) -> Result<(), ProgramError> {
-    // It may be there already: the attachment tells.
+    // The qdisc may exist already. If it is missing, attaching fails.
     let _ = qdisc_add_clsact(interface);
     let mut at = |handle| {
         let handle = TcHandle::new(0, handle);
@@ -62,7 +61,8 @@ pub fn attach(
     let [one, other] = handles(instance);
     let (attached, old) = match at(one) {
         Err(error) if is_taken(&error) => match at(other) {
-            // A process ended between the two steps. The one that is left goes on guarding.
+            // An earlier process ended between the two steps. The filter that stays guards in the
+            // meantime.
             Err(error) if is_taken(&error) => {
                 remove(interface, kind, one);
                 (at(one), other)
@@ -77,7 +77,7 @@ pub fn attach(
     Ok(())
 }
 
-/// Removes the filters of an instance. Where there are none is fine.
+/// Removes the filters of an instance, if there are any.
 pub fn detach(interface: &str, kind: LinkKind, instance: &str) {
     for handle in handles(instance) {
         remove(interface, kind, handle);
@@ -89,7 +89,7 @@ pub fn detach(interface: &str, kind: LinkKind, instance: &str) {
 pub struct Filter {
     /// Its handle.
     pub handle: u32,
-    /// The id of its program; `None` for a filter of another sort.
+    /// The id of its program; `None` if it is not a BPF filter.
     pub program: Option<u32>,
 }
 
@@ -111,23 +111,23 @@ impl Netlink {
     /// The filters of our priority in the clsact qdisc of an interface, in the order in which they run.
     pub async fn first_filters(&self, ifindex: u32, egress: bool) -> Result<Vec<Filter>, NetlinkError> {
         let filters = match self.filters(ifindex, egress).await {
-            // Without the qdisc there are no filters either, and the kernel says so with an error.
+            // Without the qdisc there are no filters, and the kernel returns an error.
             Err(NetlinkError::Refused { .. }) => return Ok(Vec::new()),
             filters => filters?,
         };
-        // Other chains run only if a filter of the first one says so.
+        // Filters in other chains run only if a filter of the first chain refers to them.
         let first_chain = |filter: &TcMessage| {
             !filter.attributes.iter().any(|one| matches!(one, TcAttribute::Chain(chain) if *chain != 0))
         };
         let ours = |filter: &&TcMessage| {
             filter.header.info >> 16 == u32::from(PRIORITY) && first_chain(filter)
         };
-        // Each priority has a message of its own, without a handle.
+        // The kernel also sends one message without a handle for each priority.
         let filters = filters.iter().filter(ours).map(Filter::of);
         Ok(filters.filter(|filter| filter.handle != 0).collect())
     }
 
-    /// Removes a clsact qdisc that has no filters any more. Says whether it did.
+    /// Removes a clsact qdisc that has no filters. Returns whether it was removed.
     pub async fn remove_empty_clsact(&self, ifindex: u32) -> bool {
         for egress in [true, false] {
             if self.filters(ifindex, egress).await.is_ok_and(|filters| !filters.is_empty()) {
@@ -157,7 +157,7 @@ impl Netlink {
 
 fn remove(interface: &str, kind: LinkKind, handle: u16) {
     let handle = TcHandle::new(0, handle);
-    // Dropping a link of this sort removes its filter.
+    // Dropping such a link removes its filter.
     drop(SchedClassifierLink::attached(interface, direction(kind), PRIORITY, handle, None));
 }
 

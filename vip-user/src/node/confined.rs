@@ -1,5 +1,5 @@
-//! What confines this process beside its capabilities: a seccomp filter, an AppArmor profile, an
-//! SELinux type. A container runtime applies them by default, and the kernel only says "not permitted".
+//! What confines this process besides its capabilities: a seccomp filter, an AppArmor profile, an
+//! SELinux type. Container runtimes apply them by default, and the kernel only says "not permitted".
 
 use std::{fs, io};
 
@@ -9,7 +9,7 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
 const CAP_BPF: u32 = 39;
 
-/// What loading needs, for messages.
+/// The rights that loading needs, for messages.
 const RIGHTS: &str =
     "the process needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, on Linux 5.x CAP_PERFMON too (or root)";
 
@@ -18,17 +18,17 @@ const RIGHTS: &str =
 pub struct Confinement {
     /// The effective capabilities, one bit each.
     capabilities: u64,
-    /// A seccomp filter is in force.
+    /// Whether a seccomp filter is in force.
     seccomp: bool,
-    /// The AppArmor profile or the SELinux context; `None` where there is none.
+    /// The AppArmor profile or the SELinux context; `None` if there is neither.
     label: Option<String>,
 }
 
 impl Confinement {
-    /// Of this process. What cannot be read counts as absent.
+    /// Reads the confinement of this process. Anything that cannot be read counts as absent.
     pub fn of_this_process() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        // Both modules may be there since Linux 5.8, and the common file then belongs to the first.
+        // Since Linux 5.8 both modules may be active; the common file then belongs to the first one.
         let label = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"].map(read);
         let label = label.iter().find(|label| !label.is_empty());
         Self::parse(&read("/proc/self/status"), label.map_or("", String::as_str))
@@ -43,7 +43,7 @@ impl Confinement {
         let label = label.trim_end_matches(['\n', '\0']);
         Self {
             capabilities: capabilities.unwrap_or(0),
-            // Mode 2 is a filter.
+            // Mode 2 means a filter.
             seccomp: field("Seccomp") == Some("2"),
             label: (!label.is_empty() && label != "unconfined")
                 .then(|| label.escape_debug().to_string()),
@@ -51,7 +51,7 @@ impl Confinement {
     }
 
     /// Why bpf(2) was refused, and what helps. EPERM comes from a missing capability or from a filter;
-    /// EACCES comes from the verifier too.
+    /// EACCES can also come from the verifier.
     pub fn why_bpf_is_refused(&self, error: &io::Error) -> String {
         let has_rights = NEEDED.iter().all(|bit| self.capabilities >> bit & 1 == 1);
         if !has_rights || error.raw_os_error() != Some(libc::EPERM) {
@@ -69,10 +69,10 @@ impl Confinement {
         )
     }
 
-    /// Who may have refused to write below the pin root, and what helps.
+    /// Which mechanism may have refused to write below the pin root, and what helps.
     pub fn why_pins_are_refused(&self) -> String {
         let by = match &self.label {
-            // A context of SELinux has colons: user, role, type, level.
+            // An SELinux context has colons: user, role, type, level.
             Some(label) if label.contains(':') => format!(
                 "SELinux refuses it to {label}: the container needs a type that may write there, \
                  for example `seLinuxOptions: {{type: spc_t}}`"

@@ -1,4 +1,4 @@
-//! The seam between the controller and the host: the kernel on one side, a fake in tests.
+//! The interface between the controller and the host. Behind it is the kernel, or a fake in tests.
 
 use super::{maps::MapsError, netlink::NetlinkError, pins::PinsError, programs::AttachError};
 use crate::model::{
@@ -12,48 +12,48 @@ use std::{collections::BTreeMap, future::Future, io, net::IpAddr, time::Duration
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// A map.
+    /// A map operation failed.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// An entry of the map of interfaces.
+    /// An entry of the map of interfaces could not be written.
     #[error("interface {interface}")]
     Interface {
-        /// The interface.
+        /// The name of the interface.
         interface: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<MapsError>,
     },
-    /// Netlink.
+    /// A netlink request failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// A program.
+    /// A program could not be loaded, attached or looked at.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// A pin.
+    /// A pin could not be handled.
     #[error(transparent)]
     Pins(#[from] PinsError),
-    /// An announcement or probe.
+    /// An announcement or probe could not be sent.
     #[error("announcement failed")]
     Announce(#[source] io::Error),
-    /// The host does not become silent.
+    /// Frames that were sent before are still queued, so the host is not silent yet.
     #[error("frames that were sent before are still queued")]
     StillQueued,
-    /// Something that concerns several slots, in words.
+    /// A failure that concerns several slots, as text.
     #[error("{0}")]
     ForAll(String),
-    /// The loop waits for nothing without a bound.
+    /// A step took longer than the loop waits for it.
     #[error("cut off after {took:.0?} in step {step:?}")]
     CutOff {
-        /// What the loop was doing.
+        /// The name of the step.
         step: &'static str,
-        /// For how long.
+        /// How long the loop waited.
         took: Duration,
     },
 }
 
 impl HostError {
-    /// Whether it says nothing about the host but that it could not be looked at.
+    /// Whether the error says only that the host could not be looked at, and nothing about its state.
     pub fn is_blind(&self) -> bool {
         match self {
             Self::CutOff { .. } | Self::Attach(AttachError::Look { .. }) => true,
@@ -63,10 +63,10 @@ impl HostError {
     }
 }
 
-/// What failed, by VIP. A VIP that is missing is well.
+/// The failures by VIP. VIPs that are not in it succeeded.
 pub type Failures = BTreeMap<IpAddr, HostError>;
 
-/// For whom a fence is raised.
+/// The tenure for which a fence is raised.
 #[derive(Clone, Copy, Debug)]
 pub struct Fencing<'a> {
     /// The slot.
@@ -75,54 +75,56 @@ pub struct Fencing<'a> {
     pub lease: &'a str,
     /// The confirmed tenure.
     pub tenure: &'a Tenure,
-    /// D of the confirmed write, seconds.
+    /// D of the confirmed write, in seconds.
     pub duration_s: u32,
-    /// Counts the tenures of this slot.
+    /// The number of this tenure in its slot.
     pub generation: u64,
 }
 
-/// What the controller does to the host. The controller drops a future that takes too long: each must
-/// leave the host in a state from which it can be called again.
+/// The operations of the controller on the host. The controller drops a future that takes too long, so
+/// each must leave the host in a state in which it can be called again.
 pub trait Dataplane {
-    /// What the host looks like.
+    /// Reads the entries, interfaces and addresses that the host has.
     fn actual(&mut self) -> impl Future<Output = Result<Actual, HostError>>;
 
-    /// The interfaces that matter, by the rules of the configuration; attaches programs where they are
+    /// The interfaces with a role, according to the configuration. Attaches programs where they are
     /// missing.
     fn links(&mut self) -> impl Future<Output = Result<Links, HostError>>;
 
-    /// Whether every program and pin still is where [`links`](Self::links) put it. Nothing tells when
-    /// somebody detaches a link, so this is asked often. An error says that it could not look.
+    /// Whether every program and pin is still where [`links`](Self::links) has put it. This is asked
+    /// often, because the kernel sends no event when a link is detached. An error means that it could
+    /// not be checked.
     fn is_guarded(&mut self) -> impl Future<Output = Result<bool, HostError>>;
 
-    /// The VIPs that this host could not carry, and why. It is asked before the node holds them.
+    /// The VIPs that this host could not carry, with the reason. This is asked before the node holds
+    /// them.
     fn refused(&self) -> BTreeMap<IpAddr, String>;
 
-    /// Changes one thing.
+    /// Makes one change on the host.
     fn apply(&mut self, action: Action) -> impl Future<Output = Result<(), HostError>>;
 
-    /// Raises the fence of a slot. A generation other than the slot's begins a tenure, with everything
-    /// of the old one silenced first.
+    /// Raises the fence of a slot. If the generation is not the slot's, this begins a tenure: entries
+    /// of the old one are silent before the fence rises.
     fn raise_fence(&mut self, fencing: &Fencing<'_>, deadline: BootNs) -> Result<(), HostError>;
 
-    /// Stores an earlier deadline.
+    /// Stores an earlier deadline for a slot.
     fn lower_fence(&mut self, slot: u32, deadline: BootNs) -> Result<(), HostError>;
 
-    /// Silences slots: each fence 0 and read back, no program on an old value, nothing of ours queued.
-    /// Every fence is 0 before the first wait, so that a call that is cut off has lowered them. A slot
-    /// that is missing in what is returned is silent.
+    /// Silences slots: each fence is 0 and read back, no program uses an old value, and none of our
+    /// frames is queued. Every fence is 0 before the first wait, so a call that is cut off has still
+    /// lowered them. Returns the slots that are not known to be silent.
     fn silence(&mut self, slots: &[u32]) -> impl Future<Output = BTreeMap<u32, HostError>>;
 
-    /// Says which stations may claim the VIPs of a slot, and until when that is known;
-    /// `guard_neighbours` only.
+    /// Stores which stations may claim the VIPs of a slot, and until when that is known. Used only with
+    /// `guard_neighbours`.
     fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError>;
 
-    /// Sends one round of announcements for VIPs; `ask` also asks known neighbours from them.
+    /// Sends one round of announcements for VIPs. With `ask`, the VIPs also ask known neighbours.
     fn announce(&mut self, vips: &[IpAddr], ask: bool) -> impl Future<Output = Failures>;
 
-    /// What stands in the way on the host at the moment, by subject.
+    /// The present problems on the host, by subject.
     fn problems(&self) -> BTreeMap<String, String>;
 
-    /// Asks whether addresses are in use.
+    /// Probes whether addresses are in use.
     fn probe(&mut self, vips: &[IpAddr]) -> impl Future<Output = Failures>;
 }

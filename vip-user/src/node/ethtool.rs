@@ -1,8 +1,8 @@
-//! What a NIC does to frames before anybody sees them.
+//! What a NIC does to frames before any program sees them.
 
 use std::{io, net::UdpSocket, os::fd::AsRawFd as _};
 
-/// `ETHTOOL_GFLAGS` of `linux/ethtool.h`: the feature flags of the time before they had names.
+/// `ETHTOOL_GFLAGS` of `linux/ethtool.h`: the old feature flags, from before features had names.
 const ETHTOOL_GFLAGS: u32 = 0x25;
 /// `ETH_FLAG_RXVLAN`.
 const RXVLAN: u32 = 1 << 8;
@@ -15,8 +15,8 @@ struct Value {
     data: u32,
 }
 
-/// Whether the NIC takes VLAN tags off the frame (rxvlan). One that does not say is taken to do so:
-/// that costs speed and no correctness.
+/// Whether the NIC removes VLAN tags from frames (rxvlan). If that cannot be read, the answer is yes,
+/// which costs speed but is still correct.
 pub fn strips_tags(interface: &str) -> bool {
     flags(interface).map_or(true, |flags| flags & RXVLAN != 0)
 }

@@ -1,4 +1,4 @@
-//! What the programs tell: claims of others, and their own log.
+//! What the programs report: claims of other stations, and their own log.
 
 use super::{kernel::Kernel, pins::Pins};
 use anyhow::Context as _;
@@ -7,11 +7,11 @@ use std::{io, os::fd::AsRawFd, time::Duration};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 use vip_common::abi::Claim;
 
-/// Claims that are taken out of the ring buffer at once, and the pause after it.
+/// How many claims are read from the ring buffer before each pause.
 const CLAIMS_AT_ONCE: usize = 16;
 const CLAIMS_PAUSE: Duration = Duration::from_millis(50);
 
-/// Hands on what the programs report of claims by other stations. Ends with the receiver.
+/// Forwards the claims of other stations that the programs report, until the receiver is gone.
 ///
 /// # Errors
 /// If the ring buffer cannot be opened.
@@ -39,20 +39,21 @@ pub fn follow_claims(
                     return;
                 }
             }
-            // A flood of claims must not crowd out renewals; what does not fit is counted as lost.
+            // A flood of claims must not delay renewals. Claims that do not fit into the ring buffer
+            // are counted as lost.
             tokio::time::sleep(CLAIMS_PAUSE).await;
         }
     })
 }
 
-/// Waits for a descriptor that aya hands out only in its raw form.
+/// Makes an object of aya, which only exposes its raw descriptor, wait for input.
 pub(super) fn when_readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: the types used here (ring buffer maps, sockets) own their descriptor, and return the same
-    // one as long as they live.
+    // SAFETY: the types used here (ring buffer maps, sockets) own their descriptor. They return the
+    // same one as long as they live.
     unsafe { AsyncFd::register(inner) }.map_err(|error| error.into_parts().1)
 }
 
-/// Brings the log of the programs into that of this process.
+/// Writes the log of the programs to the log of this process.
 pub fn follow_log(kernel: &mut Kernel) {
     let Some(programs) = kernel.programs() else { return };
     match aya_log::EbpfLogger::init(programs.ebpf()).map(when_readable) {

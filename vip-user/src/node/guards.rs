@@ -1,7 +1,7 @@
 //! The programs on the interfaces of this host, and what is known of them. Looking at the interfaces
-//! takes the kernel's lock of all interfaces (RTNL) again and again, and others hold that for seconds.
-//! So it is done on a thread of its own, and the loop goes on renewing meanwhile; only the first look
-//! is waited for.
+//! takes the kernel's lock on all interfaces (RTNL) many times, and other processes can hold it for
+//! seconds. So a separate thread looks, and the loop continues to renew. The loop waits only for the
+//! first look.
 
 use super::{
     attach::Inspected,
@@ -28,44 +28,45 @@ use std::{
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 use vip_common::abi::{HostAddr, Iface, Port};
 
-/// The loop waits so long for a look at the interfaces. What takes longer is told when it has ended.
+/// How long the loop waits for a look at the interfaces. A look that takes longer asks for another when
+/// it ends.
 const LOOK_WAIT: Duration = Duration::from_millis(20);
-/// A host that could not be looked at for so long may be anything.
+/// After a host could not be looked at for this long, its last known state is no longer trusted.
 pub(super) const BLIND_FOR: Duration = Duration::from_secs(5);
 
-/// Attaches programs, and looks whether they are where they were put.
+/// Attaches programs, and checks whether they are still in place.
 pub(super) struct Guards {
     pub(super) programs: Programs,
     pub(super) netlink: Netlink,
     pub(super) selection: Selection,
-    /// What is on which interface, by name and index.
+    /// The programs of each interface, with its name, by index.
     pub(super) attached: BTreeMap<u32, (String, Attached)>,
     pub(super) bits: Bits,
     pub(super) links: Links,
     pub(super) attach: Hooks,
     pub(super) problems: BTreeMap<String, String>,
-    /// What another version has left: its programs are replaced by the first look at the interfaces.
+    /// The directories of other versions. The first look at the interfaces replaces their programs.
     pub(super) retiring: Vec<Pins>,
-    /// What the last look left for the next one.
+    /// What the last look has left to the next one.
     pub(super) left_over: BTreeSet<LeftOver>,
-    /// Interfaces whose programs are to be looked at, or put back.
+    /// Interfaces whose programs must be checked or put back.
     pub(super) suspects: BTreeSet<u32>,
     pub(super) turns: Turns,
-    /// What is being asked about links; it may wait for the kernel.
+    /// A running query of links, which may wait for the kernel.
     pub(super) inspecting: Option<JoinHandle<Vec<Inspected>>>,
     pub(super) looked: bool,
-    /// Since then the interfaces could not be looked at.
+    /// Since when the interfaces could not be looked at.
     pub(super) blind_since: Option<BootNs>,
 }
 
-/// What the loop has put on the host, as a look begins.
+/// What the loop has put on the host when a look begins.
 #[derive(Debug, Default)]
 pub(super) struct InPlace {
     /// Entries of the interface map.
     pub(super) ifaces: BTreeMap<Port, Iface>,
-    /// Addresses of ours.
+    /// The addresses that xvip has added.
     pub(super) owned: BTreeSet<HostAddr>,
-    /// Interfaces that the loop may put addresses on while the look is under way.
+    /// Interfaces on which the loop may put addresses during the look.
     pub(super) in_use: BTreeSet<u32>,
 }
 
@@ -95,7 +96,7 @@ impl Guards {
         }
     }
 
-    /// Notes the problems of one kind, whose subjects begin with `kind`; logs what has changed.
+    /// Notes all problems of one kind, whose subjects begin with `kind`. Only changes are logged.
     pub(super) fn tell(&mut self, kind: &str, what: &str, found: &BTreeMap<String, String>) {
         let gone =
             |known: &String| known.strip_prefix(kind).is_some_and(|name| !found.contains_key(name));
@@ -110,13 +111,13 @@ impl Guards {
 
 type Ended = (Box<Guards>, Result<Links, HostError>);
 
-/// Where the programs are at the moment.
+/// Where the programs are at the moment: with the loop, or with a look.
 pub(super) enum Watch {
-    /// Nobody looks.
+    /// No look is under way.
     Idle(Box<Guards>),
     /// A look is under way.
     Looking(Looking),
-    /// For the time of a move.
+    /// Only used while the value moves from one state to another.
     Moving,
 }
 
@@ -124,7 +125,7 @@ pub(super) enum Watch {
 pub(super) struct Looking {
     task: JoinHandle<Ended>,
     since: BootNs,
-    /// Nobody waits for it any more: its end is told.
+    /// Whether the loop has stopped waiting. The end of the look then asks for another.
     unheard: Arc<AtomicBool>,
 }
 
@@ -149,11 +150,11 @@ impl Watch {
         };
     }
 
-    /// The result of the look that is under way, if it comes in time.
+    /// Waits a short time for the look that is under way. Returns its result if it has ended.
     pub(super) async fn ended(&mut self) -> Option<Result<Links, HostError>> {
         let Self::Looking(Looking { task, unheard, .. }) = self else { return None };
         let Ok(ended) = timeout(LOOK_WAIT, &mut *task).await else {
-            // One that ends in this moment is found by the next inspection.
+            // If the look ends at this moment, the next inspection finds it.
             unheard.store(true, Ordering::Release);
             return None;
         };
@@ -162,18 +163,18 @@ impl Watch {
         Some(looked)
     }
 
-    /// Since when a look is under way.
+    /// When the present look began, if one is under way.
     pub(super) fn since(&self) -> Option<BootNs> {
         if let Self::Looking(looking) = self { Some(looking.since) } else { None }
     }
 
-    /// The programs, while nobody looks.
+    /// The programs, unless a look is under way.
     pub(super) fn guards(&mut self) -> Option<&mut Guards> {
         if let Self::Idle(guards) = self { Some(guards) } else { None }
     }
 
-    /// A look has ended and nobody has taken its result, or it takes so long that nothing is known any
-    /// more.
+    /// Whether a look has ended without its result being taken, or takes so long that nothing is known
+    /// any more.
     pub(super) fn has_news(&self) -> bool {
         let Self::Looking(looking) = self else { return false };
         looking.task.is_finished() || looking.since.until(clock::boot()) >= BLIND_FOR

@@ -1,4 +1,4 @@
-//! What identifies this host.
+//! Facts that identify this host, and a few other calls to the system.
 
 use std::{
     ffi::{CStr, CString},
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-/// The random id of this boot. `XVIP_BOOT_ID` replaces it in tests that play a reboot.
+/// The random id of this boot. `XVIP_BOOT_ID` replaces it in tests that simulate a reboot.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
 pub fn boot_id() -> io::Result<String> {
     if let Ok(id) = std::env::var("XVIP_BOOT_ID") {
@@ -18,8 +18,8 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// The node name where the configuration gives none: `NODE_NAME`, as set through the downward API,
-/// else the host name.
+/// The node name if the configuration has none: `NODE_NAME`, as set through the downward API, else the
+/// host name.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads this variable")]
 pub fn node_name() -> io::Result<String> {
     if let Ok(name) = std::env::var("NODE_NAME")
@@ -30,20 +30,20 @@ pub fn node_name() -> io::Result<String> {
     host_name()
 }
 
-/// The host name, in lower case as Kubernetes has it.
+/// The host name, in lower case as in Kubernetes.
 pub fn host_name() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_ascii_lowercase())
 }
 
-/// Whether this process is in another network namespace than the first process that it sees. Without
-/// the right to look, it is taken to be in the same.
+/// Whether this process and the first process that it sees are in different network namespaces. Without
+/// the right to look, they count as being in the same one.
 pub fn in_own_netns() -> bool {
     let of = |process: &str| fs::metadata(format!("/proc/{process}/ns/net")).map(|file| file.ino());
     matches!((of("self"), of("1")), (Ok(own), Ok(first)) if own != first)
 }
 
-/// Lets this process open as many files as its hard limit allows, and returns how many that are. The
-/// usual soft limit of 1024 is kept for programs that call `select(2)`; this one does not.
+/// Lets this process open as many files as its hard limit allows, and returns that number. The usual
+/// soft limit of 1024 exists for programs that call `select(2)`, which this one does not.
 pub fn raise_file_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live value of the right type.
@@ -58,14 +58,14 @@ pub fn raise_file_limit() -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
-/// Whether tcx may be used. `XVIP_NO_TCX` plays a kernel before 6.6 in tests.
+/// Whether tcx may be used. `XVIP_NO_TCX` simulates a kernel before 6.6 in tests.
 pub fn tcx_allowed() -> bool {
     std::env::var_os("XVIP_NO_TCX").is_none()
 }
 
 /// The cookie of this network namespace (`SO_NETNS_COOKIE`), unique until the next boot. Before Linux
-/// 5.14 its inode number: another namespace has it only after this one is gone, and a host's is never
-/// gone.
+/// 5.14 it is the inode number of the namespace. Another namespace can get that number only after this
+/// one is gone, and a host's namespace stays.
 pub fn netns_cookie() -> io::Result<u64> {
     let socket = UnixDatagram::unbound()?;
     let mut cookie = 0_u64;
@@ -89,7 +89,7 @@ pub fn netns_cookie() -> io::Result<u64> {
     }
 }
 
-/// The name of an interface, or its index where it has none any more.
+/// The name of an interface, or its index if it no longer exists.
 pub fn interface_name(ifindex: u32) -> String {
     let mut name = [0_u8; libc::IF_NAMESIZE];
     // SAFETY: the buffer has the size that the call asks for.
@@ -98,7 +98,7 @@ pub fn interface_name(ifindex: u32) -> String {
     text.filter(|_| !found.is_null()).map_or_else(|| format!("interface {ifindex}"), str::to_owned)
 }
 
-/// The index of an interface, if there is one of that name.
+/// The index of the interface with this name, if there is one.
 pub fn interface_index(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;
     // SAFETY: the name ends in a zero.
@@ -106,7 +106,7 @@ pub fn interface_index(name: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
-/// The last OS error with a message in front.
+/// The last OS error, with the failed operation in front.
 pub(super) fn os_error(what: &str) -> io::Error {
     let error = io::Error::last_os_error();
     io::Error::new(error.kind(), format!("{what}: {error}"))

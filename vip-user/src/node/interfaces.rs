@@ -1,4 +1,4 @@
-//! The interfaces that programs are attached to, and the bits by which the maps name them.
+//! The interfaces that programs are attached to, and the bits that represent them in the maps.
 
 use super::pins::LinkKind;
 use crate::model::{
@@ -12,45 +12,45 @@ use std::{
 };
 use vip_common::abi::{Iface, Port};
 
-/// What is on an interface.
+/// The programs on an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Attached {
-    /// The guard.
+    /// The kind of its guard.
     pub guard: LinkKind,
-    /// What answers.
+    /// The kind of its answering program, if it has one.
     pub answers: Option<LinkKind>,
 }
 
 impl Attached {
-    /// Everything that is attached.
+    /// The kinds of all its programs.
     pub fn kinds(self) -> impl Iterator<Item = LinkKind> {
         std::iter::once(self.guard).chain(self.answers)
     }
 }
 
-/// What a look at the interfaces left for the next one.
+/// What a look at the interfaces has left to the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftOver {
-    /// An interface that is there could not be guarded.
+    /// An existing interface could not be guarded.
     Unguarded,
-    /// There was no time for all of them.
+    /// There was not enough time for all interfaces.
     Unfinished,
-    /// Programs stay on an interface that has no role any more, until it carries no VIP of ours.
+    /// An interface has no role any more, but keeps its programs until it carries no VIP of ours.
     Leaving,
 }
 
-/// Interfaces that are only guarded are looked at in turns of so many.
+/// How many interfaces that are only guarded are checked in one turn.
 pub const TURN: usize = 64;
 
-/// Whose turn it is to be looked at. Nothing tells when a link is detached.
+/// Chooses the interfaces to check next. The kernel sends no event when a link is detached.
 #[derive(Debug, Default)]
 pub struct Turns {
-    /// The last one that was only guarded.
+    /// The last interface that was checked and is only guarded.
     last: u32,
 }
 
 impl Turns {
-    /// All that answer, and then some of those that are only guarded, the next ones in order.
+    /// All interfaces that answer, and the next [`TURN`] of those that are only guarded, in order.
     pub fn next(&self, attached: &BTreeMap<u32, (String, Attached)>) -> Vec<u32> {
         let guarded = |(_, (_, attached)): &(&u32, &(String, Attached))| attached.answers.is_none();
         let after = attached.range((Excluded(self.last), Unbounded));
@@ -59,15 +59,15 @@ impl Turns {
         answering.chain(in_turn).map(|(ifindex, _)| *ifindex).collect()
     }
 
-    /// This one has been looked at, and is only guarded.
+    /// Notes that this interface, which is only guarded, has been checked.
     pub fn passed(&mut self, ifindex: u32) {
         self.last = ifindex;
     }
 }
 
-/// Leaves out what the map of interfaces has no room for: first the tagged frames of interfaces that
-/// are only guarded, then those interfaces. Returns what was left out. An interface without an entry is
-/// still guarded by its own program, which stops every claim there.
+/// Leaves out what does not fit into the map of interfaces: first the tagged frames of interfaces that
+/// are only guarded, then those interfaces themselves. Returns what was left out. An interface without
+/// an entry still has its guard, which stops every claim there.
 pub fn fit(mut links: Vec<Link>, room: usize) -> (Vec<Link>, Vec<Port>) {
     let matters = |link: &Link| (link.bit != GUARD_BIT, link.port.outer_vid == 0);
     links.sort_by_key(|link| Reverse(matters(link)));
@@ -76,8 +76,8 @@ pub fn fit(mut links: Vec<Link>, room: usize) -> (Vec<Link>, Vec<Port>) {
     (links, left_out.into_iter().map(|link| link.port).collect())
 }
 
-/// The bits that interfaces have in the VIP map. One that answers keeps its bit for as long as any map
-/// knows it: a bit that changes hands would let an interface answer for another's VIPs.
+/// The bits of the interfaces in the VIP map. An answering interface keeps its bit as long as any map
+/// has it. If another interface got the bit, it would answer for VIPs that are not its own.
 #[derive(Debug, Default)]
 pub struct Bits {
     owners: BTreeMap<u32, u8>,
@@ -85,7 +85,7 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// Takes over the bits that the map has, and those that are on their way into it.
+    /// Takes over the bits in the map, and those that the loop is about to write.
     pub fn adopt(&mut self, ifaces: &BTreeMap<Port, Iface>, links: &[Link]) {
         let answering = ifaces.iter().filter(|(_, iface)| iface.bit != GUARD_BIT);
         let planned = links.iter().filter(|link| link.bit != GUARD_BIT);
@@ -97,7 +97,7 @@ impl Bits {
         self.owners = planned.map(|link| (link.port.ifindex, link.bit)).chain(primary).collect();
     }
 
-    /// The bit of an interface that answers; `None` where all are in use.
+    /// The bit of an interface that answers; `None` if all bits are in use.
     pub fn of(&mut self, ifindex: u32) -> Option<u8> {
         if let Some(bit) = self.owners.get(&ifindex) {
             return Some(*bit);
@@ -109,12 +109,12 @@ impl Bits {
     }
 }
 
-/// The ports by which the frames of the interfaces with a role appear to the programs. `primary` holds
-/// the interfaces themselves, in order of their index.
+/// The ports at which the programs see the frames of the interfaces with a role. `primary` holds the
+/// interfaces themselves, in order of their index.
 ///
-/// * A member of a bond speaks for the bond: XDP on a bond sees the member's index.
+/// * A member of a bond represents the bond: XDP on a bond sees the member's index.
 /// * The frames of a VLAN device pass the interface below with a tag.
-/// * The frames of a macvlan pass the interface below as they are.
+/// * The frames of a macvlan pass the interface below unchanged.
 pub fn ports(devices: &[Device], roles: &Roles, primary: Vec<Link>) -> Vec<Link> {
     let mut links: BTreeMap<Port, Link> = BTreeMap::new();
     let by_index: BTreeMap<u32, &Device> =
@@ -141,7 +141,8 @@ pub fn ports(devices: &[Device], roles: &Roles, primary: Vec<Link>) -> Vec<Link>
             alias(untagged(lower), true);
         }
     }
-    // What an interface is by itself counts more than what it carries, unless it is only guarded.
+    // An interface's own entry replaces an alias at the same port, unless the interface is only
+    // guarded.
     for link in primary {
         if link.bit == GUARD_BIT && links.contains_key(&link.port) {
             continue;
@@ -151,12 +152,13 @@ pub fn ports(devices: &[Device], roles: &Roles, primary: Vec<Link>) -> Vec<Link>
     links.into_values().collect()
 }
 
-/// An interface without tags.
+/// The port of an interface's untagged frames.
 pub const fn untagged(ifindex: u32) -> Port {
     Port { ifindex, outer_vid: 0, inner_vid: 0 }
 }
 
-/// How the frames of a VLAN device appear at the bottom of its stack, at most two tags up.
+/// The port at which the frames of a VLAN device pass the lowest interface, if they have at most two
+/// tags.
 fn tagged(device: &Device, by_index: &BTreeMap<u32, &Device>) -> Option<Port> {
     let Kind::Vlan(vid) = device.kind else { return None };
     let lower = by_index.get(&device.lower?)?;

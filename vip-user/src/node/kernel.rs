@@ -1,4 +1,4 @@
-//! The host as the controller changes it: pinned maps, programs, addresses, announcements.
+//! The real host behind [`Dataplane`]: pinned maps, programs, addresses, announcements.
 
 use super::{
     announce::{Announcer, announcement, probe, question},
@@ -31,33 +31,33 @@ use std::{
 };
 use vip_common::abi::{Holder, HostAddr, MAX_STATIONS};
 
-/// Neighbours that are asked from the VIP after a take-over, per interface.
+/// How many neighbours on each interface are asked from the VIP after a take-over.
 const MAX_ASKED: usize = 64;
 
 /// The real host.
 pub struct Kernel {
     pub(super) maps: Maps,
     pub(super) netlink: Netlink,
-    /// The connection of the looks at the interfaces.
+    /// The connection on which the interfaces are looked at.
     looks: Netlink,
     pub(super) announcer: Announcer,
     watch: Watch,
-    /// As the last look has shown them.
+    /// The interfaces as the last look has shown them.
     links: Links,
-    /// The names of interfaces with programs.
+    /// The names of the interfaces that have programs.
     names: BTreeMap<u32, String>,
-    /// Problems of the last look.
+    /// The problems that the last look has found.
     problems: BTreeMap<String, String>,
     vips: Vec<IpAddr>,
-    /// Of the Leases.
+    /// The namespace of the Leases.
     namespace: String,
-    /// Slots whose fences were cleared, and that are not known to be silent.
+    /// Slots whose fences were cleared, but which are not known to be silent.
     cleared: BTreeMap<u32, Cleared>,
     /// Where held VIPs are put.
     placement: Placement,
-    /// The longest that a frame waits after it has passed the check.
+    /// The longest time that a frame waits in a queue after it has passed the check.
     margin: Duration,
-    /// Which of our addresses this host takes traffic in for.
+    /// Shows for which of our addresses this host has lost the local route.
     local: LocalRoutes,
 }
 
@@ -90,7 +90,7 @@ impl Kernel {
         })
     }
 
-    /// The programs, for the ring buffer and debug logs; not while the interfaces are looked at.
+    /// The programs, for the ring buffer and debug logs; `None` while a look is under way.
     pub fn programs(&mut self) -> Option<&mut Programs> {
         Some(&mut self.watch.guards()?.programs)
     }
@@ -103,7 +103,7 @@ impl Kernel {
         })
     }
 
-    /// Takes over what a look has found.
+    /// Takes over the results of the last look.
     fn take_in(&mut self) {
         let Some(guards) = self.watch.guards() else { return };
         self.problems.clone_from(&guards.problems);
@@ -111,18 +111,18 @@ impl Kernel {
         self.names = names.collect();
     }
 
-    /// Stores 0 as the deadline of a slot.
+    /// Clears the fence of a slot: stores 0 as its deadline.
     fn clear_fence(&mut self, slot: u32) -> Result<(), MapsError> {
         let lives = self.maps.fence(slot)?.deadline_ns != 0;
         self.maps.set_deadline(slot, BootNs(0))?;
-        // Counted from here: this process may have stood still before.
+        // The time counts from here, because this process may have stood still before.
         if lives || !self.cleared.contains_key(&slot) {
             self.cleared.insert(slot, Cleared::now());
         }
         Ok(())
     }
 
-    /// The interfaces that answer for any of these VIPs, each with those that it answers for.
+    /// The interfaces that answer for any of these VIPs, each with the VIPs that it answers for.
     fn answering(&self, vips: &[IpAddr]) -> Vec<(Link, Vec<IpAddr>)> {
         let up = self.links.links.iter().filter(|link| link.answers() && link.up);
         let with_vips = up.map(|link| {
@@ -132,7 +132,7 @@ impl Kernel {
         with_vips.filter(|(_, vips)| !vips.is_empty()).collect()
     }
 
-    /// Sends frames for one VIP, all of them whatever becomes of each. The first error is kept.
+    /// Sends all frames for one VIP, even if some fail. The first error is kept.
     fn send(
         &self,
         link: &Link,
@@ -161,7 +161,7 @@ impl Dataplane for Kernel {
         self.netlink.touched.heard();
         let in_place = self.in_place()?;
         let looked = match self.watch.guards() {
-            // There is nothing to go on with before the first look: it is waited for.
+            // Before the first look there is no earlier result to return, so the loop waits for it.
             Some(guards) if !guards.looked => guards.look_or_keep(&in_place).await,
             _ => {
                 self.watch.begin(in_place);
@@ -180,8 +180,8 @@ impl Dataplane for Kernel {
         if let Ok(links) = &looked {
             self.links = Links { attached: false, ..links.clone() };
         }
-        // A look that was under way already may not have seen it. Between two of them the programs are
-        // inspected.
+        // A look that was already under way may not have seen the change. Until the next look, the
+        // programs are inspected.
         if self.netlink.touched.has_changed() {
             self.netlink.touched.again();
         }
@@ -257,7 +257,7 @@ impl Dataplane for Kernel {
                 failures.insert(*slot, error.into());
             }
         }
-        // One grace period is enough for all of them, and so is one look at the queues.
+        // One grace period and one look at the queues are enough for all of them.
         let mut lowered: BTreeMap<u32, &mut Cleared> = self
             .cleared
             .iter_mut()
@@ -330,7 +330,8 @@ impl Dataplane for Kernel {
 
     async fn probe(&mut self, vips: &[IpAddr]) -> Failures {
         let mut failures = Failures::new();
-        // IPv4 needs no source. Without the list an IPv6 probe is not sent, and is reported.
+        // An IPv4 probe needs no source. If the list cannot be read, an IPv6 probe is not sent, and is
+        // reported as failed.
         let addresses = self.netlink.addresses().await.map_err(|error| error.to_string());
         let mut unasked: BTreeMap<IpAddr, String> = BTreeMap::new();
         let mut asked = BTreeSet::new();
@@ -346,7 +347,7 @@ impl Dataplane for Kernel {
                 self.send(&link, vip, [frame], &mut failures);
             }
         }
-        // One interface on which it was asked is enough: they are on one segment, or the VIP is not on
+        // A probe on one interface is enough: either they are on one segment, or the VIP is not on
         // theirs.
         for (vip, why) in unasked.into_iter().filter(|(vip, _)| !asked.contains(vip)) {
             failures.entry(vip).or_insert(HostError::Announce(io::Error::other(why)));
@@ -355,8 +356,8 @@ impl Dataplane for Kernel {
     }
 }
 
-/// An IPv6 address of an interface that a neighbour can be asked from: its link-local one, or another
-/// that is no VIP.
+/// The IPv6 address from which this host asks a neighbour on an interface: the link-local one, or
+/// another one that is not a VIP.
 fn source_on<'a>(
     ifindex: u32,
     addresses: impl Iterator<Item = (&'a HostAddr, &'a u32)>,

@@ -1,30 +1,31 @@
-//! Whether the LAN is there: an ARP or neighbour discovery question to the gateway or to named peers,
-//! from this node's own address. It catches what carrier cannot: a wrong VLAN, an access list of a
-//! switch.
+//! Checks that the LAN works: asks the gateway or named peers an ARP or neighbour discovery question,
+//! from this node's own address. This finds faults that the carrier does not show: a wrong VLAN, or an
+//! access list of a switch.
 
 use super::{ask::Asker, netlink::Netlink};
 use crate::model::selection::Selection;
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use tokio::sync::mpsc;
 
-/// So many rounds without any answer are a sign; a single lost frame is none.
+/// Only this many rounds in a row without any answer count as a fault, because single frames can be
+/// lost.
 const ROUNDS: u32 = 3;
-/// Answers are waited for this long.
+/// How long a round waits for answers.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// Whom to ask.
+/// Which stations are asked, and how often.
 #[derive(Clone, Debug)]
 pub struct Targets {
-    /// The default gateways of the interfaces that answer.
+    /// Whether to ask the default gateways of the interfaces that answer.
     pub gateway: bool,
-    /// More addresses.
+    /// Other addresses to ask.
     pub peers: Vec<IpAddr>,
-    /// Between rounds.
+    /// The pause between rounds.
     pub every: Duration,
 }
 
-/// Asks until the receiver is closed, and tells each change: `None` while the LAN answers, else what is
-/// wrong, in words.
+/// Asks until the receiver is closed. On every change it sends `None` if the LAN answers, or the
+/// problem as text.
 pub async fn watch(
     netlink: Netlink,
     selection: Selection,
@@ -35,7 +36,7 @@ pub async fn watch(
     loop {
         tokio::time::sleep(targets.every).await;
         match round(&netlink, &selection, &targets).await {
-            // Nobody to ask, or no link to ask on, says nothing of the LAN.
+            // Without a station to ask, or a link to ask on, nothing is known about the LAN.
             Ok(None) if !told_nobody => {
                 told_nobody = true;
                 tracing::warn!(
@@ -83,6 +84,6 @@ async fn round(
     }
     let asked = questions.iter().map(|(_, target)| *target).collect();
     let heard = asker.hear(&asked, WAIT).await?;
-    // What another interface hears says nothing about this one.
+    // An answer on another interface proves nothing about this one.
     Ok(Some(heard.iter().any(|answer| questions.contains(&(answer.ifindex, answer.ip)))))
 }

@@ -1,7 +1,7 @@
-//! One writer per host and instance. The lock is `flock(2)` on a directory of the BPF file system
-//! that only root can open: a container and a process of the host share it, and the kernel frees it
-//! with the process. Beside it an abstract unix socket is bound, as versions without this directory
-//! do: they and this one exclude each other. The daemon answers on that socket (`node/socket.rs`).
+//! One writer per host and instance. The lock is `flock(2)` on a directory of the BPF file system that
+//! only root can open. A container and a process of the host share it, and the kernel frees it with the
+//! process. An abstract unix socket is bound as well, because versions without this directory use it as
+//! their lock. The daemon answers on that socket (`node/socket.rs`).
 
 use super::{
     host,
@@ -19,10 +19,10 @@ use std::{
     time::Duration,
 };
 
-/// How often a busy lock is tried.
+/// How long to wait before a busy lock is tried again.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The lock, held while this lives.
+/// The lock. It is held while this value lives.
 #[derive(Debug)]
 pub struct Lock {
     _directory: Option<File>,
@@ -30,12 +30,12 @@ pub struct Lock {
     stranger: Option<String>,
 }
 
-/// What an attempt to take the lock came to.
+/// The result of an attempt to take the lock.
 #[derive(Debug)]
 pub enum Attempt {
-    /// It is ours.
+    /// This process has the lock.
     Taken(Lock),
-    /// Another process has it; in words, who.
+    /// Another process has it; the text describes that process.
     Busy(String),
 }
 
@@ -45,18 +45,18 @@ pub enum LockError {
     /// A file operation failed.
     #[error("cannot {what} {path}")]
     Directory {
-        /// The operation.
+        /// The operation that failed.
         what: &'static str,
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The pins cannot be written either, and that error says what helps.
+    /// The pins cannot be written either, and their error says what helps.
     #[error(transparent)]
     Pins(#[from] PinsError),
-    /// Somebody without our rights made the directory first.
+    /// A process of a user without rights made the directory first.
     #[error(
         "{path} belongs to user {uid}, who could keep every xvip from running; remove it, and mount \
          the BPF file system so that only root may write to it (mount option mode=0700)"
@@ -64,17 +64,17 @@ pub enum LockError {
     Stranger {
         /// The directory.
         path: PathBuf,
-        /// Its owner.
+        /// The user that owns it.
         uid: u32,
     },
-    /// There is no socket.
+    /// The socket could not be opened.
     #[error("cannot open the socket of the lock")]
     Socket(#[source] io::Error),
 }
 
 impl Lock {
-    /// Takes the lock of the instance that has these pins; waits, visibly, while another process has
-    /// it.
+    /// Takes the lock of the instance that has these pins. While another process has it, this waits and
+    /// logs that it does.
     pub async fn take(pins: &Pins) -> Result<Self, LockError> {
         let instance = pins.instance();
         let mut told = None;
@@ -106,18 +106,18 @@ impl Lock {
 
     /// Takes the lock of the instance that has these pins, unless another process has it.
     pub async fn try_take(pins: &Pins) -> Result<Attempt, LockError> {
-        // Where there is no BPF file system, there are no pins to lock: `cleanup` finds that out.
+        // Without a BPF file system there are no pins to lock; `cleanup` finds that out itself.
         let directory = if pins.check_bpffs().is_ok() {
             let netns = host::netns_cookie().map_err(LockError::Socket)?;
             let taken = take_directory(&pins.lock(netns)).or_else(|error| {
-                // A profile that lets nothing be written shows here first.
+                // If a security profile forbids all writing, that shows here first.
                 pins.check_allowed()?;
                 Err(error)
             })?;
             let Some(directory) = taken else {
                 return Ok(Attempt::Busy("another xvip".into()));
             };
-            // The root exists from here on: whoever owns it now stays its owner.
+            // The root exists from here on, so its owner cannot change any more.
             pins.check_strangers()?;
             Some(directory)
         } else {
@@ -128,7 +128,8 @@ impl Lock {
             socket::Bound::Name(listener) => {
                 Attempt::Taken(Self { _directory: directory, listener, stranger: None })
             }
-            // Nobody without rights can have the directory, so the name alone keeps nothing waiting.
+            // A process without rights cannot have the directory, so the name alone must not keep this
+            // one waiting.
             socket::Bound::Beside(listener, stranger) if directory.is_some() => {
                 Attempt::Taken(Self { _directory: directory, listener, stranger: Some(stranger) })
             }
@@ -136,24 +137,24 @@ impl Lock {
         })
     }
 
-    /// A second handle of the listener, to answer on.
+    /// A second handle of the listener, on which the daemon answers.
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 
-    /// Who sits on the name of the socket without any right to it, in words.
+    /// The process that holds the socket's name without any right to it, described in words.
     pub fn stranger(&self) -> Option<&str> {
         self.stranger.as_deref()
     }
 }
 
-/// Locks the directory, or nothing if another process has it.
+/// Locks the directory; `None` if another process has locked it.
 fn take_directory(path: &Path) -> Result<Option<File>, LockError> {
     let failed = |what| move |source| LockError::Directory { what, path: path.into(), source };
     if let Some(root) = path.parent() {
         create_all(root).map_err(failed("create the parent of"))?;
     }
-    // Mode 0700 from the first moment: whoever can open a directory can lock it.
+    // The mode is 0700 from the start, because a process that can open a directory can lock it.
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(failed("create")(error));
@@ -175,7 +176,8 @@ fn take_directory(path: &Path) -> Result<Option<File>, LockError> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
     }
-    // `xvip cleanup` removes the directory at its end. Whoever waited for it has locked nothing.
+    // `xvip cleanup` removes the directory at its end. A process that was waiting for it then holds the
+    // lock of a directory that is gone.
     let current = fs::metadata(path).is_ok_and(|now| now.ino() == found.ino());
     Ok(current.then_some(directory))
 }

@@ -1,5 +1,5 @@
-//! Looking at the interfaces: what is chosen gets its programs, what is chosen no more loses them, and
-//! whether they are where they were put. A look costs what has changed.
+//! Looks at the interfaces: chosen ones get their programs, others lose them, and programs that are not
+//! in place are put back. The work of a look depends on how much has changed.
 
 use super::{
     attach::{Seen, see},
@@ -28,16 +28,17 @@ use std::{
 };
 use vip_common::abi::{HostAddr, Ip, MAX_IFACES, Port};
 
-/// What is only guarded is attached or looked at for this long in one turn of the loop.
+/// How long one turn of the loop spends on interfaces that are only guarded.
 const LOOK_LIMIT: Duration = Duration::from_millis(20);
-/// An inspection is waited for so long in one turn of the loop.
+/// How long one turn of the loop waits for an inspection.
 const INSPECT_LIMIT: Duration = Duration::from_millis(50);
 const INSPECTION: &str = "inspection";
-/// Interfaces that one problem names.
+/// The most interfaces that one problem names.
 const MAX_NAMED: usize = 8;
 
 impl Guards {
-    /// Looks at the interfaces. What could not be looked at is as it was, for a while.
+    /// Looks at the interfaces. If that fails because the kernel does not answer, the last result is
+    /// kept for a while.
     pub(super) async fn look_or_keep(&mut self, in_place: &InPlace) -> Result<Links, HostError> {
         const SUBJECT: &str = "look at the interfaces";
         let touched = self.netlink.touched.clone();
@@ -48,7 +49,7 @@ impl Guards {
                 self.blind_since = None;
                 self.problems.remove(SUBJECT);
             }
-            // What could not be looked at is as it was, for a while: the next inspection looks again.
+            // The last result is kept for a while, and the next inspection looks again.
             Err(error) if error.is_blind() && self.looked && !self.is_blind_for_long() => {
                 self.left_over.insert(LeftOver::Unfinished);
                 if self.problems.insert(SUBJECT.into(), error.to_string()).is_none() {
@@ -58,12 +59,12 @@ impl Guards {
             Err(error) => return Err(error),
         }
         let links = self.links.clone();
-        // A look that was cut off has told nobody.
+        // Cleared only here, because a look that was cut off has not reported it.
         self.links.attached = false;
         Ok(links)
     }
 
-    /// Whether every program and pin is where it was put, of those whose turn it is.
+    /// Whether every program and pin is in place, of the interfaces whose turn it is.
     pub(super) async fn inspect(&mut self) -> bool {
         if !self.left_over.is_empty() || !self.programs.are_pinned() {
             return false;
@@ -79,7 +80,7 @@ impl Guards {
                 seen.collect()
             })
         });
-        // The loop does not wait longer; the answer counts at the next inspection.
+        // The loop waits no longer. The answer counts at the next inspection.
         let Ok(seen) = tokio::time::timeout(INSPECT_LIMIT, inspecting).await else {
             let limit = INSPECT_LIMIT.as_millis();
             let why = format!(
@@ -97,7 +98,7 @@ impl Guards {
         self.suspects.is_empty()
     }
 
-    /// Takes in what was seen of one link.
+    /// Notes what was seen of one link.
     async fn judge(&mut self, pin: LinkPin, seen: io::Result<Seen>) {
         let LinkPin { interface, ifindex, kind } = pin;
         let Some((_, attached)) = self.attached.get(&ifindex) else { return };
@@ -113,12 +114,12 @@ impl Guards {
         match intact {
             Ok(true) => drop(self.problems.remove(&format!("programs {interface}"))),
             Ok(false) => drop(self.suspects.insert(ifindex)),
-            // What could not be looked at is not gone.
+            // A link that could not be looked at is not known to be gone.
             Err(error) => self.tell_blind(&interface, &error),
         }
     }
 
-    /// Whether a filter of clsact still is what was attached, and runs first.
+    /// Whether our filter of clsact is still attached, and runs first.
     async fn is_filter_foremost(
         &self,
         interface: &str,
@@ -135,7 +136,7 @@ impl Guards {
         self.blind_since.get_or_insert(now).until(now) >= BLIND_FOR
     }
 
-    /// Whether an interface has its programs already, as far as anything is known. That costs nothing.
+    /// Whether an interface has its programs, as far as is known. Asks the kernel nothing.
     fn is_settled(&self, device: &Device, answers: bool, touched: &Interfaces) -> bool {
         let known = self.attached.get(&device.ifindex);
         known.is_some_and(|(name, attached)| {
@@ -144,8 +145,8 @@ impl Guards {
             && !touched.contains(device.ifindex)
     }
 
-    /// Attaches the programs to one interface unless they are there. A failure leaves the interface
-    /// unguarded, which the caller turns into "not usable".
+    /// Attaches the programs to one interface unless they are there. After a failure the interface is
+    /// unguarded, and the caller marks it as not usable.
     async fn ensure_attached(
         &mut self,
         device: &Device,
@@ -174,8 +175,9 @@ impl Guards {
         Ok(())
     }
 
-    /// A NIC takes the tags off (rxvlan offload, on by default) before XDP sees a frame, so with VLAN
-    /// devices above it XDP would answer questions of other VLANs. TC knows the tag.
+    /// Attaches the answering program. A NIC removes tags (rxvlan offload, on by default) before XDP
+    /// sees a frame. So with VLAN devices above it, XDP would answer questions of other VLANs. TC sees
+    /// the tag.
     fn attach_answering(
         &mut self,
         name: &str,
@@ -227,9 +229,10 @@ impl Guards {
         Ok(true)
     }
 
-    /// Gives every interface its programs; returns those that have a role, as the programs see them.
-    /// Those that were told of, or are suspect, are looked at; for the others nothing is asked of the
-    /// kernel. What is only guarded may have to wait for the next look: renewals come between.
+    /// Gives every interface its programs, and returns the interfaces with a role as the programs see
+    /// them. Only interfaces that have changed or are suspect are looked at; for the others the kernel
+    /// is not asked. Interfaces that are only guarded may have to wait for the next look, so that
+    /// renewals come between.
     async fn attach_all(
         &mut self,
         devices: &[Device],
@@ -261,7 +264,7 @@ impl Guards {
                 let result = self.ensure_attached(device, answer, vlans).await;
                 guarded = self.take_in(device, result);
                 spent += begun.until(clock::boot());
-                // The first look has time, but other tasks run meanwhile.
+                // The first look may take long, but other tasks must run meanwhile.
                 tokio::task::yield_now().await;
             }
             if guarded && bit.is_none() {
@@ -276,7 +279,7 @@ impl Guards {
         Ok(links)
     }
 
-    /// Notes how attaching has ended; says whether the interface is guarded.
+    /// Notes the result of attaching. Returns whether the interface is guarded.
     fn take_in(&mut self, device: &Device, result: Result<(), HostError>) -> bool {
         self.suspects.remove(&device.ifindex);
         let problem = problem_of(device);
@@ -287,14 +290,14 @@ impl Guards {
                 }
                 true
             }
-            // What could not be looked at is not gone.
+            // A program that could not be looked at is not known to be gone.
             Err(error) if error.is_blind() && self.attached.contains_key(&device.ifindex) => {
                 self.suspects.insert(device.ifindex);
                 self.tell_blind(&device.name, &error);
                 true
             }
             Err(error) => {
-                // Tried again at the next inspection; told once.
+                // The next inspection tries again, but it is logged only once.
                 if self.problems.insert(problem, error.to_string()).is_none() {
                     tracing::error!(interface = %device.name, %error, "interface is not guarded");
                 }
@@ -312,7 +315,7 @@ impl Guards {
         }
     }
 
-    /// Looks at the interfaces, and brings their programs where they belong.
+    /// Looks at the interfaces and puts all programs in place.
     async fn look(&mut self, in_place: &InPlace, touched: &Interfaces) -> Result<(), HostError> {
         let devices = if self.selection.needs_routes() {
             self.netlink.devices().await?
@@ -349,7 +352,7 @@ impl Guards {
         self.links.links = links;
         self.tell_left_out(&devices, &left_out);
         self.detach_rest(&devices, &roles, in_place)?;
-        // Where a program could not be replaced, the other version's has no fence any more.
+        // Another version goes silent here, so a program of it that could not be replaced has no fence.
         for old in std::mem::take(&mut self.retiring) {
             if let Err(error) = carry::retire(&old) {
                 self.retiring.push(old);
@@ -363,7 +366,7 @@ impl Guards {
         Ok(())
     }
 
-    /// Tells which interfaces are not used, and which VIPs another program has put on them.
+    /// Reports which interfaces are not used, and which VIPs another program has put on interfaces.
     fn tell_about(&mut self, devices: &[Device], roles: &Roles, owned: &BTreeSet<HostAddr>) {
         self.tell("selection ", "not answering there", &roles.refused);
         let ours = |vip, ifindex| owned.contains(&HostAddr { ip: Ip::from(vip), ifindex });
@@ -372,10 +375,10 @@ impl Guards {
         self.tell("address ", "carried by another program", &carried);
     }
 
-    /// Detaches what is on interfaces without a role. Where one carries a VIP of ours, the guard stays
-    /// until the address is gone: without it the stack would answer for the VIP, whoever holds it. The
-    /// loop may put one on an interface that it knows with a role: what is there stays until the next
-    /// look.
+    /// Detaches the programs of interfaces without a role. If one carries a VIP of ours, its guard
+    /// stays until the address is gone. Otherwise the stack would answer for the VIP, whichever node
+    /// holds it. The loop may put an address on an interface that has had a role so far. So the
+    /// programs of such an interface also stay until the next look.
     fn detach_rest(
         &mut self,
         devices: &[Device],
@@ -395,8 +398,8 @@ impl Guards {
         if !leaving.is_empty() {
             self.left_over.insert(LeftOver::Leaving);
         }
-        // Nor is anything taken from an interface that was put off, or could not be looked at: its pins
-        // may still have the name that it had before.
+        // Suspect interfaces keep their pins as well. They were put off or could not be looked at, and
+        // their pins may still have an old name.
         let spared = leaving.into_iter().chain(self.suspects.iter().copied()).collect();
         Ok(self.programs.detach_all_but(&kept, &spared)?)
     }

@@ -1,4 +1,4 @@
-//! Reading and writing the pinned maps. Writers of fences read back what they wrote.
+//! Reads and writes the pinned maps. Fences are read back after every write.
 
 use super::pins::Pins;
 use crate::model::{
@@ -19,27 +19,27 @@ pub enum MapsError {
     /// A pinned map could not be opened.
     #[error("cannot open pinned map {name}")]
     Open {
-        /// The map.
+        /// The name of the map.
         name: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: MapError,
     },
-    /// An operation failed.
+    /// A map could not be read or written.
     #[error("cannot {what} map {name}")]
     Access {
-        /// Read or write.
+        /// The operation, such as `read` or `write`.
         what: &'static str,
-        /// The map.
+        /// The name of the map.
         name: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: MapError,
     },
-    /// A value was not there after it had been written.
+    /// A map did not hold a value that had just been written.
     #[error("map {name} does not hold what was written to slot {slot}")]
     ReadBack {
-        /// The map.
+        /// The name of the map.
         name: &'static str,
         /// The slot.
         slot: u32,
@@ -57,9 +57,9 @@ pub struct SlotRecord {
     pub name: String,
     /// The tenure that the fence was raised for.
     pub tenure: Tenure,
-    /// D of its last confirmed write.
+    /// D of its last confirmed write, in seconds.
     pub duration_s: u32,
-    /// Its number on this host.
+    /// The number of the tenure in this slot.
     pub generation: u64,
 }
 
@@ -122,7 +122,7 @@ impl Maps {
         self.ifaces.iter().collect::<std::result::Result<_, _>>().map_err(access("read", "IFACES"))
     }
 
-    /// Writes an entry of `IFACES`, and of the array beside it.
+    /// Writes an entry of `IFACES`, and of the array that repeats it for small indices.
     pub fn set_iface(&mut self, port: Port, iface: Iface) -> Result<()> {
         self.ifaces.insert(port, iface, 0).map_err(access("write", "IFACES"))?;
         self.set_iface_by_index(port, iface)
@@ -142,27 +142,27 @@ impl Maps {
         stored.map_err(access("write", "IFACES_BY_INDEX"))
     }
 
-    /// Says who may claim the VIPs of a slot.
+    /// Stores which stations may claim the VIPs of a slot.
     pub fn set_holder(&mut self, slot: u32, holder: Holder) -> Result<()> {
         self.holders.set(slot, holder, 0).map_err(access("write", "HOLDERS"))
     }
 
-    /// The addresses and groups that xvip has written down.
+    /// The addresses and multicast groups that xvip has recorded as its own.
     pub fn owned_addrs(&self) -> Result<Vec<HostAddr>> {
         self.addrs.keys().collect::<std::result::Result<_, _>>().map_err(access("read", "ADDRS"))
     }
 
-    /// Writes an address down, before it is added.
+    /// Records an address as ours, before it is added.
     pub fn note_addr(&mut self, addr: HostAddr) -> Result<()> {
         self.addrs.insert(addr, 1, 0).map_err(access("write", "ADDRS"))
     }
 
-    /// Forgets an address, after it was removed.
+    /// Removes the record of an address, after the address was removed.
     pub fn forget_addr(&mut self, addr: HostAddr) -> Result<()> {
         absent_is_fine(self.addrs.remove(&addr)).map_err(access("write", "ADDRS"))
     }
 
-    /// The sum of every counter over all CPUs.
+    /// Every counter, summed over all CPUs.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>> {
         Counter::ALL
             .iter()
@@ -179,7 +179,7 @@ impl Maps {
         self.identity.get(&0, 0).map_err(access("read", "IDENTITY"))
     }
 
-    /// Writes the identity.
+    /// Stores the identity of the pin directory.
     pub fn set_identity(&mut self, identity: Identity) -> Result<()> {
         self.identity.set(0, identity, 0).map_err(access("write", "IDENTITY"))
     }
@@ -189,19 +189,19 @@ impl Maps {
         self.fences.get(&slot, 0).map_err(access("read", "FENCES"))
     }
 
-    /// The Lease and tenure of a slot, if it ever had one.
+    /// The Lease and tenure of a slot, if it has ever had one.
     pub fn slot(&self, slot: u32) -> Result<Option<SlotRecord>> {
         let raw = self.tenures.get(&slot, 0).map_err(access("read", "TENURES"))?;
         Ok((raw.generation != 0).then(|| decode(&raw)))
     }
 
-    /// Number of slots.
+    /// The number of slots.
     pub fn slots(&self) -> u32 {
         self.tenures.len()
     }
 
-    /// Begins a tenure: with the fence at 0 the record and the generation are stored and read back,
-    /// so that no entry of an earlier tenure can answer under the new fence.
+    /// Begins a tenure: stores and reads back the record and the generation while the fence is 0. So no
+    /// entry of an earlier tenure can answer under the new fence.
     pub fn begin_tenure(&mut self, slot: u32, record: &SlotRecord) -> Result<()> {
         let generation = self.fence(slot)?.generation;
         self.store_fence(slot, Fence::new(0, generation))?;
@@ -209,7 +209,7 @@ impl Maps {
         self.store_fence(slot, Fence::new(0, record.generation))
     }
 
-    /// Stores the record of a slot, for a tenure that goes on.
+    /// Stores the record of a slot for a tenure that continues.
     pub fn store_record(&mut self, slot: u32, record: &SlotRecord) -> Result<()> {
         let raw = encode(record);
         self.tenures.set(slot, raw, 0).map_err(access("write", "TENURES"))?;
@@ -217,14 +217,14 @@ impl Maps {
         if stored == raw { Ok(()) } else { Err(MapsError::ReadBack { name: "TENURES", slot }) }
     }
 
-    /// Stores a deadline under the generation that the slot has.
+    /// Stores a deadline, and keeps the generation of the slot.
     pub fn set_deadline(&mut self, slot: u32, deadline: BootNs) -> Result<()> {
         let generation = self.fence(slot)?.generation;
         self.store_fence(slot, Fence::new(deadline.0, generation))
     }
 
-    /// Waits until no program runs that has read an older value of any map. An update of a map of
-    /// maps makes the syscall wait for an RCU grace period (`maybe_wait_bpf_programs`).
+    /// Waits until no program runs that has read an older value of any map. An update of a map of maps
+    /// makes the syscall wait for an RCU grace period (`maybe_wait_bpf_programs`).
     pub fn wait_for_programs(&mut self) -> Result<()> {
         let inner = Array::<MapData, u32>::create(1, 0).map_err(access("create", "GRACE inner"))?;
         self.grace.set(0, &inner, 0).map_err(access("write", "GRACE"))
@@ -290,7 +290,7 @@ fn decode(raw: &TenureRecord) -> SlotRecord {
     }
 }
 
-/// Zero-terminated text; what does not fit is cut, which makes the record match nothing.
+/// Zero-terminated text. Text that is too long is cut off, which makes the record match nothing.
 pub(crate) fn text<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     for (to, from) in bytes.iter_mut().zip(text.bytes().take(N - 1)) {

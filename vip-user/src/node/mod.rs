@@ -1,4 +1,4 @@
-//! Host I/O: the maps and programs, addresses, announcements, and what identifies this host.
+//! Host I/O: maps and programs, addresses, announcements, and the identity of this host.
 
 pub mod announce;
 pub mod answers;

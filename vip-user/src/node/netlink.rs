@@ -1,4 +1,4 @@
-//! Links, addresses, neighbours and routes, by rtnetlink.
+//! Reads and changes links, addresses, neighbours and routes, by rtnetlink.
 
 pub use super::requests::NetlinkError;
 use super::{
@@ -27,10 +27,10 @@ use vip_common::{
     wire::{BROADCAST, solicited_node_mac},
 };
 
-/// A neighbour that may have the VIP in its cache.
+/// The address and MAC of a neighbour that may have the VIP in its cache.
 pub type Neighbour = (IpAddr, [u8; 6]);
 
-/// What this host is asked over netlink.
+/// A connection for requests to this host's kernel.
 #[derive(Clone, Debug)]
 pub struct Netlink {
     pub(super) requests: Requests,
@@ -38,17 +38,17 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens the connection for requests. [`Changes`](super::changes::Changes) are on another.
+    /// Opens a connection for requests. [`Changes`](super::changes::Changes) use another one.
     pub fn open() -> Result<Self> {
         Ok(Self { requests: Requests::open()?, touched: Touched::default() })
     }
 
-    /// The same for a command that can wait while others keep the kernel busy.
+    /// The same for a command that can wait while other processes keep the kernel busy.
     pub fn patient() -> Result<Self> {
         Ok(Self { requests: Requests::patient()?, touched: Touched::default() })
     }
 
-    /// Another connection for who looks at the same host and may be kept waiting.
+    /// Another connection to the same host, for a look that the kernel may keep waiting.
     pub fn beside(&self) -> Result<Self> {
         Ok(Self { requests: Requests::open()?, touched: self.touched.clone() })
     }
@@ -58,7 +58,7 @@ impl Netlink {
         &self.touched
     }
 
-    /// What happened to the connection lately, in words.
+    /// A recent problem of the connections, as text.
     pub fn trouble(&self) -> Option<String> {
         self.requests.trouble().or_else(|| self.touched.trouble())
     }
@@ -77,7 +77,8 @@ impl Netlink {
         Ok(devices)
     }
 
-    /// All interfaces, with their addresses. Routes may be many, and change all the time.
+    /// All interfaces with their addresses, but without routes, which may be many and change all the
+    /// time.
     pub async fn devices_without_routes(&self) -> Result<Vec<Device>> {
         let mut devices = self.links().await?;
         let mut by_index = by_index(&mut devices);
@@ -91,10 +92,10 @@ impl Netlink {
         Ok(devices)
     }
 
-    /// All interfaces, without what addresses and routes say of them.
+    /// All interfaces, without their addresses and routes.
     async fn links(&self) -> Result<Vec<Device>> {
         let mut message = LinkMessage::default();
-        // Statistics are most of what a link says of itself.
+        // Statistics would be the largest part of each answer.
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let pick = |found| match found {
             RouteNetlinkMessage::NewLink(link) => Some(device(link)),
@@ -115,8 +116,8 @@ impl Netlink {
         self.requests.dump("list addresses", message, pick).await
     }
 
-    /// All addresses with the seconds that they have left. A VIP on its interface and a joined group
-    /// look alike here.
+    /// All addresses with their remaining lifetime in seconds. A VIP on its interface and a joined
+    /// group look alike here.
     pub async fn addresses(&self) -> Result<BTreeMap<HostAddr, u32>> {
         let pick = |message: AddressMessage| {
             let ifindex = message.header.index;
@@ -148,14 +149,14 @@ impl Netlink {
         Ok(self.list_addresses(pick).await?.into_iter().flatten().collect())
     }
 
-    /// Adds an address or joins a group, or refreshes the lifetime of what is there.
+    /// Adds an address or joins a group. If it is there already, its lifetime is refreshed.
     pub async fn add_address(&self, addr: HostAddr, spec: AddrSpec) -> Result<()> {
         let ip = IpAddr::from(addr.ip);
         let mut message = host_address(addr);
         match spec {
             AddrSpec::Vip { valid_s } => {
-                // Host scope keeps an IPv4 VIP out of source address selection; preferred 0
-                // (deprecated) does the same for IPv6, whose scope is in the address.
+                // Host scope excludes an IPv4 VIP from source address selection. For IPv6, whose scope
+                // is in the address, preferred lifetime 0 (deprecated) does the same.
                 message.header.scope = AddressScope::Host;
                 let mut info = CacheInfo::default();
                 info.ifa_valid = valid_s;
@@ -172,7 +173,7 @@ impl Netlink {
         self.requests.change(&what, message, NLM_F_CREATE | NLM_F_REPLACE).await
     }
 
-    /// Removes an address or leaves a group. One that is not there is fine.
+    /// Removes an address or leaves a group. It is no error if the address is not there.
     pub async fn remove_address(&self, addr: HostAddr) -> Result<()> {
         let what = format!("remove {} from interface {}", IpAddr::from(addr.ip), addr.ifindex);
         let message = RouteNetlinkMessage::DelAddress(host_address(addr));
@@ -182,8 +183,8 @@ impl Netlink {
         }
     }
 
-    /// Neighbours on these interfaces whose link-layer address is known: they may hold the VIP's old
-    /// one. At most `limit` on each, the default gateways first.
+    /// Neighbours on these interfaces whose link-layer address is known, because they may still have
+    /// the old MAC of a VIP. At most `limit` on each interface, the default gateways first.
     pub async fn neighbours(
         &self,
         interfaces: &[u32],
@@ -210,7 +211,8 @@ impl Netlink {
             let gateways = gateways.get(ifindex).map_or(&[][..], Vec::as_slice);
             let neighbours = found.entry(*ifindex).or_default();
             for gateway in gateways {
-                // A gateway that this host has not talked to is asked as any address is resolved.
+                // A gateway without an entry is asked by broadcast or multicast, like any unknown
+                // address.
                 if !neighbours.iter().any(|(ip, _)| ip == gateway) {
                     let group = match gateway {
                         IpAddr::V4(_) => BROADCAST,
@@ -226,8 +228,9 @@ impl Netlink {
     }
 }
 
-/// What `ip addr add` sends. The attributes of the library's builder differ by kind of address: a
-/// broadcast address, which the kernel would answer for, or `IFA_MULTICAST`, which it refuses here.
+/// The same message as from `ip addr add`. The library's builder adds attributes by kind of address: a
+/// broadcast address, which the kernel would answer for, or `IFA_MULTICAST`, which the kernel refuses
+/// here.
 fn host_address(addr: HostAddr) -> AddressMessage {
     let ip = IpAddr::from(addr.ip);
     let mut message = AddressMessage::default();
@@ -238,7 +241,7 @@ fn host_address(addr: HostAddr) -> AddressMessage {
     message
 }
 
-/// The address or its interface is not there any more.
+/// Whether the address or its interface no longer exists.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV))
 }
@@ -279,7 +282,7 @@ fn device(message: LinkMessage) -> Device {
             _ => {}
         }
     }
-    // A veth names its peer there.
+    // For a veth this attribute is the peer.
     device.lower = below.filter(|_| matches!(device.kind, Kind::Vlan(_) | Kind::Macvlan));
     device
 }

@@ -1,5 +1,5 @@
-//! Next-hop objects (`ip nexthop`, Linux 5.3): a route may name one by its number and show nothing else
-//! (`net.ipv4.nexthop_compat_mode=0`). rtnetlink knows no such message, so its own is here.
+//! Next-hop objects (`ip nexthop`, Linux 5.3). A route may name one by its number and show nothing else
+//! (`net.ipv4.nexthop_compat_mode=0`). rtnetlink has no such message, so this file defines it.
 
 use futures::StreamExt as _;
 use rtnetlink::{
@@ -23,7 +23,7 @@ const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
-/// `struct nexthop_grp`: a number, and what the share of the member is.
+/// `struct nexthop_grp`: the number of the member, and its share.
 const MEMBER_LEN: usize = 8;
 
 /// One next-hop object.
@@ -64,10 +64,10 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 pub(super) struct NextHops(BTreeMap<u32, NextHop>);
 
 impl NextHops {
-    /// Asks the kernel. One that has no next-hop objects has none to tell.
+    /// Asks the kernel for all of them. A kernel without next-hop objects has none.
     pub(super) async fn read() -> io::Result<Self> {
         let (connection, handle, _) = proto::new_connection::<Message>(NETLINK_ROUTE)?;
-        // It ends with its handle.
+        // The connection ends with its handle.
         tokio::spawn(connection);
         let mut request =
             NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(Message::Get));
@@ -85,21 +85,22 @@ impl NextHops {
         Ok(found)
     }
 
-    /// The interfaces and gateways that an object leads to, itself or by the members of its group.
+    /// The interfaces and gateways to which an object leads, directly or through the members of its
+    /// group.
     pub(super) fn ways(&self, id: u32) -> BTreeSet<(u32, Option<IpAddr>)> {
         let Some(hop) = self.0.get(&id) else { return BTreeSet::new() };
-        // A group has no groups in it.
+        // A group cannot contain groups.
         let members = hop.group.iter().filter_map(|member| self.0.get(member));
         members.chain([hop]).filter_map(|hop| Some((hop.ifindex?, hop.gateway))).collect()
     }
 
-    /// Every gateway, whether a route uses it or not.
+    /// Every gateway, even if no route uses it.
     pub(super) fn gateways(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         self.0.values().filter_map(|hop| Some((hop.ifindex?, hop.gateway?)))
     }
 }
 
-/// The messages of such a dump.
+/// The messages of a dump of next-hop objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Message {
     Get,

@@ -1,5 +1,6 @@
-//! The pin directory: where maps and links survive the process, and the checks before they are
-//! used again. Layout: `<pin_root>/<instance>/v<ABI>/` with one file per map and per link.
+//! The pin directory keeps maps and links beyond the life of the process. This file also has the checks
+//! before they are used again. Layout: `<pin_root>/<instance>/v<ABI>/` with one file per map and per
+//! link.
 
 use super::{bpf, confined::Confinement, socket};
 use aya::maps::{MapInfo, MapType};
@@ -38,20 +39,20 @@ const GEOMETRY: [Geometry; 12] = [
     ("GRACE", MapType::ArrayOfMaps, 4, 4, 1),
 ];
 
-/// What a pinned link does.
+/// The kind of program at a pinned link, and how it is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LinkKind {
-    /// XDP in the driver.
+    /// Answers by XDP in the driver.
     Native,
-    /// XDP in the stack.
+    /// Answers by XDP in the network stack.
     Generic,
-    /// The same decision at TC ingress (tcx).
+    /// Answers at TC ingress (tcx).
     TcIngress,
     /// The egress guard (tcx).
     Guard,
-    /// The same decision at TC ingress (clsact, kernels before 6.6).
+    /// Answers at TC ingress (clsact, kernels before 6.6).
     ClsactIngress,
-    /// The egress guard (clsact).
+    /// The egress guard (clsact, kernels before 6.6).
     ClsactGuard,
 }
 
@@ -77,7 +78,7 @@ impl LinkKind {
         }
     }
 
-    /// The way in which it answers, in words.
+    /// How this kind answers, for messages.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Native => "by native XDP",
@@ -87,7 +88,7 @@ impl LinkKind {
         }
     }
 
-    /// The program that it runs.
+    /// The name of its program.
     pub const fn program(self) -> &'static str {
         match self {
             Self::Native | Self::Generic => "xvip_xdp",
@@ -101,12 +102,12 @@ impl LinkKind {
         matches!(self, Self::Guard | Self::ClsactGuard)
     }
 
-    /// Whether it is a filter of the clsact qdisc; the pin is a note of it and keeps nothing alive.
+    /// Whether it is a filter of the clsact qdisc. Its pin only records it and keeps nothing alive.
     pub const fn is_clsact(self) -> bool {
         matches!(self, Self::ClsactIngress | Self::ClsactGuard)
     }
 
-    /// The same on a kernel without tcx.
+    /// The kind that replaces this one on a kernel without tcx.
     #[must_use]
     pub const fn on_clsact(self) -> Self {
         match self {
@@ -117,21 +118,21 @@ impl LinkKind {
     }
 }
 
-/// A pinned link, as its file name tells.
+/// A pinned link, as described by its file name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkPin {
-    /// The interface's name when it was attached.
+    /// The name that the interface had when it was attached.
     pub interface: String,
     /// The interface's index.
     pub ifindex: u32,
-    /// What it does.
+    /// The kind of program.
     pub kind: LinkKind,
 }
 
 /// Why a pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PinsError {
-    /// There is no BPF file system there.
+    /// The root is not on a BPF file system.
     #[error(
         "configuration field `pin_root`: {path} is not on a BPF file system; \
          mount one with `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`"
@@ -140,24 +141,24 @@ pub enum PinsError {
         /// The configured path.
         path: PathBuf,
     },
-    /// The kernel lets this process write nothing there.
+    /// The kernel does not let this process write there.
     #[error("configuration field `pin_root`: nothing can be written below {path}: {why}")]
     Refused {
-        /// The directory that was tried.
+        /// The directory in which it was tried.
         path: PathBuf,
-        /// Who refuses it, and what helps.
+        /// What refuses it, and what helps.
         why: String,
-        /// The kernel's word.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
     /// bpf(2) is refused.
     #[error("cannot use BPF: {why}")]
     Bpf {
-        /// Who refuses it, and what helps.
+        /// What refuses it, and what helps.
         why: String,
     },
-    /// Somebody else could take the pins away, or put others there.
+    /// Another user could remove the pins, or put others there.
     #[error(
         "{path} cannot be used: {what}; remove it, or mount the BPF file system with `-o mode=0700`"
     )]
@@ -170,11 +171,11 @@ pub enum PinsError {
     /// A file operation failed.
     #[error("cannot {what} {path}")]
     Io {
-        /// The operation.
+        /// The operation that failed.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -184,7 +185,7 @@ pub enum PinsError {
          run `xvip cleanup` first"
     )]
     Geometry {
-        /// The map.
+        /// The path of the map.
         path: PathBuf,
         /// Its layout.
         found: String,
@@ -201,20 +202,20 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// The directory of `instance` for this version's layouts. Touches nothing.
+    /// The directory of `instance` for this version's layouts. Does not access the file system.
     pub fn new(root: &Path, instance: &str) -> Self {
         let dir = root.join(instance).join(format!("v{ABI_VERSION}"));
         Self { root: root.into(), dir }
     }
 
-    /// What other versions of xvip have pinned for the same instance.
+    /// The pin directories of other versions of xvip for the same instance.
     pub fn other_versions(&self) -> Vec<Self> {
         let versions = self.dir.parent().map(sub_paths).unwrap_or_default();
         let others = versions.into_iter().filter(|dir| *dir != self.dir);
         others.map(|dir| Self { root: self.root.clone(), dir }).collect()
     }
 
-    /// The other instances of this host, one directory each.
+    /// The pin directories of the other instances on this host.
     pub fn other_instances(&self) -> Vec<Self> {
         let mine = self.dir.parent();
         let others = sub_paths(&self.root).into_iter().filter(|path| Some(path.as_path()) != mine);
@@ -224,22 +225,22 @@ impl Pins {
             .collect()
     }
 
-    /// Everything that is pinned.
+    /// The paths of all pins in the directory.
     pub fn files(&self) -> Vec<PathBuf> {
         sub_paths(&self.dir)
     }
 
-    /// The directory.
+    /// The path of the directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Where a map is pinned.
+    /// The path at which a map is pinned.
     pub fn map(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Where a link is pinned. bpffs refuses names with a dot, which VLAN devices have.
+    /// The path at which a link is pinned. bpffs refuses names with a dot, which VLAN devices have.
     pub fn link(&self, pin: &LinkPin) -> PathBuf {
         let interface = pin.interface.replace('%', "%25").replace('.', "%2e");
         self.dir.join(format!("link:{}:{}:{interface}", pin.kind.name(), pin.ifindex))
@@ -250,13 +251,13 @@ impl Pins {
         GEOMETRY.iter().map(|(name, ..)| *name)
     }
 
-    /// The directory that is the lock of this instance in a network namespace (its cookie). It lies
-    /// beside the directories of the instances: what lies in such a directory is taken for a version.
+    /// The directory that is the lock of this instance in a network namespace (its cookie). It is
+    /// beside the directories of the instances: inside one of them it would count as a version.
     pub fn lock(&self, netns: u64) -> PathBuf {
         self.root.join(format!("lock:{}:{netns}", self.instance()))
     }
 
-    /// The instance.
+    /// The name of the instance.
     pub fn instance(&self) -> &str {
         let name = self.dir.parent().and_then(Path::file_name).and_then(OsStr::to_str);
         name.unwrap_or_default()
@@ -267,12 +268,12 @@ impl Pins {
         self.try_exist().unwrap_or(false)
     }
 
-    /// The same, and an error where this process may not look.
+    /// The same, but with an error if this process may not look.
     pub fn try_exist(&self) -> io::Result<bool> {
         self.dir.join("IDENTITY").try_exists()
     }
 
-    /// Refuses a root that is not on a bpffs. Touches nothing.
+    /// Refuses a root that is not on a bpffs. Changes nothing.
     pub fn check_bpffs(&self) -> Result<(), PinsError> {
         let existing = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let not_bpffs = || PinsError::NotBpffs { path: self.root.clone() };
@@ -285,7 +286,7 @@ impl Pins {
         if result == 0 && stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(not_bpffs()) }
     }
 
-    /// Refuses directories that a process without rights owns: what lies there may be anything.
+    /// Refuses directories that belong to a user without rights, because their pins may be anything.
     pub fn check_strangers(&self) -> Result<(), PinsError> {
         for path in self.dir.ancestors().take_while(|path| path.starts_with(&self.root)) {
             let Ok(found) = fs::symlink_metadata(path) else { continue };
@@ -297,9 +298,9 @@ impl Pins {
         Ok(())
     }
 
-    /// Refuses directories that a process without rights owns or may change: it could rename the pins
-    /// away, or have put its own there. The root of a BPF file system is open to all by default, and
-    /// sticky: what root has put there nobody else can move.
+    /// Refuses directories that a user without rights owns or may change. Such a user could rename the
+    /// pins away, or may have put others there. The root of a BPF file system is writable for all by
+    /// default, but sticky: only root can move what root has put there.
     pub fn check_owners(&self) -> Result<(), PinsError> {
         self.check_strangers()?;
         for path in self.dir.ancestors().take_while(|path| path.starts_with(&self.root)) {
@@ -313,11 +314,11 @@ impl Pins {
         Ok(())
     }
 
-    /// Whether this process may use bpf(2), and make and remove a directory where the pins will be. A
-    /// profile of seccomp, AppArmor or SELinux that denies it would else show at whichever step came
-    /// first. Leaves nothing behind.
+    /// Checks that this process may use bpf(2), and create and remove a directory where the pins will
+    /// be. Otherwise a seccomp, AppArmor or SELinux profile would fail some later step. Leaves nothing
+    /// behind.
     pub fn check_allowed(&self) -> Result<(), PinsError> {
-        // There is no such pin: where bpf(2) is allowed, the kernel says that.
+        // This pin does not exist. If bpf(2) is allowed, the kernel says so.
         let refused = bpf::get(&self.dir.join("none")).err().and_then(|error| bpf::refusal(&error));
         if let Some(why) = refused {
             return Err(PinsError::Bpf { why });
@@ -325,7 +326,7 @@ impl Pins {
         let existing = self.dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let probe = existing.join(format!("xvip-writable-{}", std::process::id()));
         let made = match fs::create_dir(&probe) {
-            // Another pid namespace has the same numbers.
+            // A process in another pid namespace may have the same number.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             made => made,
         };
@@ -339,8 +340,8 @@ impl Pins {
         })
     }
 
-    /// Compares every map that is pinned with this version's layout: the loader would use any map
-    /// of the right name.
+    /// Compares every pinned map with this version's layout, because the loader would use any map with
+    /// the right name.
     pub fn check_geometry(&self) -> Result<(), PinsError> {
         for (name, map_type, key, value, entries) in GEOMETRY {
             let path = self.map(name);
@@ -368,14 +369,14 @@ impl Pins {
         Ok(())
     }
 
-    /// Makes the directory.
+    /// Creates the directory.
     pub fn create(&self) -> Result<(), PinsError> {
         create_all(&self.dir).map_err(|source| PinsError::Io {
             what: "create",
             path: self.dir.clone(),
             source,
         })?;
-        // Somebody may have been faster, where everybody may make directories.
+        // Another process may have created it first, where all users may create directories.
         self.check_owners()
     }
 
@@ -390,7 +391,7 @@ impl Pins {
         links
     }
 
-    /// Pins of this kind of every instance and version under the root, each with the index of its
+    /// All pins of this kind under the root, of every instance and version, each with the index of its
     /// interface.
     pub fn everyones(&self, kind: LinkKind) -> Vec<(u32, PathBuf)> {
         let pins = sub_paths(&self.root).into_iter().flat_map(|instance| sub_paths(&instance));
@@ -402,7 +403,7 @@ impl Pins {
         pins.filter_map(wanted).collect()
     }
 
-    /// Removes one pin; a link is detached by that. Nothing there is fine.
+    /// Removes one pin, which detaches a link. A missing pin is not an error.
     pub fn remove(&self, path: &Path) -> Result<(), PinsError> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -417,8 +418,9 @@ impl Pins {
         Self::map_names().try_for_each(|name| self.remove(&self.map(name)))
     }
 
-    /// Removes the directory of the lock, and the root if nothing else is in it. Whoever holds the lock
-    /// keeps it, and whoever takes the next one has another directory: for the end of a cleanup only.
+    /// Removes the directory of the lock, and the root if it is empty. A process that holds the lock
+    /// keeps it, but the next process locks another directory. So this is only for the end of a
+    /// cleanup.
     pub fn remove_lock(&self, netns: u64) {
         let _ = fs::remove_dir(self.lock(netns));
         let _ = fs::remove_dir(&self.root);
@@ -436,12 +438,13 @@ impl Pins {
     }
 }
 
-/// Makes a directory and those above it, which only root may change whatever the umask is.
+/// Creates a directory and its parents, writable only for root whatever the umask is.
 pub fn create_all(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
-/// What lies in a directory. Symbolic links are not ours, and lead elsewhere.
+/// The paths in a directory, sorted. Symbolic links are left out: they are not ours, and lead
+/// elsewhere.
 fn sub_paths(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));

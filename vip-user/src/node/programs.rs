@@ -1,4 +1,4 @@
-//! Loading the programs, and the maps that they share with this process.
+//! Loads the programs, and the maps that they share with this process.
 
 use super::{
     bpf,
@@ -17,20 +17,19 @@ use std::{
     time::Duration,
 };
 
-/// What is known of links without opening their pins: that is done once for each, and not at every
-/// look.
+/// Facts about links that are kept from look to look, so that each pin is opened only once.
 #[derive(Debug, Default)]
 pub struct KnownLinks {
-    /// Ids of our guards, by the interface.
+    /// Ids of our guards, by the index of the interface.
     pub(super) guards: BTreeMap<u32, u32>,
     /// Ids of the guards of other instances.
     pub(super) others: BTreeSet<u32>,
-    /// Pins of ours, and everyone's guards by the interface: read at most once in a look.
+    /// Our pins, and the guards of all instances by interface. They are listed at most once in a look.
     pub(super) pins: Option<BTreeSet<LinkPin>>,
     pub(super) everyones: Option<Vec<(u32, PathBuf)>>,
 }
 
-/// The stripped object that the build script made.
+/// The stripped object, from the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xvip.bpf.o"));
 
 /// The object that holds the programs and maps.
@@ -43,40 +42,39 @@ pub fn bench_object() -> &'static [u8] {
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.bpf.o"))
 }
 
-/// What went wrong with a program.
+/// Why a program cannot be loaded, attached or looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The object could not be loaded.
     #[error("cannot load the eBPF object{hint}")]
     Load {
-        /// What to do about it.
+        /// What helps; may be empty.
         hint: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<aya::EbpfError>,
     },
     /// A program is missing from the object or was rejected.
     #[error("cannot load program {program}")]
     Program {
-        /// The program.
+        /// The name of the program.
         program: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<ProgramError>,
     },
     /// A program was rejected for lack of rights.
     #[error("cannot load program {program}: {why}")]
     Rights {
-        /// The program.
+        /// The name of the program.
         program: &'static str,
-        /// Who refuses it, and what helps.
+        /// What refuses it, and what helps.
         why: String,
     },
-    /// The kernel knows no XDP programs that read a frame in pieces, which a NIC with large frames
-    /// needs.
+    /// The kernel has no XDP programs that read a frame in pieces, which a NIC with large frames needs.
     #[error("cannot load program {program}: XDP needs Linux 5.18 (multi-buffer frames)")]
     TooOld {
-        /// The program.
+        /// The name of the program.
         program: &'static str,
     },
     /// A program could not be attached.
@@ -86,23 +84,23 @@ pub enum AttachError {
         kind: &'static str,
         /// The interface.
         interface: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// None of the hooks that are allowed takes the program.
+    /// None of the allowed hooks accepts the program.
     #[error("nothing can answer on interface {interface}: {why}")]
     NoHook {
         /// The interface.
         interface: String,
-        /// Why, for each hook.
+        /// The reason of each hook.
         why: String,
     },
-    /// Whether a program is still there could not be found out.
+    /// The kernel could not be asked whether a program is still attached.
     #[error("cannot look at the programs of interface {interface}: {source}")]
     Look {
         /// The interface.
         interface: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// Another program runs before the guard and could send frames around it.
@@ -124,23 +122,24 @@ pub enum AttachError {
 
 pub(super) type Result<T> = std::result::Result<T, AttachError>;
 
-/// The loaded programs. Dropping it detaches nothing: links are pinned, programs live in their links.
+/// The loaded programs. Dropping this detaches nothing: links are pinned, and programs live in their
+/// links.
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
-    /// The programs with messages are used.
+    /// Whether the programs with messages are used.
     debug: bool,
     pub(super) pins: Pins,
-    /// False on kernels before 6.6, once that is known.
+    /// Whether to attach with tcx. It becomes false once a kernel before 6.6 has refused it.
     pub(super) tcx: bool,
-    /// Ids of what is loaded.
+    /// The ids of the loaded programs.
     pub(super) ids: BTreeMap<&'static str, u32>,
     maps: Vec<(&'static str, OwnedFd)>,
     pub(super) known: KnownLinks,
 }
 
 impl Programs {
-    /// Loads the object, with every map pinned (or taken from its pin), and all programs.
+    /// Loads the object and the programs at TC. Every map is pinned, or is taken from its pin.
     pub fn load(pins: &Pins, log_level: u8, drop_on_loss: bool) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         let drop_on_loss = u8::from(drop_on_loss);
@@ -172,7 +171,8 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Pins again what is not pinned any more: somebody has removed a pin or mounted another bpffs.
+    /// Pins again the maps whose pins are gone: an administrator may have removed a pin, or mounted
+    /// another bpffs.
     pub fn keep_pinned(&self) -> Result<()> {
         self.pins.create()?;
         for (name, map) in &self.maps {
@@ -199,8 +199,8 @@ impl Programs {
         &mut self.ebpf
     }
 
-    /// Loads what answers in XDP. It needs 5.18; before that TC answers. Older kernels refuse the flag
-    /// before their verifier says a word.
+    /// Loads the program that answers in XDP. It needs 5.18; on older kernels TC answers. Those refuse
+    /// the flag before their verifier writes anything.
     pub(super) fn load_xdp(&mut self) -> Result<&'static str> {
         let program = "xvip_xdp";
         let xdp = self.xdp(program)?;
@@ -219,8 +219,8 @@ impl Programs {
         Ok(program)
     }
 
-    /// Compares `CLOCK_BOOTTIME` with what programs read: a time namespace shifts only the former,
-    /// and every fence would be off by as much.
+    /// Compares `CLOCK_BOOTTIME` with the clock that programs read. A time namespace shifts only the
+    /// former, and every fence would be wrong by that much.
     fn check_clock(&mut self) -> Result<()> {
         const TOLERANCE: Duration = Duration::from_millis(200);
         let xdp = self.xdp("xvip_clock")?;
@@ -248,7 +248,7 @@ impl Programs {
         found.unwrap_or(Err(ProgramError::NotLoaded)).map_err(rejected(program))
     }
 
-    /// The name that a program has in the object.
+    /// The name of a program in the object, with or without messages.
     fn variant(&self, program: &'static str) -> &'static str {
         match program {
             "xvip_xdp" if self.debug => "xvip_xdp_debug",

@@ -1,5 +1,5 @@
-//! Frames of ours that have passed the guard and still wait in a queue of this host. A Lease is
-//! released only when they have left: what comes after the release would be a second owner's.
+//! Our frames that have passed the guard and still wait in a queue of this host. A Lease is released
+//! only after they have left: a frame that leaves after the release would be a second owner's.
 
 use super::{
     announce::Announcer,
@@ -13,14 +13,14 @@ use rtnetlink::packet_route::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// How long the loop waits in place. A queue that takes longer is looked at again later.
+/// How long one call waits. A queue that takes longer is looked at again later.
 const LIMIT: Duration = Duration::from_millis(50);
 const STEP: Duration = Duration::from_millis(1);
-/// A queue that stands still is waited for no longer than this, or than the margin if that is longer:
-/// others may have filled it.
+/// A queue that does not move is waited for no longer than this, or than the margin if that is longer.
+/// Another process may have filled it.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// A fence that was cleared: nothing has passed the guard under it since then.
+/// A cleared fence. Since then no frame has passed the guard under it.
 #[derive(Debug)]
 pub(super) struct Cleared {
     at: BootNs,
@@ -28,11 +28,11 @@ pub(super) struct Cleared {
     queues: Option<Queues>,
 }
 
-/// By interface, handle and parent of a queueing discipline.
+/// Queues by interface, handle and parent of the queueing discipline.
 type Queues = BTreeMap<(i32, u32, u32), Queue>;
 
-/// One queueing discipline, in bytes. A packet is no measure: a large one that is segmented later waits
-/// as one, and is counted as many when it leaves.
+/// One queueing discipline, in bytes. Packets cannot be compared: a large packet that is segmented
+/// later waits as one, but counts as many when it leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Queue {
     waiting: u32,
@@ -40,7 +40,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// Whether as many bytes have left as waited then.
+    /// Whether as many bytes have left as were waiting at `then`.
     fn has_sent(self, then: Self) -> bool {
         self.sent.saturating_sub(then.sent) >= u64::from(then.waiting)
     }
@@ -55,22 +55,23 @@ impl Cleared {
         let over = now >= self.at.after(margin);
         let Some(queues) = queues else { return over };
         let then = self.queues.get_or_insert_with(|| queues.clone());
-        // A queue that was made later, or has been empty since, holds nothing of ours.
+        // A queue that was created later, or has been empty since, holds none of our frames.
         then.retain(|of, _| queues.get(of).is_some_and(|queue| queue.waiting > 0));
         let mut ours = then.iter().filter_map(|(of, then)| Some((queues.get(of)?, then)));
-        // Where a queue is no FIFO, bytes say nothing of one frame. They count only behind the margin.
+        // If a queue is not a FIFO, bytes prove nothing about one frame. So they count only after the
+        // margin.
         then.is_empty()
             || (over && ours.all(|(queue, then)| queue.has_sent(*then)))
             || now >= self.at.after(margin.max(LONGEST))
     }
 }
 
-/// Waits until nothing that was announced is queued any more, and each queue of these interfaces has
-/// been empty once. Other programs may keep a queue full. Then this waits for `margin`, and until as
-/// many bytes have left as waited when the fence was cleared. Takes off the slots for which that is so.
+/// Waits until no announcement is queued any more, and each queue of these interfaces has been empty
+/// once. Other programs may keep a queue full. Then this waits for `margin`, and until as many bytes
+/// have left as were waiting when the fence was cleared. Slots that are done are removed from `slots`.
 ///
 /// # Errors
-/// If some are left after a while.
+/// If some slots are left after a while.
 pub(super) async fn drain(
     slots: &mut BTreeMap<u32, &mut Cleared>,
     announcer: &Announcer,
@@ -120,7 +121,7 @@ fn queue(attributes: &[TcAttribute]) -> Queue {
         _ => &[],
     }) {
         match stat {
-            // Some count no bytes that wait.
+            // Some disciplines do not count the waiting bytes.
             TcStats2::Queue(stats) => queue.waiting = stats.backlog.max(stats.qlen),
             TcStats2::Basic(stats) => queue.sent = stats.bytes,
             _ => {}
@@ -180,7 +181,7 @@ mod tests {
         assert!(cleared.have_sent(at(1), Some(&queues(0, 70_000)), MARGIN));
     }
 
-    /// A process without rights can fill the lowest of several queues and keep it from being served.
+    /// A process without rights can fill the lowest of several queues, and keep it from being served.
     #[test]
     fn a_queue_that_stands_still_holds_no_release_back_for_long() {
         let full = queues(5_000, 70_000);

@@ -1,5 +1,6 @@
-//! Requests to the kernel over netlink, on a connection of their own: what the kernel tells everybody
-//! cannot crowd out an answer. Each request has a deadline, because the loop that renews waits for it.
+//! Requests to the kernel over netlink. They have their own connection, so that the messages to all
+//! subscribers cannot displace an answer. Each request has a deadline, because the loop that renews
+//! waits for it.
 
 use crate::{clock, model::time::BootNs};
 use futures::StreamExt as _;
@@ -20,17 +21,17 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How long a request may take, from its sending to the last answer. A small part of the shortest fence
-/// (0.8 s).
+/// How long a request may take, from sending it to the last answer. This is a small part of the
+/// shortest fence (0.8 s).
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(250);
-/// The same where no fence runs out meanwhile: on the command line.
+/// The same for the command line, where no fence runs out meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The first pause before a listing that changes have interrupted is asked for again; each is twice the
-/// one before.
+/// The first pause before a listing that was interrupted by changes is requested again. Each later
+/// pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// Connections that were given up and still wait for the kernel; with more of them none is opened.
+/// How many abandoned connections may still wait for the kernel. With this many, no new one is opened.
 const WAITING: usize = 4;
-/// A connection that had to be replaced is told of for this long.
+/// How long a replaced connection is reported.
 const TOLD_FOR: Duration = Duration::from_mins(1);
 
 /// A netlink request that failed.
@@ -39,12 +40,12 @@ pub enum NetlinkError {
     /// The netlink socket could not be opened.
     #[error("cannot open a netlink socket")]
     Socket(#[source] io::Error),
-    /// The kernel refused.
+    /// The kernel refused the request.
     #[error("cannot {what}")]
     Refused {
         /// The operation and its subject.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -53,7 +54,7 @@ pub enum NetlinkError {
     TimedOut {
         /// The operation and its subject.
         what: String,
-        /// So long an answer was waited for.
+        /// How long the caller waited.
         limit: Duration,
     },
     /// The connection ended before the answer was complete.
@@ -62,21 +63,21 @@ pub enum NetlinkError {
         /// The operation and its subject.
         what: String,
     },
-    /// Connections that were given up still wait for the kernel.
+    /// Too many abandoned connections still wait for the kernel.
     #[error("{WAITING} earlier requests still wait for the kernel")]
     Busy,
-    /// Changes interrupted every listing, which may lack what was there all the time.
+    /// Changes interrupted every listing, so it may lack entries that were there all the time.
     #[error("cannot {what}: for {} ms changes interrupted each attempt", limit.as_millis())]
     Interrupted {
         /// The operation.
         what: String,
-        /// So long it was tried.
+        /// How long it was tried.
         limit: Duration,
     },
 }
 
 impl NetlinkError {
-    /// Whether it says nothing about the host but that it could not be asked.
+    /// Whether the error says only that the host could not be asked, and nothing about its state.
     pub const fn is_blind(&self) -> bool {
         !matches!(self, Self::Socket(_) | Self::Refused { .. })
     }
@@ -84,13 +85,13 @@ impl NetlinkError {
 
 pub(super) type Result<T> = std::result::Result<T, NetlinkError>;
 
-/// A new connection, and what ends it.
+/// A new connection, and the means to end it.
 type Opened = (Handle, Arc<Alive>);
 type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
 
-/// Opens a connection on a thread of its own: the kernel works on a request while it is being sent, and
-/// waits there for its lock of all interfaces (RTNL), which others hold for seconds. A deadline on the
-/// sending thread would not be seen.
+/// Opens a connection on its own thread. The kernel works on a request while it is being sent. It may
+/// wait there for its lock on all interfaces (RTNL), which other processes can hold for seconds. The
+/// sending thread would then miss a deadline.
 fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result<Opened> {
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let alive = Arc::new(Alive::default());
@@ -99,13 +100,13 @@ fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let _inside = runtime.enter();
         let (mut connection, handle, _) = rtnetlink::new_connection()?;
-        // They tell a complete answer from one that was cut off.
+        // These messages distinguish a complete answer from one that was cut off.
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
         prepare(&mut connection);
         let _ = tell.send(handle);
         runtime.block_on(async {
-            // Answers that come too late are not read: the library tells of each.
+            // Late answers are not read, because the library would log each of them.
             tokio::select! {
                 biased;
                 () = until.given_up.notified() => {}
@@ -118,7 +119,7 @@ fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result
     let thread = std::thread::Builder::new().name("netlink".into()).spawn(drive)?;
     match told.recv() {
         Ok(handle) => Ok((handle, alive)),
-        // It ended before it had anything to tell.
+        // The thread ended before it could send the handle.
         Err(_) => Err(thread
             .join()
             .ok()
@@ -127,18 +128,18 @@ fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result
     }
 }
 
-/// What is known of the thread of a connection.
+/// The state of a connection's thread.
 #[derive(Debug, Default)]
 struct Alive {
     ended: AtomicBool,
     given_up: Notify,
 }
 
-/// The connection for requests; its clones share it.
+/// A connection for requests. Its clones share it.
 #[derive(Clone)]
 pub struct Requests {
     open: fn() -> io::Result<Opened>,
-    /// What each request may take.
+    /// The time limit of each request.
     limit: Duration,
     state: Arc<Mutex<State>>,
 }
@@ -146,11 +147,11 @@ pub struct Requests {
 struct State {
     handle: Handle,
     alive: Arc<Alive>,
-    /// Counts the connections. An answer that is missing on an old one says nothing about the present
-    /// one.
+    /// The number of the present connection. An answer that is missing on an older one says nothing
+    /// about this one.
     number: u64,
     broken: bool,
-    /// Earlier ones whose threads have not ended.
+    /// Abandoned connections whose threads have not ended.
     waiting: Vec<Arc<Alive>>,
     /// When and why the last connection was given up.
     replaced: Option<(BootNs, String)>,
@@ -174,7 +175,7 @@ impl Requests {
         Self::open_with(|| connect(|_| {}))
     }
 
-    /// The same for who renews nothing and can wait.
+    /// The same for a caller that renews nothing and can wait.
     pub fn patient() -> Result<Self> {
         Ok(Self { limit: PATIENCE, ..Self::open()? })
     }
@@ -186,8 +187,8 @@ impl Requests {
         Ok(Self { open, limit: REQUEST_LIMIT, state: Arc::new(Mutex::new(state)) })
     }
 
-    /// Everything that the kernel lists and `pick` takes. A listing that changes interrupt is asked for
-    /// again until its time is over.
+    /// Lists what the kernel has and `pick` accepts. A listing that was interrupted by changes is
+    /// requested again until its time is over.
     pub async fn dump<T>(
         &self,
         what: &str,
@@ -203,7 +204,7 @@ impl Requests {
             if self.exchange(what, message.clone(), flags, end, take).await? {
                 return Ok(found);
             }
-            // An attempt that the deadline cuts off would be taken for a lost answer.
+            // If the deadline cut off the next attempt, that would count as a lost answer.
             if tokio::time::Instant::now() + 2 * pause > end {
                 return Err(NetlinkError::Interrupted { what: what.into(), limit: self.limit });
             }
@@ -212,21 +213,21 @@ impl Requests {
         }
     }
 
-    /// Changes one thing; `flags` beside those that every change has.
+    /// Makes one change. `flags` are added to those that every change has.
     pub async fn change(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
         let end = tokio::time::Instant::now() + self.limit;
         let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
         self.exchange(what, message, flags, end, |_| {}).await.map(drop)
     }
 
-    /// What happened to the connection lately, in words.
+    /// Why the connection was replaced lately, if it was.
     pub fn trouble(&self) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, why) = state.replaced.as_ref()?;
         (at.until(clock::boot()) < TOLD_FOR).then(|| why.clone())
     }
 
-    /// One request and its answers; says whether they are of one piece.
+    /// Sends one request and reads its answers. Returns false if changes have interrupted a listing.
     async fn exchange(
         &self,
         what: &str,
@@ -268,7 +269,7 @@ impl Requests {
         outcome
     }
 
-    /// The connection with its number; a new one where the last has ended.
+    /// The connection with its number. If the last one has ended, a new one is opened.
     fn handle(&self) -> Result<(Handle, u64)> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.broken && state.alive.ended.load(Ordering::Acquire) {
@@ -286,8 +287,8 @@ impl Requests {
         Ok((state.handle.clone(), state.number))
     }
 
-    /// Ends a connection, so that the next request opens another: this one would wait for a lost answer
-    /// for ever.
+    /// Ends a connection, so that the next request opens another. The old one would wait for ever for a
+    /// lost answer.
     fn give_up(&self, number: u64, why: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.number == number && !state.broken {

@@ -1,5 +1,6 @@
-//! Routes, in whatever form the kernel holds them: one way or several (`RTA_MULTIPATH`), by next-hop
-//! objects (`RTA_NH_ID`), IPv4 by a gateway of IPv6 (`RTA_VIA`), in the main table or in others.
+//! Reads routes in all forms that the kernel has. These are one way or several (`RTA_MULTIPATH`),
+//! next-hop objects (`RTA_NH_ID`), and IPv4 by a gateway of IPv6 (`RTA_VIA`). They are in the main
+//! table or in others.
 
 use super::{
     netlink::{Netlink, NetlinkError},
@@ -21,37 +22,38 @@ use std::{
 };
 use vip_common::abi::HostAddr;
 
-/// The table of what this host takes in.
+/// The table of the addresses for which this host accepts traffic.
 const LOCAL_TABLE: u8 = 255;
-/// A rule's way of saying "no such limit".
+/// The value by which a rule says that it has no such limit.
 const NO_LIMIT: u32 = u32::MAX;
-/// A look at next hops or at the local table takes no longer: the loop that renews waits for it.
+/// The time limit for reading next hops or the local table, because the loop that renews waits for it.
 const LIMIT: Duration = Duration::from_millis(200);
 
-/// One way of a route. A route has several where it balances over them.
+/// One way of a route. A route that balances its load has several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Way {
-    /// The table that it is in.
+    /// The table of the route.
     pub table: u32,
-    /// Of two routes in one table, the one with the lower metric is taken.
+    /// The metric of the route. Of two routes in one table, the kernel uses the one with the lower
+    /// metric.
     pub metric: u32,
     /// The interface.
     pub ifindex: u32,
     /// The router, unless the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// A route of IPv4. Its gateway may be one of IPv6.
+    /// Whether the route is of IPv4. Its gateway may still be of IPv6.
     pub v4: bool,
-    /// A way to everywhere.
+    /// Whether it is a default route.
     pub default: bool,
 }
 
-/// A way of a default route that this host takes for its own traffic.
+/// A way of a default route that this host uses for its own traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DefaultRoute {
     pub(super) ifindex: u32,
     pub(super) gateway: Option<IpAddr>,
     pub(super) v4: bool,
-    /// The lowest is taken first.
+    /// The order of use, the lowest first.
     pub(super) rank: u32,
 }
 
@@ -64,15 +66,15 @@ impl Netlink {
         Ok(gateways.into_iter().collect())
     }
 
-    /// The ways of the default routes of the main table, and of tables that every packet is looked up
-    /// in.
+    /// The ways of the default routes, in the main table and in tables in which every packet is looked
+    /// up.
     pub(super) async fn default_routes(&self) -> Result<Vec<DefaultRoute>> {
         let mut routes = Vec::new();
         for v4 in [true, false] {
             let mut ways: Vec<Way> = self.ways(v4, false).await?;
             ways.retain(|way| way.default);
             let main = u32::from(RouteHeader::RT_TABLE_MAIN);
-            // Few hosts have default routes elsewhere, and only those need their rules.
+            // Few hosts have default routes in other tables, and only those hosts need their rules.
             let tables = if ways.iter().all(|way| way.table == main) {
                 vec![main]
             } else {
@@ -83,7 +85,7 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// Every router that a route of any table or a next-hop object names.
+    /// Every router that is named by a route of any table or by a next-hop object.
     pub(super) async fn all_gateways(&self) -> Result<BTreeSet<Gateway>> {
         let mut gateways = BTreeSet::new();
         for v4 in [true, false] {
@@ -101,12 +103,12 @@ impl Netlink {
         Ok(gateways)
     }
 
-    /// The unicast routes of a family, or its default routes only.
+    /// The ways of the unicast routes of a family; unless `all`, only of its default routes.
     async fn ways(&self, v4: bool, all: bool) -> Result<Vec<Way>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family(v4);
-        // A "default" of the loopback interface says that there is none: it is unreachable. What is not
-        // wanted is dropped at once: there may be a million routes.
+        // A "default" on the loopback interface is unreachable: it says that there is no default route.
+        // Unwanted routes are dropped at once, because there may be a million.
         let pick = |found| match found {
             RouteNetlinkMessage::NewRoute(route)
                 if route.header.kind == RouteType::Unicast
@@ -144,7 +146,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// In words, with the name of its interface.
+    /// Describes the router, with the name of its interface.
     pub(super) fn describe(&self, interface: &str) -> String {
         let what = if self.default { "the default gateway" } else { "a gateway" };
         if self.table == u32::from(RouteHeader::RT_TABLE_MAIN) {
@@ -155,17 +157,18 @@ impl Gateway {
     }
 }
 
-/// A watch on the local table: an address whose route somebody has deleted there is still shown, and
-/// nothing that arrives for it is taken in.
+/// Watches the local table. If another program has deleted an address's route there, the kernel still
+/// shows the address, but accepts no traffic for it.
 #[derive(Debug, Default)]
 pub(super) struct LocalRoutes {
-    /// Addresses without a route at the last look.
+    /// Addresses that had no route at the last look.
     missing: BTreeSet<HostAddr>,
 }
 
 impl LocalRoutes {
-    /// Those of these addresses that have no route, at the last look neither: the kernel makes the
-    /// route of an IPv6 address a moment after the address. What cannot be read is not missing.
+    /// The addresses without a route. An IPv6 address counts only if it had none at the last look
+    /// either, because the kernel creates its route a moment after the address. If the table cannot be
+    /// read, no route counts as missing.
     pub(super) async fn look(&mut self, addrs: impl Iterator<Item = &HostAddr>) -> BTreeSet<HostAddr> {
         let unicast: Vec<(HostAddr, IpAddr)> = addrs
             .map(|addr| (*addr, IpAddr::from(addr.ip)))
@@ -196,8 +199,8 @@ impl LocalRoutes {
     }
 }
 
-/// Addresses that this host takes traffic in for. A socket of its own, because the kernel tells of one
-/// table alone only where it checks requests strictly (Linux 4.20).
+/// The addresses for which this host accepts traffic. This needs a separate socket, because the kernel
+/// lists a single table only if it checks requests strictly (Linux 4.20).
 async fn taken_in(families: impl Iterator<Item = bool>) -> Result<BTreeSet<IpAddr>> {
     let (connection, handle, _) =
         rtnetlink::new_connection_with_strict_check().map_err(NetlinkError::Socket)?;
@@ -235,7 +238,7 @@ fn failed(what: &str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
     move |error| NetlinkError::Refused { what: what.into(), source: io::Error::other(error) }
 }
 
-/// Whether a route names a next-hop object and does not show what is in it.
+/// Whether a route names a next-hop object without showing what it contains.
 fn is_bare(route: &RouteMessage) -> bool {
     let shows =
         |part: &RouteAttribute| matches!(part, RouteAttribute::MultiPath(_) | RouteAttribute::Oif(_));
@@ -264,7 +267,7 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Where a way leads, from its attributes or those of the route.
+/// The gateway in the attributes of a way or of a route.
 fn gateway(parts: &[RouteAttribute]) -> Option<IpAddr> {
     parts.iter().find_map(|part| match part {
         RouteAttribute::Gateway(to) => address(to),
@@ -281,7 +284,7 @@ fn ways(route: &RouteMessage, hops: &NextHops) -> Vec<Way> {
     let mut several = BTreeSet::new();
     for part in &route.attributes {
         match part {
-            // The header has room for 255 tables.
+            // The table in the header has only eight bits.
             RouteAttribute::Table(full) => table = *full,
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::Oif(ifindex) => oif = Some(*ifindex),
@@ -302,8 +305,8 @@ fn ways(route: &RouteMessage, hops: &NextHops) -> Vec<Way> {
     several.into_iter().map(way).collect()
 }
 
-/// The tables that every packet of this host is looked up in, in their order. Those of a VRF, of a mark
-/// or of a source address hold for some packets only. The main table counts even where every rule to it
+/// The tables in which every packet of this host is looked up, in that order. The tables of a VRF, a
+/// mark or a source address apply only to some packets. The main table counts even if every rule to it
 /// has conditions.
 fn tables(rules: &[RuleMessage]) -> Vec<u32> {
     let main = u32::from(RouteHeader::RT_TABLE_MAIN);
@@ -334,7 +337,7 @@ fn table_for_all(rule: &RuleMessage) -> Option<u32> {
     (plain && unconditional).then_some(table)
 }
 
-/// Default routes in the order in which the kernel takes them.
+/// Default routes with their rank, in the order in which the kernel uses them.
 fn ranked(ways: Vec<Way>, tables: &[u32]) -> Vec<DefaultRoute> {
     let place = |way: &Way| tables.iter().position(|table| *table == way.table);
     let placed: Vec<((usize, u32), Way)> =

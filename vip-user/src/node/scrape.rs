@@ -1,5 +1,5 @@
-//! What the maps know (leader, fence, answers, silence), read at each scrape: the kernel's truth,
-//! whatever this process believes.
+//! Metrics from the maps (leader, fence, answers, silence). They are read at each scrape, and so show
+//! the state of the kernel, whatever this process believes.
 
 use super::{maps::Maps, pins::Pins};
 use crate::{clock, metrics::Labels, model::time::BootNs};
@@ -11,7 +11,7 @@ use prometheus_client::{
 use std::fmt;
 use vip_common::counter::Counter as Outcome;
 
-/// Reads the maps that are pinned there.
+/// Reads the maps in this pin directory.
 #[derive(Debug)]
 pub struct FromMaps(pub Pins);
 
@@ -28,7 +28,7 @@ impl Collector for FromMaps {
     }
 }
 
-/// Who may answer, and for how long.
+/// For each Lease, whether the kernel may answer and for how long.
 fn leases(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let now = clock::boot();
     let (mut leaders, mut fences) = (Vec::new(), Vec::new());
@@ -45,7 +45,7 @@ fn leases(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     family(encoder, "fence_left_seconds", help, fences)
 }
 
-/// What the programs have counted.
+/// The counters of the programs.
 fn outcomes(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let (mut answers, mut suppressed, mut claims) = (Vec::new(), Vec::new(), Vec::new());
     for (outcome, n) in maps.counters().unwrap_or_default() {
@@ -88,7 +88,7 @@ fn family<M: EncodeMetric + TypedMetricType>(
     Ok(())
 }
 
-/// The type that a descriptor announces.
+/// The metric type for a descriptor.
 trait TypedMetricType {
     const KIND: MetricType;
 }

@@ -1,4 +1,4 @@
-//! What the host needs to know of the configuration.
+//! The settings of the host part.
 
 use crate::model::{desired::Placement, hooks::Hooks, selection::Selection};
 use std::{net::IpAddr, time::Duration};
@@ -12,15 +12,16 @@ pub struct Settings {
     pub leases: Vec<(String, Vec<IpAddr>)>,
     /// The namespace of the Leases.
     pub namespace: String,
-    /// Where questions are answered.
+    /// The hooks at which questions are answered, in the order in which they are tried.
     pub attach: Hooks,
-    /// Where a held VIP is put.
+    /// Where held VIPs are put.
     pub placement: Placement,
-    /// What is taken off every fence: a frame that has passed the check waits no longer in a queue.
+    /// The time by which every fence ends early: no frame that has passed the check waits longer in a
+    /// queue.
     pub margin: Duration,
-    /// Debug log of the programs, 0 to 5.
+    /// The log level of the programs, 0 to 5.
     pub kernel_log_level: u8,
-    /// Traffic to a VIP that is not held is dropped.
+    /// Whether traffic to a VIP that is not held is dropped.
     pub drops_on_loss: bool,
 }
 

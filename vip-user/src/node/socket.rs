@@ -1,6 +1,6 @@
 //! The daemon's socket on its host: an abstract unix name in the network namespace, which a container
-//! without any mount shares with its host. Such a name belongs to whoever binds it first, so each
-//! side asks the kernel whose process the other one is.
+//! shares with its host without any mount. Any process can bind such a name first, so each side asks
+//! the kernel whose process the other one is.
 
 use crate::state::DaemonState;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
@@ -20,52 +20,53 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// All that asking may take.
+/// The time limit for all that one question needs.
 const LIMIT: Duration = Duration::from_secs(1);
-/// Between attempts to connect to a socket at which too many others wait.
+/// The pause before the next attempt to connect to a socket whose queue is full.
 const FULL_RETRY: Duration = Duration::from_millis(10);
-/// The longest answer that is read. A state of many Leases and problems is far shorter.
+/// The longest answer that is read. Even a state with many Leases and problems is far shorter.
 const LONGEST: u64 = 4 << 20;
-/// As much of a stranger's command line is shown.
+/// How many bytes of a stranger's command line are shown.
 const LONGEST_COMMAND: u64 = 200;
-/// Names beside the usual one that are tried.
+/// How many names beside the usual one are tried.
 const MOST_NAMES: usize = 256;
 
-/// A listener, or who is in the way.
+/// The result of binding: a listener, or the process that is in the way.
 #[derive(Debug)]
 pub enum Bound {
-    /// On the usual name.
+    /// A listener on the usual name.
     Name(UnixListener),
-    /// On a name of its own: the usual one is held by a process without rights, in words.
+    /// A listener on another name. The usual one is held by a process without rights, described by the
+    /// text.
     Beside(UnixListener, String),
-    /// The name is held by root, or the kernel does not tell by whom; in words.
+    /// The name is held by root, or the kernel does not say by whom. The text describes the holder.
     Busy(String),
 }
 
 /// Why a daemon's state is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody has the name.
+    /// No process has the name.
     #[error("no xvip daemon runs")]
     Nobody,
-    /// The one who has it is not believed.
+    /// The process that has the name is not trusted.
     #[error("the socket's name is held by {0}, which is not believed, and no other daemon answers")]
     Stranger(String),
-    /// More wait to be let in than the kernel queues.
+    /// More clients wait to be accepted than the kernel queues.
     #[error("too many others ask the xvip daemon")]
     Full,
-    /// No whole answer came.
+    /// No complete answer came.
     #[error("the xvip daemon does not answer ({0})")]
     Silent(String),
 }
 
-/// Whether a process of this user may be an xvip: root, or the user that this process runs as.
+/// Whether a process of this user may be xvip: root, or the user that runs this process.
 pub fn is_trusted(uid: u32) -> bool {
     // SAFETY: the call has no preconditions and cannot fail.
     uid == 0 || uid == unsafe { libc::geteuid() }
 }
 
-/// Listens on the name of an instance.
+/// Listens on the name of an instance, or on another name if a stranger holds that one.
 pub async fn bind(instance: &str) -> io::Result<Bound> {
     match listen(&name(instance)) {
         Ok(listener) => return Ok(Bound::Name(listener)),
@@ -73,7 +74,7 @@ pub async fn bind(instance: &str) -> io::Result<Bound> {
         Err(error) => return Err(error),
     }
     let peer = timeout(LIMIT, peer(&name(instance))).await.ok().flatten();
-    // A stranger need not take our connection, so the kernel's own list comes first.
+    // A stranger need not accept our connection, so the kernel's own list comes first.
     let usual = name(instance);
     let listed = unix_sockets(|name, _| name == usual.as_bytes());
     let is_told = listed.is_ok();
@@ -87,8 +88,8 @@ pub async fn bind(instance: &str) -> io::Result<Bound> {
                 "a process that cannot be looked at (this kernel lacks unix_diag)".into(),
             ));
         }
-        // Every xvip listens on its name. A name may also be held by a connection, which the kernel
-        // does not list, or the holder has just gone.
+        // Every xvip listens on its name. A connection, which the kernel does not list, may also hold
+        // the name, or the holder may have just ended.
         None => "a process that does not listen".into(),
     };
     let own = format!("{usual}/{}", uuid::Uuid::new_v4().simple());
@@ -99,7 +100,7 @@ async fn peer(name: &str) -> Option<UCred> {
     UnixStream::connect(format!("\0{name}")).await.and_then(|stream| stream.peer_cred()).ok()
 }
 
-/// The usual name, once the process that held it has ended.
+/// Binds the usual name, which succeeds once the process that held it has ended.
 pub fn bind_again(instance: &str) -> Option<UnixListener> {
     listen(&name(instance)).ok()
 }
@@ -114,7 +115,7 @@ fn name(instance: &str) -> String {
     format!("xvip/{instance}")
 }
 
-/// Asks the running daemon of an instance for its state. It takes no longer than a second.
+/// Asks the running daemon of an instance for its state. This takes at most a second.
 pub async fn ask(instance: &str) -> Result<DaemonState, AskError> {
     let late = || AskError::Silent(format!("within {} s", LIMIT.as_secs()));
     let answered = timeout(LIMIT, async {
@@ -133,7 +134,7 @@ async fn ask_all(instance: &str) -> Result<DaemonState, AskError> {
         Ok(state) => return Ok(state),
         Err(error) => error,
     };
-    // A stranger may have the usual name, and the daemon one beside it.
+    // A stranger may have the usual name. The daemon then has a name beside it.
     for name in names_beside(instance) {
         match ask_one(&name).await {
             Ok(state) => return Ok(state),
@@ -153,7 +154,7 @@ async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(AskError::Full),
         Err(error) => return Err(silent(error)),
     };
-    // What the kernel noted when the other side began to listen.
+    // The kernel noted these when the other side began to listen.
     let peer = stream.peer_cred().map_err(silent)?;
     if !is_trusted(peer.uid()) {
         let of = peer.pid().map(process).unwrap_or_default();
@@ -164,8 +165,8 @@ async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
     serde_json::from_slice(&text).map_err(|error| AskError::Silent(error.to_string()))
 }
 
-/// Names that begin as a daemon's beside the usual one does. Anybody may bind such names, as many as
-/// they like: only those of a user that may be an xvip are kept.
+/// The names that begin like a daemon's other name. Any user may bind any number of such names, so only
+/// the names of trusted users are kept.
 fn names_beside(instance: &str) -> Vec<String> {
     let begin = format!("{}/", name(instance));
     let listed = unix_sockets(|name, uid| is_trusted(uid) && name.starts_with(begin.as_bytes()));
@@ -173,13 +174,13 @@ fn names_beside(instance: &str) -> Vec<String> {
     names.filter_map(|name| String::from_utf8(name).ok()).collect()
 }
 
-/// A process, in words, as far as this one can see it.
+/// Describes a process, as far as this one can see it.
 fn process(pid: i32) -> String {
-    // 0: a process of another PID namespace.
+    // 0 means a process of another PID namespace.
     if pid <= 0 {
         return String::new();
     }
-    // A stranger's command line may be as long as it likes.
+    // A stranger's command line may have any length.
     let mut command = Vec::new();
     if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
         let _unread_is_empty = file.take(LONGEST_COMMAND).read_to_end(&mut command);
@@ -188,11 +189,12 @@ fn process(pid: i32) -> String {
     if command.is_empty() { format!(", pid {pid}") } else { format!(", pid {pid} ({command})") }
 }
 
-/// Who has which abstract stream name: its owner in this user namespace, by name. `SO_PEERCRED` tells
-/// it too, but only of a listener that has room for one more connection. Only what `keep` says is kept.
+/// The abstract stream names, and the owner of each in this user namespace. `SO_PEERCRED` shows the
+/// owner too, but only if the listener has room for one more connection. Only names that `keep` accepts
+/// are returned.
 fn unix_sockets(keep: impl Fn(&[u8], u32) -> bool) -> io::Result<BTreeMap<Vec<u8>, u32>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    // The answer is there when the call is over; whatever is not will not come.
+    // The answer is complete when the send call returns, so reading must not wait for more.
     socket.set_non_blocking(true)?;
     socket.send_to(&diag::request(), &SocketAddr::new(0, 0), 0)?;
     let mut owners = BTreeMap::new();
@@ -217,15 +219,15 @@ mod diag {
     const CLOSE: u32 = 7;
     const LISTEN: u32 = 10;
 
-    /// Whether more datagrams follow.
+    /// Whether more datagrams of the answer follow.
     #[derive(Debug, PartialEq, Eq)]
     pub(super) enum Dump {
         More,
         Done,
     }
 
-    /// Asks for every unix socket that is no connection: one that waits to be accepted carries the
-    /// listener's name, and belongs to root as long as nobody has it.
+    /// Asks for every unix socket that is not a connection. A connection that waits to be accepted
+    /// carries the listener's name too, and belongs to root until it is accepted.
     pub(super) fn request() -> Vec<u8> {
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
         let mut bytes = Vec::with_capacity(40);
@@ -256,7 +258,7 @@ mod diag {
         Ok(Dump::More)
     }
 
-    /// Length and type of the message that begins here.
+    /// The length and type of the message at the beginning of `bytes`.
     fn header(bytes: &[u8]) -> Option<(usize, u16)> {
         let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
         let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
@@ -265,7 +267,7 @@ mod diag {
 
     fn socket(message: &[u8], owners: &mut BTreeMap<Vec<u8>, u32>) {
         let (mut name, mut uid) = (None, None);
-        // Names of stream sockets only: each type of socket has names of its own.
+        // Only stream sockets count, because each type of socket has its own names.
         let is_stream = message.get(1).is_some_and(|kind| i32::from(*kind) == libc::SOCK_STREAM);
         let mut rest = message.get(16..).unwrap_or_default();
         while is_stream && let Some((length, kind)) = attribute(rest) {
@@ -282,7 +284,7 @@ mod diag {
         }
     }
 
-    /// Length and type of the attribute that begins here.
+    /// The length and type of the attribute at the beginning of `bytes`.
     fn attribute(bytes: &[u8]) -> Option<(usize, u16)> {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);

@@ -1,4 +1,4 @@
-//! From settings to a host that is ready: everything is checked first, then changed.
+//! Prepares a host according to the settings: first everything is checked, then it is changed.
 
 use super::{
     carry, host,
@@ -18,51 +18,51 @@ use vip_common::abi::{ABI_VERSION, Identity, Ip, Vip};
 /// Why the host cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The pin directory.
+    /// The pin directory cannot be used.
     #[error(transparent)]
     Pins(#[from] PinsError),
-    /// A map.
+    /// A map operation failed.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// A program.
+    /// A program could not be loaded.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// Netlink.
+    /// A netlink request failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// Something about the host could not be read.
     #[error("cannot {what}")]
     Host {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A VIP that must not be one.
+    /// A configured VIP is an address that must not be one.
     #[error("configuration field `vips`: {vip} cannot be used: it is {what}")]
     Vip {
         /// The address.
         vip: IpAddr,
-        /// What it is already.
+        /// What the address is already used for.
         what: String,
     },
-    /// The pin directory belongs to somebody else.
+    /// The pin directory belongs to another node, boot or network namespace.
     #[error(
         "{path} belongs to {owner}, and this is {this}; choose another `instance`, \
          or run `xvip cleanup` where it belongs"
     )]
     Identity {
-        /// The pin directory.
+        /// The path of the pin directory.
         path: String,
-        /// Whose it is.
+        /// The owner of the directory.
         owner: String,
-        /// Who we are.
+        /// The identity of this process.
         this: String,
     },
 }
 
-/// A host that is ready, and what was found on it.
+/// A host that is ready, and the state in which it was found.
 pub struct Started {
     /// The host.
     pub kernel: Kernel,
@@ -70,9 +70,9 @@ pub struct Started {
     pub slots: Vec<(u32, SlotState)>,
 }
 
-/// Loads the programs, opens the maps and finds what they know of each slot. Call with the lock held
-/// and after [`check`](super::checks::check). The first
-/// [`Dataplane::links`](super::dataplane::Dataplane::links) attaches interfaces.
+/// Loads the programs, opens the maps and reads what they know of each slot. Call it with the lock held
+/// and after [`check`](super::checks::check). Programs are attached by the first
+/// [`Dataplane::links`](super::dataplane::Dataplane::links).
 pub fn start(
     settings: &Settings,
     pins: &Pins,
@@ -88,7 +88,7 @@ pub fn start(
             check_identity(found, &identity, &found_identity)?;
         }
     }
-    // Somebody has removed the map of VIPs by hand, and programs still run.
+    // The map of VIPs was removed by hand while programs were still attached.
     let damaged = !pins.links().is_empty() && !pins.map("VIPS").exists();
     let complete = carry::identity(pins)?.is_some_and(|found| found.ready == 1);
     let programs = load(settings, pins, complete)?;
@@ -97,8 +97,9 @@ pub fn start(
     }
     let mut maps = Maps::open(pins)?;
     claim_directory(&mut maps, identity)?;
-    // From here on these maps are the truth. The other programs go on under their own fences, which
-    // nobody raises any more, until the first look at the interfaces replaces them.
+    // From here on these maps are the truth. The programs of other versions continue under their own
+    // fences, which no process raises any more. The first look at the interfaces replaces those
+    // programs.
     for other in &others {
         carry::give_up(other)?;
         carry::move_links(other, pins)?;
@@ -116,7 +117,7 @@ pub fn start(
     Ok(Started { kernel, slots })
 }
 
-/// Who this is, as the pins say it.
+/// The identity of this process, in the form that the pins have.
 fn identity(node: &str, boot_id: &str) -> Result<Identity, StartError> {
     let cookie = host::netns_cookie()
         .map_err(|source| StartError::Host { what: "identify the network namespace", source })?;
@@ -130,12 +131,12 @@ fn identity(node: &str, boot_id: &str) -> Result<Identity, StartError> {
     })
 }
 
-/// Loads the programs and pins their maps, where they are not yet. A refused start leaves nothing
-/// behind; what an earlier one has left is kept.
+/// Loads the programs, and pins their maps if they are not pinned yet. A refused start leaves nothing
+/// behind, but keeps what an earlier one has left.
 fn load(settings: &Settings, pins: &Pins, complete: bool) -> Result<Programs, StartError> {
     if !complete && pins.links().is_empty() {
-        // A first start that was cut off, or an upgrade away from this version: its programs may still
-        // run, and nobody could lower these fences once they are not pinned.
+        // Either a first start was cut off, or another version has taken over from this one. The old
+        // programs may still run, and without pins no process could lower their fences.
         carry::silence(pins)?;
         pins.remove_maps()?;
     }
@@ -153,7 +154,7 @@ fn load(settings: &Settings, pins: &Pins, complete: bool) -> Result<Programs, St
     }
 }
 
-/// Fills new maps from those of another version, if one was here.
+/// Fills new maps from those of another version, if there was one on this host.
 fn fill_from_another_version(others: &[Pins], pins: &Pins) -> Result<(), StartError> {
     for other in others {
         if carry::identity(other)?.is_some_and(|found| found.ready == 1) {
@@ -169,9 +170,9 @@ fn fill_from_another_version(others: &[Pins], pins: &Pins) -> Result<(), StartEr
     Ok(())
 }
 
-/// What the maps know of a slot. A tenure of this boot and node whose fence was raised for it
-/// continues. Any other is silenced. A slot that the configuration does not name stays as it is: its
-/// group may be wanted later.
+/// Reads what the maps know of a slot. A tenure continues if it is of this boot and node, and the fence
+/// was raised for it. Any other tenure is silenced. A slot whose group is not configured is kept,
+/// because the group may be wanted later.
 fn look_at(
     maps: &mut Maps,
     settings: &Settings,
@@ -183,7 +184,7 @@ fn look_at(
     let (record, fence) = (maps.slot(slot)?, maps.fence(slot)?);
     let lease = match &record {
         Some(record) if record.namespace == settings.namespace => record.name.clone(),
-        // No Lease of this namespace has such a name.
+        // This name differs from every Lease name of our namespace.
         Some(record) => format!("{}/{}", record.namespace, record.name),
         None => String::new(),
     };
@@ -206,7 +207,8 @@ fn look_at(
     Ok(SlotState { lease, generation, adopted })
 }
 
-/// The programs that are about to run know the new map only, and an empty one guards nothing.
+/// Adds a silent entry for each VIP. The programs are about to use the new map, and an empty map guards
+/// nothing.
 fn silence_all(maps: &mut Maps, settings: &Settings) -> Result<(), MapsError> {
     for vip in settings.leases.iter().flat_map(|(_, vips)| vips) {
         maps.publish(Ip::from(*vip), Vip::new(0, 0, 0, u64::MAX))?;
@@ -214,8 +216,8 @@ fn silence_all(maps: &mut Maps, settings: &Settings) -> Result<(), MapsError> {
     Ok(())
 }
 
-/// Silences entries of VIPs that the configuration puts under another Lease than the slot that they
-/// name. That is done before anything is renewed: a renewal of that other Lease would keep them alive.
+/// Silences the entries of VIPs that are now configured under another Lease than that of their slot.
+/// This comes before any renewal, because renewing that slot's Lease would keep them alive.
 fn silence_strays(
     maps: &mut Maps,
     published: &BTreeMap<Ip, Vip>,
@@ -260,7 +262,7 @@ fn check_identity(pins: &Pins, ours: &Identity, found: &Identity) -> Result<(), 
     })
 }
 
-/// Writes the identity, and the ARP sysctls with their former values beside it.
+/// Stores the identity. Sets the ARP sysctls, and stores their former values with it.
 fn claim_directory(maps: &mut Maps, mut identity: Identity) -> Result<(), StartError> {
     let found = maps.identity().unwrap_or(Identity::zeroed());
     identity.arp_ignore_before = found.arp_ignore_before;

@@ -1,4 +1,4 @@
-//! What has changed on the host since it was last looked at.
+//! Collects what has changed on the host since the last look.
 
 use std::{
     collections::BTreeSet,
@@ -6,16 +6,16 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Kinds of messages: `NLMSG_OVERRUN`, `RTM_NEWLINK`, and behind those of addresses and of neighbours
-/// and rules.
+/// Message types: `NLMSG_OVERRUN`, `RTM_NEWLINK`, and the first types after those of addresses and
+/// after those of neighbours and rules.
 const OVERRUN: u16 = 4;
 const LINK: u16 = 16;
 const ROUTE: u16 = 24;
 const QDISC: u16 = 36;
-/// Interfaces that are remembered one by one; with more, all are looked at.
+/// How many changed interfaces are remembered. If there are more, all are looked at.
 const MAX_TOUCHED: usize = 1_024;
 
-/// What has changed since the last look, shared between the reader and the one who looks.
+/// The changes since the last look, shared by the reader of messages and the look.
 #[derive(Clone, Debug, Default)]
 pub struct Touched(Arc<Shared>);
 
@@ -28,14 +28,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     touched: Interfaces,
-    /// A look was asked for and has not begun.
+    /// Whether a look was asked for, and the loop has not received the request yet.
     asked: bool,
-    /// Something was told since the last look began; of routes nothing else is kept.
+    /// Whether any message came since the last look began. For routes nothing else is kept.
     changed: bool,
     trouble: Option<String>,
 }
 
-/// Interfaces of which the kernel has told something.
+/// Interfaces for which a message of the kernel came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
     some: BTreeSet<u32>,
@@ -43,13 +43,13 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// Whether an interface is among them.
+    /// Whether an interface is one of them.
     pub fn contains(&self, ifindex: u32) -> bool {
         self.all || self.some.contains(&ifindex)
     }
 
-    /// Takes in the head of a message. Those of links, addresses, queueing disciplines and filters have
-    /// the index of the interface at the same place (`ifinfomsg`, `ifaddrmsg`, `tcmsg`).
+    /// Reads the head of a message. Messages of links, addresses, queueing disciplines and filters have
+    /// the interface's index at the same place (`ifinfomsg`, `ifaddrmsg`, `tcmsg`).
     fn take(&mut self, message: &[u8]) {
         let Some(kind) = message.get(4..6).and_then(|bytes| bytes.try_into().ok()) else { return };
         let ifindex = message.get(20..24).and_then(|bytes| bytes.try_into().ok());
@@ -63,7 +63,7 @@ impl Interfaces {
 }
 
 impl Touched {
-    /// Begins a look: what changes from now on asks for another.
+    /// Begins a look. Later changes ask for another one.
     pub fn begin(&self) -> Begun<'_> {
         let mut state = self.lock();
         (state.asked, state.changed) = (false, false);
@@ -75,12 +75,12 @@ impl Touched {
         self.lock().changed
     }
 
-    /// Everything is to be looked at.
+    /// Marks all interfaces as changed.
     pub(super) fn all(&self) {
         self.lock().touched.all = true;
     }
 
-    /// The question for a look has arrived: what changes from now on asks again.
+    /// Notes that the request for a look has arrived. Later changes ask again.
     pub fn heard(&self) {
         self.lock().asked = false;
     }
@@ -90,39 +90,40 @@ impl Touched {
         self.0.again.notify_one();
     }
 
-    /// What is wrong with the reader, in words.
+    /// What is wrong with the reader of messages, as text.
     pub fn trouble(&self) -> Option<String> {
         self.lock().trouble.clone()
     }
 
-    /// Whether a look must be asked for; not while one is asked for already.
+    /// Whether the caller must ask for a look. It must not if one has been asked for already.
     pub(super) fn ask(&self) -> bool {
         !std::mem::replace(&mut self.lock().asked, true)
     }
 
-    /// Something was told.
+    /// Notes that a message has come.
     pub(super) fn changed(&self) {
         self.lock().changed = true;
     }
 
-    /// Takes in the head of a message.
+    /// Reads the head of a message.
     pub(super) fn take(&self, message: &[u8]) {
         self.lock().touched.take(message);
     }
 
-    /// Nothing is heard any more; in words, why.
+    /// Notes that no messages are received any more, and why.
     pub(super) fn lost(&self, trouble: String) {
         self.lock().trouble = Some(trouble);
     }
 
-    /// Changes are heard again. What has changed meanwhile was not told.
+    /// Notes that messages are received again. Changes in the meantime were not reported, so all
+    /// interfaces count as changed.
     pub(super) fn found(&self) {
         let mut state = self.lock();
         state.trouble = None;
         (state.touched.all, state.changed) = (true, true);
     }
 
-    /// Waits until another look is [asked](Self::again) for.
+    /// Waits until another look is asked for by [`again`](Self::again).
     pub(super) async fn asked_again(&self) {
         self.0.again.notified().await;
     }
@@ -132,7 +133,7 @@ impl Touched {
     }
 }
 
-/// A look that has begun. Where it does not come to its end, the next one looks at everything.
+/// A look that has begun. If it does not complete, the next one looks at everything.
 #[derive(Debug)]
 pub struct Begun<'a> {
     interfaces: Interfaces,
@@ -141,12 +142,12 @@ pub struct Begun<'a> {
 }
 
 impl Begun<'_> {
-    /// What has changed before.
+    /// The interfaces that had changed when it began.
     pub const fn interfaces(&self) -> &Interfaces {
         &self.interfaces
     }
 
-    /// Ends it.
+    /// Marks the look as complete.
     pub fn done(mut self) {
         self.done = true;
     }

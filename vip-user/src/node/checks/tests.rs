@@ -11,7 +11,7 @@ fn an_address_beside_the_hosts_own_was_left_there() {
     for (vip, others, own) in [
         (address("192.0.2.10/24", 2, false), vec![], true),
         (address("192.0.2.10/24", 2, true), vec![address("192.0.2.11/24", 2, false)], false),
-        // The first of its subnet, whatever came after it.
+        // The first address of its subnet is the host's own, whatever came later.
         (address("192.0.2.10/24", 2, false), vec![address("192.0.2.11/24", 2, true)], true),
         (address("192.0.2.10/24", 2, true), vec![address("192.0.2.11/24", 3, false)], true),
         (address("192.0.2.10/24", 2, true), vec![address("192.0.2.11/32", 2, false)], true),

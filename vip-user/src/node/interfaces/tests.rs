@@ -52,14 +52,14 @@ fn a_macvlan_answers_through_the_interface_below() {
     let devices = [device(2, Kind::Plain, None), device(3, Kind::Macvlan, Some(2))];
     let links = ports(&devices, &roles(&[3]), vec![link(2, GUARD_BIT), link(3, 0)]);
     assert_eq!(found(&links, untagged(2)), (0, [3; 6], Alias));
-    // Where both answer, each does so by itself.
+    // If both answer, each has its own entry.
     let links = ports(&devices, &roles(&[2, 3]), vec![link(2, 1), link(3, 0)]);
     assert_eq!(found(&links, untagged(2)), (1, [2; 6], Answer));
 }
 
 #[test]
 fn a_full_map_of_interfaces_leaves_out_what_is_only_guarded() {
-    // Each VLAN device has an entry of its own and one under its tag.
+    // Each VLAN device has its own entry, and one under its tag.
     let mut devices = vec![device(2, Kind::Plain, None)];
     devices.extend((3..603).map(|index| device(index, Kind::Vlan(index as u16), Some(2))));
     let primary = devices.iter().map(|device| match device.ifindex {
@@ -112,7 +112,7 @@ fn bits_do_not_change_hands() {
     assert!(all.last().unwrap().is_none());
 }
 
-/// A look may begin before the loop has written what the last one found.
+/// A look may begin before the loop has written the result of the last one.
 #[test]
 fn a_bit_that_is_on_its_way_into_the_map_is_taken() {
     let (port, role) = (untagged(7), LinkRole::Answer);

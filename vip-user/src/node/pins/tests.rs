@@ -13,8 +13,7 @@ fn link_names_survive_the_round_trip() {
     assert_eq!(parse_link("VIPS"), None);
 }
 
-/// A process without rights that owns a directory on the way, or may change it, could rename the pins
-/// away.
+/// A user without rights who owns or may change a directory on the path could rename the pins away.
 #[test]
 fn directories_that_others_may_change_are_refused() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -38,7 +37,7 @@ fn directories_that_others_may_change_are_refused() {
     assert!(pins.check_owners().is_ok(), "what is not there yet is made by xvip");
 }
 
-/// What a symbolic link leads to is somebody else's: `cleanup` would remove it.
+/// The target of a symbolic link is not ours, and `cleanup` would remove it.
 #[test]
 fn symbolic_links_are_not_followed() {
     use std::os::unix::fs::symlink;

@@ -6,7 +6,8 @@ thread_local! {
     static OPENED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// The first connection hears nothing: a filter on its socket drops every answer, as an overrun does.
+/// Opens a first connection that hears nothing: a filter on its socket drops every answer, as an
+/// overrun does.
 fn deaf_at_first() -> io::Result<Opened> {
     let deaf = OPENED.replace(OPENED.get() + 1) == 0;
     connect(move |connection| {
@@ -48,11 +49,12 @@ async fn a_lost_answer_is_an_error_that_names_the_request() {
     let wanted = "cannot list interfaces: the kernel did not answer within 250 ms";
     assert_eq!(error.to_string(), wanted);
     assert_eq!(requests.trouble().as_deref(), Some(wanted));
-    // The next one has a connection that hears.
+    // The next request has a connection that hears.
     assert!(links(&requests).await.unwrap() > 0);
 }
 
-/// An answer that breaks off is not taken for the whole: what is missing would seem to be gone.
+/// An answer that breaks off must not count as complete, because the missing part would seem to be
+/// gone.
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_an_error() {
     let requests = Requests::open_with(deaf_at_first).unwrap();

@@ -33,8 +33,8 @@ fn with_too_many_interfaces_or_a_lost_message_all_are_looked_at() {
     assert!(taken(&[message(overrun, 0)]).contains(5));
 }
 
-/// The loop is asked once, however much happens before it looks; what happens after it has begun asks
-/// again.
+/// However much happens before the loop looks, it is asked only once. A change after the look has begun
+/// asks again.
 #[test]
 fn a_look_is_asked_for_once() {
     let touched = Touched::default();
@@ -44,7 +44,7 @@ fn a_look_is_asked_for_once() {
     assert!(look.interfaces().contains(7) && !look.interfaces().contains(8));
     assert!(touched.ask());
     look.done();
-    // One that is cut off leaves everything to the next.
+    // If a look is cut off, the next one looks at everything.
     let look = touched.begin();
     assert!(!look.interfaces().contains(7));
     drop(look);
