@@ -1,4 +1,4 @@
-//! What one step of an election asks for. A [`Turn`](super::turn::Turn) puts it into the order of
+//! The effects of one step of an election. A [`Turn`](super::turn::Turn) puts them into the order of
 //! execution.
 
 use super::{
@@ -8,37 +8,37 @@ use super::{
     time::BootNs,
 };
 
-/// What one step of an election asks for.
+/// Everything that one step of an election wants done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Fences are raised and lowered.
+    /// Fences to raise or lower, in this order.
     pub fences: Vec<FenceChange>,
-    /// The kernel becomes silent. [`Input::Silenced`](super::election::Input::Silenced) follows.
+    /// The kernel is to go silent. [`Input::Silenced`](super::election::Input::Silenced) follows.
     pub silence: Option<Why>,
-    /// The host becomes what it should be.
+    /// The host is to be brought into its desired state.
     pub host: bool,
-    /// The VIPs are announced from now on.
+    /// Announcements of the VIPs begin.
     pub announce: bool,
-    /// What leaves for the API or the LAN.
+    /// Requests to the API and questions to the LAN.
     pub sends: Vec<Outgoing>,
-    /// Changes of state that people care about.
+    /// Changes of state to report to people.
     pub news: Vec<Notice>,
 }
 
 /// A change of the fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FenceChange {
-    /// Store the tenure (when `new`) and the deadline.
+    /// Store the deadline, and the tenure too if `new`.
     Raise {
         /// The confirmed tenure.
         tenure: Tenure,
-        /// Counts the tenures of this slot.
+        /// The number of the tenure on this slot.
         generation: u64,
         /// Until when the kernel may answer.
         deadline: BootNs,
         /// D of the confirmed write.
         duration_s: u32,
-        /// A fence where none was live: publish, then announce.
+        /// Whether no fence was live before. Then VIPs are published and announced.
         new: bool,
     },
     /// Store an earlier deadline, before a write that shortens D leaves.
@@ -46,7 +46,7 @@ pub enum FenceChange {
 }
 
 impl FenceChange {
-    /// Whether a fence goes up where none was live.
+    /// Whether this raises a fence where none was live.
     pub fn is_new(&self) -> bool {
         matches!(self, Self::Raise { new: true, .. })
     }
@@ -57,15 +57,15 @@ impl FenceChange {
 pub enum Outgoing {
     /// Write the Lease.
     Write(LeaseWrite),
-    /// Write an offer into this version of the Lease, and nothing else. The watch shows its outcome.
+    /// Write an offer into this version of the Lease, and nothing else. The watch shows the outcome.
     Offer(Version, Offer),
-    /// Create the Lease without a holder, where there is none. The watch shows its outcome. No node
-    /// takes a Lease that does not exist: a creation and a deletion in between would go unseen. An
+    /// Create the Lease without a holder if it does not exist. The watch shows the outcome. No node
+    /// takes a Lease that does not exist: it would miss a creation and a deletion in between. An
     /// existing record has a version to compare.
     Create,
     /// Read the Lease from a quorum.
     Read,
-    /// List the Leases of the namespace from a quorum, under this number.
+    /// List the Leases of the namespace from a quorum. The answer carries this number.
     List(u64),
     /// Strike VIPs out of another Lease.
     Strike(Strike),
@@ -84,7 +84,7 @@ impl From<Request> for Outgoing {
 }
 
 impl Effects {
-    /// The writes.
+    /// The writes of the Lease among them.
     pub fn writes(&self) -> impl Iterator<Item = &LeaseWrite> {
         self.sends.iter().filter_map(|send| match send {
             Outgoing::Write(write) => Some(write),

@@ -13,7 +13,7 @@ use super::{
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-/// Who this process is.
+/// The identity of this process, as its tenures carry it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Node name; becomes `holderIdentity`.
@@ -24,29 +24,29 @@ pub struct Identity {
     pub boot_id: String,
 }
 
-/// Where an observation comes from.
+/// How an observation was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A GET without `resourceVersion`, and when it began: linearizable from then on. Two of them may
-    /// be answered in the other order.
+    /// A GET without `resourceVersion`, and when it began: it shows a state from then or later. Two of
+    /// them may be answered in the reverse order.
     Quorum(BootNs),
-    /// A watch event: may come from an API server that lags behind. It follows the event before it, or
-    /// the quorum read that the watch began with, and nothing was written in between.
+    /// A watch event. It may come from an API server that lags behind. No version was written between
+    /// it and the event before it, or the quorum read with which the watch began.
     Watch,
 }
 
 /// The outcome of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Written {
-    /// 2xx, and what the server returned.
+    /// 2xx, with the Lease that the server returned.
     Stored(Record),
-    /// 409 or 404: the base is not current any more, or the Lease exists already.
+    /// 409 or 404: the base is no longer current, or the Lease exists already.
     Conflict,
     /// Anything else: the write may or may not have been stored.
     Failed,
 }
 
-/// What happens to an election.
+/// An event that an election must handle.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The Lease was read (`None`: it does not exist).
@@ -55,18 +55,18 @@ pub enum Input {
     Written {
         /// [`LeaseWrite::id`](super::record::LeaseWrite::id).
         id: u64,
-        /// How.
+        /// Its outcome.
         outcome: Written,
     },
-    /// The fence could not be lowered to this.
+    /// The fence could not be lowered to this deadline.
     NotLowered(BootNs),
     /// A read has failed.
     ReadFailed,
-    /// After [`Effects::silence`]: the kernel is silent, no program runs on the old value and no
+    /// Follows [`Effects::silence`]: the kernel is silent, no program still uses the old value, and no
     /// announcement is queued.
     Silenced,
-    /// The outcome of [`Outgoing::List`]: the Leases of the namespace by name, or why they could not be
-    /// listed.
+    /// The outcome of [`Outgoing::List`], with its number: the Leases of the namespace by name, or why
+    /// the API could not list them.
     Listed(u64, Result<Vec<(String, Record)>, String>),
     /// Another station answers for an address.
     Heard(IpAddr, [u8; 6]),
@@ -76,27 +76,27 @@ pub enum Input {
     Tick,
 }
 
-/// A live slot of this boot, found in the pinned maps at start.
+/// A live slot of this boot that was found in the pinned maps at start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AdoptedFence {
-    /// The tenure that its fence was raised for.
+    /// The tenure for which its fence was raised.
     pub tenure: Tenure,
-    /// The fence.
+    /// The deadline of the fence.
     pub until: BootNs,
     /// D of the last confirmed write.
     pub duration_s: u32,
-    /// VIPs that the kernel answers for under this tenure.
+    /// VIPs for which the kernel answers under this tenure.
     pub served: BTreeSet<IpAddr>,
 }
 
-/// Where an election stands, for people.
+/// A summary of an election's state, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// `unknown`, `waiting`, `holding`, `lapsed`, `leaving` or `left`.
     pub state: &'static str,
-    /// `holderIdentity` as last seen.
+    /// `holderIdentity` of the last record that was observed.
     pub holder: Option<String>,
-    /// When this node may take over.
+    /// When the wait for the Lease ends, if this node waits.
     pub takeover_at: Option<BootNs>,
 }
 
@@ -111,7 +111,8 @@ pub struct Election {
     pub(super) last_tenure: Option<Tenure>,
     pub(super) fitness: Fitness,
     pub(super) macs: Vec<[u8; 6]>,
-    /// `None`: all VIPs count as admitted, as where there is one Lease and nobody else.
+    /// `None`: all VIPs count as admitted. This suits a single Lease that no other Lease can
+    /// contradict.
     pub(super) admission: Option<Admission>,
     pub(super) leaving: bool,
     pub(super) next_id: u64,
@@ -123,8 +124,8 @@ pub struct Election {
 }
 
 impl Election {
-    /// A new election. `generation` is the highest that the slot has ever had, `adopted` its tenure
-    /// if that was raised on this boot.
+    /// A new election. `generation` is the highest that the slot has ever had. `adopted` is the tenure
+    /// of the slot, if it was raised on this boot.
     pub fn new(me: Identity, timing: Timing, generation: u64, adopted: Option<AdoptedFence>) -> Self {
         Self {
             me,
@@ -146,7 +147,7 @@ impl Election {
         }
     }
 
-    /// Takes one input in and says what is to be done.
+    /// Handles one input and returns what must be done.
     pub fn step(&mut self, now: Now, input: Input) -> Effects {
         let before = (std::mem::discriminant(&self.state), self.passes);
         let changes = self.admission_changes();
@@ -167,7 +168,8 @@ impl Election {
                     self.evidence_at = Mark(now.boot);
                     self.observed(now, source, record, &mut out);
                 } else if source != Source::Watch && self.state != State::Left {
-                    // It may be the only one that shows what has happened to the Lease since.
+                    // This read was overtaken and is discarded. Perhaps only a read can show what
+                    // happened to the Lease since.
                     self.read_failed(now);
                     self.read(now, &mut out);
                 }
@@ -197,33 +199,33 @@ impl Election {
         out
     }
 
-    /// How well this node could serve, and with which MAC addresses. Taken into account by the next
-    /// step; says whether something has changed.
+    /// Sets how well this node could serve, and with which MAC addresses. The next step uses both.
+    /// Returns whether the fitness has changed.
     pub fn set_fitness(&mut self, fitness: Fitness, macs: Vec<[u8; 6]>) -> bool {
         let changed = self.fitness != fitness;
         (self.fitness, self.macs) = (fitness, macs);
         changed
     }
 
-    /// Publishes only those of these VIPs that have been admitted to the Lease `name`, after the
-    /// LAN was asked for `probe_time`.
+    /// From now on the election admits VIPs one by one to the Lease `name`. The LAN is asked for
+    /// `probe_time` before a VIP is admitted for the first time.
     pub fn admit_only(&mut self, name: &str, vips: &[IpAddr], probe_time: Duration) {
         self.admission = Some(Admission::new(name, vips, probe_time));
     }
 
-    /// Guards these VIPs from now on.
+    /// Replaces the list of VIPs that the Lease guards.
     pub fn want(&mut self, vips: &[IpAddr]) {
         if let Some(admission) = &mut self.admission {
             admission.want(vips);
         }
     }
 
-    /// The VIPs that are not wanted any more, and that the Lease still names.
+    /// The VIPs that are no longer wanted, but that the Lease still names.
     pub fn dropped(&self) -> Vec<IpAddr> {
         self.admission.as_ref().map(Admission::dropped).unwrap_or_default()
     }
 
-    /// The kernel of this host does not answer for a VIP that is not wanted any more.
+    /// Forgets a VIP that is no longer wanted. The kernel of this host must not answer for it any more.
     pub fn forget(&mut self, ip: IpAddr) {
         if let Some(admission) = &mut self.admission {
             admission.forget(ip);
@@ -235,35 +237,35 @@ impl Election {
         self.admission.as_ref().is_none_or(|admission| admission.admits(ip))
     }
 
-    /// Changes whenever another answer of [`admits`](Self::admits) does.
+    /// Grows whenever an answer of [`admits`](Self::admits) changes.
     pub fn admission_changes(&self) -> u64 {
         self.admission.as_ref().map_or(0, Admission::changes)
     }
 
-    /// The VIPs that the LAN is to be asked for.
+    /// The VIPs for which the LAN is to be asked.
     pub fn asking(&self) -> Vec<IpAddr> {
         self.admission.as_ref().map(Admission::asking).unwrap_or_default()
     }
 
-    /// What stands in the way of each VIP, if that has changed.
+    /// The obstacle of each VIP, if any may have changed since the last call.
     pub fn take_obstacles(&mut self) -> Option<Vec<(IpAddr, Option<Obstacle>)>> {
         self.admission.as_mut()?.take_obstacles()
     }
 
     /// The LAN cannot be asked for an address: no interface that answers for it is up, or the question
-    /// did not leave.
+    /// could not be sent.
     pub fn cannot_ask(&mut self, now: Now, ip: IpAddr) {
         if let Some(admission) = &mut self.admission {
             admission.cannot_ask(now.boot, ip);
         }
     }
 
-    /// How well this node could serve.
+    /// How well this node could serve, as last set.
     pub fn fitness(&self) -> Fitness {
         self.fitness
     }
 
-    /// When to call [`step`](Self::step) with [`Input::Tick`], at the latest.
+    /// The latest time for the next call of [`step`](Self::step) with [`Input::Tick`].
     pub fn wake_at(&self, now: BootNs) -> Option<BootNs> {
         let wake = match &self.state {
             State::Unknown | State::Left | State::Moved => None,
@@ -286,12 +288,12 @@ impl Election {
         wake.into_iter().chain(self.reading_wake()).chain(passes).chain(linger).min()
     }
 
-    /// When the last evidence came: a read that began before it may be overtaken.
+    /// When the last evidence arrived. Reads that began earlier may have been overtaken.
     pub fn evidence_at(&self) -> BootNs {
         self.evidence_at.0
     }
 
-    /// To whom the VIPs belong.
+    /// To which node or program the VIPs belong.
     pub fn ownership(&self, now: BootNs) -> Ownership {
         let serve_until = self.linger_until;
         match &self.state {
@@ -307,7 +309,7 @@ impl Election {
         }
     }
 
-    /// Where the election stands, for people.
+    /// The state of the election, for people.
     pub fn view(&self, now: BootNs) -> View {
         let holder = |holding: &Holding| Some(holding.tenure.note.holder.clone());
         let (state, holder, takeover_at) = match &self.state {
@@ -324,8 +326,8 @@ impl Election {
         View { state, holder, takeover_at }
     }
 
-    /// Since when this node may not have answered: the last sign of another holder, or the end of its
-    /// own fence.
+    /// The VIPs may have been unanswered since this time: the last sign of another holder, or the end
+    /// of our own fence.
     pub fn silent_since(&self) -> Option<BootNs> {
         match &self.state {
             State::Waiting(waiting) => Some(waiting.since),
@@ -334,7 +336,7 @@ impl Election {
         }
     }
 
-    /// The uid of the Lease, where it was read.
+    /// The uid of the Lease, if it has been read.
     pub fn uid(&self) -> Option<&str> {
         match &self.state {
             State::Waiting(waiting) => waiting.seen.as_ref().map(|seen| seen.uid.as_str()),
@@ -362,9 +364,9 @@ impl Election {
         self.generation
     }
 
-    /// Until when a program on this node that holds the Lease may answer, unless it renews. It may
-    /// have been killed, and its address remain: the guard is back before another node may take the
-    /// Lease.
+    /// Until when the guard lets frames of a foreign program pass that holds the Lease on this node.
+    /// Each renewal extends this. The program may have been killed and have left its address behind. So
+    /// the guard is back before another node may take the Lease.
     fn passes_until(&self) -> Option<BootNs> {
         let State::Waiting(waiting) = &self.state else { return None };
         let record = waiting.seen.as_ref()?;
@@ -372,9 +374,9 @@ impl Election {
         here.then(|| waiting.since.after(self.timing.foreign_pass(self.duration_of(record))))
     }
 
-    /// What is newer than everything known is evidence, and so is whatever a quorum read shows that
-    /// began after the last evidence came. A watch event that is older comes from a lagging API server,
-    /// an older answer of a read was overtaken: they change nothing.
+    /// Whether an observation counts as evidence. A version newer than the known one does. So does a
+    /// quorum read that shows the known version or began after the last evidence arrived. Other watch
+    /// events come from a lagging API server, and other reads were overtaken. They change nothing.
     fn is_evidence(&self, source: Source, record: Option<&Record>) -> bool {
         let known = match &self.state {
             State::Unknown | State::Left | State::Moved => None,
@@ -386,7 +388,7 @@ impl Election {
         match source {
             Source::Quorum(began) => newer || shown == known || began > self.evidence_at.0,
             Source::Watch if matches!(self.state, State::Unknown | State::Left) => false,
-            // A deletion arrives without a version of its own and is confirmed by a quorum read.
+            // A deletion arrives without a version of its own. A quorum read must confirm it.
             Source::Watch => newer || (known.is_none() && shown.is_some()),
         }
     }
@@ -413,7 +415,7 @@ impl Election {
         }
     }
 
-    /// What the passage of time asks for.
+    /// Does what is due at this time.
     fn act(&mut self, now: Now, out: &mut Effects) {
         match std::mem::replace(&mut self.state, State::Moved) {
             State::Waiting(waiting) => self.act_waiting(now, waiting, out),
@@ -429,18 +431,19 @@ impl Election {
         self.next_id
     }
 
-    /// D that a holder of this record may count on: never less than our own.
+    /// The D on which a holder of this record may rely: at least our own, and at most the longest
+    /// allowed.
     pub(super) fn duration_of(&self, record: &Record) -> u32 {
         record.duration_s.clamp(self.timing.duration_s, MAX_DURATION_S.max(self.timing.duration_s))
     }
 }
 
-/// The last microsecond that xvip can write: a time zone must still fit before the end of the year
+/// The largest `renewTime` that xvip can write. In any time zone it must lie before the end of the year
 /// 9999.
 const LAST_US: i64 = 253_402_207_200_999_999;
 
-/// A `renewTime` that differs from the one before it: later, unless somebody has set it to the end of
-/// time by hand.
+/// A `renewTime` that differs from the previous one. It is later, unless the previous one was set by
+/// hand to [`LAST_US`] or beyond.
 pub(super) fn next_renew_time(now: Now, previous: Option<i64>) -> i64 {
     let previous = previous.filter(|previous| *previous < LAST_US);
     previous.map_or(now.wall_us, |previous| now.wall_us.max(previous.saturating_add(1)))

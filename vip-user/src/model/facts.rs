@@ -1,12 +1,12 @@
-//! What the API knows of this node.
+//! What the API knows about this node.
 
 use std::collections::BTreeMap;
 
-/// What the API knows of a node.
+/// What the API knows about a node, from its `Node` object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// Its labels.
+    /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// `spec.unschedulable`: somebody wants it empty (`kubectl cordon`, `kubectl drain`).
+    /// `spec.unschedulable`: an administrator wants the node empty (`kubectl cordon`, `kubectl drain`).
     pub cordoned: bool,
 }

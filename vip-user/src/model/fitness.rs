@@ -1,5 +1,5 @@
-//! How well this node could serve the VIPs of a Lease. It orders candidates and moves a VIP away from
-//! a node that cannot serve; who *may* answer is decided by the Lease alone.
+//! How well this node could serve the VIPs of a Lease. Fitness orders candidates, and moves a VIP away
+//! from a node that cannot serve. Which node *may* answer is decided by the Lease alone.
 
 use super::time::BootNs;
 use serde::{Deserialize, Serialize};
@@ -9,15 +9,16 @@ use std::{fmt, time::Duration};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fitness {
-    /// Everything is as it should be.
+    /// Nothing speaks against this node.
     #[default]
     Able,
-    /// It can answer, and something speaks against it: a link that has just come back, or a gateway
-    /// that does not answer.
+    /// It can answer, but something speaks against it: for example a link that has just come back, or a
+    /// gateway that does not answer.
     Doubtful,
-    /// It cannot answer: the interface is missing, down or unguarded. The last choice.
+    /// It cannot answer: for example, its interface is missing, down or unguarded. It is the last
+    /// choice.
     Unable,
-    /// Its labels rule it out. It takes nothing, and keeps what it has until another node offers.
+    /// Its labels exclude it. It takes no Lease, and keeps one only until another node offers.
     Barred,
 }
 
@@ -32,36 +33,36 @@ impl fmt::Display for Fitness {
     }
 }
 
-/// A link that has come back is not trusted before it has been up for this long.
+/// A link that has come back is trusted only after it has been up for this long.
 const PROBATION: Duration = Duration::from_secs(3);
-/// Every further loss doubles the probation, up to this.
+/// Every further loss doubles the probation, up to this length.
 const LONGEST_PROBATION: Duration = Duration::from_mins(1);
-/// Attaching a native program resets some NICs: a loss of carrier within this time is not link loss.
+/// Attaching a native program resets some NICs. A loss of carrier within this time is excused.
 const ATTACHING: Duration = Duration::from_secs(10);
 
 /// Damps a flapping link: a loss counts at once, a return only after a probation.
 #[derive(Clone, Debug, Default)]
 pub struct Damper {
     usable: Option<bool>,
-    /// The present length of a probation.
+    /// The length of the present or next probation.
     probation: Duration,
-    /// When the last one ends.
+    /// When the last probation ends.
     until: BootNs,
-    /// Losses until then are of our own making.
+    /// Losses before this time are caused by our own attaching.
     excused: BootNs,
-    /// The present loss.
+    /// The loss that has not ended.
     absent: Option<Absence>,
 }
 
-/// A link that was there and is away.
+/// The present loss of a link that was up before.
 #[derive(Clone, Copy, Debug)]
 struct Absence {
-    /// It is no loss of our own making, or has lasted too long for one.
+    /// Whether it counts: it was not caused by our attaching, or has lasted too long for that.
     counts: bool,
 }
 
 impl Damper {
-    /// Takes in whether the links can be used now, and whether a program was just attached to one.
+    /// Notes whether the links can be used now, and whether a program was just attached to one.
     pub fn observe(&mut self, now: BootNs, usable: bool, attached: bool) {
         if attached {
             self.excused = now.after(ATTACHING);
@@ -87,10 +88,9 @@ impl Damper {
         self.usable = Some(usable);
     }
 
-    /// How well the links let this node serve. A holder whose link was away for a moment serves again
-    /// as well as ever; moving the VIP then would make one disturbance two. From the second loss on it
-    /// is doubtful like any other node. A loss that was caused by attaching our own program does not
-    /// count.
+    /// How well the links let this node serve. After a first short loss a holder stays able, because
+    /// moving the VIP would be a second disturbance. From the second loss on it is doubtful like any
+    /// other node. A loss that our own attaching caused does not count for a holder.
     pub fn fitness(&self, now: BootNs, holds: bool) -> Fitness {
         let first = self.probation <= PROBATION;
         match self.usable {
@@ -101,7 +101,7 @@ impl Damper {
         }
     }
 
-    /// When to look again, though nothing happens.
+    /// When the fitness may change although nothing else happens.
     pub fn wake_at(&self, now: BootNs) -> Option<BootNs> {
         [self.until, self.excused].into_iter().filter(|at| *at > now).min()
     }

@@ -1,4 +1,4 @@
-//! Holding a Lease: renewals raise the fence, definitive evidence of another holder drops it.
+//! Holding a Lease. Confirmed renewals raise the fence; evidence of another holder silences the node.
 
 use super::{
     admission::Admission,
@@ -12,7 +12,7 @@ use super::{
 };
 use std::collections::BTreeMap;
 
-/// Attempts that may be on their way at once. A slow one is not cancelled: its answer may still come.
+/// How many writes may be on their way at once. A slow one is not cancelled: its answer may still come.
 const MAX_IN_FLIGHT: usize = 4;
 
 impl Holding {
@@ -37,13 +37,14 @@ impl Holding {
         }
     }
 
-    /// Whether the record is of this tenure.
+    /// Whether the record carries this tenure, in its own Lease or in one that was created again.
     fn is_told_by(&self, record: &Record) -> bool {
         let same_lease = record.uid == self.tenure.uid || self.anew.as_ref() == Some(&record.uid);
         same_lease && record.tenure().is_some_and(|tenure| tenure.note == self.tenure.note)
     }
 
-    /// Whether no write was sent after this one. An older failure says nothing about the API now.
+    /// Whether no write was sent after this one. The failure of an older one says nothing about the API
+    /// now.
     pub(super) fn was_last(&self, attempt: &InFlight) -> bool {
         self.in_flight.values().all(|other| other.sent <= attempt.sent)
     }
@@ -60,16 +61,17 @@ impl Holding {
 }
 
 impl InFlight {
-    /// Whether the write created a Lease after the fence ran out. It compared no version, so another
-    /// Lease may have come and gone meanwhile, and its holder may still answer. While our fence was
-    /// live no other node can have held one.
+    /// Whether the write created a Lease and the fence has run out since. It compared no version, so
+    /// another Lease may have existed in between, whose holder may still answer. While our fence is
+    /// live, no other node can hold one.
     pub(super) fn is_blind(&self, now: Now, holding: &Holding) -> bool {
         self.base.is_none() && now.boot >= holding.until
     }
 }
 
 impl Election {
-    /// A live slot of this boot is a tenure of ours, whichever process began it.
+    /// Handles the first reading. A live slot of this boot belongs to a tenure of this node, whichever
+    /// process began it.
     pub(super) fn first_observation(&mut self, now: Now, record: Option<Record>, out: &mut Effects) {
         let Some(AdoptedFence { tenure, until, duration_s, served }) = self.adopted.take() else {
             return self.follow(now, None, Source::Quorum(now.boot), record, out);
@@ -84,8 +86,8 @@ impl Election {
         let base = record.as_ref().map_or(Version(String::new()), |record| record.version.clone());
         let mut holding = Holding::new(tenure, base, duration_s, now.boot);
         holding.until = until;
-        // The process before this one may have counted with a smaller ρ: what it sent it sent before
-        // now.
+        // Our own ρ may be larger than that of the earlier process. The time computed from it could
+        // then lie in the future, but the request left before now.
         let sent = until.0.saturating_sub(self.timing.hold(duration_s).as_nanos() as u64);
         holding.sent = BootNs(sent.min(now.boot.0));
         holding.renew_us = record.as_ref().and_then(|record| record.renew_us).unwrap_or(0);
@@ -106,9 +108,8 @@ impl Election {
         out: &mut Effects,
     ) {
         let live = now.boot < holding.until;
-        // Once the fence has run out, a read proves nothing: another node may have taken the Lease in
-        // between and still answer, and somebody have put our older content back. A watch would have
-        // shown it.
+        // Once the fence has run out, a read proves nothing. Another node may have taken the Lease and
+        // still answer, although our older content was restored. A watch would have shown that.
         let known = record.as_ref().is_some_and(|record| record.version == holding.base);
         let proven = live || known || source == Source::Watch;
         match record {
@@ -119,7 +120,7 @@ impl Election {
                 self.rests_on(&record, live);
                 holding.renew_us = holding.renew_us.max(record.renew_us.unwrap_or(0));
                 if record.duration_s < holding.duration_s {
-                    // Somebody shortened D by hand: takers that start now see only the new value.
+                    // D was shortened by hand: takers that start now see only the new value.
                     self.shorten(&mut holding, record.duration_s, out);
                 }
                 match record.offer {
@@ -139,7 +140,7 @@ impl Election {
         }
     }
 
-    /// Somebody else holds the Lease, or may do so.
+    /// Another node holds the Lease, or may hold it: this node goes silent and waits.
     fn deposed(
         &mut self,
         now: Now,
@@ -205,8 +206,8 @@ impl Election {
         self.state = State::Holding(holding);
     }
 
-    /// When to write next: a holder that serves worse than it has told says so soon, so that a better
-    /// one can offer.
+    /// When to write next. The write comes early if the fitness is worse than the last write says, so
+    /// that a better node can offer. The same applies if the admission has something new to write.
     pub(super) fn next_write(&self, holding: &Holding) -> BootNs {
         let news = self.admission.as_ref().is_some_and(Admission::has_news);
         if (self.fitness > holding.told || news) && holding.failures == 0 {
@@ -216,7 +217,7 @@ impl Election {
         }
     }
 
-    /// The write of the standing tenure (or of its release), remembered as on its way.
+    /// A write of the present tenure, or its release. It is remembered as on its way.
     pub(super) fn write(
         &mut self,
         now: Now,
@@ -229,7 +230,7 @@ impl Election {
         holding.told = self.fitness;
         let vips = self.admission.as_mut().map(|admission| admission.write(release));
         let in_flight = holding.in_flight.len();
-        // `now` was read before the request leaves: the fence is counted from here.
+        // `now` was read before the request leaves, so the fence can count from it.
         holding.in_flight.insert(id, InFlight { sent: now.boot, base: base.clone(), release });
         LeaseWrite {
             id,
@@ -246,7 +247,7 @@ impl Election {
     }
 
     /// A write was answered with 2xx. It counts only if the body carries our tenure under a new
-    /// version; the fence is the shorter of D written and D returned, counted from `sent`.
+    /// version. The fence counts from `sent` and uses the shorter of D written and D returned.
     fn renewed(
         &mut self,
         now: Now,
@@ -293,8 +294,9 @@ impl Election {
         });
     }
 
-    /// The next write replaces this record. Where it no longer names a VIP and the fence has run out,
-    /// somebody else may have admitted that VIP: entries of before must not wake with the fence.
+    /// The next write will replace `record`. If a VIP has lost its admission in it and the fence has
+    /// run out, another Lease may have admitted that VIP. A new generation keeps the old entries silent
+    /// when the fence rises again.
     fn rests_on(&mut self, record: &Record, live: bool) {
         if let Some(admission) = &mut self.admission
             && admission.stored(record, live)
@@ -304,7 +306,7 @@ impl Election {
         }
     }
 
-    /// A fence that was raised for a longer D is lowered to what takers may assume of the shorter.
+    /// Lowers a fence that was raised for a longer D: takers may already count with the shorter one.
     fn shorten(&self, holding: &mut Holding, duration_s: u32, out: &mut Effects) {
         if duration_s >= holding.duration_s {
             return;
@@ -334,10 +336,10 @@ impl Election {
     }
 }
 
-/// Whether a record that is not ours may be overwritten under a live fence: nobody else can hold the
-/// Lease then, so it was blanked by hand, or an older content was restored. A release of our own
-/// tenure is not blank: somebody may already have taken it. Whatever names another holder in a
-/// Lease of another uid is left alone, for silence is always safe.
+/// Whether a holder with a live fence may overwrite a record that does not carry its tenure. No other
+/// node can hold the Lease then: it was blanked by hand, or an older content was restored. A release of
+/// our own tenure is different: another node may have taken the Lease after it. A Lease of another uid
+/// that names a holder is left alone, because silence is always safe.
 fn may_reassert(tenure: &Tenure, record: &Record) -> bool {
     if record.releases(tenure) {
         return false;

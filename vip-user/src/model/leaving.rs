@@ -1,4 +1,4 @@
-//! Giving a Lease up: silence first, then the release.
+//! Giving a Lease up: first the kernel goes silent, then the Lease is released.
 
 use super::{
     effects::{Effects, Outgoing},
@@ -10,7 +10,7 @@ use super::{
 };
 
 impl Election {
-    /// Gives the Lease to a node that can serve better, and goes on as a candidate.
+    /// Gives the Lease to a node that can serve better, and stays a candidate.
     pub(super) fn give_way(&mut self, now: Now, mut holding: Holding, to: String, out: &mut Effects) {
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
         self.last_tenure = Some(holding.tenure.clone());
@@ -27,7 +27,7 @@ impl Election {
             return;
         }
         self.leaving = true;
-        // Past D·(1+ρ) others have taken over anyway.
+        // After D·(1+ρ) other nodes have taken over anyway.
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
         match std::mem::replace(&mut self.state, State::Moved) {
             State::Holding(mut holding) => {
@@ -37,9 +37,9 @@ impl Election {
                 out.silence = Some(Why::Leaving);
                 self.state = State::Leaving(holding);
             }
-            // A take-over on its way must not be orphaned: it is waited for and then given up.
+            // If a take-over is on its way, its answer is awaited, and the Lease is then given up.
             State::Waiting(waiting) => self.state = State::Waiting(waiting),
-            // Already giving way: the release that is under way is the last.
+            // The node is already giving way. No second release is needed.
             State::Leaving(holding) => self.state = State::Leaving(holding),
             State::Unknown => {
                 out.silence = Some(Why::Leaving);
@@ -49,7 +49,7 @@ impl Election {
         }
     }
 
-    /// Only now, with the kernel silent and nothing queued, may the release leave this host.
+    /// Only now may the release leave this host: the kernel is silent and no frame is queued.
     pub(super) fn silenced(&mut self, now: Now) {
         if let State::Leaving(holding) = &mut self.state {
             holding.silent = true;
@@ -65,9 +65,9 @@ impl Election {
         record: Option<Record>,
         out: &mut Effects,
     ) {
-        // What holds of a holder whose fence has run out holds here, and more: a release of which
-        // nothing was heard may have let another node take the Lease, and the older content have been
-        // put back since. To release that would invite a third.
+        // After the fence has run out, or after a release without an answer, a read proves nothing.
+        // Another node may have taken the Lease before its older content was restored. Releasing that
+        // content could let a third node take over.
         let release_sent =
             holding.lost_release.is_some() || holding.in_flight.values().any(|sent| sent.release);
         let alone = now.boot < holding.until && !release_sent;
@@ -82,11 +82,11 @@ impl Election {
                 }
                 self.state = State::Leaving(holding);
             }
-            // It is ours by its content, and perhaps not by right: it runs out by itself.
+            // The record looks like ours, but may be a restored copy: it is left to expire.
             Some(record) if record.tenure().as_ref() == Some(&holding.tenure) => {
                 self.left(now, Notice::ReleaseFailed, source, Some(record), out);
             }
-            // Released by a write whose answer was lost, or taken away: nothing is left to give up.
+            // Our release was stored although its answer was lost, or another node took the Lease.
             record => self.left(now, Notice::Released, source, record, out),
         }
     }
@@ -102,11 +102,12 @@ impl Election {
         if let Some(attempt) = holding.in_flight.remove(&id) {
             match outcome {
                 Written::Stored(record) if attempt.release => {
-                    // As good as an event: it follows the version that the write was based on.
+                    // The answer counts like a watch event: it follows the version on which the write
+                    // was based.
                     return self.left(now, Notice::Released, Source::Watch, Some(record), out);
                 }
-                // The record names us, but may be an older content that was restored. A release of it
-                // could let a third node in.
+                // The record names us, but may be an older content that was restored. Releasing it
+                // could let a third node take over.
                 Written::Stored(record) if attempt.is_blind(now, &holding) => {
                     return self.left(
                         now,
@@ -153,7 +154,8 @@ impl Election {
         self.state = State::Leaving(holding);
     }
 
-    /// The Lease is given up, as far as it could be. `record` is what stands in its place.
+    /// Ends the tenure of this node, whether the release has worked or not. `record` is the last known
+    /// content of the Lease.
     fn left(
         &mut self,
         now: Now,
@@ -168,7 +170,7 @@ impl Election {
         } else if record.is_some() {
             self.follow(now, None, source, record, out);
         } else {
-            // Nothing is known for certain: as after a start, with nothing of ours in the slot.
+            // No record can be trusted: the node starts again with a read, and adopts no tenure.
             self.state = State::Unknown;
             self.read(now, out);
         }

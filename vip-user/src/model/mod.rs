@@ -1,6 +1,6 @@
-//! The pure core: who holds what until when, and what the host should look like. Nothing in here reads
-//! a clock, does I/O or can fail; `now` comes in as an argument, what is to be done goes out, as a
-//! [`turn`].
+//! The pure core: which node holds which Lease until when, and what the host should look like. Nothing
+//! in here reads a clock, does I/O or can fail. `now` comes in as an argument; what to do comes out as
+//! a [`turn`].
 //!
 //! Reading order: [`time`], [`timing`], [`record`], [`news`], [`effects`], [`state`], [`election`],
 //! [`holding`], [`waiting`], [`leaving`], [`reading`], [`retry`], [`naming`], [`rivals`],

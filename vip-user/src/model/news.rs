@@ -1,4 +1,4 @@
-//! What an election tells: changes of state that people care about, and why.
+//! News of elections and of the node, for people: what has changed, and why.
 
 use super::{fitness::Fitness, time::BootNs};
 use std::net::IpAddr;
@@ -6,21 +6,21 @@ use std::net::IpAddr;
 /// Why a fence is cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// This node gives up on purpose.
+    /// This node gives the Lease up because it stops or no longer wants it.
     Leaving,
     /// Another node has offered to serve better.
     Yielding,
-    /// Somebody else holds the Lease.
+    /// Another node holds the Lease, or may hold it.
     Deposed,
-    /// The tenure found in the maps at start is not in the Lease any more.
+    /// The Lease no longer shows the tenure that was found in the maps at start.
     NotAdopted,
-    /// Nobody wants what the slot was used for.
+    /// No group asks for the Lease of the slot any more.
     Unwanted,
-    /// It was not certain that an earlier attempt had silenced the kernel.
+    /// It was not certain that the last attempt had silenced the kernel.
     Again,
 }
 
-/// A change of state that people care about.
+/// A change of an election that people care about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// This node took over.
@@ -29,7 +29,7 @@ pub enum Notice {
     Regained,
     /// This process continues the tenure of an earlier process of this boot.
     Adopted,
-    /// Somebody else holds the Lease now.
+    /// This node has lost the Lease. The string is the new holder; empty if there is none.
     Lost(String),
     /// This node follows another holder.
     Following(String),
@@ -37,16 +37,17 @@ pub enum Notice {
     Foreign {
         /// `holderIdentity`.
         holder: String,
-        /// It stands under our own node name: another program on this node.
+        /// Whether the holder uses our own node name: then it is another program on this node.
         own_name: bool,
     },
     /// The Lease does not exist.
     Missing,
-    /// The Lease vanished or went back in time under a live fence and is written again.
+    /// The Lease vanished or an older content of it was restored. The holder, whose fence is live,
+    /// writes it again.
     Reasserted,
     /// The fence ran out because no write was confirmed in time.
     Lapsed,
-    /// Another node can serve better than this one and gets the Lease.
+    /// Another node can serve better than this one and will get the Lease.
     Yields {
         /// Its name.
         to: String,
@@ -64,28 +65,27 @@ pub enum Notice {
 pub enum TakeReason {
     /// The holder gave it up.
     Released,
-    /// The holder was not heard of for D·(1+ρ).
+    /// No change of the Lease was observed for D·(1+ρ).
     Expired,
-    /// Nobody had ever held it.
+    /// No node had ever held it.
     Created,
 }
 
-/// What the node tells.
+/// An item of news about the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A change of leadership of a group. Before it the node may not have answered since
-    /// `silent_since`.
+    /// A change of leadership of a group. The VIPs may have been unanswered since `silent_since`.
     Leadership {
         /// The slot of the group.
         slot: u32,
         /// What has changed.
         notice: Notice,
-        /// Since when the node may not have answered.
+        /// Since when the VIPs may have been unanswered.
         silent_since: Option<BootNs>,
     },
-    /// Why something does not work; `None`: it works.
+    /// Why something does not work; `None`: it works again.
     Problem(Subject, Option<String>),
-    /// How well the node serves a group.
+    /// How well the node can serve the group in this slot.
     Fitness(u32, Fitness),
     /// Another station has begun to claim a VIP that this node holds.
     Conflict {
@@ -93,36 +93,36 @@ pub enum News {
         slot: u32,
         /// The VIP.
         vip: IpAddr,
-        /// The station.
+        /// The MAC address of the station.
         mac: [u8; 6],
-        /// Where it was heard.
+        /// Index of the interface on which the claim was received.
         ifindex: u32,
-        /// The node that answers with this address, if it is one of the cluster.
+        /// The node of the cluster that answers with this MAC address, if there is one.
         node: Option<String>,
     },
-    /// A VIP is given up because another station claims it (`true`), or is served again.
+    /// This node is silent for a VIP because another station claims it (`true`), or serves it again.
     Yielded(IpAddr, bool),
-    /// A VIP is not answered although this node holds its Lease, and why. It was answered, or nothing
-    /// was known, before.
+    /// A VIP (of the group in this slot) is not answered although this node holds its Lease, with the
+    /// reason. It may come again while the obstacle lasts.
     Refused(u32, IpAddr, String),
 }
 
-/// What a problem is about.
+/// What a problem is about, and whom it concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subject {
-    /// In words.
+    /// The part that has the problem, in words.
     pub what: &'static str,
-    /// Whose it is.
+    /// Whom it concerns.
     pub of: Of,
 }
 
-/// Whose problem it is.
+/// Whom a problem concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Of {
-    /// The whole node's.
+    /// The whole node.
     Node,
-    /// That of the group in this slot.
+    /// The group in this slot.
     Group(u32),
-    /// That of one VIP.
+    /// One VIP.
     Vip(IpAddr),
 }

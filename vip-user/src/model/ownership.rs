@@ -1,35 +1,36 @@
-//! The seam between what grants and what serves. The plan of the host, the reports and the fitness look
-//! at this value, and not at the election that it comes from.
+//! The value through which the election is seen from outside. The plan of the host, the reports and the
+//! fitness use it instead of the states of the election.
 
 use super::time::BootNs;
 
-/// To whom the VIPs of a group belong, as this node sees it.
+/// To which node the VIPs of a group belong, as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// Nothing is known yet. Entries stay as they are: after a crash they are silent by their fence.
+    /// The Lease has not been read yet. Entries stay as they are: after a crash the fence silences
+    /// them.
     Unknown,
-    /// Another node has them, or nobody. Late traffic is served until then.
+    /// Another node has the VIPs, or none has.
     Elsewhere {
-        /// Until when.
+        /// Until when this node serves traffic that still arrives.
         serve_until: BootNs,
     },
-    /// Another program on this host has them: its frames pass.
+    /// Another program on this host has the VIPs: its frames pass.
     ProgramHere,
-    /// This node. Whether the kernel answers is for the fence to decide.
+    /// This node has the VIPs. The fence decides whether the kernel answers.
     Ours {
-        /// The fence, which may be over.
+        /// The deadline of the fence, which may have passed.
         until: BootNs,
-        /// Counts the tenures of the slot.
+        /// The number of the tenure on this slot.
         generation: u64,
     },
-    /// This node gives them up: it is silent, or about to be.
+    /// This node gives the VIPs up: it is silent, or about to be.
     Ending {
-        /// Late traffic is served until then.
+        /// Until when this node serves traffic that still arrives.
         serve_until: BootNs,
     },
-    /// This process has nothing to do with them any more.
+    /// This process has given the VIPs up for good.
     Gone {
-        /// Since when no late traffic is served either.
+        /// When this node stopped serving traffic that still arrived.
         since: BootNs,
     },
 }
@@ -40,7 +41,7 @@ impl Ownership {
         matches!(self, Self::Ours { until, .. } if now < until)
     }
 
-    /// Whether this node has them, whatever the fence says.
+    /// Whether this node has the VIPs, even if the fence has run out.
     pub const fn is_ours(self) -> bool {
         matches!(self, Self::Ours { .. })
     }

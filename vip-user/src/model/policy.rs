@@ -1,27 +1,28 @@
-//! What an operator may choose for the loop to do.
+//! Choices of the operator that change what the loop does.
 
 use serde::{Deserialize, Serialize};
 
-/// What is done about another station that claims a VIP (RFC 5227 section 2.4).
+/// What this node does when another station claims a VIP that it holds (RFC 5227 section 2.4).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ConflictPolicy {
-    /// Count and tell.
+    /// Count and report the claim.
     #[default]
     Report,
     /// Also announce the VIP, at most once in ten seconds.
     Defend,
-    /// Be silent for the VIP once the claims have gone on for ten seconds, until they end.
+    /// Go silent for the VIP once a station has claimed it for ten seconds. Answer again when the
+    /// claims end.
     Yield,
 }
 
-/// What a stop does with a VIP that is held.
+/// What this node does with the VIPs that it holds when the process stops.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum OnStop {
-    /// Give it up: another node takes over at once.
+    /// Give them up, so that another node takes over at once.
     #[default]
     Handover,
-    /// Leave the fence as it is, for a restart that is shorter than it.
+    /// Leave the fence as it is, for a restart that takes less time than the fence lasts.
     Keep,
 }

@@ -1,18 +1,18 @@
-//! Work on the host makes way for elections, but not for long.
+//! Work on the host waits for elections, but not for long.
 
 use super::time::BootNs;
 use std::time::Duration;
 
-/// Work makes way for no longer than this: many Leases have something to do all the time.
+/// The longest time that work waits. With many Leases, some election always has something to do.
 const LIMIT: Duration = Duration::from_millis(300);
 
-/// Since when work that is due has been put off, and until when.
+/// When due work was first put off, and until when it waits now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Precedence(Option<(BootNs, BootNs)>);
 
 impl Precedence {
-    /// Whether work that is due at `due` waits for the election that has something to do at `next`. Ask
-    /// in every turn.
+    /// Whether work that is due at `due` must wait for an election that is due at `next`. Call this in
+    /// every turn.
     pub fn puts_off(&mut self, now: BootNs, due: BootNs, next: Option<BootNs>) -> bool {
         let since = self.0.map_or(now, |(since, _)| since);
         let end = since.after(LIMIT);
@@ -21,7 +21,7 @@ impl Precedence {
         until.is_some()
     }
 
-    /// When the loop wakes for work that is due at `due`.
+    /// When the loop must wake for work that is due at `due`.
     pub fn wake_at(&self, due: BootNs) -> BootNs {
         self.0.map_or(due, |(_, until)| due.max(until))
     }

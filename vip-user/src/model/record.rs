@@ -1,4 +1,4 @@
-//! What xvip sees of a Lease and what it writes.
+//! What xvip reads of a Lease, and what it writes into one.
 
 use super::{
     fitness::Fitness,
@@ -7,21 +7,21 @@ use super::{
 use serde::{Deserialize, Serialize};
 
 /// `metadata.resourceVersion`. The API server's versions are decimal numbers that grow with every
-/// write, and may be compared (KEP-5504); one that is not a number is never newer.
+/// write, and may be compared (KEP-5504). A version that is not a number never counts as newer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version(pub String);
 
 impl Version {
-    /// Whether this version is known to be later than `other`.
+    /// Whether both versions are numbers and this one is the later.
     pub fn newer_than(&self, other: &Self) -> bool {
         matches!((self.0.parse::<u64>(), other.0.parse::<u64>()), (Ok(a), Ok(b)) if a > b)
     }
 }
 
-/// What identifies a tenure beside its Lease, as the annotation says it. It repeats fields of the
-/// spec because other programs (client-go) write the spec and leave annotations as they are: a note
-/// that does not match the spec belongs to nobody. See [`Record::noted_renew_us`] for the field that
-/// changes with every renewal.
+/// What identifies a tenure within its Lease, as the annotation `xvip.io/tenure` states it. It repeats
+/// fields of the spec, because other programs (client-go) write the spec and leave annotations as they
+/// are. A note that does not match the spec therefore belongs to no holder. See
+/// [`Record::noted_renew_us`] for the field that changes with every renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenureNote {
@@ -33,7 +33,7 @@ pub struct TenureNote {
     pub acquire_us: i64,
     /// Uuid of the process that began the tenure.
     pub process: String,
-    /// Boot id of its host.
+    /// Boot id of the host of that process.
     pub boot_id: String,
 }
 
@@ -42,12 +42,12 @@ pub struct TenureNote {
 pub struct Tenure {
     /// `metadata.uid` of the Lease: a re-created Lease starts a new tenure.
     pub uid: String,
-    /// The rest.
+    /// Everything that identifies the tenure within this Lease.
     pub note: TenureNote,
 }
 
 impl Tenure {
-    /// Whether it began before the other one, in the same Lease.
+    /// Whether this tenure began before `other`, in the same Lease.
     pub fn is_before(&self, other: &Self) -> bool {
         self.uid == other.uid && self.note.transitions < other.note.transitions
     }
@@ -60,11 +60,11 @@ pub struct Record {
     pub uid: String,
     /// `metadata.resourceVersion`.
     pub version: Version,
-    /// `spec.holderIdentity`, empty if nobody holds it.
+    /// `spec.holderIdentity`; empty if the Lease has no holder.
     pub holder: String,
-    /// `spec.leaseDurationSeconds`; 0 where it is missing or not positive.
+    /// `spec.leaseDurationSeconds`; 0 if it is missing or not positive.
     pub duration_s: u32,
-    /// `spec.leaseTransitions`, 0 where it is missing.
+    /// `spec.leaseTransitions`; 0 if it is missing.
     pub transitions: i64,
     /// `spec.acquireTime` in microseconds since 1970.
     pub acquire_us: Option<i64>,
@@ -72,34 +72,34 @@ pub struct Record {
     pub renew_us: Option<i64>,
     /// The annotation `xvip.io/tenure`, if it could be read.
     pub note: Option<TenureNote>,
-    /// `renewTime` as the annotation `xvip.io/tenure` repeats it; `None`: an older xvip wrote it,
-    /// and did not.
+    /// `renewTime` as the annotation `xvip.io/tenure` repeats it. `None` if an older xvip wrote the
+    /// annotation, which did not repeat it.
     pub noted_renew_us: Option<i64>,
     /// The annotation `xvip.io/released`, if it could be read.
     pub released: Option<TenureNote>,
-    /// The annotation `xvip.io/fitness`: how well the holder serves, by its own word.
+    /// The annotation `xvip.io/fitness`: how well the holder says that it serves.
     pub fitness: Fitness,
     /// The annotation `xvip.io/offer`, if it could be read.
     pub offer: Option<Offer>,
-    /// The annotation `xvip.io/macs`: the MAC addresses that the holder answers with.
+    /// The annotation `xvip.io/macs`: the MAC addresses with which the holder answers.
     pub macs: Vec<[u8; 6]>,
     /// The annotation `xvip.io/vips`, if it could be read.
     pub guarded: Option<Guarded>,
 }
 
 impl Record {
-    /// The tenure, if the annotation and the spec agree. Otherwise the holder is a stranger, even
-    /// under our own node name: a client-go program of that name renews a tenure of ours and changes
-    /// nothing but `renewTime` (and D).
+    /// The tenure, if the annotation and the spec agree. Otherwise the holder is a foreign program,
+    /// even under our own node name. A client-go program of that name renews a tenure of ours and
+    /// changes nothing but `renewTime` (and D).
     pub fn tenure(&self) -> Option<Tenure> {
         let note = self.note.as_ref()?;
         let agrees = note.holder == self.holder && self.repeats(note) && self.was_renewed_by_us();
         agrees.then(|| Tenure { uid: self.uid.clone(), note: note.clone() })
     }
 
-    /// Whether the record is the release of `tenure`: nobody holds it, and the very write that
-    /// emptied it names that tenure. client-go releases before it stops answering, and
-    /// administrators blank the field by hand; neither counts.
+    /// Whether the record is the release of `tenure`: the holder is empty, and the annotation
+    /// `xvip.io/released` names that tenure. client-go also empties the holder, before it stops
+    /// answering, and administrators blank it by hand. Neither counts.
     pub fn releases(&self, tenure: &Tenure) -> bool {
         self.holder.is_empty()
             && self.uid == tenure.uid
@@ -107,7 +107,7 @@ impl Record {
             && self.repeats(&tenure.note)
     }
 
-    /// Whether nobody has held the Lease since it was created.
+    /// Whether no node has held the Lease since it was created.
     pub fn is_unheld(&self) -> bool {
         self.holder.is_empty()
             && self.acquire_us.is_none()
@@ -136,7 +136,7 @@ impl Record {
 }
 
 impl Record {
-    /// A Lease without a holder, for models and tests that play an API server.
+    /// A Lease without a holder, for models and tests that act as an API server.
     pub fn unheld(uid: String, version: u64, duration_s: u32) -> Self {
         Self {
             uid,
@@ -157,41 +157,41 @@ impl Record {
     }
 }
 
-/// A write of the whole Lease, always by PUT (or POST) and never by PATCH.
+/// A write of the whole Lease, by PUT (POST if it creates the Lease), never by PATCH.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseWrite {
-    /// Names the attempt in its result.
+    /// The number of the attempt; its result carries the same number.
     pub id: u64,
     /// The version that must still be current; `None` creates the Lease.
     pub base: Option<Version>,
-    /// The tenure that is written (or released).
+    /// The tenure that this write confirms or releases.
     pub note: TenureNote,
     /// `spec.leaseDurationSeconds`.
     pub duration_s: u32,
-    /// `spec.renewTime`: differs from the last one in every write, because the API server answers a
-    /// byte-identical PUT with 200 and stores nothing.
+    /// `spec.renewTime`. It differs in every write, because the API server answers a byte-identical PUT
+    /// with 200 and stores nothing.
     pub renew_us: i64,
     /// Whether this write gives the Lease up.
     pub release: bool,
     /// How well the holder serves.
     pub fitness: Fitness,
-    /// The MAC addresses that the holder answers with.
+    /// The MAC addresses with which the holder answers.
     pub macs: Vec<[u8; 6]>,
-    /// What is said of the VIPs; `None`: nothing.
+    /// What the Lease says of its VIPs; `None` leaves the annotation out.
     pub vips: Option<Marks>,
-    /// Attempts that are still on their way; this one must not wait behind them.
+    /// Number of attempts whose answers are still outstanding. This one must not queue behind them.
     pub in_flight: usize,
 }
 
 impl LeaseWrite {
-    /// The annotation `xvip.io/vips`.
+    /// The annotation `xvip.io/vips` of this write.
     pub fn guarded(&self) -> Option<Guarded> {
         let vips = self.vips.as_ref()?;
         Some(Guarded::of(self.note.transitions, self.note.acquire_us, vips))
     }
 
-    /// The record that an API server makes of this write, where models and tests play one. The real one
-    /// is what `cluster/lease.rs` sends and reads back.
+    /// The record that an API server stores for this write, for models and tests that act as one. For a
+    /// real server, `cluster/lease.rs` sends the write and reads the answer.
     pub fn stored(&self, uid: String, version: u64) -> Record {
         Record {
             uid,
@@ -213,7 +213,7 @@ impl LeaseWrite {
 }
 
 impl Record {
-    /// Which VIPs it names.
+    /// Which VIPs the record names.
     pub fn names(&self) -> Names<'_> {
         let repeats = |transitions, acquire_us| {
             self.transitions == transitions && self.acquire_us == Some(acquire_us)
@@ -228,9 +228,9 @@ impl Record {
     }
 }
 
-/// A candidate that could serve better than the holder says it can. It is written into the Lease as an
-/// annotation, by CAS, and permits nothing. The holder decides: it becomes silent and gives the Lease
-/// up, or it keeps it.
+/// A candidate that could serve better than the holder says it does. The candidate writes it into the
+/// Lease as an annotation, by CAS. It permits nothing: the holder decides whether to go silent and give
+/// the Lease up, or to keep it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
@@ -238,7 +238,7 @@ pub struct Offer {
     pub node: String,
     /// How well it could serve.
     pub fitness: Fitness,
-    /// `leaseTransitions` of the tenure that it was offered to.
+    /// `leaseTransitions` of the tenure to which the offer was made.
     pub transitions: i64,
     /// `acquireTime` of that tenure, microseconds since 1970.
     pub acquire_us: i64,
@@ -252,7 +252,7 @@ impl Offer {
 }
 
 impl Record {
-    /// The offer that a node of this fitness should make, if any.
+    /// The offer that node `node` of this fitness should make to the holder, if any.
     pub fn invites(&self, node: &str, fitness: Fitness) -> Option<Offer> {
         let tenure = self.tenure()?;
         let better = fitness < self.fitness && fitness < Fitness::Unable;

@@ -1,6 +1,5 @@
-//! Trying again. A first failure is answered soon, on another endpoint perhaps; what fails once more
-//! comes no faster than renewals do, and with a jitter: nodes that an API server refused together do
-//! not come back together.
+//! Retries. The first one comes soon, perhaps to another endpoint. Later ones come no faster than
+//! renewals, and with a jitter. So nodes that an API server refused together do not come back together.
 
 use super::{
     effects::{Effects, Outgoing},
@@ -14,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// Pauses of what is not urgent grow to this many renewal intervals.
+/// The longest pause between retries that are not urgent, in renewal intervals.
 const LONGEST_PAUSE: u32 = 4;
 
 impl Election {
@@ -23,8 +22,8 @@ impl Election {
         self.timing.renew_every / 4
     }
 
-    /// Some renewal intervals, and up to a quarter more. The model draws no lots: the share comes
-    /// from who this process is and how often it has tried.
+    /// This many renewal intervals, and up to a quarter more. The model has no random numbers: the
+    /// extra share is a hash of the identity of this process and of how often it has tried.
     pub(super) fn spread(&self, intervals: u32, tried: u32) -> Duration {
         let mut hasher = DefaultHasher::new();
         (&self.me, self.next_id, tried).hash(&mut hasher);
@@ -33,7 +32,7 @@ impl Election {
         steady + steady * share / 1_024
     }
 
-    /// How long to pause after so many failures in a row: they double, up to `longest` renewal
+    /// How long to pause after this many failures in a row. Pauses double, up to `longest` renewal
     /// intervals.
     pub(super) fn pause(&self, failures: u32, longest: u32) -> Duration {
         match failures {
@@ -42,14 +41,13 @@ impl Election {
         }
     }
 
-    /// When to repeat what brings no answer of its own: what a watch shows is the answer.
+    /// The pause before a request is repeated whose outcome only a watch can show.
     pub(super) fn unheard(&self, requests: u32) -> Duration {
         self.pause(requests.saturating_add(1), LONGEST_PAUSE)
     }
 
-    /// When a holder tries again. Under a live fence nothing is gained by haste, but the last
-    /// attempt must leave while there is time for its answer: where no other fits between the next
-    /// one and that, that one is the next.
+    /// When a holder retries. The last attempt under the present fence must leave early enough for its
+    /// answer. If no further attempt fits in between, the next one waits until that time.
     pub(super) fn holder_retries_at(&self, now: Now, holding: &Holding, failures: u32) -> BootNs {
         let next = now.boot.after(self.pause(failures, 1));
         let last = BootNs(holding.until.0.saturating_sub(self.hedge().as_nanos() as u64));
@@ -58,7 +56,7 @@ impl Election {
         if fits && next.after(self.timing.renew_every) > last { last } else { next }
     }
 
-    /// Something must be read. Asks at once, unless that is being done already.
+    /// Asks for a read at once, unless one is already wanted.
     pub(super) fn read(&mut self, now: Now, out: &mut Effects) {
         if !self.reading.wanted {
             self.reading = Reading { wanted: true, ..Reading::default() };
@@ -66,7 +64,7 @@ impl Election {
         }
     }
 
-    /// A read has failed: this election's own, or one of its watch, which tells the same of the API.
+    /// A read has failed: the election's own, or one of its watch. Both say the same about the API.
     pub(super) fn read_failed(&mut self, now: Now) {
         if !self.reading.wanted || !self.reading.asked {
             return;
@@ -81,7 +79,8 @@ impl Election {
         };
     }
 
-    /// Asks again when the time has come. One that holds does not wait for an answer that is late.
+    /// Repeats the read when it is due, even while an answer is outstanding. A holder waits less than a
+    /// candidate.
     pub(super) fn act_reading(&mut self, now: Now, out: &mut Effects) {
         if self.reading_wake().is_some_and(|at| at <= now.boot) {
             self.ask(now, out);

@@ -1,4 +1,4 @@
-//! What an election remembers in each of its states.
+//! The data that an election keeps in each of its states.
 
 use super::{
     fitness::Fitness,
@@ -8,50 +8,50 @@ use super::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// Where an election stands.
+/// The state of an election.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Nothing has been read since the start.
+    /// Nothing is known of the Lease, as before the first read.
     Unknown,
-    /// Somebody else holds the Lease, or nobody.
+    /// Another node or program holds the Lease, or none does.
     Waiting(Waiting),
-    /// This node holds it, until the fence runs out.
+    /// This node holds the Lease. It may answer until the fence runs out.
     Holding(Holding),
-    /// The fence is being cleared, then the Lease is given up.
+    /// The kernel is being silenced; then the Lease is released.
     Leaving(Holding),
-    /// The Lease is done with.
+    /// This process has given the Lease up for good.
     Left,
-    /// A transition is under way. No election is in this state between two steps.
+    /// A step is under way. No election is in this state between two steps.
     Moved,
 }
 
 /// The state of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Waiting {
-    /// The last reading; `None`: the Lease does not exist.
+    /// The last record that was observed; `None`: the Lease does not exist.
     pub seen: Option<Record>,
-    /// When its spec was first seen so.
+    /// When its present spec was first observed.
     pub since: BootNs,
-    /// How long it must stay so before it may be taken.
+    /// How long the spec must stay unchanged before this node may take the Lease.
     pub wait: Duration,
-    /// It may be taken at once: a valid release.
+    /// Whether the record is a valid release, so that the Lease may be taken at once.
     pub released: bool,
-    /// The take-over that was sent and may yet be stored.
+    /// A take-over that was sent and may still be stored.
     pub taking: Option<Taking>,
-    /// No attempt before this.
+    /// No write before this time.
     pub not_before: BootNs,
-    /// Take-overs of what was seen that failed.
+    /// Failed attempts to take the Lease, since the present spec was observed.
     pub failures: u32,
-    /// Requests to create the Lease, while there is none.
+    /// Requests to create the Lease since it was found missing.
     pub creations: u32,
-    /// No offer before this.
+    /// No offer before this time.
     pub offer_at: BootNs,
-    /// Offers to the present tenure.
+    /// Offers that this node has sent to the present tenure.
     pub offers: u32,
 }
 
-/// A take-over that was sent. All attempts carry one note, so that whichever of them is stored, and
-/// even if its answer is lost, the record is recognised as ours.
+/// A take-over that was sent. All attempts carry the same note. So the record is recognised as ours
+/// whichever attempt is stored, and even if its answer is lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Taking {
     pub(super) note: TenureNote,
@@ -60,7 +60,7 @@ pub struct Taking {
     pub(super) renew_us: i64,
     /// When the first attempt was sent.
     pub(super) began: BootNs,
-    /// `sent` of each attempt that has not ended.
+    /// Attempts without an answer: their ids, and when each was sent.
     pub(super) in_flight: BTreeMap<u64, BootNs>,
 }
 
@@ -69,40 +69,41 @@ pub struct Taking {
 pub struct Holding {
     /// The confirmed tenure.
     pub tenure: Tenure,
-    /// The uid of a Lease that was created anew and that the tenure is being written into. Until that
-    /// is confirmed its `leaseTransitions` say nothing about the tenure's.
+    /// The uid of a Lease that was created again, into which this tenure is being written. Until that
+    /// write is confirmed, its `leaseTransitions` are not those of the tenure.
     pub anew: Option<String>,
-    /// The fence could not be lowered to this. It comes before the next write.
+    /// The deadline of a lowering that failed. It is repeated before the next write.
     pub lower_to: Option<BootNs>,
-    /// The last confirmed version.
+    /// The version of the Lease on which the next write is based.
     pub base: Version,
-    /// The fence; the kernel is silent from here on.
+    /// The deadline of the fence: from then on the kernel is silent.
     pub until: BootNs,
-    /// `sent` of the write that raised it.
+    /// The time before that write was sent which raised the fence.
     pub sent: BootNs,
     /// D of the last confirmed write.
     pub duration_s: u32,
     /// `renewTime` of the last write.
     pub renew_us: i64,
-    /// When to write next.
+    /// When the next write is due.
     pub next_write: BootNs,
-    /// Writes in a row that failed, each of them the last that was sent.
+    /// Failed writes in a row. A failure counts only if no later write is on its way.
     pub failures: u32,
-    /// Writes on their way.
+    /// Writes without an answer, by id.
     pub in_flight: BTreeMap<u64, InFlight>,
-    /// The fence has run out and [`Notice::Lapsed`](super::news::Notice::Lapsed) has been given.
+    /// Whether the fence has run out and [`Notice::Lapsed`](super::news::Notice::Lapsed) was reported.
     pub lapsed: bool,
-    /// `base` is known to be overtaken: nothing is written before something was seen.
+    /// Whether `base` is known to be outdated: then nothing is written before the Lease was observed
+    /// again.
     pub stale: bool,
-    /// The kernel has been silenced, so the Lease may be given up.
+    /// Whether the kernel is silent, so that the Lease may be released.
     pub silent: bool,
-    /// The release whose answer did not come: it may have been stored, and somebody hold the Lease.
+    /// A release without an answer. It may have been stored, and another node may hold the Lease.
     pub lost_release: Option<u64>,
-    /// How well this node serves, as the last write says.
+    /// The fitness of this node according to the last write.
     pub told: Fitness,
 }
 
-/// A renewal on its way.
+/// A write without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InFlight {
     pub(super) sent: BootNs,

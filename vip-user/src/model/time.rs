@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-/// `CLOCK_BOOTTIME` in nanoseconds: monotonic, and it goes on while the host sleeps.
+/// `CLOCK_BOOTTIME` in nanoseconds: monotonic, and it keeps counting while the host sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootNs(pub u64);
 
 impl BootNs {
-    /// This instant plus a span.
+    /// This instant plus a span, at most the largest `u64`.
     #[must_use]
     pub const fn after(self, span: Duration) -> Self {
         let nanos = span.as_nanos();
@@ -20,7 +20,7 @@ impl BootNs {
         Self(self.0.saturating_add(nanos))
     }
 
-    /// Time from `self` until `later`, zero if that is past.
+    /// Time from `self` until `later`; zero if `later` is not after `self`.
     pub const fn until(self, later: Self) -> Duration {
         Duration::from_nanos(later.0.saturating_sub(self.0))
     }
@@ -32,8 +32,9 @@ impl fmt::Display for BootNs {
     }
 }
 
-/// An instant that is compared with others and means nothing by itself. It has no part in a hash: for
-/// the model checker, states that differ in nothing else are one, if it sees to the others.
+/// An instant that is only compared with other instants. It is left out of hashes, so that the model
+/// checker merges states that differ only in it. The checker must itself keep apart states in which
+/// that comparison comes out differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(pub BootNs);
 
@@ -44,8 +45,8 @@ impl Hash for Mark {
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// The clock that decides.
+    /// `CLOCK_BOOTTIME`: the clock that all decisions use.
     pub boot: BootNs,
-    /// Microseconds since 1970, information only.
+    /// The wall clock in microseconds since 1970, for people only.
     pub wall_us: i64,
 }

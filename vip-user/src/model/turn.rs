@@ -1,6 +1,6 @@
-//! What a step of the node asks for. The order of the fields of a [`Turn`] is the order of execution:
-//! fences first, then the host, and only then what leaves. The loop, a simulated node and the model
-//! checker each take one [`Step`] after the other off it, and decide nothing.
+//! What one step of the node wants done. The order of the fields of a [`Turn`] is the order of
+//! execution: fences first, then the host, and only then what is sent. The loop, a simulated node and
+//! the model checker take one [`Step`] after the other, and decide nothing.
 
 use super::{
     effects::{Effects, FenceChange, Outgoing},
@@ -9,33 +9,32 @@ use super::{
 };
 use std::collections::BTreeSet;
 
-/// What one step of the node asks for. Numbers are slots of groups.
+/// Everything that one step of the node wants done. The numbers are slots of groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Fences are raised and lowered. What fails here keeps writes back: see
+    /// Fences to raise or lower. A lowering that fails keeps writes back: see
     /// [`failed_to_lower`](Self::failed_to_lower).
     pub fences: Vec<(u32, FenceChange)>,
-    /// The kernel becomes silent for these groups, and this node knows it: store 0, read it back, wait
-    /// for one grace period and for queued frames.
-    /// [`Event::Silenced`](super::agent::Event::Silenced) follows.
+    /// Groups for which the kernel must be silent: store 0, read it back, wait for one grace period and
+    /// for queued frames. [`Event::Silenced`](super::agent::Event::Silenced) follows.
     pub silence: Vec<(u32, Why)>,
-    /// Which stations may claim the VIPs of a group, and until when that is known.
+    /// The stations that may claim the VIPs of a group.
     pub stations: Vec<(u32, Stations)>,
-    /// The host becomes what it should be.
+    /// Whether the host is to be brought into its desired state.
     pub host: bool,
-    /// What leaves for the API.
+    /// Requests to the API.
     pub sends: Vec<(u32, Outgoing)>,
-    /// What people care about.
+    /// News for people.
     pub news: Vec<News>,
     not_lowered: BTreeSet<u32>,
 }
 
-/// Stations that may claim the VIPs of a group.
+/// The stations that may claim the VIPs of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stations {
     /// Their MAC addresses.
     pub macs: Vec<[u8; 6]>,
-    /// When this is not known any more.
+    /// Until when this is known.
     pub until: BootNs,
 }
 
@@ -46,27 +45,27 @@ pub enum Step {
     Fence(u32, FenceChange),
     /// Silence the kernel for these groups at once.
     Silence(Vec<(u32, Why)>),
-    /// Tell the kernel who may claim the VIPs of a group.
+    /// Write into the kernel's maps which stations may claim the VIPs of a group.
     Stations(u32, Stations),
-    /// Bring the host to what it should be.
+    /// Bring the host into its desired state.
     Host,
     /// Send this for a group.
     Send(u32, Outgoing),
-    /// The write of this id must not leave: it has failed.
+    /// The write with this id must not leave. It counts as failed.
     KeepBack(u32, u64),
-    /// Tell this.
+    /// Report this.
     News(News),
 }
 
 impl Turn {
-    /// What one step of the election of a group asks for.
+    /// What one step of the election of a group wants done.
     pub fn of(slot: u32, effects: Effects) -> Self {
         let mut turn = Self::default();
         turn.take_in(slot, effects, None);
         turn
     }
 
-    /// Adds what the election of a group asks for. The node may not have answered for the group since
+    /// Adds what the election of a group wants done. The VIPs may have been unanswered since
     /// `silent_since`.
     pub(super) fn take_in(&mut self, slot: u32, effects: Effects, silent_since: Option<BootNs>) {
         self.fences.extend(effects.fences.into_iter().map(|change| (slot, change)));
@@ -77,7 +76,7 @@ impl Turn {
         self.news.extend(told.map(|notice| News::Leadership { slot, notice, silent_since }));
     }
 
-    /// Takes the next step off. No write leaves before the entries of this host have been `reconciled`
+    /// Takes the next step. No write leaves before the entries of this host have been `reconciled`
     /// once.
     pub fn next(&mut self, reconciled: bool) -> Option<Step> {
         if !self.fences.is_empty() {
@@ -106,14 +105,14 @@ impl Turn {
         if self.news.is_empty() { None } else { Some(Step::News(self.news.remove(0))) }
     }
 
-    /// The fence of a group could not be lowered. A write that shortens D must not leave before it is
-    /// lowered. Give the election [`NotLowered`](super::election::Input::NotLowered) too.
+    /// The fence of a group could not be lowered. A write that shortens D must not leave before the
+    /// fence is lowered. Give the election [`NotLowered`](super::election::Input::NotLowered) too.
     pub fn failed_to_lower(&mut self, slot: u32) {
         self.not_lowered.insert(slot);
     }
 
-    /// Whether no fence changes, nothing leaves, and nothing is told. Work on this host alone does not
-    /// count.
+    /// Whether no fence changes, nothing is sent, and no change of leadership is reported. Work on this
+    /// host alone does not count.
     pub fn is_quiet(&self) -> bool {
         self.fences.is_empty()
             && self.silence.is_empty()

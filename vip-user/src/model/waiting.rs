@@ -1,5 +1,5 @@
-//! Waiting for a Lease: timers run from what this node has observed, never from what a record says
-//! about the time.
+//! Waiting for a Lease. Timers run from what this node has observed, and use no time stamp of the
+//! record.
 
 use super::{
     admission::PROBE_TIME,
@@ -14,9 +14,9 @@ use super::{
 use std::{collections::BTreeMap, time::Duration};
 
 impl Election {
-    /// Begins to wait for the observed record, or goes on with the wait that has begun (`before`). A
-    /// release counts only as the watch event right after the newest tenure. A read may hide other
-    /// writes in between, or show an older content that somebody has restored.
+    /// Starts (or restarts) the wait for `record`. A longer wait from `before` is kept. A release
+    /// counts only as the watch event right after the newest tenure. A read may hide writes in between,
+    /// or show an older content that was restored.
     pub(super) fn follow(
         &mut self,
         now: Now,
@@ -86,8 +86,8 @@ impl Election {
         out: &mut Effects,
     ) {
         if let (Some(taking), Some(record)) = (&waiting.taking, &record) {
-            // An answer was lost. While a fence from the first attempt would live nobody else can have
-            // taken the Lease; later a read proves nothing, as for a holder.
+            // The answer to our write was lost. While a fence from the first attempt would be live, no
+            // other node can have taken the Lease. Later, a read proves nothing (as for a holder).
             let duration_s = self.timing.duration_s.min(record.duration_s);
             let proven =
                 source == Source::Watch || now.boot < self.timing.fence(taking.began, duration_s);
@@ -95,13 +95,13 @@ impl Election {
                 let taking = taking.clone();
                 return self.took(now, taking, record, BootNs(0), out);
             }
-            // Once the base has been overtaken by somebody else's write, ours can never be stored.
+            // Once another write has replaced the base, ours can never be stored.
             if taking.base != record.version {
                 waiting.taking = None;
             }
         }
-        // A watch shows every version, so an edited label is one. A read does not: the holder may have
-        // renewed, and somebody have put the older content back.
+        // A watch shows every version, so if only a label differs, a label was edited. A read hides
+        // versions: the holder may have renewed before the older content was restored.
         let unchanged = match (&waiting.seen, &record) {
             (Some(seen), Some(record)) => {
                 let complete = source == Source::Watch || seen.version == record.version;
@@ -188,8 +188,8 @@ impl Election {
         if offers { due.min(waiting.offer_at) } else { due }
     }
 
-    /// When the Lease may be taken. A node that serves badly is a late choice, not excluded: one that
-    /// is in doubt lets others begin, one that cannot serve waits one more round.
+    /// When the Lease may be taken (or created, if there is none). A doubtful node waits one renewal
+    /// interval longer, and an unable one D·(1+ρ) longer. A barred node never takes it.
     fn due(&self, waiting: &Waiting) -> BootNs {
         if waiting.seen.is_none() && self.fitness != Fitness::Barred {
             return waiting.since;
@@ -203,13 +203,14 @@ impl Election {
         }
     }
 
-    /// Whether nobody is known to have held the Lease: its addresses are asked for first.
+    /// Whether this node knows of no holder of the Lease, ever. Then the LAN is asked for its addresses
+    /// first.
     fn was_never_held(&self, record: Option<&Record>) -> bool {
         self.last_tenure.is_none() && record.is_some_and(Record::is_unheld)
     }
 
-    /// How long a record must stand before it may be taken. One that is not there is created at once,
-    /// without a holder: a holder whose fence lives writes its own tenure back.
+    /// How long a record must stay unchanged before a node may take it. A missing Lease is created at
+    /// once, without a holder: a holder with a live fence then writes its own tenure into it.
     fn wait_for(&self, record: Option<&Record>) -> Duration {
         match record {
             None => Duration::ZERO,
@@ -242,7 +243,7 @@ impl Election {
         out.news.push(notice);
     }
 
-    /// The write that takes the Lease, by CAS on the version that was observed; none where there is no
+    /// The write that takes the Lease, by CAS on the version that was observed. `None` if there is no
     /// Lease.
     fn take(&mut self, now: Now, waiting: &mut Waiting) -> Option<LeaseWrite> {
         let seen = waiting.seen.as_ref()?;
@@ -288,7 +289,7 @@ impl Election {
         Some(write)
     }
 
-    /// The Lease is ours. With `sent` unknown (0) the fence waits for the first renewal.
+    /// The Lease is ours. If `sent` is unknown (0), only the first renewal raises the fence.
     fn took(&mut self, now: Now, taking: Taking, record: &Record, sent: BootNs, out: &mut Effects) {
         let Some(tenure) = record.tenure() else {
             self.state = State::Unknown;
@@ -322,9 +323,9 @@ impl Election {
     }
 }
 
-/// Whether the record is a later tenure of xvip, in the same Lease or after none: only then is the wait
-/// for the earlier one over. Renewals keep the longest D of the tenure; whatever was edited, emptied,
-/// restored, deleted or taken by a stranger never shortens a wait.
+/// Whether the record is a later tenure of xvip, in the same Lease or after none. Only then is the wait
+/// for the earlier one over. Renewals keep the longest D of the tenure. An edit, a blanked holder, a
+/// restore, a deletion or a foreign holder never shortens a wait.
 fn succeeds(before: &Waiting, record: Option<&Record>) -> bool {
     let Some(record) = record else { return false };
     let Some(seen) = &before.seen else { return record.tenure().is_some() };
@@ -334,7 +335,8 @@ fn succeeds(before: &Waiting, record: Option<&Record>) -> bool {
         && (seen.tenure().is_some() || seen.holder.is_empty())
 }
 
-/// The field has 32 bits; somebody may have filled them by hand.
+/// The API's field has 32 bits, and may have been set to the largest number by hand: then it starts at
+/// 0.
 fn next_transitions(previous: Option<i64>) -> i64 {
     previous.filter(|previous| *previous < i64::from(i32::MAX)).map_or(0, |previous| previous + 1)
 }
