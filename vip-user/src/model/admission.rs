@@ -1,15 +1,15 @@
-//! Whether a VIP may be published under its Lease. The Lease says which node answers; this says for
-//! which addresses. Two Leases never guard one VIP, and an address that a living host uses is not
-//! taken. What was admitted once is remembered in the Lease, so a failover asks nobody.
+//! Whether a VIP may be published under its Lease. The Lease says which node answers; the admission
+//! says for which addresses. Two Leases never guard one VIP, and an address that a living host uses is
+//! not taken. What was admitted once is remembered in the Lease, so a failover asks no one.
 //!
-//! A holder writes its claim into its own Lease. Only after that was confirmed it lists the Leases
-//! of the namespace. Each of two holders stores before it lists, so at least one of them sees the
-//! other. A claim that stands alone, and that no station of the LAN contradicts, is written as
-//! admitted; only the confirmed write publishes.
+//! A holder writes its claim into its own Lease. Only after the write was confirmed does it list the
+//! Leases of the namespace. Each of two holders stores before it lists, so at least one of them sees
+//! the other. If no other Lease and no station of the LAN contradicts a claim, the holder writes the
+//! VIP as admitted. Only the confirmed write publishes it.
 //!
-//! A successor publishes what it finds admitted, at any later time. So a Lease that nobody renews
-//! goes on naming its VIPs until somebody strikes them out of it, by its version: either the
-//! successor's write comes first, or the strike.
+//! A successor publishes the VIPs that it finds admitted, at any later time. So a Lease that no node
+//! renews still names its VIPs, until a node strikes them out of that version. Either the successor's
+//! write comes first, or the strike.
 
 pub use super::{
     naming::{Guarded, Mark, Marks, Names},
@@ -27,108 +27,108 @@ use std::{
     time::Duration,
 };
 
-/// How long the LAN is asked: three probes a second apart and the ANNOUNCE_WAIT of RFC 5227 section
+/// How long the LAN is asked: three probes a second apart, and the ANNOUNCE_WAIT of RFC 5227 section
 /// 1.1.
 pub const PROBE_TIME: Duration = Duration::from_secs(4);
-/// Probes that began longer ago say nothing any more.
+/// Probes that began longer ago prove nothing.
 const PROBE_HOLDS: Duration = Duration::from_secs(12);
-/// Pause before an address that is in use is asked for again.
+/// Pause before the LAN is asked again for an address that is in use.
 const IN_USE_PAUSE: Duration = Duration::from_secs(5);
-/// Pause between two lists of the Leases while something is in the way; doubled each time up to the
+/// Pause between two lists of the Leases while there is an obstacle. It doubles each time, up to the
 /// limit.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_LIMIT: Duration = Duration::from_secs(8);
-/// So many strikes in a row are stored late perhaps; what is still named then is told.
+/// A strike may be stored late. After this many in a row, a Lease that still names the VIP is reported.
 const QUIET_STRIKES: u32 = 3;
 
-/// How far the admission of one VIP has come. Counts only while this node holds the Lease.
+/// How far the admission of one VIP has come. It counts only while this node holds the Lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Stage {
-    /// This process has not held the Lease.
+    /// This node does not hold the Lease, or has not read what it says.
     #[default]
     Idle,
-    /// Another Lease names it: it is not claimed.
+    /// Another Lease names the VIP, so this one does not claim it.
     Waiting,
-    /// It is claimed, or is to be. Lists from this one on were begun after the claim was stored.
+    /// It is claimed, or will be. Lists from number `from` on began after the claim was stored.
     Claiming { from: Option<u64> },
-    /// No other Lease names it. The LAN is asked since then.
+    /// No other Lease names the VIP. The LAN has been `asked` at `since`, or will be asked then.
     Asking { since: BootNs, asked: bool },
-    /// It is free; the next write says that it is admitted.
+    /// The VIP is free. The next write says that it is admitted.
     Admitting,
-    /// It is admitted.
+    /// The Lease says that the VIP is admitted.
     Admitted,
 }
 
-/// Whether a VIP is published though another Lease may have admitted it before this one said so.
+/// Whether a VIP is published although another Lease may have admitted it before this Lease named it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Unverified {
     #[default]
     No,
-    /// Until this Lease names it, and a list that was begun after that shows no other one.
+    /// Until this Lease names it, and a list that began after that shows no other Lease that does.
     UntilNamed,
-    /// Until this list, or a later one.
+    /// Until the list with this number, or a later one.
     UntilList(u64),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Vip {
     stage: Stage,
-    /// The holder before this one was a version of xvip that does not say what it guards, and answered
-    /// for this VIP.
+    /// Whether the previous holder answered for this VIP without naming it in the Lease. It was then an
+    /// earlier version of xvip.
     inherited: bool,
     unverified: Unverified,
-    /// Silent at once, though the Lease still says that it is admitted.
+    /// Whether the VIP is silent although the Lease still says that it is admitted.
     revoked: bool,
-    /// Nobody wants it under this Lease any more.
+    /// Whether the VIP is no longer wanted under this Lease.
     dropped: bool,
     heard: Option<(BootNs, [u8; 6])>,
     obstacle: Option<Obstacle>,
 }
 
-/// What the admission wants done.
+/// Something that the admission wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// List the Leases of the namespace from a quorum, and bring them to [`Admission::listed`]
-    /// under this number.
+    /// List the Leases of the namespace from a quorum, and pass them to [`Admission::listed`] with this
+    /// number.
     List(u64),
     /// Ask the LAN for [`Admission::asking`] (RFC 5227).
     Probe,
-    /// Strike VIPs out of this version of another Lease, whose holder cannot answer any more.
+    /// Strike VIPs out of this version of another Lease, because its holder can no longer answer.
     Strike(Strike),
 }
 
-/// The VIPs of one Lease, and how far each has come.
+/// The VIPs of one Lease, and how far the admission of each has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Admission {
     lease: String,
     probe_time: Duration,
     vips: BTreeMap<IpAddr, Vip>,
-    /// What a process before this one has published under the fence that this one adopts.
+    /// VIPs that an earlier process published under the fence that this one adopts.
     served: BTreeSet<IpAddr>,
-    /// What the version says that the next write replaces.
+    /// What the Lease says of the VIPs in the version that the next write replaces.
     base: Marks,
-    /// What the last write says.
+    /// What the last write says of the VIPs.
     written: Marks,
     rivals: Rivals,
     lists: u64,
     list_pending: bool,
     list_at: BootNs,
     pause: Duration,
-    /// Lists in a row after which something had to be struck out.
+    /// Consecutive lists after which something had to be struck out.
     strikes: u32,
     probing_since: Option<BootNs>,
-    /// Counts the changes of what is admitted.
+    /// Counts the changes of the set of admitted VIPs.
     changes: u64,
-    /// Every VIP is admitted, and the Lease says so: nothing is to be done.
+    /// Whether every VIP is admitted and the Lease says so, so that nothing is to be done.
     settled: bool,
-    /// What stands in the way has changed.
+    /// Whether an obstacle may have changed.
     obstacles_changed: bool,
     requests: Vec<Request>,
 }
 
 impl Admission {
-    /// For the VIPs of this Lease. An address counts as free when nobody has answered for
-    /// `probe_time`.
+    /// The admission of the VIPs of this Lease. An address counts as free if no station answers for it
+    /// within `probe_time`.
     pub fn new(lease: &str, vips: &[IpAddr], probe_time: Duration) -> Self {
         Self {
             lease: lease.into(),
@@ -151,14 +151,14 @@ impl Admission {
         }
     }
 
-    /// Whether the holder of the Lease answers for this VIP.
+    /// Whether the holder of the Lease may answer for this VIP.
     pub fn admits(&self, ip: IpAddr) -> bool {
         self.base.get(&ip) == Some(&Mark::Admitted)
             && self.vips.get(&ip).is_some_and(|vip| !vip.revoked && !vip.dropped)
     }
 
-    /// Guards these VIPs from now on. A VIP that is not among them is silent at once. The Lease still
-    /// names it until [`forget`](Self::forget): no other Lease admits it while this host may answer.
+    /// Replaces the list of VIPs. A VIP that is no longer on it is silent at once. The Lease names it
+    /// until [`forget`](Self::forget), so that no other Lease admits it while this host may answer.
     pub fn want(&mut self, vips: &[IpAddr]) {
         let before = self.admitted();
         for (ip, vip) in &mut self.vips {
@@ -168,7 +168,7 @@ impl Admission {
             if self.vips.contains_key(ip) {
                 continue;
             }
-            // What the Lease said of it before counts no longer: it is claimed like any that is new.
+            // What the Lease said of this VIP earlier does not count. It is claimed like any new one.
             self.vips.insert(*ip, Vip { revoked: true, ..Vip::default() });
             self.probing_since = None;
         }
@@ -176,12 +176,12 @@ impl Admission {
         self.changes += u64::from(self.admitted() != before);
     }
 
-    /// The VIPs that are not wanted any more, and still named.
+    /// The VIPs that are no longer wanted, but that the Lease still names.
     pub fn dropped(&self) -> Vec<IpAddr> {
         self.vips.iter().filter(|(_, vip)| vip.dropped).map(|(ip, _)| *ip).collect()
     }
 
-    /// The kernel of this host does not answer for a VIP that is not wanted any more.
+    /// Forgets a VIP that is no longer wanted. The kernel of this host must not answer for it any more.
     pub fn forget(&mut self, ip: IpAddr) {
         if self.vips.get(&ip).is_some_and(|vip| vip.dropped) {
             self.vips.remove(&ip);
@@ -191,7 +191,7 @@ impl Admission {
         }
     }
 
-    /// Changes whenever another answer of [`admits`](Self::admits) does.
+    /// Grows whenever an answer of [`admits`](Self::admits) changes.
     pub fn changes(&self) -> u64 {
         self.changes
     }
@@ -200,14 +200,14 @@ impl Admission {
         self.vips.keys().copied().filter(|ip| self.admits(*ip)).collect()
     }
 
-    /// Those for which the kernel may have an entry of this tenure, wanted or not.
+    /// The VIPs for which the kernel may have an entry of this tenure, wanted or not.
     fn published(&self) -> BTreeSet<IpAddr> {
         let admitted =
             |(ip, vip): &(&IpAddr, &Vip)| self.base.get(ip) == Some(&Mark::Admitted) && !vip.revoked;
         self.vips.iter().filter(admitted).map(|(ip, _)| *ip).collect()
     }
 
-    /// The VIPs that the LAN is to be asked for.
+    /// The VIPs for which the LAN is to be asked.
     pub fn asking(&self) -> Vec<IpAddr> {
         let asked = |vip: &Vip| {
             !vip.dropped && matches!(vip.stage, Stage::Asking { asked: true, .. } | Stage::Idle)
@@ -215,14 +215,14 @@ impl Admission {
         self.vips.iter().filter(|(_, vip)| asked(vip)).map(|(ip, _)| *ip).collect()
     }
 
-    /// What stands in the way of each VIP, if that has changed since this was last asked.
+    /// The obstacle of each VIP, if any may have changed since the last call.
     pub fn take_obstacles(&mut self) -> Option<Vec<(IpAddr, Option<Obstacle>)>> {
         let changed = std::mem::take(&mut self.obstacles_changed);
         let all = || self.vips.iter().map(|(ip, vip)| (*ip, vip.obstacle.clone())).collect();
         changed.then(all)
     }
 
-    /// Looks whether anything is left to be done.
+    /// Notes whether there is nothing left to do.
     fn settle(&mut self) {
         let done = |vip: &Vip| {
             vip.stage == Stage::Admitted && vip.unverified == Unverified::No && !vip.revoked
@@ -230,20 +230,20 @@ impl Admission {
         self.settled = self.vips.values().all(done) && self.base == self.written;
     }
 
-    /// What is to be done; each is returned once.
+    /// What is to be done. Each request is returned once.
     pub fn take_requests(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.requests)
     }
 
-    /// The LAN is being asked for all VIPs while the Lease has never been held.
+    /// The LAN is asked for all VIPs from now on, because the Lease was never held.
     pub(super) fn probing(&mut self, now: BootNs) {
         self.probing_since = Some(now);
     }
 
-    /// The annotation of a take-over. What the holder before had admitted is published at once.
+    /// The marks of a take-over. VIPs that the previous holder had admitted are published at once.
     pub(super) fn take(&mut self, seen: &Record) -> Marks {
-        // Of a holder that is not xvip nothing is known: its address may still be on its host. That is
-        // so too where another program under the same name has renewed a tenure of xvip.
+        // Nothing is known of a holder that is not xvip: its address may still be on its host. The same
+        // applies if another program has renewed a tenure of xvip.
         let foreign = !seen.was_renewed_by_us() || (!seen.holder.is_empty() && seen.tenure().is_none());
         let names = if foreign { Names::Nothing } else { seen.names() };
         self.settled = false;
@@ -261,20 +261,20 @@ impl Admission {
         self.written.clone()
     }
 
-    /// A process before this one published these VIPs under a fence that is live.
+    /// An earlier process published these VIPs under a fence that is live.
     pub(super) fn adopt(&mut self, served: BTreeSet<IpAddr>) {
         self.served = served;
     }
 
-    /// The Lease is written anew under a live fence. Where this process has not read it, what the
-    /// kernel answers for is what it said: nobody else can have changed it.
+    /// A holder with a live fence writes the Lease again. If this process has not read it, the VIPs for
+    /// which the kernel answers count as admitted: no other node can have changed that.
     pub(super) fn reassert(&mut self) {
         if self.vips.values().any(|vip| vip.stage != Stage::Idle) {
             return;
         }
         for (ip, vip) in self.vips.iter_mut().filter(|(ip, _)| self.served.contains(ip)) {
             self.base.insert(*ip, Mark::Admitted);
-            // While no process ran, another Lease may have admitted it: one look tells.
+            // While no process ran, another Lease may have admitted the VIP. The next list shows it.
             (vip.stage, vip.unverified) = (Stage::Admitted, Unverified::UntilNamed);
         }
         self.changes += 1;
@@ -291,8 +291,8 @@ impl Admission {
         self.stored(record, false);
     }
 
-    /// The next write replaces this record, which carries our tenure. Says whether a VIP has lost
-    /// its admission.
+    /// The next write will replace `record`, which carries our tenure. Returns whether a VIP that may
+    /// have an entry has lost its admission.
     pub(super) fn stored(&mut self, record: &Record, live: bool) -> bool {
         let first = self.vips.values().all(|vip| vip.stage == Stage::Idle);
         let marks: Marks = match record.names() {
@@ -300,13 +300,13 @@ impl Admission {
                 let mark = |ip: &IpAddr| Some((*ip, guarded.mark(*ip)?));
                 self.vips.keys().filter_map(mark).collect()
             }
-            // A tenure of this node that a version before this one began.
+            // An earlier version of xvip began this tenure of this node.
             Names::Unknown if first && live => {
                 self.vips.values_mut().for_each(|vip| vip.unverified = Unverified::UntilNamed);
                 self.vips.keys().map(|ip| (*ip, Mark::Admitted)).collect()
             }
-            // Somebody has removed the annotation. Nobody else can have struck anything out under a
-            // live fence.
+            // The annotation was removed by hand. Under a live fence no other node can have struck
+            // anything out.
             _ if live => return false,
             _ => Marks::new(),
         };
@@ -346,9 +346,9 @@ impl Admission {
         !published.is_subset(&self.published())
     }
 
-    /// This node does not hold the Lease any more.
+    /// This node does not hold the Lease (any more).
     pub(super) fn lost(&mut self) {
-        // A candidate sees every renewal of the holder: the host has nothing to follow then.
+        // Every renewal that a candidate sees gets here, but only lost admissions change the host.
         self.changes += u64::from(!self.admitted().is_empty());
         for vip in self.vips.values_mut() {
             let Vip { inherited, unverified, heard, dropped, .. } = *vip;
@@ -360,7 +360,7 @@ impl Admission {
         self.probing_since = None;
     }
 
-    /// The annotation of the next write. A release promises nothing new.
+    /// The marks for the next write. A release makes no new claims.
     pub(super) fn write(&mut self, release: bool) -> Marks {
         if !self.settled {
             self.written = self.wanted(release);
@@ -375,7 +375,7 @@ impl Admission {
             }
             let mark = match (vip.stage, self.base.get(ip)) {
                 (_, Some(Mark::Admitted)) if !vip.revoked => Mark::Admitted,
-                // The next holder goes on where this one was.
+                // The next holder needs to know which VIPs were inherited.
                 _ if release => return vip.inherited.then_some((*ip, Mark::Inherited)),
                 (Stage::Admitting, Some(Mark::Claimed | Mark::Inherited)) => Mark::Admitted,
                 (Stage::Waiting, _) => return None,
@@ -387,7 +387,7 @@ impl Admission {
         self.vips.iter().filter_map(mark).collect()
     }
 
-    /// Whether the Lease is to say something else than the last write did.
+    /// Whether the next write would say something else than the last one.
     pub(super) fn has_news(&self) -> bool {
         !self.settled && self.wanted(false) != self.written
     }
@@ -401,7 +401,7 @@ impl Admission {
         !self.settled && self.vips.values().any(needs)
     }
 
-    /// What the passage of time asks for, while the fence lives.
+    /// Does what is due at this time, while the fence is live.
     pub(super) fn act(&mut self, now: BootNs) {
         if self.settled {
             return;
@@ -409,8 +409,8 @@ impl Admission {
         for vip in self.vips.values_mut().filter(|vip| !vip.dropped) {
             let Stage::Asking { since, asked } = vip.stage else { continue };
             if !asked && now >= since {
-                // The fence may have been over meanwhile: the time for answers begins with the
-                // question.
+                // The fence may have run out in the meantime. The time for answers begins when the
+                // question is sent.
                 vip.stage = Stage::Asking { since: now, asked: true };
                 if !self.requests.contains(&Request::Probe) {
                     self.requests.push(Request::Probe);
@@ -426,8 +426,8 @@ impl Admission {
         }
     }
 
-    /// When [`act`](Self::act) has something to do. A list that was asked for comes back, or its
-    /// failure does.
+    /// When [`act`](Self::act) has something to do. A list that is on its way needs no timer: its
+    /// result or its failure always comes.
     pub(super) fn wake_at(&self) -> Option<BootNs> {
         if self.settled {
             return None;
@@ -441,8 +441,8 @@ impl Admission {
         self.vips.values().filter(|vip| !vip.dropped).filter_map(asked).chain(list).min()
     }
 
-    /// Another station answers for an address. One that this node answers for by right is no
-    /// concern of the admission.
+    /// Another station answers for an address. This does not matter here if this node may answer for
+    /// it: then it is a conflict.
     pub(super) fn heard(&mut self, now: BootNs, ip: IpAddr, mac: [u8; 6]) {
         if self.admits(ip) {
             return;
@@ -451,14 +451,14 @@ impl Admission {
         vip.heard = Some((now, mac));
         if matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
             self.obstacles_changed = true;
-            // The write that says otherwise may be on its way.
+            // The write that admits the VIP may be on its way.
             vip.revoked |= vip.stage == Stage::Admitting;
             vip.obstacle = Some(Obstacle::InUse(mac));
             vip.stage = Stage::Asking { since: now.after(IN_USE_PAUSE), asked: false };
         }
     }
 
-    /// An address cannot be asked for: no interface that answers for it is up.
+    /// The LAN cannot be asked for an address: no interface is up, or the question came too late.
     pub(super) fn cannot_ask(&mut self, now: BootNs, ip: IpAddr) {
         self.probing_since = None;
         if let Some(vip) = self.vips.get_mut(&ip)
@@ -501,24 +501,24 @@ impl Admission {
             self.strikes = 0;
         } else {
             let pause = now.after((PAUSE / 5 * (1 << self.strikes.min(8))).min(PAUSE_LIMIT));
-            // One that has just become free is claimed at once.
+            // A VIP that has just become free is claimed at once.
             self.list_at = if self.list_at <= now { self.list_at } else { pause };
             self.strikes = self.strikes.saturating_add(1);
         }
         self.requests.extend(strikes.into_values().map(Request::Strike));
         self.settle();
-        // A Lease that nobody renews is looked at again in the moment in which it is over.
+        // If no node renews a Lease, the next list comes as soon as its holder can no longer answer.
         if let Some(end) = self.rivals.next_end(now) {
             self.list_at = self.list_at.min(end.max(now.after(PAUSE)));
         }
     }
 
-    /// What the other Leases mean for one VIP.
+    /// Decides what the other Leases mean for one VIP.
     fn judge(&mut self, now: BootNs, list: u64, ip: IpAddr, strikes: &mut BTreeMap<String, Strike>) {
         let asking = self.begin_asking(now, ip);
         let Some(vip) = self.vips.get_mut(&ip) else { return };
-        // Where the holder before answered for the VIP, versions that do not say what they guard are no
-        // obstacle. The LAN is asked then: one of them may have had another configuration.
+        // If the previous holder answered for the VIP, Leases that do not say what they guard are no
+        // obstacle. The LAN is asked then, because their configurations may have differed.
         let Against { strongest, dead, passed_over } =
             self.rivals.against(now, ip, &self.lease, vip.inherited, strikes);
         let highest = strongest.as_ref().map(|(rank, _)| *rank);
@@ -546,7 +546,7 @@ impl Admission {
                     Some(Rank::LaterClaim) => vip.stage,
                     Some(_) => Stage::Waiting,
                 };
-                // Another Lease guards it now, so this one does not go on with what was.
+                // Another Lease guards the VIP now, so it is no longer inherited.
                 vip.inherited &= next != Stage::Waiting;
                 vip.stage = next;
             }
@@ -565,8 +565,8 @@ impl Admission {
         }
     }
 
-    /// The LAN is asked from now on. Probes while nobody had held the Lease yet save asking once
-    /// more.
+    /// The stage in which the LAN is asked. If it was already asked while no node had held the Lease,
+    /// that need not be repeated.
     fn begin_asking(&self, now: BootNs, ip: IpAddr) -> Stage {
         let heard = self.vips.get(&ip).and_then(|vip| vip.heard).map(|(at, _)| at);
         match self.probing_since {

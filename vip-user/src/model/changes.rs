@@ -1,5 +1,5 @@
-//! A plan that is being carried out, one change after the other. A failure of one change does not keep
-//! the rest from being done, only what would answer for it or leave it without its guard.
+//! A plan that is carried out one change after the other. If a change fails, the rest is still done.
+//! Only changes are left out that would answer for its VIP, or leave it without its guard.
 
 use super::{
     desired::{AddrSpec, Desired, GUARD_BIT},
@@ -10,19 +10,19 @@ use super::{
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use vip_common::abi::Ip;
 
-/// Why something on the host has failed.
+/// Why work on the host has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// In words.
     pub why: String,
-    /// It says nothing about the host but that it could not be looked at.
+    /// Whether the host could only not be examined: then its state is unknown, but not bad.
     pub blind: bool,
-    /// It took too long, and may have been done.
+    /// Whether it took too long and was cut off. It may have been done.
     pub cut_off: bool,
 }
 
-/// Changes that were cut off, and when they are tried again. Without it one that hangs would be the
-/// first of every plan, and nothing behind it would ever be done.
+/// Changes that were cut off, and when each may be tried again. Without this list, a change that hangs
+/// would come first in every plan and block all others.
 #[derive(Debug, Default)]
 pub struct PutOff(Vec<(Action, BootNs)>);
 
@@ -32,33 +32,33 @@ impl PutOff {
     }
 }
 
-/// A plan that is being carried out.
+/// A plan that is being carried out, and its failures.
 #[derive(Debug, Default)]
 pub struct Changes {
     left: VecDeque<Action>,
-    /// What the host is to look like.
+    /// The desired state at which the plan aims.
     pub want: Desired,
-    /// Addresses whose entry could not be written: nothing would guard them.
+    /// Addresses whose entry could not be written, and why: nothing would guard them.
     pub without_entry: BTreeMap<Ip, String>,
-    /// Addresses and groups that could not be added.
+    /// Addresses and groups that could not be added, and why.
     pub without_address: BTreeMap<Ip, String>,
     /// Addresses that could not be removed: their entries must stay.
     still_there: BTreeSet<Ip>,
-    /// Some entry is not as it should be.
+    /// Whether an entry is not as it should be.
     pub entries_failed: bool,
-    /// What has failed, in words.
+    /// All failures, in words.
     failed: Vec<String>,
 }
 
 impl Changes {
-    /// The way from what the host looks like to what it should look like.
+    /// Plans the way from the actual state of the host to the desired one.
     pub fn new(now: BootNs, want: Desired, have: &Actual, put_off: &mut PutOff) -> Self {
         put_off.0.retain(|(_, until)| *until > now);
         let left = plan(&want, have).into();
         Self { left, want, ..Self::default() }
     }
 
-    /// The next change. `None`: all are done, or have failed.
+    /// The next change. `None` when each has been done or has failed.
     pub fn next(&mut self, put_off: &PutOff) -> Option<Action> {
         while let Some(action) = self.left.pop_front() {
             if self.forbids(&action) {
@@ -72,7 +72,7 @@ impl Changes {
         None
     }
 
-    /// A change has failed.
+    /// Notes that a change has failed.
     pub fn has_failed(&mut self, now: BootNs, action: Action, failed: Failed, put_off: &mut PutOff) {
         if failed.cut_off {
             put_off.0.push((action, now.after(RETRY)));
@@ -80,7 +80,7 @@ impl Changes {
         self.failed(&action, failed.why);
     }
 
-    /// The first failure, and how many there are.
+    /// The first failure, and the number of further ones.
     pub fn problem(&self) -> Option<String> {
         let first = self.failed.first()?;
         Some(match self.failed.len() - 1 {
@@ -89,8 +89,8 @@ impl Changes {
         })
     }
 
-    /// Whether an action would answer for, or leave without its guard, what an earlier failure has left
-    /// behind.
+    /// Whether an earlier failure forbids an action: it would answer for a VIP without its address, or
+    /// leave an address without its guard.
     fn forbids(&self, action: &Action) -> bool {
         match action {
             Action::Publish(ip, vip) if vip.generation != 0 => self.without_address.contains_key(ip),
@@ -107,7 +107,7 @@ impl Changes {
             Action::DelAddr(addr) => drop(self.still_there.insert(addr.ip)),
             Action::SetIface(..) | Action::RemoveIface(_) | Action::Withdraw(_) => {}
         }
-        // The guard's program stops every claim where an interface has no entry.
+        // On an interface without an entry, the guard's program stops every claim.
         let harmless = match action {
             Action::AddAddr(..) | Action::DelAddr(_) => true,
             Action::SetIface(_, iface) => iface.bit == GUARD_BIT,
@@ -119,7 +119,7 @@ impl Changes {
 }
 
 impl Actual {
-    /// What the host looks like after a change that was done.
+    /// Updates this state of the host after a change that was done.
     pub fn take_in(&mut self, action: Action) {
         match action {
             Action::SetIface(port, iface) => drop(self.ifaces.insert(port, iface)),
@@ -148,8 +148,8 @@ mod tests {
 
     const IP: Ip = Ip::v4([192, 0, 2, 10]);
 
-    /// After each change that is planned the plan is what is left of it: nothing is done twice, and
-    /// nothing is missed.
+    /// After each change, the new plan must be the rest of the old one. Then no change is made twice,
+    /// and none is missed.
     #[test]
     fn a_host_that_has_taken_a_plan_in_needs_no_other() {
         let addr = HostAddr { ip: IP, ifindex: 1 };

@@ -1,5 +1,5 @@
-//! Other stations that claim VIPs which this node holds, and which addresses the nodes of the cluster
-//! answer with.
+//! Other stations that claim VIPs which this node holds, and the MAC addresses with which the nodes of
+//! the cluster answer.
 
 use super::{record::Record, time::BootNs};
 use std::{
@@ -8,26 +8,27 @@ use std::{
     time::Duration,
 };
 
-/// A conflict is over when nothing has been heard of it for this long.
+/// A conflict is over when no claim was heard for this long.
 const QUIET: Duration = Duration::from_secs(30);
-/// Two defenders must not loop (RFC 5227 section 2.4, DEFEND_INTERVAL).
+/// The shortest pause between two defences, so that two defenders do not loop (RFC 5227 section 2.4,
+/// DEFEND_INTERVAL).
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
-/// This node yields an address only after a station has claimed it for this long.
+/// This node yields a VIP only after a station has claimed it for this long.
 const YIELD_AFTER: Duration = Duration::from_secs(10);
 
-/// One station that claims a VIP which this node holds.
+/// When a station has claimed a VIP that this node holds.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     first: BootNs,
     last: BootNs,
 }
 
-/// What a claim means.
+/// How a claim compares with earlier ones of the same station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// The station had not claimed the VIP before.
+    /// Whether this is the station's first claim of the VIP in this conflict.
     pub new: bool,
-    /// It has done so for long enough to yield to it.
+    /// Whether the station has claimed the VIP for long enough that this node may yield.
     pub lasting: bool,
 }
 
@@ -37,12 +38,12 @@ pub struct Conflicts {
     seen: BTreeMap<(IpAddr, [u8; 6]), Seen>,
     defended: BTreeMap<IpAddr, BootNs>,
     yielded: BTreeSet<IpAddr>,
-    /// Nodes of the cluster by the MAC addresses that they answer with, from the Leases.
+    /// Nodes of the cluster by the MAC addresses with which they answer, as the Leases say.
     nodes: BTreeMap<[u8; 6], String>,
 }
 
 impl Conflicts {
-    /// Whether the node is silent for a VIP because another station claims it.
+    /// Whether this node is silent for a VIP because another station claims it.
     pub fn is_yielded(&self, vip: IpAddr) -> bool {
         self.yielded.contains(&vip)
     }
@@ -52,7 +53,7 @@ impl Conflicts {
         &self.nodes
     }
 
-    /// Remembers whose MAC addresses a record names.
+    /// Remembers to which node the MAC addresses of a record belong.
     pub fn learn(&mut self, record: Option<&Record>) {
         let Some(record) = record.filter(|record| record.tenure().is_some()) else { return };
         for mac in &record.macs {
@@ -62,7 +63,7 @@ impl Conflicts {
         }
     }
 
-    /// A station claims a VIP that this node holds.
+    /// Notes that a station claims a VIP which this node holds.
     pub fn heard(&mut self, now: BootNs, vip: IpAddr, mac: [u8; 6]) -> Heard {
         let new = !self.seen.contains_key(&(vip, mac));
         let seen = self.seen.entry((vip, mac)).or_insert(Seen { first: now, last: now });
@@ -70,7 +71,7 @@ impl Conflicts {
         Heard { new, lasting: seen.first.after(YIELD_AFTER) <= now }
     }
 
-    /// Whether a VIP may be defended now; counts as done if so.
+    /// Whether a VIP may be defended now. If so, this counts as the defence.
     pub fn defends(&mut self, now: BootNs, vip: IpAddr) -> bool {
         let last = self.defended.get(&vip);
         let may = last.is_none_or(|last| last.after(DEFEND_EVERY) <= now);
@@ -80,12 +81,13 @@ impl Conflicts {
         may
     }
 
-    /// From now on the node is silent for a VIP. Says whether it was not before.
+    /// Makes this node silent for a VIP. Returns whether it was not silent before.
     pub fn yields(&mut self, vip: IpAddr) -> bool {
         self.yielded.insert(vip)
     }
 
-    /// The VIPs whose last conflict is over, and whether each had been yielded.
+    /// Removes the conflicts that are over. Returns the VIPs without a conflict, and whether each was
+    /// yielded.
     pub fn take_over(&mut self, now: BootNs) -> Vec<(IpAddr, bool)> {
         if self.seen.is_empty() {
             return Vec::new();

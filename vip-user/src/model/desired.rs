@@ -1,4 +1,4 @@
-//! What this host should look like, given where its elections stand.
+//! The desired state of this host, given the state of its elections.
 
 use super::{ownership::Ownership, time::BootNs, timing::Timing};
 use serde::{Deserialize, Serialize};
@@ -11,23 +11,23 @@ use vip_common::{
     wire::solicited_node,
 };
 
-/// Index of the loopback interface, the same in every network namespace.
+/// Index of the loopback interface, which is the same in every network namespace.
 pub const LOOPBACK: u32 = 1;
 
-/// Where a VIP that is held is put, so that this host takes its traffic in.
+/// Where a held VIP is put as an address, so that this host accepts its traffic.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
-    /// On `lo`: no other program mistakes it for an address of the interface.
+    /// On `lo`, where no other program mistakes it for an address of the interface.
     #[default]
     Loopback,
-    /// On the first answering interface, as kube-vip does: `ip addr show IF` shows it.
+    /// On an answering interface, as kube-vip does: `ip addr show IF` shows it.
     Interface,
-    /// Nowhere: kube-proxy or a CNI takes the traffic in by itself.
+    /// Nowhere: kube-proxy or a CNI accepts the traffic.
     None,
 }
 
-/// A VIP and where it lives.
+/// A VIP, its slot, and the interfaces that answer for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipSpec {
     /// The address.
@@ -36,41 +36,41 @@ pub struct VipSpec {
     pub slot: u32,
     /// Bits of the interfaces that answer for it.
     pub answer: u64,
-    /// Silent by policy, though its Lease may be held: another station claims it, or another program
-    /// has put it on this host.
+    /// Silent by policy, even if this node holds its Lease. Another station claims it, or another
+    /// program has put it on this host.
     pub yielded: bool,
-    /// It may be published under its Lease.
+    /// Whether it may be published under its Lease.
     pub admitted: bool,
 }
 
-/// The bit of every interface that is only guarded.
+/// The bit that all interfaces share that are only guarded.
 pub const GUARD_BIT: u8 = 63;
 
-/// What an interface is there for.
+/// The purpose of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkRole {
-    /// VIPs are answered and announced on it, and groups joined.
+    /// VIPs are answered and announced on it, and solicited-node groups are joined.
     Answer,
-    /// Claims are stopped on it.
+    /// Claims of VIPs are stopped on it.
     Guard,
-    /// It stands for another interface, whose frames pass it.
+    /// It stands in for another interface, because that one's frames pass through it.
     Alias,
 }
 
-/// An interface with programs, or another way in which its frames appear to them.
+/// An interface with programs, or another port at which its frames appear to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Interface index and VLAN tags.
     pub port: Port,
-    /// Its bit in the VIP map; several ports of one interface share it.
+    /// Its bit in the VIP map. Several ports of one interface share it.
     pub bit: u8,
-    /// What it is there for.
+    /// Its purpose.
     pub role: LinkRole,
     /// Its MAC address.
     pub mac: [u8; 6],
-    /// Up, with carrier, and guarded.
+    /// Whether it is up, has carrier, and is guarded.
     pub up: bool,
-    /// The guard is known to stand.
+    /// Whether the guard is known to be in place.
     pub guarded: bool,
 }
 
@@ -81,17 +81,17 @@ impl Link {
     }
 }
 
-/// The interfaces of a host that matter, and what they are used for.
+/// The interfaces of a host that matter to xvip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
-    /// All of them.
+    /// All of them, with their purposes.
     pub links: Vec<Link>,
     /// For each VIP, the bits of the interfaces that answer for it.
     pub answer: BTreeMap<IpAddr, u64>,
-    /// VIPs that another program has put on this host as an address of a subnet: the host never answers
-    /// for them.
+    /// VIPs that another program has put on this host with the prefix of a subnet. The host never
+    /// answers for them.
     pub strays: BTreeSet<IpAddr>,
-    /// A native program has just been attached: some NICs lose their carrier by that.
+    /// Whether a native program has just been attached: some NICs lose their carrier then.
     pub attached: bool,
 }
 
@@ -103,38 +103,39 @@ impl Links {
     }
 }
 
-/// How an address that xvip owns should be on an interface.
+/// How an address that xvip owns must be configured on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddrSpec {
-    /// A VIP, for this many seconds: a dead node forgets it by itself.
+    /// A VIP. Its lifetime is limited, so that the host drops it if xvip dies.
     Vip {
-        /// `valid_lft`.
+        /// `valid_lft` in seconds.
         valid_s: u32,
     },
-    /// A solicited-node group, joined by the kernel, which reports it to snooping switches.
+    /// A solicited-node group. The kernel joins it, and reports it to snooping switches.
     Group,
 }
 
-/// What the host should look like.
+/// The desired state of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// Entries of the VIP map.
     pub vips: BTreeMap<Ip, Vip>,
-    /// Addresses whose entries are nobody's business yet, each with the slot that its entry names:
-    /// nothing has been read from the API.
+    /// Addresses whose entries must stay as they are, because their Lease has not been read yet. Each
+    /// comes with the slot that its entry must name.
     pub untouched: BTreeMap<Ip, u32>,
-    /// Addresses that another program of this host holds: its frames pass, wherever it has put them.
+    /// Addresses that another program of this host holds. Its frames pass, on whichever interface it
+    /// has put them.
     pub passing: BTreeSet<Ip>,
-    /// Addresses and groups.
+    /// Addresses and groups that must be there.
     pub addrs: BTreeMap<HostAddr, AddrSpec>,
-    /// Addresses that stay where they are, for late traffic, and come nowhere else: a VIP that was
-    /// never admitted to its Lease is not on this host.
+    /// Addresses that stay for late traffic if they are there, but are not added. A VIP that was never
+    /// admitted to its Lease is not on this host.
     pub lingering: BTreeMap<HostAddr, AddrSpec>,
     /// Entries of the interface map.
     pub ifaces: BTreeMap<Port, Iface>,
 }
 
-/// The desired state of all VIPs whose ownership is known, by slot.
+/// The desired state for all VIPs whose slot is in `owners`.
 pub fn desired(
     now: BootNs,
     owners: &BTreeMap<u32, Ownership>,
@@ -156,7 +157,8 @@ pub fn desired(
         let links: Vec<&Link> = links.iter().filter(chosen).collect();
         let links = links.as_slice();
         let carried = match ownership {
-            // This host's own traffic must reach whoever else has an address that is not admitted.
+            // Another station may use an address that is not admitted. This host's own traffic must
+            // reach that station.
             Ownership::Ours { until, .. } => vip.admitted && now < until.after(timing.linger),
             Ownership::Elsewhere { serve_until } | Ownership::Ending { serve_until } => {
                 now < serve_until
@@ -167,8 +169,8 @@ pub fn desired(
             Ownership::Unknown => {
                 want.untouched.insert(ip, vip.slot);
                 want_groups(&mut want, vip.ip, links);
-                // The host's stack answers for an address that others have left, whatever the API will
-                // say.
+                // Another program may have put this address on the host, whose stack would answer for
+                // it. The silent entry prevents that, whatever the API will say.
                 if vip.yielded {
                     want.vips.insert(ip, Vip::new(vip.slot, 0, vip.answer, u64::MAX));
                 }
@@ -178,16 +180,17 @@ pub fn desired(
                 want.passing.insert(ip);
                 None
             }
-            // Nothing of ours is here any more. Frames pass, but where an interface carries the
-            // address, for the stack would answer there.
+            // This process guards the VIP no more, so its frames pass. The plan still keeps a silent
+            // entry while an interface carries the address, because the stack would answer there.
             Ownership::Gone { .. } => None,
-            // The entry outlives the address: without it the kernel would answer for what is carried.
+            // The entry stays longer than the address. Without it, the kernel's stack would answer for
+            // the address.
             Ownership::Elsewhere { .. } | Ownership::Ending { .. } => Some(0),
             Ownership::Ours { .. } if vip.yielded || !vip.admitted => Some(0),
             Ownership::Ours { generation, .. } => Some(generation),
         };
         if let Some(generation) = generation {
-            // Whatever is guarded is guarded for every VIP: none may be claimed where it is not
+            // The guarded interfaces are guarded for every VIP. No VIP may be claimed where it is not
             // answered.
             let entry = Vip::new(vip.slot, generation, vip.answer, u64::MAX);
             want.vips.insert(ip, entry);
@@ -202,8 +205,8 @@ pub fn desired(
     want
 }
 
-/// The interface that carries a held VIP: one that is up, if there is one. Never one without its guard:
-/// the stack would answer there by itself, past the fence.
+/// The interface that carries a held VIP: one that is up, if possible. It must have its guard, because
+/// otherwise the stack would answer there even after the fence.
 fn carrier(placement: Placement, links: &[&Link]) -> Option<u32> {
     match placement {
         Placement::Loopback => Some(LOOPBACK),
@@ -216,8 +219,8 @@ fn carrier(placement: Placement, links: &[&Link]) -> Option<u32> {
     }
 }
 
-/// Every candidate is in the solicited-node group in advance: a report that is lost at a take-over
-/// costs seconds. VIPs that share the low 24 bits share the group.
+/// Every candidate joins the solicited-node group in advance. If the report were lost at a take-over,
+/// that would cost seconds. VIPs that share the low 24 bits share the group.
 fn want_groups(want: &mut Desired, vip: IpAddr, links: &[&Link]) {
     if let IpAddr::V6(v6) = vip {
         let ip = Ip::v6(solicited_node(&v6.octets()));
@@ -227,6 +230,6 @@ fn want_groups(want: &mut Desired, vip: IpAddr, links: &[&Link]) {
     }
 }
 
-/// The lifetime of an address is this much longer than D plus linger; half of it may pass before the
-/// address is refreshed.
+/// The lifetime of an address is this much longer than D plus linger. The address is refreshed when
+/// half of this has passed.
 pub(super) const ADDRESS_SLACK_S: u32 = 20;

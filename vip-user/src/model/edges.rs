@@ -1,20 +1,20 @@
-//! Addresses of a subnet that no host may have: a VIP must be none of them.
+//! Reserved addresses of a subnet, which no host may have. A VIP must not be one of them.
 
 use super::selection::{Device, Selection};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// A VIP that no host of its subnet may have.
+/// A VIP that is a reserved address of its subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
     /// The VIP.
     pub vip: IpAddr,
-    /// What it is, in words.
+    /// Which reserved address it is, and on which interface, in words.
     pub what: String,
 }
 
-/// The first VIP that is the network's or the broadcast address of a subnet on an interface that
-/// answers for it.
+/// The first VIP that is a network's, broadcast or routers' anycast address. Only subnets of interfaces
+/// that answer for the VIP count.
 pub fn first(selection: &Selection, devices: &[Device]) -> Option<Edge> {
     let roles = selection.roles(devices).roles;
     devices.iter().find_map(|device| {
@@ -29,7 +29,7 @@ pub fn first(selection: &Selection, devices: &[Device]) -> Option<Edge> {
 }
 
 fn kind(vip: IpAddr, net: IpNet) -> Option<String> {
-    // RFC 3021 (/31) and RFC 6164 (/127): both addresses of a pair are hosts'.
+    // RFC 3021 (/31) and RFC 6164 (/127): both addresses of such a subnet belong to hosts.
     if net.max_prefix_len() - net.prefix_len() < 2 {
         return None;
     }
@@ -37,7 +37,7 @@ fn kind(vip: IpAddr, net: IpNet) -> Option<String> {
     match vip {
         IpAddr::V4(_) if vip == net.network() => Some(format!("the network's address of {net}")),
         IpAddr::V4(_) if vip == net.broadcast() => Some(format!("the broadcast address of {net}")),
-        // RFC 4291 section 2.6.1: every router of the subnet answers for it.
+        // RFC 4291 section 2.6.1: every router of the subnet answers for this address.
         IpAddr::V6(_) if vip == net.network() => Some(format!("the routers' anycast address of {net}")),
         _ => None,
     }
@@ -73,7 +73,7 @@ mod tests {
             ("2001:db8::ffff:ffff:ffff:ffff", "eth0", None),
             ("198.51.100.1", "eth0", None),
             ("192.0.2.10", "eth0", None),
-            // On the edge of a subnet of an interface that does not answer for it.
+            // At the edge of a subnet whose interface does not answer for the VIP.
             ("203.0.113.255", "eth0", None),
             ("192.0.2.191", "eth0", None),
             ("203.0.113.255", "eth1", Some("the broadcast address of 203.0.113.128/25 on eth1")),

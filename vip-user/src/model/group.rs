@@ -16,7 +16,7 @@ use std::{
     net::IpAddr,
 };
 
-/// VIPs that share one owner, as they are asked for.
+/// VIPs that share one owner, as the configuration asks for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupSpec {
     /// The name of the Lease that guards them.
@@ -27,43 +27,44 @@ pub struct GroupSpec {
     pub nodes: BTreeMap<String, String>,
 }
 
-/// VIPs that share one owner.
+/// VIPs that share one owner, with their election and their timers.
 #[derive(Debug)]
 pub struct Group {
     pub(super) spec: GroupSpec,
-    /// Counts the groups of this process: a slot may be given again.
+    /// Number of the group within this process. A slot may be given to another group, but this number
+    /// is unique.
     pub(super) serial: u64,
     pub(super) election: Election,
-    /// Rounds of announcements.
+    /// When the next rounds of announcements are due.
     pub(super) announce_at: Schedule,
-    /// So many of the next rounds also ask known neighbours.
+    /// In this many of the next rounds, known neighbours are asked too.
     pub(super) asking_rounds: u8,
-    /// Rounds of address probes.
+    /// When the next rounds of address probes are due.
     pub(super) probe_at: Schedule,
-    /// A fence that could not be cleared is tried again then.
+    /// When to try again to clear a fence that could not be cleared.
     pub(super) silence_at: Option<BootNs>,
     /// When the present tenure raised its fence.
     pub(super) held_since: Option<BootNs>,
     pub(super) damper: Damper,
-    /// How well the links serve these VIPs.
+    /// How well the links serve these VIPs, without damping.
     pub(super) reach: Fitness,
-    /// The MAC addresses that these VIPs are answered with.
+    /// The MAC addresses with which these VIPs are answered.
     pub(super) macs: Vec<[u8; 6]>,
-    /// Why this node does not serve as it should, in words.
+    /// Why this node does not serve as well as it could, in words.
     pub(super) weakness: Option<String>,
-    /// The fitness that was told last.
+    /// The fitness that was reported last.
     pub(super) told: Option<Fitness>,
-    /// What another process that uses our node name has written.
+    /// Renewals by another process that uses our node name.
     pub(super) namesake: Namesake,
-    /// It began with a tenure of this boot.
+    /// Whether the group began with a tenure of this boot.
     pub(super) adopted: bool,
-    /// Somebody wants it. If not, it is given up and forgotten.
+    /// Whether the configuration still asks for it. If not, it is given up and forgotten.
     pub(super) wanted: bool,
 }
 
 impl Group {
-    /// A group that begins. With `asks_first` an address is published under a Lease for the first time
-    /// only after the LAN was asked for it.
+    /// A new group. With `asks_first`, the LAN is asked before an address is published for the first
+    /// time under a Lease.
     pub(super) fn new(
         spec: GroupSpec,
         serial: u64,
@@ -97,7 +98,7 @@ impl Group {
         }
     }
 
-    /// Its number: no other group of this process has it.
+    /// Its number, which no other group of this process has.
     pub const fn serial(&self) -> u64 {
         self.serial
     }
@@ -117,7 +118,7 @@ impl Group {
         &self.election
     }
 
-    /// Why this node does not serve it as it should, in words.
+    /// Why this node does not serve it as well as it could, in words.
     pub fn weakness(&self) -> Option<&str> {
         self.weakness.as_deref()
     }
@@ -133,7 +134,7 @@ impl Group {
         matches!(ownership, Ownership::Elsewhere { .. } | Ownership::ProgramHere)
     }
 
-    /// Takes in how well the links serve these VIPs: whether all have one that is up, or some, or none.
+    /// Notes for how many of these VIPs a link is up, and with which MAC addresses they are answered.
     pub(super) fn use_links(&mut self, links: &Links) {
         let up = |vip: &&IpAddr| links.of(**vip).any(|link| link.up);
         self.reach = match self.spec.vips.iter().filter(up).count() {
@@ -146,7 +147,7 @@ impl Group {
         self.macs = macs.into_iter().collect();
     }
 
-    /// When something is due.
+    /// When the next of its timers is due.
     pub(super) fn wake_at(&self, now: BootNs) -> Option<BootNs> {
         let timers = [
             self.election.wake_at(now),

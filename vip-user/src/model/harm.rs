@@ -1,5 +1,5 @@
-//! What this node cannot do for single VIPs. One VIP's harm makes it doubtful for the Lease of that
-//! VIP, and touches no other Lease.
+//! Failures that concern single VIPs. A harm to a VIP makes this node a worse choice for the Lease of
+//! that VIP, and for no other Lease.
 
 use super::{fitness::Fitness, schedule::RETRY, time::BootNs};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 /// What can go wrong for a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Harm {
-    /// Its entry could not be written: it is not answered for.
+    /// Its entry could not be written, so the kernel does not answer for it.
     Entry,
-    /// Its address could not be added: it is not answered for either.
+    /// Its address could not be added, so the kernel does not answer for it.
     Address,
-    /// The group in which it is asked for could not be joined: a switch may keep questions away.
+    /// Its solicited-node group could not be joined: a switch may keep questions away.
     Group,
     /// The fence of its Lease could not be raised.
     Fence,
@@ -19,10 +19,10 @@ pub enum Harm {
     Announcement,
 }
 
-/// A failure can be a moment's. What still fails when the host was tried again counts.
+/// A failure may be short. It counts only if the next attempt fails too.
 const COUNTS_AFTER: Duration = RETRY;
-/// A node that has lost the VIP does not try any more, so nothing tells it that the harm is over.
-/// Without a memory it would offer itself at once, and the VIP would go back and forth.
+/// A node that has lost the VIP makes no further attempts, so it cannot learn that the harm is over. If
+/// it forgot at once, it would offer at once, and the VIP would move back and forth.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
@@ -32,40 +32,40 @@ struct Failure {
     last: BootNs,
 }
 
-/// All harms.
+/// The known harms of all VIPs.
 #[derive(Debug, Default)]
 pub struct Harms {
     failures: BTreeMap<(IpAddr, Harm), Failure>,
-    /// What the host could not carry if it were to, and why.
+    /// VIPs that the host could not carry if it had to, and why.
     foretold: BTreeMap<IpAddr, String>,
 }
 
 impl Harms {
-    /// This has failed for a VIP.
+    /// An attempt has failed for a VIP.
     pub fn failed(&mut self, vip: IpAddr, harm: Harm, why: String, now: BootNs) {
         let known = self.failures.get(&(vip, harm)).map(|known| known.first);
         let failure = Failure { why, first: known.unwrap_or(now), last: now };
         self.failures.insert((vip, harm), failure);
     }
 
-    /// This works for a VIP. Says whether it had failed.
+    /// An attempt has succeeded for a VIP. Returns whether a failure was known.
     pub fn worked(&mut self, vip: IpAddr, harm: Harm) -> bool {
         self.failures.remove(&(vip, harm)).is_some()
     }
 
-    /// What the host could not carry if it were to, by VIP, and why.
+    /// Sets the VIPs that the host could not carry if it had to, and why.
     pub fn foretell(&mut self, refused: BTreeMap<IpAddr, String>) {
         self.foretold = refused;
     }
 
-    /// Forgets what was long ago; says whether there was anything.
+    /// Forgets old failures. Returns whether there were any.
     pub fn forget(&mut self, now: BootNs) -> bool {
         let known = self.failures.len();
         self.failures.retain(|_, failure| now < failure.last.after(REMEMBERED));
         self.failures.len() < known
     }
 
-    /// How well a node with these harms serves a Lease's VIPs, and why not better.
+    /// How well a node with these harms serves a Lease's VIPs, and what keeps it from serving better.
     pub fn weigh(&self, vips: &[IpAddr]) -> (Fitness, Option<String>) {
         let mut reasons = Vec::new();
         let mut dark = 0;

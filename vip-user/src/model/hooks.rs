@@ -1,16 +1,17 @@
-//! The hooks at which questions may be answered, in the order in which they are tried.
+//! The kernel hooks at which xvip can answer questions.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a program answers.
+/// The hook at which a program answers.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
-    /// XDP in the driver: before the kernel has spent anything on a frame.
+    /// XDP in the driver: before the kernel has done any work for a frame.
     Native,
-    /// The same decision at TC ingress: on every device, and it knows the VLAN tag that a NIC took off.
+    /// The same rules at TC ingress. It exists on every device, and sees the VLAN tag that a NIC has
+    /// removed.
     Tc,
-    /// XDP on a frame that the kernel has taken in already.
+    /// XDP on a frame for which the kernel has already allocated a buffer.
     Generic,
 }
 
@@ -32,7 +33,7 @@ impl From<Hook> for Hooks {
 }
 
 impl Hooks {
-    /// Those at which a frame's VLAN tag is known although the NIC has taken it off.
+    /// The hooks that see a frame's VLAN tag although the NIC has removed it.
     #[must_use]
     pub fn that_know_tags(&self) -> Self {
         Self(self.0.iter().copied().filter(|hook| *hook == Hook::Tc).collect())

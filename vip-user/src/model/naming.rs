@@ -1,4 +1,4 @@
-//! Which VIPs a Lease names, and what it says of them.
+//! The VIPs that a Lease names, and how far the admission of each has come.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -6,26 +6,27 @@ use std::{
     net::IpAddr,
 };
 
-/// What a Lease says of a VIP that it names.
+/// How far the admission of a VIP has come, according to its Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mark {
-    /// Its holder wants to guard it, and does not answer for it yet.
+    /// The holder wants to guard it, but does not answer for it yet.
     Claimed,
-    /// The same. The holder before was a version that does not say what it guards, and answered for it.
+    /// The same, but the previous holder answered for it. That was a version of xvip that does not name
+    /// its VIPs.
     Inherited,
-    /// Whoever holds the Lease answers for it.
+    /// The holder of the Lease answers for it.
     Admitted,
 }
 
-/// An API server takes 256 KiB of annotations (`TotalAnnotationSizeLimitB`). The VIPs of a Lease may
-/// have so many characters, each with quotation marks and a comma.
+/// The longest text for the VIPs of a Lease, in characters, each with quotation marks and a comma. An
+/// API server accepts 256 KiB of annotations (`TotalAnnotationSizeLimitB`).
 pub const MAX_NAMED: usize = 240_000;
 
-/// VIPs by address, with what a Lease says of them.
+/// VIPs by address, with what a Lease says of each.
 pub type Marks = BTreeMap<IpAddr, Mark>;
 
-/// The annotation `xvip.io/vips`. It repeats fields of the spec: another program that takes the
-/// Lease leaves annotations as they are, and then this one says nothing about the VIPs any more.
+/// The annotation `xvip.io/vips`. It repeats fields of the spec, because another program that takes the
+/// Lease leaves annotations as they are. After that, this one says nothing about the VIPs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Guarded {
@@ -33,16 +34,17 @@ pub struct Guarded {
     pub transitions: i64,
     /// `spec.acquireTime`, microseconds since 1970.
     pub acquire_us: i64,
-    /// VIPs that are published by whoever holds the Lease.
+    /// VIPs that the holder of the Lease publishes.
     #[serde(default)]
     pub admitted: BTreeSet<IpAddr>,
-    /// VIPs that are asked for.
+    /// VIPs that the holder claims, but does not publish yet.
     #[serde(default)]
     pub claimed: BTreeSet<IpAddr>,
-    /// Those of them that an older version answered for before.
+    /// The claimed VIPs for which a holder with an older version answered before.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub inherited: BTreeSet<IpAddr>,
-    /// It answered for all of them. They are not named twice: there may be no room for that.
+    /// Whether that holder answered for all claimed VIPs. Then `inherited` is empty, because there may
+    /// be no room to name them twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_inherited: bool,
 }
@@ -52,19 +54,19 @@ pub fn text_len<'a>(vips: impl IntoIterator<Item = &'a IpAddr>) -> usize {
     vips.into_iter().map(|vip| vip.to_string().len() + 3).sum()
 }
 
-/// Which VIPs a Lease names.
+/// The VIPs that a Lease names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names<'a> {
-    /// None: no version of xvip has held it last.
+    /// None: the last holder was not xvip, or there was none.
     Nothing,
-    /// These.
+    /// The VIPs in this annotation.
     Listed(&'a Guarded),
-    /// Nobody knows: its last holder was a version of xvip that does not say.
+    /// Unknown: the last holder was a version of xvip that does not name its VIPs.
     Unknown,
 }
 
 impl Guarded {
-    /// The annotation of a tenure.
+    /// The annotation of a tenure, which these two fields of the spec identify.
     pub fn of(transitions: i64, acquire_us: i64, marks: &Marks) -> Self {
         let with = |wanted: fn(Mark) -> bool| -> BTreeSet<IpAddr> {
             marks.iter().filter(move |(_, mark)| wanted(**mark)).map(|(ip, _)| *ip).collect()
@@ -73,15 +75,15 @@ impl Guarded {
         let claimed = with(|mark| mark != Mark::Admitted);
         let mut inherited = with(|mark| mark == Mark::Inherited);
         let all_inherited = !claimed.is_empty() && inherited == claimed;
-        // A VIP that only counts as claimed comes later, but it comes. A Lease that cannot be written
-        // has no holder.
+        // Without this list the VIPs count as claimed, and are published later. An annotation that is
+        // too long could not be written at all, and the Lease would have no holder.
         if all_inherited || text_len(admitted.iter().chain(&claimed).chain(&inherited)) > MAX_NAMED {
             inherited.clear();
         }
         Self { transitions, acquire_us, admitted, claimed, inherited, all_inherited }
     }
 
-    /// What it says of a VIP.
+    /// What the annotation says of a VIP.
     pub fn mark(&self, ip: IpAddr) -> Option<Mark> {
         if self.admitted.contains(&ip) {
             Some(Mark::Admitted)

@@ -1,22 +1,22 @@
-//! The way from what the host looks like to what it should look like: actions in a safe order.
+//! The actions that take the host from its actual state to the desired one, in a safe order.
 
 use super::desired::{ADDRESS_SLACK_S, AddrSpec, Desired};
 use std::collections::{BTreeMap, BTreeSet};
 use vip_common::abi::{HostAddr, Iface, Ip, Port, Vip};
 
-/// What the host looks like.
+/// The actual state of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actual {
     /// Entries of the VIP map.
     pub vips: BTreeMap<Ip, Vip>,
     /// Entries of the interface map.
     pub ifaces: BTreeMap<Port, Iface>,
-    /// Addresses on interfaces, with the seconds that they have left (`u32::MAX`: for ever).
+    /// Addresses on interfaces, with the seconds that they have left (`u32::MAX`: forever).
     pub addrs: BTreeMap<HostAddr, u32>,
-    /// Addresses and groups that xvip has written down as its own.
+    /// Addresses and groups that xvip has recorded as its own.
     pub owned: BTreeSet<HostAddr>,
-    /// Addresses of ours that are there, and whose route in the local table is not: nothing is taken in
-    /// for them.
+    /// Addresses of ours that are present but have no route in the local table. The host accepts no
+    /// traffic for them.
     pub unrouted: BTreeSet<HostAddr>,
 }
 
@@ -29,19 +29,19 @@ pub enum Action {
     RemoveIface(Port),
     /// Write an entry of the VIP map.
     Publish(Ip, Vip),
-    /// Remove an entry of the VIP map: frames pass.
+    /// Remove an entry of the VIP map, so that frames pass.
     Withdraw(Ip),
-    /// Write down and add an address or group, or refresh its lifetime.
+    /// Record an address or group as ours and add it, or refresh its lifetime.
     AddAddr(HostAddr, AddrSpec),
-    /// Remove an address or group and its note.
+    /// Remove an address or group, and its record.
     DelAddr(HostAddr),
 }
 
-/// The actions, in order: whatever silences comes first; a guarding entry stands before an address
-/// comes, which is there before the entry answers; and an entry goes only when no interface carries
-/// the address any more, or when another program of this host holds it. One that stays though nobody
-/// wants it is silent. Between any two of them this process may stand still for minutes, and the
-/// kernel's stack answers for an address that no entry guards.
+/// The actions, in a safe order. Whatever silences comes first. A guarding entry is written before its
+/// address is added, and the address is added before the entry answers. An entry is removed only when
+/// no interface carries the address any more, or when another program of this host holds it. An
+/// unwanted entry that stays is silent. Between any two actions this process may be paused for minutes,
+/// and the kernel's stack answers for an address without a guarding entry.
 pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     let mut actions = Vec::new();
     for (port, iface) in &want.ifaces {
@@ -52,7 +52,7 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation == 0) {
         actions.push(Action::Publish(*ip, *vip));
     }
-    // Carried or not: what comes in between may fail, and the entry stay.
+    // Carried or not: a later action may fail, and then the entry stays.
     for (ip, vip) in unwanted(want, have).filter(|(_, vip)| vip.generation != 0) {
         actions.push(Action::Publish(*ip, Vip { generation: 0, ..*vip }));
     }
@@ -66,7 +66,7 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     for (addr, spec) in want.addrs.iter().chain(lingering) {
         let unrouted = have.unrouted.contains(addr);
         if unrouted {
-            // The kernel makes the route only with the address.
+            // The kernel creates the route only together with the address.
             actions.push(Action::DelAddr(*addr));
         }
         if unrouted || needs_adding(*addr, *spec, have) {
@@ -96,16 +96,16 @@ fn changed<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a
     want.vips.iter().filter(|(ip, vip)| have.vips.get(ip) != Some(vip))
 }
 
-/// Entries that nobody wants any more.
+/// Entries that are not desired and must not stay as they are.
 fn unwanted<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a Ip, &'a Vip)> {
-    // What another Lease has published would wake with the fence of that Lease.
+    // An entry that names another Lease's slot would become active with the fence of that Lease.
     let wanted =
         |ip: &Ip, vip: &Vip| want.vips.contains_key(ip) || want.untouched.get(ip) == Some(&vip.slot);
     have.vips.iter().filter(move |(ip, vip)| !wanted(ip, vip))
 }
 
-/// What must stand before an address comes, where it does not yet: a silent entry, or the present one
-/// with the interfaces that are to be guarded.
+/// The entry that must exist before the address is added, if it does not exist yet. It is a silent one,
+/// or the present one with all interfaces that must be guarded.
 fn guard_first(want: &Vip, have: Option<&Vip>) -> Option<Vip> {
     match have {
         None => Some(Vip { generation: 0, ..*want }),

@@ -1,4 +1,4 @@
-//! Other Leases that name VIPs of ours, and when their holders are over.
+//! Other Leases that name VIPs of ours, and when their holders can no longer answer.
 
 use super::{
     naming::{Guarded, Mark, Names},
@@ -9,19 +9,19 @@ use super::{
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use vip_common::mac::Mac;
 
-/// All of them, by name.
+/// The other Leases that name VIPs, or do not say what they guard, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Rivals(BTreeMap<String, Other>);
 
-/// Another Lease that names one of our VIPs.
+/// Another Lease that names VIPs, or does not say what it guards.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Other {
     record: Record,
     /// When this version was first seen.
     since: BootNs,
-    /// How long a holder of it may have to be waited for.
+    /// How long this version must stay unchanged before its holder can no longer answer.
     wait: Duration,
-    /// It has disappeared. Its holder may still answer.
+    /// Whether the Lease has disappeared. Its holder may still answer.
     gone: bool,
 }
 
@@ -32,26 +32,26 @@ pub enum Obstacle {
     Lease {
         /// Its name.
         lease: String,
-        /// Who holds it.
+        /// Its last holder.
         holder: String,
     },
-    /// Another Lease names it, nobody renews that one, and it could not be struck out of it.
+    /// Another Lease names it, no node renews that Lease, and the VIP could not be struck out of it.
     LeftBehind {
         /// Its name.
         lease: String,
-        /// Who held it.
+        /// Its last holder.
         holder: String,
     },
-    /// A version of xvip that does not say what it guards holds another Lease.
+    /// Another Lease is held by a version of xvip that does not say what it guards.
     Silent {
         /// Its name.
         lease: String,
-        /// Who holds it.
+        /// Its last holder.
         holder: String,
     },
-    /// Another station answers for it.
+    /// Another station, with this MAC address, answers for it.
     InUse([u8; 6]),
-    /// The Leases could not be listed, in the words of the API.
+    /// The Leases could not be listed. The text is the API's error.
     Unlisted(String),
 }
 
@@ -78,10 +78,10 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// A change of another Lease's annotation, by its version.
+/// A change of another Lease's annotation, by CAS on its version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Strike {
-    /// The Lease.
+    /// The name of the Lease.
     pub lease: String,
     /// The version that must still be current.
     pub base: Version,
@@ -90,7 +90,7 @@ pub struct Strike {
 }
 
 impl Rivals {
-    /// Takes in what the Leases of the namespace say now.
+    /// Notes what the Leases of the namespace say now. `own` is the name of our own Lease.
     pub(super) fn learn(
         &mut self,
         own: &str,
@@ -109,7 +109,8 @@ impl Rivals {
                 let since = if unchanged { old.since } else { now };
                 others.insert(name, Other { record, since, wait, gone: false });
             } else {
-                // Deleted by hand: who holds it may still answer, and write it again.
+                // The Lease was deleted by hand. Its holder may still answer, and write the Lease
+                // again.
                 let since = if old.gone { old.since } else { now };
                 if now < since.after(old.wait) {
                     others.insert(name, Other { since, gone: true, ..old });
@@ -123,8 +124,8 @@ impl Rivals {
         self.0 = others;
     }
 
-    /// What stands against a VIP, and the strikes that follow. `inherited`: Leases that do not say what
-    /// they guard are no obstacle.
+    /// The obstacles to a VIP. Adds the strikes that follow. If the VIP is `inherited`, Leases that
+    /// do not say what they guard are no obstacle.
     pub(super) fn against(
         &self,
         now: BootNs,
@@ -150,7 +151,7 @@ impl Rivals {
         found
     }
 
-    /// When the next of their holders is over, if nobody renews.
+    /// When the next holder of these Leases can no longer answer, if it does not renew.
     pub(super) fn next_end(&self, now: BootNs) -> Option<BootNs> {
         let ends = self.0.values().map(|other| other.since.after(other.wait));
         ends.filter(|end| *end > now).min()
@@ -160,24 +161,24 @@ impl Rivals {
 /// What the other Leases mean for one VIP.
 #[derive(Debug, Default)]
 pub(super) struct Against {
-    /// What stands most strongly against it.
+    /// The strongest obstacle among Leases whose holders may still answer.
     pub(super) strongest: Option<(Rank, Obstacle)>,
-    /// A Lease that names it and whose holder is over: it is struck out of that.
+    /// A Lease that names the VIP, but whose holder can no longer answer. The VIP is struck out of it.
     pub(super) dead: Option<Obstacle>,
-    /// Leases that do not say what they guard were no obstacle.
+    /// Whether Leases that do not say what they guard were passed over.
     pub(super) passed_over: bool,
 }
 
-/// How strongly another Lease stands against one of our VIPs.
+/// How strongly another Lease opposes the admission of one of our VIPs, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// It claims it too, and its name comes later: it gives way.
+    /// It claims the VIP too, but its name comes later than ours: its holder gives way.
     LaterClaim,
-    /// It claims it too, and its name comes first.
+    /// It claims the VIP too, and its name comes first: this node gives way.
     EarlierClaim,
     /// It does not say what it guards.
     Unknown,
-    /// Its holder answers for it.
+    /// Its holder answers for the VIP.
     Admitted,
 }
 
@@ -198,14 +199,13 @@ impl Other {
         }
     }
 
-    /// Who holds it, or has held it last.
+    /// The node that holds the Lease, or held it last.
     fn holder(&self) -> String {
         let note = self.record.note.as_ref().map(|note| note.holder.clone());
         note.unwrap_or_else(|| self.record.holder.clone())
     }
 
-    /// Its holder, if there ever was one, cannot answer any more: the VIP is struck out of this
-    /// version.
+    /// Strikes the VIP out of this version. Its holder, if there was one, can no longer answer.
     fn strike(&self, ip: IpAddr, name: &str, strikes: &mut BTreeMap<String, Strike>) {
         let Record { version, transitions, acquire_us, .. } = &self.record;
         let strike = strikes.entry(name.into()).or_insert_with(|| Strike {
@@ -226,8 +226,8 @@ impl Other {
     }
 }
 
-/// How long a version must stand before its holder is over. Candidates of that Lease go first: they
-/// wait half as long.
+/// How long a version must stay unchanged before its holder can no longer answer. This is twice what
+/// candidates of that Lease wait, so that they go first. For a released Lease it is the same.
 fn wait_for(record: &Record, timing: &Timing) -> Duration {
     let longest = MAX_DURATION_S.max(timing.duration_s);
     let wait = timing.wait(record.duration_s.clamp(timing.duration_s, longest));

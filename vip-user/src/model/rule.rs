@@ -1,11 +1,12 @@
-//! The words that choose interfaces: names, patterns, subnets, routes.
+//! The rules that choose interfaces: names, patterns, subnets, routes.
 
 use ipnet::IpNet;
 use std::{fmt, str::FromStr};
 
-/// Left alone unless they are named: what container networks and hypervisors put on a host. The guests
-/// behind them may own addresses, and few of them lead to the segment: some CNIs move the uplink's
-/// addresses to a bridge of such a name, and then it counts as any other interface.
+/// Interfaces that are left alone unless the configuration names them: those of container networks and
+/// hypervisors. The guests behind them may own addresses, and few of them lead to the segment. Some
+/// CNIs move the uplink's addresses to a bridge of such a name; that bridge then counts like any other
+/// interface.
 pub const EXCLUDED: &[&str] = &[
     "veth*",
     "cali*",
@@ -29,10 +30,10 @@ pub const EXCLUDED: &[&str] = &[
     "ovs-system",
 ];
 
-/// One word of a list of interfaces.
+/// One entry of a list of interfaces.
 #[derive(Clone, Debug)]
 pub enum Rule {
-    /// This very name.
+    /// The interface with exactly this name.
     Name(String),
     /// A name with `*`, `?` or `[…]`.
     Glob(glob::Pattern),
@@ -42,11 +43,11 @@ pub enum Rule {
     Auto,
     /// `default-route`: the interface of the default route of the VIP's family.
     DefaultRoute,
-    /// A subnet: the interface with an address in it.
+    /// A subnet: the interface that has an address in it.
     Subnet(IpNet),
 }
 
-/// A word that is no rule.
+/// The text cannot be read as a [`Rule`].
 #[derive(Debug, thiserror::Error)]
 #[error(
     "a name (at most 15 characters, without blanks, / and :), a glob (eth*), a regular expression (/^en[sp]/), a subnet \
@@ -74,7 +75,7 @@ impl FromStr for Rule {
         if word.contains(['*', '?', '[']) {
             return glob::Pattern::new(word).map(Self::Glob).map_err(|error| because(&error));
         }
-        // What the kernel takes as a name (dev_valid_name).
+        // The kernel accepts only such names (dev_valid_name).
         let never = |c: char| c == ':' || c.is_whitespace() || c.is_control();
         if word.is_empty() || word.len() > 15 || word.contains(never) || matches!(word, "." | "..") {
             return Err(RuleError(String::new()));

@@ -7,15 +7,15 @@ use std::{
     net::IpAddr,
 };
 
-/// What an interface is, as far as it matters here.
+/// The kind of an interface, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// A NIC, a veth, or anything else that carries frames by itself.
+    /// A NIC, a veth, or any other interface that is none of the kinds below.
     #[default]
     Plain,
     /// A VLAN device with its id.
     Vlan(u16),
-    /// A macvlan: a second MAC address on the interface below.
+    /// A macvlan: a second MAC address on its lower interface.
     Macvlan,
     /// A bond with its mode.
     Bond(u8),
@@ -32,23 +32,23 @@ pub struct Device {
     pub ifindex: u32,
     /// Its MAC address, if it has one of six bytes.
     pub mac: Option<[u8; 6]>,
-    /// Up, with carrier.
+    /// Whether it is up and has carrier.
     pub up: bool,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// The interface below a VLAN device or a macvlan.
+    /// The index of the interface below a VLAN device or a macvlan.
     pub lower: Option<u32>,
-    /// The bridge or bond that it is a port or member of.
+    /// The index of the bridge or bond to which it belongs.
     pub master: Option<u32>,
-    /// Its addresses with the lengths of their prefixes.
+    /// Its addresses, each with the length of its prefix.
     pub subnets: Vec<(IpAddr, u8)>,
-    /// The ranks of its default routes, the first of which is taken: IPv4, IPv6.
+    /// The ranks of its default routes: IPv4, IPv6. The lowest wins.
     pub default_route: (Option<u32>, Option<u32>),
 }
 
 impl Device {
-    /// The lengths of the prefixes with which the interface has an address as one of a subnet. Host
-    /// prefixes are how kube-vip, kube-proxy (IPVS) and xvip carry a VIP.
+    /// The lengths of the prefixes with which the interface has an address, without host prefixes. With
+    /// a host prefix, kube-vip, kube-proxy (IPVS) and xvip carry a VIP.
     fn prefixes(&self, vip: IpAddr) -> impl Iterator<Item = u8> {
         let own = self.subnets.iter().filter(move |(address, prefix)| {
             *address == vip && *prefix < if vip.is_ipv4() { 32 } else { 128 }
@@ -60,8 +60,8 @@ impl Device {
         self.subnets.iter().any(|(address, _)| net.contains(address))
     }
 
-    /// The longest prefix of a subnet of the interface that contains an address. Host routes and the
-    /// subnet of everything say nothing about the segment.
+    /// The longest prefix of a subnet of the interface that contains an address. Host prefixes and
+    /// prefixes of length 0 say nothing about the segment.
     fn reaches(&self, vip: IpAddr) -> Option<u8> {
         let around = self.subnets.iter().filter(|(address, prefix)| {
             let full = if address.is_ipv4() { 32 } else { 128 };
@@ -78,46 +78,48 @@ impl Device {
     }
 }
 
-/// The lists of a configuration.
+/// The lists of interface rules in a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// What is left alone unless it is named.
+    /// Interfaces that are left alone unless another list names them.
     pub exclude: Vec<Rule>,
-    /// Somebody has set `exclude`. The default yields to what the host's addresses and routes say.
+    /// Whether the operator has set `exclude`. The default list yields to the host's addresses and
+    /// routes.
     pub exclude_is_set: bool,
-    /// What is guarded where it does not answer.
+    /// Interfaces that are guarded although they do not answer.
     pub guard: Vec<Rule>,
-    /// The VIPs with the rules of the interfaces that answer for them.
+    /// The VIPs, each with the rules of the interfaces that answer for it.
     pub vips: Vec<(IpAddr, Vec<Rule>)>,
 }
 
-/// What is to be done with one interface.
+/// The use of one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
-    /// The VIPs that it answers for, by their place in [`Selection::vips`]; with none it is guarded.
+    /// The VIPs for which it answers, by their index in [`Selection::vips`]. If there are none, it is
+    /// only guarded.
     pub answers: BTreeSet<usize>,
 }
 
-/// What is to be done with the interfaces of a host.
+/// The use of the interfaces of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// By interface index.
     pub roles: BTreeMap<u32, Role>,
-    /// Interfaces that were chosen and cannot be used, and VIPs without an interface, with the reason.
+    /// Chosen interfaces that cannot be used, and VIPs without an interface, each with the reason.
     pub refused: BTreeMap<String, String>,
-    /// VIPs that another program has put on this host as an address of a subnet, or left there. The
+    /// VIPs that another program has put on this host with the prefix of a subnet, or left there. The
     /// host never answers for them.
     pub strays: BTreeSet<IpAddr>,
 }
 
 impl Selection {
-    /// Whether the choice depends on routes.
+    /// Whether a rule depends on routes.
     pub fn needs_routes(&self) -> bool {
         let lists = self.vips.iter().map(|(_, rules)| rules).chain([&self.exclude, &self.guard]);
         lists.flatten().any(|rule| matches!(rule, Rule::DefaultRoute))
     }
 
-    /// Gives every interface its role.
+    /// Gives each interface its role. An interface without a role is left alone.
     pub fn roles(&self, devices: &[Device]) -> Roles {
         let mut found = Roles::default();
         let by_index: BTreeMap<u32, &Device> =
@@ -141,7 +143,7 @@ impl Selection {
             let named = |rule: &Rule| matches!(rule, Rule::Name(name) if *name == device.name);
             let asked_for = self.vips.iter().flat_map(|(_, rules)| rules).any(named);
             match unusable(device, master) {
-                // Guests behind a bridge may own addresses: its ports are nobody's business here.
+                // Guests behind a bridge may own addresses, so its ports are left alone.
                 Some(why) => {
                     if asked_for {
                         found.refused.insert(device.name.clone(), why);
@@ -162,7 +164,7 @@ impl Selection {
         found
     }
 
-    /// The VIPs that an interface answers for, given the best interfaces of each.
+    /// The VIPs for which an interface answers, given the best interfaces of each VIP.
     fn answers(&self, device: &Device, excluded: bool, best: &[BTreeSet<u32>]) -> BTreeSet<usize> {
         let chosen = (0..).zip(&self.vips).zip(best).filter(|((_, (_, rules)), best)| {
             let named = |rule: &Rule| match rule {
@@ -175,8 +177,8 @@ impl Selection {
         chosen.map(|((index, _), _)| index).collect()
     }
 
-    /// The word of `exclude` that leaves an interface alone. By default none does where the host or a
-    /// VIP needs the interface: a CNI may move the uplink's addresses to a bridge of its own.
+    /// The rule of `exclude` that leaves an interface alone. The default list spares an interface that
+    /// the host or a VIP needs: a CNI may have moved the uplink's addresses to its bridge.
     fn excluded_by(&self, device: &Device) -> Option<&Rule> {
         let rule = self.exclude.iter().find(|rule| names(rule, device))?;
         let needed = device.default_route != (None, None) || self.vip_in_subnet(device).is_some();
@@ -187,7 +189,7 @@ impl Selection {
         self.vips.iter().map(|(vip, _)| *vip).find(|vip| device.reaches(*vip).is_some())
     }
 
-    /// An interface that a VIP would need, and that a setting leaves alone.
+    /// Reports an interface that a VIP would need, but that `exclude` leaves alone.
     fn tell_excluded(&self, device: &Device, excluded: Option<&Rule>, found: &mut Roles) {
         let Some(rule) = excluded.filter(|_| self.exclude_is_set) else { return };
         let routes = |(vip, rules): &(IpAddr, Vec<Rule>)| {
@@ -227,7 +229,7 @@ impl Selection {
         }
     }
 
-    /// Which interfaces there are for a VIP, with their subnets and default routes.
+    /// The interfaces that could answer for a VIP, with their subnets and default routes, in words.
     fn choice(&self, vip: IpAddr, devices: &[Device]) -> String {
         let find = |ifindex: Option<u32>| devices.iter().find(|other| Some(other.ifindex) == ifindex);
         let usable = devices.iter().filter(|device| {
@@ -270,8 +272,9 @@ impl Selection {
         }
     }
 
-    /// VIPs that others have put on an interface that answers for them, with a host prefix. xvip serves
-    /// them all the same: kube-vip carries its own so. `owned` says what xvip has put there.
+    /// VIPs that other programs have put with a host prefix on an interface that answers for them. xvip
+    /// still serves them, because kube-vip carries its VIPs like that. `owned` says which addresses
+    /// xvip has put there.
     pub fn carried_by_others(
         &self,
         devices: &[Device],
@@ -303,7 +306,7 @@ fn left_by_others(vip: IpAddr, prefix: u8, device: &Device) -> String {
     format!("another program has put {vip}/{prefix} on {}, or left it there when it died", device.name)
 }
 
-/// The command that removes an address.
+/// The shell command that removes an address.
 pub fn removal(ip: IpAddr, prefix: u8, device: &Device) -> String {
     format!("ip addr del {ip}/{prefix} dev {}", device.name)
 }
@@ -312,7 +315,7 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// Why nothing can be answered on an interface, in words.
+/// Why an interface can answer for no VIP, in words.
 fn unusable(device: &Device, master: Option<&Device>) -> Option<String> {
     match (device.kind, master) {
         _ if device.mac.is_none() => Some("it has no MAC address of six bytes".into()),
@@ -322,7 +325,8 @@ fn unusable(device: &Device, master: Option<&Device>) -> Option<String> {
         (_, Some(master)) if matches!(master.kind, Kind::Bond(_)) => {
             Some(format!("it is a member of bond {}: name that instead", master.name))
         }
-        // The driver rewrites the sender of ARP replies, another member's MAC for every peer.
+        // The driver rewrites the sender of ARP replies: each peer gets the MAC address of another
+        // member.
         (Kind::Bond(mode @ (5 | 6)), _) => {
             let name = if mode == 5 { "balance-tlb" } else { "balance-alb" };
             Some(format!(
@@ -334,7 +338,7 @@ fn unusable(device: &Device, master: Option<&Device>) -> Option<String> {
     }
 }
 
-/// Whether a rule means an interface by its name or addresses alone.
+/// Whether a rule selects an interface by its name, its addresses or its default route.
 fn names(rule: &Rule, device: &Device) -> bool {
     match rule {
         Rule::Name(name) => *name == device.name,
@@ -346,9 +350,9 @@ fn names(rule: &Rule, device: &Device) -> bool {
     }
 }
 
-/// The interfaces that `auto`, `default-route` and a subnet mean: one each, as the kernel would route.
-/// On two that lead to one segment, a question would get two answers. One that is up comes before one
-/// that is not.
+/// The interfaces that `auto`, `default-route` and a subnet select: one for each rule, as the kernel
+/// would route. Two interfaces on one segment would answer a question twice. An interface that is up
+/// comes before one that is not.
 fn best(rules: &[Rule], vip: IpAddr, devices: &[&Device]) -> BTreeSet<u32> {
     let chosen = rules.iter().filter_map(|rule| {
         let ranked = devices.iter().filter_map(|device| {

@@ -1,4 +1,4 @@
-//! Announcements and address probes: which are due, and at which pace they leave.
+//! Announcements and address probes: which are due, and at which pace they are sent.
 
 use super::Agent;
 use crate::model::{
@@ -14,41 +14,41 @@ use std::{
     time::Duration,
 };
 
-/// So many VIPs are announced in one go.
+/// The largest number of VIPs that are announced in one go.
 const PIECE: usize = 128;
-/// A round of a group with more VIPs asks no neighbours: it would be a frame for each pair of a VIP and
-/// a neighbour.
+/// Only groups with at most this many VIPs ask known neighbours. Each pair of a VIP and a neighbour
+/// costs a frame.
 const MAX_ASKING: usize = 100;
-/// So many rounds of one group wait at most: of a large group a round may take longer than the pause
-/// before the next.
+/// The largest number of waiting rounds per group. A round of a large group may take longer than the
+/// pause before the next one.
 const MAX_ROUNDS: usize = 2;
-/// In so many rounds of a burst known neighbours are asked.
+/// The number of rounds in a burst that also ask known neighbours.
 const ASKING_ROUNDS: u8 = 2;
-/// Pace of the rounds that follow a take-over: 20 000 VIPs a second.
+/// Time per VIP in the rounds after a take-over: 20 000 VIPs a second.
 const BURST_PACE: Duration = Duration::from_micros(50);
-/// Pace of the rounds that refresh neighbours: 200 VIPs a second.
+/// Time per VIP in the rounds that refresh neighbours: 200 VIPs a second.
 const REFRESH_PACE: Duration = Duration::from_millis(5);
-/// An address probe that is so late is not sent.
+/// An address probe that is later than this is not sent.
 const LATE_PROBE: Duration = Duration::from_millis(500);
 
-/// VIPs of one group that are announced in one go.
+/// Some VIPs of one group that are announced in one go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frames {
     /// The slot of the group.
     pub slot: u32,
     /// The VIPs.
     pub vips: Vec<IpAddr>,
-    /// Known neighbours are asked from them, too.
+    /// Whether known neighbours are asked too, with the VIP as sender.
     pub asks: bool,
 }
 
-/// Rounds of announcements that wait to be sent, at one pace. Groups take turns.
+/// Rounds of announcements that wait to be sent, all at one pace. Groups take turns.
 #[derive(Debug)]
 pub(super) struct Rounds {
     waiting: VecDeque<Frames>,
-    /// Nothing leaves before this.
+    /// The earliest time for the next piece.
     at: BootNs,
-    /// Between two VIPs.
+    /// Time per VIP.
     pace: Duration,
 }
 
@@ -57,12 +57,12 @@ impl Rounds {
         Self { waiting: VecDeque::new(), at: BootNs(0), pace }
     }
 
-    /// After a take-over: the neighbours know nothing of it yet.
+    /// Rounds after a take-over, of which the neighbours know nothing yet.
     pub(super) fn bursts() -> Self {
         Self::at_pace(BURST_PACE)
     }
 
-    /// Neighbours are reminded.
+    /// Rounds that refresh the caches of neighbours.
     pub(super) fn refreshes() -> Self {
         Self::at_pace(REFRESH_PACE)
     }
@@ -77,7 +77,7 @@ impl Rounds {
         }
     }
 
-    /// The group of this slot has these VIPs now: others are not announced any more.
+    /// The group of this slot now has these VIPs. Others are removed from its waiting rounds.
     pub(super) fn keep(&mut self, slot: u32, vips: &BTreeSet<IpAddr>) {
         for round in self.waiting.iter_mut().filter(|round| round.slot == slot) {
             round.vips.retain(|vip| vips.contains(vip));
@@ -88,7 +88,8 @@ impl Rounds {
         self.waiting.retain(|round| round.slot != slot);
     }
 
-    /// A piece of the next round.
+    /// Takes a piece of the next round, if it is due. The rest of the round goes to the end of the
+    /// queue.
     fn next(&mut self, now: BootNs) -> Option<Frames> {
         let mut round = self.waiting.pop_front_if(|_| now >= self.at)?;
         let rest = round.vips.split_off(round.vips.len().min(PIECE));
@@ -105,7 +106,7 @@ impl Rounds {
 }
 
 impl Group {
-    /// Announces its VIPs from now on.
+    /// Starts a burst of announcements of its VIPs.
     pub(super) fn begin_burst(&mut self, now: BootNs) {
         self.announce_at = Schedule::of(now, &BURST);
         self.asking_rounds = ASKING_ROUNDS;
@@ -113,7 +114,7 @@ impl Group {
 }
 
 impl Agent {
-    /// Begins a round of announcements of a group, if one is due.
+    /// Queues a round of announcements of a group, if one is due.
     pub(super) fn begin_round(&mut self, now: BootNs, slot: u32) {
         let Some(group) = self.groups.get_mut(&slot) else { return };
         if !group.announce_at.take_due(now) || !group.serves(now) {
@@ -126,7 +127,7 @@ impl Agent {
         let asks = group.asking_rounds > 0 && group.spec.vips.len() <= MAX_ASKING;
         group.asking_rounds = group.asking_rounds.saturating_sub(1);
         let round = Frames { slot, vips: group.spec.vips.clone(), asks };
-        // The last round of a burst has time, as those have that refresh.
+        // The last round of a burst is not urgent, so it uses the pace of a refresh.
         if refreshes && !asks {
             self.refreshes.add(round);
         } else {
@@ -135,13 +136,13 @@ impl Agent {
         }
     }
 
-    /// One VIP is announced at once.
+    /// Announces one VIP before all others.
     pub(super) fn announce_now(&mut self, slot: u32, vip: IpAddr) {
         self.bursts.waiting.push_front(Frames { slot, vips: vec![vip], asks: false });
     }
 
-    /// The VIPs to announce next, if any are due. A burst comes before what refreshes. Say with
-    /// [`announced`](Self::announced) what became of it.
+    /// The VIPs to announce next, if any are due. Bursts come before refreshes. Report the outcome with
+    /// [`announced`](Self::announced).
     pub fn next_frames(&mut self, now: BootNs) -> Option<Frames> {
         loop {
             let burst = self.bursts.next(now);
@@ -162,7 +163,7 @@ impl Agent {
         }
     }
 
-    /// What became of announcements: the VIPs that failed, each with the reason, or why none was sent.
+    /// The outcome of announcements: the VIPs that failed, each with the reason, or why none was sent.
     pub fn announced(
         &mut self,
         now: BootNs,
@@ -193,8 +194,8 @@ impl Agent {
         self.tell("announcement", Of::Group(frames.slot), problem);
     }
 
-    /// The group and the VIPs that the LAN is to be asked for next, if any are due. Say with
-    /// [`probed`](Self::probed) what became of it.
+    /// The slot of a group, and its VIPs for which the LAN must be asked next. Report the outcome with
+    /// [`probed`](Self::probed).
     pub fn next_probe(&mut self, now: Now) -> Option<(u32, Vec<IpAddr>)> {
         for slot in self.probing.clone() {
             let Some(group) = self.groups.get_mut(&slot) else { continue };
@@ -204,7 +205,7 @@ impl Agent {
             if group.probe_at.left() == 0 {
                 self.probing.remove(&slot);
             }
-            // Without an interface that is up nobody can hear the question.
+            // If no interface is up, no station can hear the question.
             let up = |vip: &IpAddr| self.links.of(*vip).any(|link| link.up);
             let (can, cannot): (Vec<IpAddr>, Vec<IpAddr>) =
                 group.election.asking().into_iter().partition(up);
@@ -217,8 +218,7 @@ impl Agent {
         None
     }
 
-    /// What became of address probes. A question that did not leave has no answer: silence then means
-    /// nothing.
+    /// The outcome of address probes. If a question was not sent, silence is no answer.
     pub fn probed(
         &mut self,
         now: Now,
@@ -243,10 +243,10 @@ impl Agent {
         self.tell("address probe", Of::Group(slot), problem);
     }
 
-    /// The time for an answer counts from when the question was to leave: one that leaves much later is
-    /// asked again. So this comes first in a turn: the process may have stood still.
+    /// Gives up probes that are much too late, and asks again later. The time for an answer counts from
+    /// when the question was due. This comes first in a turn, because the process may have been paused.
     pub(super) fn give_up_late_probes(&mut self, now: Now) {
-        // Nearly always.
+        // This is nearly always the case.
         if self.probing.is_empty() {
             return;
         }
@@ -264,7 +264,7 @@ impl Agent {
     }
 }
 
-/// Failures in words, with the VIP of each.
+/// All failures in words, each with its VIP; `None` if there are none.
 fn named(failures: &BTreeMap<IpAddr, String>) -> Option<String> {
     let words: Vec<String> = failures.iter().map(|(vip, why)| format!("{vip}: {why}")).collect();
     (!words.is_empty()).then(|| words.join("; "))

@@ -1,8 +1,8 @@
-//! What the node knows of its host, and what is to be done there next.
+//! What the node knows of its host, and what must be done there next.
 //!
-//! A plan of ten thousand changes must not keep a renewal waiting: it is carried out a piece at a time.
-//! Every prefix of a plan is safe. Between two looks at the host the plan is made from what it looked
-//! like and what was changed since.
+//! A plan of ten thousand changes must not delay a renewal, so it is carried out piece by piece. Every
+//! prefix of a plan is safe. Between two looks at the host, a plan is based on the last look and on the
+//! changes since.
 
 use super::{Agent, weigh::Look};
 use crate::model::{
@@ -23,56 +23,56 @@ use std::{
 };
 use vip_common::{abi::Ip, wire::solicited_node};
 
-/// The kernel sends no event when a link is detached, so the guard is looked at this often.
+/// The kernel sends no event when a link is detached. So the guard is checked this often.
 const INSPECT_EVERY: Duration = Duration::from_millis(500);
-/// A look at a busy host takes some tens of milliseconds. One that began so shortly before a renewal is
-/// due would make that late.
+/// Time before a renewal in which no look at the host begins. A look at a busy host takes some tens of
+/// milliseconds, and would make the renewal late.
 const SOON: Duration = Duration::from_millis(100);
-/// The host is read at least this often: lifetimes of addresses run down, and maps can be edited by
-/// hand.
+/// The host is read at least this often, because lifetimes of addresses run down and maps can be edited
+/// by hand.
 const READ_EVERY: Duration = Duration::from_secs(5);
 
 /// One thing to do on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Look at the interfaces, and attach programs: [`Agent::looked`].
+    /// Examine the interfaces and attach programs. Report with [`Agent::looked`].
     Interfaces,
-    /// Read entries and addresses: [`Agent::read`].
+    /// Read entries and addresses. Report with [`Agent::read`].
     Read,
-    /// Change one thing: [`Agent::changed`].
+    /// Make one change. Report with [`Agent::changed`].
     Change(Action),
 }
 
-/// How far the present work on the host has come.
+/// The progress of the present work on the host.
 #[derive(Debug, Default)]
 enum Phase {
     #[default]
     Idle,
-    /// It has begun; whether the interfaces were looked at since.
+    /// Work has begun. Says whether the interfaces were examined since.
     Begun { looked: bool },
-    /// A plan is carried out, which was made then.
+    /// A plan is being carried out. It was made at this time.
     Changing(Box<Changes>, BootNs),
 }
 
 /// What the node knows of its host.
 #[derive(Debug)]
 pub(super) struct HostState {
-    /// What a look at the interfaces has brought.
+    /// The outcome of the last look at the interfaces.
     interfaces: Look,
-    /// What reading entries and addresses has brought.
+    /// The outcome of the last reading of entries and addresses.
     entries: Look,
-    /// No entry could be written.
+    /// Whether no VIP's entry could be written.
     full: bool,
-    /// Links or addresses may have changed since the last look.
+    /// Whether links or addresses may have changed since the last look.
     links_stale: bool,
-    /// What the host looks like: as it was read, and what was changed since.
+    /// The state of the host as it was last read, with the changes since.
     known: Option<Actual>,
-    /// When it is to be read again.
+    /// When the host must be read again.
     pub(super) read_at: BootNs,
     phase: Phase,
     put_off: PutOff,
     pub(super) reconciled: bool,
-    /// When the host was last brought to what it should be, with nothing left over.
+    /// When the host last reached its desired state, with nothing left to do.
     pub(super) settled_at: Option<BootNs>,
     reconcile_at: Option<BootNs>,
     inspect_at: BootNs,
@@ -98,7 +98,8 @@ impl Default for HostState {
 }
 
 impl HostState {
-    /// What speaks against the host as a whole. Problems are words for people; decisions look here.
+    /// What speaks against the host as a whole. The reported problems are for people; decisions use
+    /// this.
     pub(super) fn fault(&self) -> Option<&'static str> {
         if self.interfaces.is_bad() {
             Some("the interfaces are not known")
@@ -109,7 +110,7 @@ impl HostState {
         }
     }
 
-    /// When the host is to be brought to what it should be.
+    /// When the host must be brought into its desired state.
     pub(super) fn due(&self) -> Option<BootNs> {
         self.reconcile_at
     }
@@ -121,12 +122,12 @@ impl HostState {
         self.is_due(now);
     }
 
-    /// What the host looks like, as far as that is known.
+    /// The state of the host, if it is known.
     pub(super) const fn known(&self) -> Option<&Actual> {
         self.known.as_ref()
     }
 
-    /// What is known counts no longer.
+    /// The host must be read again before the next plan.
     pub(super) fn read_again(&mut self) {
         self.read_at = BootNs(0);
     }
@@ -142,19 +143,19 @@ impl Agent {
         self.links.links.iter().any(|link| link.answers() && link.up)
     }
 
-    /// Whether the host is to be brought to what it should be. It is left as it is until it is known
-    /// what is wanted.
+    /// Whether the host must be brought into its desired state now. Nothing is changed before the
+    /// wanted groups are known.
     pub fn host_is_due(&self, now: BootNs) -> bool {
         self.wanted.is_some() && self.host.reconcile_at.is_some_and(|at| at <= now)
     }
 
-    /// When it is to be looked whether the guard is in place.
+    /// When the guard must be checked.
     pub fn guard_due(&self) -> BootNs {
         self.precedence.wake_at(self.host.inspect_at)
     }
 
-    /// Whether an election has something to do before work on the host would be over. What was begun,
-    /// or is asked for by an election, is not put off. Ask once in every turn.
+    /// Whether work on the host must wait, because an election has something to do soon. Work that an
+    /// election asks for, or that has begun, does not wait. Call this once in every turn.
     pub fn makes_way(&mut self, now: BootNs) -> bool {
         let settled = self.host.reconciled && self.host.settled_at.is_some();
         let due = self.host.due().map_or(self.host.inspect_at, |at| at.min(self.host.inspect_at));
@@ -167,8 +168,8 @@ impl Agent {
         self.precedence.puts_off(now, due, next)
     }
 
-    /// Whether the guard is in place; where it could not be looked at, why. Then what was last seen
-    /// counts.
+    /// The result of checking the guard: whether it is in place, or why that could not be checked. In
+    /// the second case the last result still counts.
     pub fn inspected(&mut self, now: BootNs, guarded: Result<bool, String>) {
         self.host.inspect_at = now.after(INSPECT_EVERY);
         if guarded == Ok(false) {
@@ -177,14 +178,14 @@ impl Agent {
         self.tell("guard", Of::Node, guarded.err());
     }
 
-    /// Work on the host begins. Take it off with [`next_on_host`](Self::next_on_host).
+    /// Work on the host begins. Take its pieces with [`next_on_host`](Self::next_on_host).
     pub fn begin_on_host(&mut self) {
         self.host.settled_at = None;
         self.host.reconcile_at = None;
         self.host.phase = Phase::Begun { looked: false };
     }
 
-    /// There is no time for work on the host, or for the rest of it, in this turn.
+    /// This turn has no time for (the rest of) the work on the host.
     pub fn put_host_off(&mut self, now: BootNs) {
         self.host.settled_at = None;
         self.host.is_due(now);
@@ -193,7 +194,7 @@ impl Agent {
         }
     }
 
-    /// The next thing to do on the host. `None`: there is nothing, or nothing can be done for now.
+    /// The next piece of work on the host. `None` if the work is done or must wait.
     pub fn next_on_host(&mut self, now: BootNs) -> Option<Work> {
         if let Phase::Begun { looked } = &mut self.host.phase {
             if self.host.links_stale && !*looked {
@@ -217,13 +218,13 @@ impl Agent {
         None
     }
 
-    /// Which VIPs this host could not carry, and why.
+    /// Sets the VIPs that this host could not carry, each with the reason.
     pub fn foretell(&mut self, refused: BTreeMap<IpAddr, String>) {
         self.harms.foretell(refused);
         self.weighs_all = true;
     }
 
-    /// What the interfaces are, or why that is not known.
+    /// The interfaces of the host, or why they are not known.
     pub fn looked(&mut self, now: BootNs, looked: Result<Links, Failed>) {
         self.weighs_all = true;
         match looked {
@@ -241,7 +242,7 @@ impl Agent {
         }
     }
 
-    /// What the host looks like, or why that is not known.
+    /// The entries and addresses of the host, or why they are not known.
     pub fn read(&mut self, now: BootNs, read: Result<Actual, Failed>) {
         match read {
             Ok(actual) => {
@@ -261,7 +262,7 @@ impl Agent {
         }
     }
 
-    /// What became of a change.
+    /// The outcome of a change.
     pub fn changed(&mut self, now: BootNs, action: Action, done: Result<(), Failed>) {
         match (done, &mut self.host.phase) {
             (Ok(()), _) => {
@@ -271,14 +272,14 @@ impl Agent {
             }
             (Err(failed), Phase::Changing(changes, _)) => {
                 changes.has_failed(now, action, failed, &mut self.host.put_off);
-                // It may have been done, in part.
+                // It may have been made, in whole or in part.
                 self.host.read_at = BootNs(0);
             }
             (Err(_), _) => self.host.read_at = BootNs(0),
         }
     }
 
-    /// The way to what the host should look like.
+    /// Plans the way to the desired state of the host.
     fn plan(&mut self, now: BootNs) -> Changes {
         let owner = |(slot, group): (&u32, &super::Group)| (*slot, group.election.ownership(now));
         let owners = self.groups.iter().map(owner).collect();
@@ -289,7 +290,7 @@ impl Agent {
         Changes::new(now, want, &have, &mut self.host.put_off)
     }
 
-    /// What is known of each VIP beside whose it is.
+    /// What the plan must know of each VIP besides its owner.
     fn specs(&self) -> impl Iterator<Item = VipSpec> {
         self.groups.iter().flat_map(|(slot, group)| {
             group.spec.vips.iter().map(|ip| VipSpec {
@@ -302,11 +303,11 @@ impl Agent {
         })
     }
 
-    /// A plan that was made then is at its end, or is left `unfinished`.
+    /// A plan that was made at `planned_at` has ended, or stays `unfinished`.
     fn end_of_changes(&mut self, planned_at: BootNs, changes: &Changes, unfinished: bool) {
         self.note_harms(planned_at, changes, unfinished);
-        // The first look at the interfaces also ends what another version has left: before that, its
-        // programs may go on under fences that this process no longer lowers.
+        // The first look at the interfaces also removes the programs of another version. Before that,
+        // those programs may answer under fences that this process does not lower.
         self.host.reconciled |= !changes.entries_failed && !unfinished && !self.host.links_stale;
         if let Some(why) = changes.problem() {
             self.host.is_due(planned_at.after(RETRY));
@@ -322,8 +323,8 @@ impl Agent {
         self.forget_dropped(planned_at);
     }
 
-    /// A Lease names a VIP that is not wanted any more until this host does not answer for it: then
-    /// another one may admit it.
+    /// Forgets VIPs that are no longer wanted and for which this host no longer answers. Until then the
+    /// Lease names them, so that no other Lease can admit them.
     fn forget_dropped(&mut self, now: BootNs) {
         let Some(known) = &self.host.known else { return };
         let answers =
@@ -342,8 +343,8 @@ impl Agent {
         }
     }
 
-    /// Notes which VIPs could not be brought to where they should be. An unfinished plan shows failures
-    /// only.
+    /// Notes which VIPs could not be brought into their desired state. An unfinished plan proves
+    /// failures, but no successes.
     fn note_harms(&mut self, now: BootNs, changes: &Changes, unfinished: bool) {
         let want = &changes.want;
         let wanted: BTreeSet<Ip> = want.addrs.keys().map(|addr| addr.ip).collect();
@@ -364,7 +365,7 @@ impl Agent {
                 }
             }
         }
-        // One VIP that finds no room is its own harm; a host that has room for none is no candidate.
+        // If some VIPs find no room, that is their own harm. If none does, this host is no candidate.
         if !unfinished {
             let full = |ip: &Ip| changes.without_entry.contains_key(ip);
             let full = !want.vips.is_empty() && want.vips.keys().all(full);
@@ -374,7 +375,7 @@ impl Agent {
         self.weighs_all |= touched;
     }
 
-    /// The address goes when it has lingered long enough.
+    /// Schedules the removal of addresses that have stayed long enough for late traffic.
     pub(super) fn schedule_linger_end(&mut self, now: BootNs, slot: u32) {
         let Some(group) = self.groups.get(&slot) else { return };
         let end = match group.election.ownership(now) {
@@ -387,8 +388,8 @@ impl Agent {
         }
     }
 
-    /// Takes in what the host has. An interface that came up, or has another MAC address, is announced
-    /// on: the neighbours' caches and the switches know nothing of it yet.
+    /// Notes the interfaces of the host. VIPs are announced on an interface that came up or has another
+    /// MAC address, because neighbours and switches do not know it yet.
     fn use_links(&mut self, now: BootNs, links: Links) {
         let known = !self.links.links.is_empty();
         let old = std::mem::replace(&mut self.links, links);
@@ -414,7 +415,7 @@ impl Agent {
     }
 }
 
-/// The group in which an IPv6 address is asked for.
+/// The solicited-node group of an IPv6 address.
 fn group(vip: IpAddr) -> Option<Ip> {
     match vip {
         IpAddr::V4(_) => None,

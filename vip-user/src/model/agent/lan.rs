@@ -1,4 +1,4 @@
-//! What other stations and other nodes do.
+//! What this node observes of other stations and other nodes.
 
 use super::Agent;
 use crate::model::{
@@ -34,11 +34,12 @@ impl Agent {
         }
     }
 
-    /// Who may claim the VIPs of a group, after a look at its Lease. Only what the election accepts as
-    /// evidence renews that list. If more stations than fit are known, it is cleared.
+    /// The stations that may claim the VIPs of a group, given a reading of its Lease. Only a reading
+    /// that the election accepts as evidence renews this list. The list expires at once if there are
+    /// too many stations.
     fn stations(&self, now: BootNs, slot: u32, record: Option<&Record>) -> Option<Stations> {
         let group = self.groups.get(&slot)?;
-        // A lagging API server shows what is long over.
+        // A lagging API server shows an outdated Lease.
         if group.election.accepted() != record.map(|record| &record.version) {
             return None;
         }
@@ -54,7 +55,7 @@ impl Agent {
         Some(Stations { macs: macs.into_iter().collect(), until })
     }
 
-    /// Says when another process renews a Lease under our node name.
+    /// Reports that another process renews a Lease under our node name.
     fn look_for_namesake(&mut self, now: BootNs, slot: u32, record: Option<&Record>) {
         let me = &self.policy.me;
         let Some(group) = self.groups.get_mut(&slot) else { return };
@@ -82,7 +83,7 @@ impl Agent {
         if self.holds_for_long(now.boot, slot, vip) {
             self.conflict(now.boot, slot, vip, claim, turn);
         }
-        // A claim of an address that this host does not answer for may be that of a living host.
+        // If this host does not answer for the address, the claim may come from a living host.
         self.feed(now, slot, Input::Heard(vip, claim.mac), turn);
     }
 
@@ -91,8 +92,8 @@ impl Agent {
         groups.find(|(_, group)| group.spec.vips.contains(&vip)).map(|(slot, _)| *slot)
     }
 
-    /// Within 2·D of a change of holder a claim is part of the handover, and after it no node of ours
-    /// sends any.
+    /// Whether this node has held the VIP for at least 2·D. Claims before that are part of the
+    /// handover. After that, no node of ours sends any.
     fn holds_for_long(&self, now: BootNs, slot: u32, vip: IpAddr) -> bool {
         let grace = Duration::from_secs(2 * u64::from(self.policy.timing.duration_s));
         self.groups.get(&slot).is_some_and(|group| {

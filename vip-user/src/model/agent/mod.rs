@@ -1,9 +1,9 @@
-//! The whole node, without I/O: what happens comes in, a [`Turn`] goes out. The loop and the simulation
+//! The whole node, without I/O: an event comes in, and a [`Turn`] goes out. The loop and the simulation
 //! drive the same agent.
 //!
-//! Work that can wait for the next turn is not in a `Turn`. The loop takes it off the agent piece by
-//! piece while the turn has time ([`next_on_host`](Agent::next_on_host),
-//! [`next_frames`](Agent::next_frames), [`next_probe`](Agent::next_probe)), and reports the outcome.
+//! Work that can wait for a later turn is not part of a `Turn`. The loop takes such work piece by piece
+//! while the turn has time ([`next_on_host`](Agent::next_on_host), [`next_frames`](Agent::next_frames),
+//! [`next_probe`](Agent::next_probe)). It then reports the outcome.
 
 mod frames;
 mod host;
@@ -42,56 +42,57 @@ use std::{
 };
 use vip_common::abi::Claim;
 
-/// A fence that could not be cleared is tried again after this.
+/// Pause before another attempt to clear a fence that could not be cleared.
 const SILENCE_RETRY: Duration = Duration::from_millis(50);
-/// A host that does not let itself be tidied up for this long after the VIPs are given up is left as it
-/// is.
+/// How long a stopping process tries to tidy up the host after the VIPs are given up. After this it
+/// ends, and leaves the rest on the host.
 const TIDYING: Duration = Duration::from_secs(5);
 
-/// What the operator has chosen.
+/// The choices of the operator.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Who this is.
+    /// The identity of this process.
     pub me: Identity,
-    /// The timings of every Lease.
+    /// The timings of all Leases.
     pub timing: Timing,
-    /// Between refreshing announcements; zero: none.
+    /// Time between announcements that refresh neighbours; zero turns them off.
     pub refresh: Duration,
-    /// What is done about other stations that claim a VIP.
+    /// What to do about other stations that claim a VIP.
     pub conflict: ConflictPolicy,
-    /// The kernel drops claims that contradict the Lease.
+    /// Whether the kernel drops claims that contradict the Lease.
     pub guard_neighbours: bool,
-    /// Where held VIPs are put.
+    /// Where the addresses of held VIPs are put.
     pub placement: Placement,
-    /// The LAN is asked for an address before it is published under a Lease for the first time (RFC
-    /// 5227).
+    /// Whether the LAN is asked for an address (RFC 5227) before it is published for the first time
+    /// under a Lease.
     pub asks_first: bool,
 }
 
-/// What happens to the node.
+/// An event that the node must handle.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// All groups that are wanted, and no others.
+    /// All groups that the configuration asks for. Any other group is given up.
     Wanted(Vec<GroupSpec>),
     /// The Lease of a slot was read (`None`: it does not exist).
     Seen(u32, Source, Option<Record>),
-    /// Something else happens to the election of a slot.
+    /// Any other input to the election of a slot.
     Election(u32, Input),
-    /// The kernel was to be silenced for a slot: whether it is known to be silent.
+    /// An attempt to silence the kernel for a slot has ended. Says whether the kernel is known to be
+    /// silent.
     Silenced(u32, bool),
-    /// This node as the API shows it.
+    /// What the API shows of this node.
     Facts(NodeFacts),
-    /// Why the LAN does not answer; `None`: it does.
+    /// Why the LAN does not answer; `None`: it does answer.
     Lan(Option<String>),
-    /// Why this process may not list Leases; `None`: it may.
+    /// Why this process may not list Leases; `None`: it may list them.
     MayList(Option<String>),
     /// Another station claims an address.
     Claim(Claim),
-    /// Links or addresses have changed.
+    /// Links or addresses have changed on this host.
     HostChanged,
-    /// Everything is given up.
+    /// The process is to stop: all groups are given up.
     Stop,
-    /// A turn ends, or something is due.
+    /// A turn ends, or a timer is due.
     Tick,
 }
 
@@ -99,40 +100,41 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Agent {
     policy: Policy,
-    /// By slot.
+    /// The groups by slot.
     groups: BTreeMap<u32, Group>,
-    /// Counts the groups.
+    /// Number of the last group that was begun.
     serial: u64,
     slots: Slots,
-    /// What is wanted by name, once that is known.
+    /// The groups that are wanted, by Lease. `None` until the first list of them has arrived.
     wanted: Option<BTreeMap<String, GroupSpec>>,
-    /// Slots that nobody wants: the highest generation of each, and when its fence is cleared again.
+    /// Slots that no group wants: the highest generation of each, and when to try again to clear its
+    /// fence.
     clearing: BTreeMap<u32, (u64, BootNs)>,
-    /// When each group has something to do.
+    /// When a timer of each group is due.
     timers: Timers,
     links: Links,
     host: HostState,
     precedence: Precedence,
     conflicts: Conflicts,
     harms: Harms,
-    /// This node, once the API has shown it.
+    /// What the API shows of this node, once it was read.
     facts: Option<NodeFacts>,
-    /// Why the LAN seems to be away.
+    /// Why the LAN does not answer.
     lan: Option<String>,
-    /// Why it may not list Leases.
+    /// Why this process may not list Leases.
     cannot_list: Option<String>,
-    /// Something has changed that speaks for or against the whole node.
+    /// Whether something has changed that may affect the fitness of all groups.
     weighs_all: bool,
     bursts: Rounds,
     refreshes: Rounds,
-    /// Groups with address probes to send.
+    /// Slots of the groups that have address probes to send.
     probing: BTreeSet<u32>,
     news: Vec<News>,
-    /// When a stop was asked for.
+    /// When the process was asked to stop.
     stopping: Option<BootNs>,
 }
 
-/// When each group has something to do.
+/// When a timer of each group is due.
 #[derive(Debug, Default)]
 struct Timers {
     of: BTreeMap<u32, BootNs>,
@@ -164,7 +166,7 @@ impl Timers {
 }
 
 impl Agent {
-    /// A node that knows which slots there are, and nothing else yet.
+    /// A node that knows the slots of its maps, and nothing else yet.
     pub fn new(policy: Policy, slots: Slots) -> Self {
         Self {
             policy,
@@ -191,11 +193,11 @@ impl Agent {
         }
     }
 
-    /// Takes one event in and says what is to be done.
+    /// Handles one event and returns what must be done.
     pub fn step(&mut self, now: Now, event: Event) -> Turn {
         let mut turn = Turn::default();
         self.give_up_late_probes(now);
-        // What was seen on the host since the last step counts for what is written now.
+        // What was noticed on the host since the last step must count for the writes of this step.
         self.weigh(now, &mut turn);
         match event {
             Event::Wanted(groups) => self.want(now, groups, &mut turn),
@@ -220,7 +222,8 @@ impl Agent {
             Event::HostChanged => self.host.has_changed(now.boot),
             Event::Stop => {
                 self.stopping.get_or_insert(now.boot);
-                // Guards go: what others have put on this host since the last look counts.
+                // Guards will be removed. So whatever other programs have put on this host since the
+                // last look must be known.
                 self.host.read_again();
                 for slot in self.slots_in_use() {
                     self.feed(now, slot, Input::Leave, &mut turn);
@@ -233,8 +236,8 @@ impl Agent {
         turn
     }
 
-    /// When to call [`step`](Self::step) with [`Event::Tick`], and to look what is due, at the latest.
-    /// The guard has a time of its own: [`guard_due`](Self::guard_due).
+    /// The latest time for the next call of [`step`](Self::step) with [`Event::Tick`], and for a look
+    /// at what is due. The guard has its own time: [`guard_due`](Self::guard_due).
     pub fn wake_at(&self) -> Option<BootNs> {
         let frames = [self.bursts.wake_at(), self.refreshes.wake_at()];
         let clearing = self.clearing.values().map(|(_, at)| *at).min();
@@ -242,7 +245,7 @@ impl Agent {
         [self.timers.next(), clearing, host].into_iter().chain(frames).flatten().min()
     }
 
-    /// Whether the entries of this host have been what they should be once.
+    /// Whether the entries of this host have matched the desired state at least once.
     pub const fn is_reconciled(&self) -> bool {
         self.host.reconciled
     }
@@ -262,12 +265,12 @@ impl Agent {
         self.conflicts.nodes()
     }
 
-    /// What was noticed outside of a step.
+    /// Takes the news that arose outside of a step.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
-    /// What this node lacks before it could take over, in words.
+    /// The reasons why this node could not take over now, in words.
     pub fn lacks(&self, now: BootNs) -> Vec<&'static str> {
         let unread = |group: &Group| group.election.ownership(now) == Ownership::Unknown;
         let lacks = [
@@ -280,7 +283,7 @@ impl Agent {
         lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, what)| what).collect()
     }
 
-    /// Left, and the addresses have lingered long enough and are gone.
+    /// Whether every group was given up, and the addresses are gone after their time for late traffic.
     pub fn has_stopped(&self, now: BootNs) -> bool {
         let Some(settled) = self.host.settled_at.filter(|_| self.stopping.is_some()) else {
             return false;
@@ -292,8 +295,8 @@ impl Agent {
         self.groups.values().all(gone)
     }
 
-    /// Left, and the host does not let itself be tidied up. Nobody answers any more, and what is left
-    /// on the host ends with its lifetime; a process that does not end would be killed.
+    /// Whether all groups were given up, but the host could not be tidied up in time. This host is
+    /// silent, and the addresses that are left expire. A process that waits longer would be killed.
     pub fn gives_up(&self, now: BootNs) -> bool {
         self.stopping.is_some_and(|stopping| {
             self.groups.values().all(|group| match group.election.ownership(now) {
@@ -303,7 +306,8 @@ impl Agent {
         })
     }
 
-    /// The fence of a group was raised, or could not be; `new` if that begins a tenure.
+    /// The fence of a group was raised, or could not be. `new` says whether this begins a time with a
+    /// live fence.
     pub fn raised(&mut self, now: BootNs, slot: u32, new: bool, raised: Result<(), String>) {
         let Some(group) = self.groups.get_mut(&slot) else { return };
         group.silence_at = None;
@@ -324,7 +328,7 @@ impl Agent {
         self.groups.keys().copied().collect()
     }
 
-    /// One step of the election of a group.
+    /// Lets the election of a group take one step.
     fn feed(&mut self, now: Now, slot: u32, input: Input, turn: &mut Turn) {
         let Some(group) = self.groups.get_mut(&slot) else { return };
         let silent_since = group.election.silent_since();
@@ -351,9 +355,9 @@ impl Agent {
         self.timers.set(slot, at);
     }
 
-    /// What is due.
+    /// Does what is due at this time.
     fn tick(&mut self, now: Now, turn: &mut Turn) {
-        // What has ended in an earlier turn: its news has been told.
+        // These groups ended in an earlier turn, and their news has been reported.
         self.forget_groups(now.boot);
         for slot in self.timers.due(now.boot) {
             let Some(group) = self.groups.get_mut(&slot) else { continue };
@@ -373,7 +377,8 @@ impl Agent {
         self.forget_conflicts(now.boot);
     }
 
-    /// Without the certainty of silence nothing is released; it is tried again.
+    /// The outcome of an attempt to silence the kernel. Without certainty nothing is released, and the
+    /// attempt is repeated.
     fn silenced(&mut self, now: Now, slot: u32, silent: bool, turn: &mut Turn) {
         if silent && let Some((generation, _)) = self.clearing.remove(&slot) {
             self.slots.give_back(slot, generation);
@@ -391,7 +396,7 @@ impl Agent {
         self.news.push(News::Problem(Subject { what, of }, why));
     }
 
-    /// What stands in the way of VIPs whose Lease this node holds.
+    /// Reports the obstacles to VIPs whose Lease this node holds.
     fn tell_obstacles(&mut self, now: BootNs, slot: u32) {
         let Some(group) = self.groups.get_mut(&slot) else { return };
         let holds = group.election.ownership(now).is_ours();
@@ -405,7 +410,8 @@ impl Agent {
     }
 }
 
-/// Takes the request to ask the LAN out: that is done by rounds.
+/// Removes the request to ask the LAN, because probes are sent in rounds. Returns whether there was
+/// one.
 fn asks_the_lan(effects: &mut Effects) -> bool {
     let requests = effects.sends.len();
     effects.sends.retain(|send| *send != Outgoing::Probe);

@@ -1,4 +1,4 @@
-//! Groups come and go.
+//! Groups begin and end.
 
 use super::{Agent, SILENCE_RETRY};
 use crate::model::{
@@ -18,8 +18,8 @@ use std::{
 };
 
 impl Agent {
-    /// Takes in which groups there are to be. One that is new gets a slot, one that is gone is given
-    /// up, and what nobody has asked for since the start is silenced: before this it is left as it is.
+    /// Handles the list of wanted groups. A new group gets a slot; one that is no longer listed is
+    /// given up. Slots that no group has claimed since the start are silenced only now.
     pub(super) fn want(&mut self, now: Now, specs: Vec<GroupSpec>, turn: &mut Turn) {
         let specs: BTreeMap<String, GroupSpec> =
             specs.into_iter().map(|spec| (spec.lease.clone(), spec)).collect();
@@ -36,12 +36,12 @@ impl Agent {
                     group.damper.observe(now.boot, group.reach < Fitness::Unable, false);
                     self.set_timer(now.boot, slot);
                 }
-                // It begins again when it has ended.
+                // The group is being given up. A new one begins when it has ended.
                 Some(_) => {}
                 None => self.give_up(now, slot, turn),
             }
         }
-        // A Lease gets the slot that it had. Only then are the others free.
+        // A Lease first gets the slot that it had. Only then are the other slots free.
         for spec in
             specs.values().filter(|spec| self.slots.has(&spec.lease)).cloned().collect::<Vec<_>>()
         {
@@ -62,10 +62,10 @@ impl Agent {
         turn.host = true;
     }
 
-    /// Begins the groups that are wanted and are not there: some have no slot yet, others are still
-    /// being given up.
+    /// Begins the wanted groups that do not exist. Some found no free slot earlier, and others were
+    /// still being given up.
     pub(super) fn begin_missing(&mut self, now: BootNs) {
-        // A node that stops begins nothing.
+        // A node that is stopping begins no group.
         let Some(wanted) = self.wanted.as_ref().filter(|_| self.stopping.is_none()) else { return };
         let there: BTreeSet<&str> = self.groups.values().map(Group::lease).collect();
         let missing: Vec<GroupSpec> =
@@ -82,7 +82,7 @@ impl Agent {
         self.tell("slots", Of::Node, problem);
     }
 
-    /// Begins a group. Says whether there is a slot for it.
+    /// Begins a group. Returns whether there was a slot for it.
     fn begin(&mut self, now: BootNs, spec: GroupSpec) -> bool {
         let Some((slot, SlotState { generation, adopted, .. })) = self.slots.take(&spec.lease) else {
             return false;
@@ -109,8 +109,8 @@ impl Agent {
         }
     }
 
-    /// Forgets groups that nobody wants, once this host answers for nothing under them: neither a fence
-    /// nor an entry is left. Their slots are free then.
+    /// Forgets unwanted groups under which this host no longer answers: neither a fence nor an entry is
+    /// left. Their slots are then free.
     pub(super) fn forget_groups(&mut self, now: BootNs) {
         if self.groups.values().all(|group| group.wanted) {
             return;
@@ -149,7 +149,7 @@ impl Agent {
 }
 
 impl Group {
-    /// Takes in other VIPs, or other nodes that may hold it.
+    /// Changes the VIPs of the group, or the nodes that may hold its Lease.
     fn change(&mut self, spec: GroupSpec, links: &Links) {
         if self.spec.vips != spec.vips {
             self.election.want(&spec.vips);

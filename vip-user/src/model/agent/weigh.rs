@@ -1,4 +1,4 @@
-//! How well this node could serve, from everything that is known about the host and the LAN.
+//! Computes how well this node could serve, from what is known about the host and the LAN.
 
 use super::Agent;
 use crate::model::{
@@ -12,22 +12,22 @@ use crate::model::{
     turn::Turn,
 };
 
-/// What a look at the host has brought.
+/// The outcome of the last look at the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Nothing yet.
+    /// There was no look yet.
     #[default]
     Never,
-    /// It was as it should be.
+    /// The host could be examined.
     Good,
-    /// The last look was not possible; the one before was good. What is not known is not bad.
+    /// The host could not be examined this time, but could the time before. Unknown does not mean bad.
     Blind,
-    /// It has failed.
+    /// The look has failed, or was twice impossible.
     Failed,
 }
 
 impl Look {
-    /// After a look that has failed.
+    /// The outcome after a look that has failed.
     pub(super) fn after(self, failed: &Failed) -> Self {
         if self == Self::Good && failed.blind { Self::Blind } else { Self::Failed }
     }
@@ -38,8 +38,8 @@ impl Look {
 }
 
 impl Agent {
-    /// Weighs every group again if something has changed that concerns all of them, and lets those
-    /// elections go on that are touched by it.
+    /// Computes the fitness of every group again, if something may have changed that affects all of
+    /// them.
     pub(super) fn weigh(&mut self, now: Now, turn: &mut Turn) {
         if !std::mem::take(&mut self.weighs_all) {
             return;
@@ -95,7 +95,7 @@ impl Agent {
                 .then(|| "some VIPs have no interface that is up".to_owned()),
             harm,
             self.lan.clone(),
-            // What another version leaves behind could not be published here.
+            // If another version left a Lease behind, this node could not publish its VIPs.
             self.cannot_list.is_some().then(|| "it may not list Leases".to_owned()),
             self.waits_for_its_node(ownership, group)
                 .then(|| "its Node has not been read, so its labels are not known".to_owned()),
@@ -107,9 +107,9 @@ impl Agent {
         }
     }
 
-    /// What is not known is not bad. A candidate whose Node was not read leaves the Lease to nodes that
-    /// know that they may hold it, and takes it if there are none. A holder keeps it, also across a
-    /// restart.
+    /// Whether this node waits for its `Node` object, because the group depends on labels. Unknown does
+    /// not mean bad. Such a candidate leaves the Lease to nodes that know their labels, and takes it if
+    /// there are none. A holder keeps the Lease, even across a restart.
     fn waits_for_its_node(&self, ownership: Ownership, group: &Group) -> bool {
         let waits = match ownership {
             Ownership::Unknown => !group.adopted,
@@ -130,7 +130,7 @@ mod tests {
         let once = Look::Good.after(&failed(true));
         assert!(!once.is_bad());
         assert!(once.after(&failed(true)).is_bad());
-        assert!(Look::Never.after(&failed(true)).is_bad(), "nothing was ever known");
+        assert!(Look::Never.after(&failed(true)).is_bad(), "there was no good look before");
         assert!(Look::Good.after(&failed(false)).is_bad());
     }
 }
