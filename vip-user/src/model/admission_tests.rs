@@ -1,4 +1,4 @@
-//! Tables for the admission: each test plays one of its rules.
+//! Tests of the admission. Each one applies one of its rules.
 
 use super::{
     admission::{Admission, Guarded, Mark, Marks, Obstacle, PROBE_TIME, Request},
@@ -28,7 +28,7 @@ fn naming(mut record: Record, of: &[(u8, Mark)]) -> Record {
     record
 }
 
-/// A holder whose Lease says this of its VIPs 10 and 20.
+/// The admission of a holder whose Lease says this of its VIPs 10 and 20.
 fn holding(of: &[(u8, Mark)]) -> Admission {
     let mut admission = Admission::new(OWN, &[vip(10), vip(20)], PROBE_TIME);
     let _ = admission.take(&naming(held("before", 1, 5), of));
@@ -43,7 +43,7 @@ fn list(admission: &mut Admission, ms: u64, leases: &[(&str, Record)]) {
         _ => None,
     });
     let leases = leases.iter().map(|(name, record)| ((*name).to_owned(), record.clone())).collect();
-    let number = number.expect("a list is asked for");
+    let number = number.expect("no list was requested");
     admission.listed(at(ms).boot, &Timing::of(D), number, Ok(leases));
 }
 
@@ -68,13 +68,13 @@ fn a_claim_that_stands_alone_is_admitted_when_the_lan_was_asked() {
     assert!(admission.admits(vip(20)) && admission.wake_at().is_none());
 }
 
-/// One of two holders sees the other only if each lists after its claim was stored.
+/// At least one of two holders sees the other, but only if each lists after its claim was stored.
 #[test]
 fn a_list_that_was_begun_before_the_claim_was_stored_counts_for_nothing() {
     let mut admission = holding(&BOTH);
     admission.act(at(0).boot);
     assert_eq!(admission.take_requests(), [Request::List(1)]);
-    // The claim is gone from the Lease, and comes back.
+    // The claim disappears from the Lease and comes back.
     admission.stored(&naming(held("me", 2, 7), &[(10, Mark::Admitted)]), true);
     admission.stored(&naming(held("me", 2, 8), &BOTH), true);
     admission.listed(at(10).boot, &Timing::of(D), 1, Ok(Vec::new()));
@@ -89,14 +89,17 @@ fn of_two_claims_the_lease_with_the_first_name_keeps_its_own() {
     let claims = |record| naming(record, &[(20, Mark::Claimed)]);
     let mut first = holding(&BOTH);
     list(&mut first, 0, &[("lease-z", claims(held("z", 7, 9)))]);
-    assert!(!first.has_news() && first.asking().is_empty(), "it waits for the other one to give way");
+    assert!(
+        !first.has_news() && first.asking().is_empty(),
+        "it must wait until the other one gives way"
+    );
     let mut second = holding(&BOTH);
     list(&mut second, 0, &[("lease-a", claims(held("a", 7, 9)))]);
     assert!(second.has_news());
     assert_eq!(second.write(false), marks(&[(10, Mark::Admitted)]));
     second.stored(&naming(held("me", 2, 8), &[(10, Mark::Admitted)]), true);
     list(&mut second, 1_000, &[("lease-a", naming(held("a", 7, 10), &[]))]);
-    assert_eq!(second.write(false), marks(&BOTH), "it claims again");
+    assert_eq!(second.write(false), marks(&BOTH), "the VIP is claimed again");
 }
 
 #[test]
@@ -111,7 +114,8 @@ fn a_vip_that_another_lease_guards_is_refused_and_no_other_one() {
     assert_eq!(admission.write(false), marks(&[(10, Mark::Admitted)]), "the claim is withdrawn");
 }
 
-/// Candidates of the other Lease publish what it names, at any later time: it is struck out first.
+/// Candidates of the other Lease would publish the VIPs that it names, at any later time. So the VIP is
+/// first struck out.
 #[test]
 fn a_lease_that_nobody_renews_is_waited_for_and_struck() {
     let mut admission = holding(&BOTH);
@@ -123,16 +127,16 @@ fn a_lease_that_nobody_renews_is_waited_for_and_struck() {
             _ => None,
         })
     };
-    // 2·D·(1+ρ): its own candidates go first.
+    // 2·D·(1+ρ): candidates of that Lease go first.
     list(&mut admission, 6_599, &[("lease-x", other.clone())]);
     assert_eq!(strike(&mut admission), None);
     list(&mut admission, 7_200, &[("lease-x", other.clone())]);
-    let strike = strike(&mut admission).expect("it is struck");
+    let strike = strike(&mut admission).expect("the VIP was not struck out");
     assert_eq!((strike.lease.as_str(), strike.base.clone()), ("lease-x", Version("9".into())));
     let left = Guarded::of(7, other.acquire_us.unwrap(), &marks(&[(30, Mark::Admitted)]));
     assert_eq!(strike.guarded, left);
-    assert!(admission.asking().is_empty(), "not before it is stored");
-    // A release is over sooner, and a renewal begins a new wait.
+    assert!(admission.asking().is_empty(), "asked before the strike was stored");
+    // After a release the wait is shorter. A renewal starts it again.
     let mut admission = holding(&BOTH);
     list(&mut admission, 0, &[("lease-x", released(other.clone(), 10))]);
     list(&mut admission, 3_300, &[("lease-x", released(other.clone(), 10))]);
@@ -141,7 +145,7 @@ fn a_lease_that_nobody_renews_is_waited_for_and_struck() {
     assert_eq!(admission.take_requests(), []);
 }
 
-/// An admission webhook, say, refuses each strike.
+/// For example, an admission webhook refuses each strike.
 #[test]
 fn a_lease_that_cannot_be_changed_is_asked_less_and_less_and_told() {
     let mut admission = holding(&BOTH);
@@ -150,7 +154,7 @@ fn a_lease_that_cannot_be_changed_is_asked_less_and_less_and_told() {
     let (mut now, mut pauses) = (6_600, Vec::new());
     for _ in 0..12 {
         list(&mut admission, now, &[("lease-x", other.clone())]);
-        let wake = admission.wake_at().expect("it is looked again");
+        let wake = admission.wake_at().expect("no further list is planned");
         pauses.push((wake.0 - at(now).boot.0) / 1_000_000);
         now += pauses.last().unwrap();
     }
@@ -191,7 +195,7 @@ fn an_address_in_use_is_asked_for_again() {
     assert!(admission.has_news());
 }
 
-/// The fence was over in between, so nothing was asked when the time had come.
+/// The fence had run out in between, so the question was not sent when it was due.
 #[test]
 fn the_time_for_answers_begins_with_the_question() {
     let mut admission = holding(&BOTH);
@@ -208,7 +212,7 @@ fn the_time_for_answers_begins_with_the_question() {
     assert!(admission.has_news());
 }
 
-/// An answer comes while the write that says "admitted" is on its way.
+/// An answer arrives while the write that admits the VIP is on its way.
 #[test]
 fn an_address_that_is_heard_at_last_is_not_published() {
     let mut admission = holding(&BOTH);
@@ -217,12 +221,12 @@ fn an_address_that_is_heard_at_last_is_not_published() {
     admission.act(at(4_000).boot);
     let both = [(10, Mark::Admitted), (20, Mark::Admitted)];
     assert_eq!(admission.write(false), marks(&both));
-    // Two stations: neither undoes what the other has said.
+    // Two stations answer. The second answer must not undo the first.
     admission.heard(at(4_010).boot, vip(20), [6; 6]);
     admission.heard(at(4_010).boot, vip(20), [7; 6]);
     admission.stored(&naming(held("me", 2, 8), &both), true);
     assert!(!admission.admits(vip(20)) && admission.admits(vip(10)));
-    assert_eq!(admission.write(false), marks(&BOTH), "it is a claim again");
+    assert_eq!(admission.write(false), marks(&BOTH), "the VIP is claimed again");
     admission.stored(&naming(held("me", 2, 9), &BOTH), true);
     admission.act(at(9_010).boot);
     admission.act(at(13_010).boot);
@@ -231,7 +235,7 @@ fn an_address_that_is_heard_at_last_is_not_published() {
     assert!(admission.admits(vip(20)));
 }
 
-/// An election with two VIPs; what `seen` shows is taken over as soon as that is right.
+/// The take-over by an election with two VIPs that has seen this record.
 fn takes(seen: Record) -> LeaseWrite {
     let mut election = fresh();
     election.admit_only(OWN, &[vip(10), vip(20)], PROBE_TIME);
@@ -243,24 +247,26 @@ fn takes(seen: Record) -> LeaseWrite {
 fn a_successor_publishes_what_was_admitted_and_asks_for_the_rest() {
     let before = [(10, Mark::Admitted), (20, Mark::Claimed), (30, Mark::Admitted)];
     let write = takes(naming(held("other", 4, 10), &before));
-    assert_eq!(write.vips, Some(marks(&BOTH)), "what is not configured is dropped");
+    assert_eq!(write.vips, Some(marks(&BOTH)), "a VIP that is not configured is dropped");
     assert_eq!(takes(unheld()).vips, Some(marks(&[(10, Mark::Claimed), (20, Mark::Claimed)])));
-    // A version that said nothing, another program, and an annotation that was left standing.
+    // An older version that names no VIPs, another program, and an annotation that another program has
+    // left.
     let none = Some(marks(&[(10, Mark::Claimed), (20, Mark::Claimed)]));
     let inherited = Some(marks(&[(10, Mark::Inherited), (20, Mark::Inherited)]));
     assert_eq!(takes(held("other", 4, 10)).vips, inherited);
     assert_eq!(takes(Record { note: None, ..held("kube-vip", 4, 10) }).vips, none);
     let stale = Record { transitions: 5, ..naming(held("other", 4, 10), &BOTH) };
     assert_eq!(takes(Record { note: None, ..stale }).vips, none);
-    // A client-go program under the name of its node renews a tenure of xvip, and keeps all but the
-    // time: its address may stand on that node.
+    // A client-go program under the name of its node renews a tenure of xvip. It changes only the time.
+    // Its address may be on that node.
     let renewed = Record { noted_renew_us: Some(9), ..naming(held("other", 4, 10), &BOTH) };
     assert_eq!(takes(renewed.clone()).vips, none);
-    // Somebody empties the field of the holder, as people do who are in a hurry.
+    // An administrator then empties the holder by hand.
     assert_eq!(takes(Record { holder: String::new(), ..renewed }).vips, none);
 }
 
-/// Another Lease may have admitted the VIP since that version wrote: it is looked first.
+/// Another Lease may have admitted the VIP since the older version wrote. So the Leases are listed
+/// first.
 #[test]
 fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody() {
     let mut admission = Admission::new(OWN, &[vip(10)], PROBE_TIME);
@@ -271,27 +277,27 @@ fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody
     assert!(!admission.admits(vip(10)));
     let mut alone = admission.clone();
     list(&mut alone, 0, &[]);
-    assert!(alone.has_news() && alone.take_requests().is_empty(), "the LAN is not asked");
+    assert!(alone.has_news() && alone.take_requests().is_empty(), "the LAN must not be asked");
     alone.stored(&mine(7, &[(10, Mark::Admitted)]), true);
     assert!(alone.admits(vip(10)));
     assert_eq!(alone.wake_at(), None, "one list is enough");
-    // Another Lease of the old version is no obstacle: its holder was told other VIPs. If it was told
-    // this one, it answers now.
+    // Another Lease of the older version is no obstacle: its holder should have been given other VIPs.
+    // If it was given this one, it answers now.
     let mut beside = admission.clone();
     list(&mut beside, 0, &[("lease-x", held("old", 3, 3))]);
     beside.act(at(0).boot);
     assert_eq!(beside.take_requests(), [Request::Probe]);
     beside.heard(at(500).boot, vip(10), [6; 6]);
     beside.act(at(4_000).boot);
-    assert!(!beside.has_news(), "its address is in use");
-    // The holder dies meanwhile: its successor is not kept waiting by the old version either.
+    assert!(!beside.has_news(), "the address is in use");
+    // The holder dies meanwhile. Its successor does not wait for the older version either.
     let mut next = Admission::new(OWN, &[vip(10)], PROBE_TIME);
     assert_eq!(next.take(&mine(7, &[(10, Mark::Inherited)])), marks(&[(10, Mark::Inherited)]));
     next.took(&naming(held("next", 3, 8), &[(10, Mark::Inherited)]));
     list(&mut next, 0, &[("lease-x", held("old", 3, 3))]);
     next.act(at(0).boot);
     assert_eq!(next.take_requests(), [Request::Probe]);
-    // The same holds after a release, and for a process that restarts under a live fence.
+    // The same applies after a release, and to a process that restarts under a live fence.
     assert_eq!(admission.clone().write(true), marks(&[(10, Mark::Inherited)]));
     let mut again = Admission::new(OWN, &[vip(10)], PROBE_TIME);
     again.stored(&mine(7, &[(10, Mark::Inherited)]), true);
@@ -307,43 +313,43 @@ fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody
     }
 }
 
-/// Adopted from an old version on this host, which answers already: it goes on, and gives the VIP up as
-/// soon as it sees another Lease that has admitted it.
+/// The tenure was adopted from an older version on this host, which already answers. The VIP stays
+/// published until another Lease is seen that has admitted it.
 #[test]
 fn what_was_adopted_from_an_old_version_is_looked_at_once() {
     let mut admission = Admission::new(OWN, &[vip(10)], PROBE_TIME);
     admission.stored(&held("me", 2, 6), true);
-    assert!(admission.admits(vip(10)), "a restart asks nobody");
+    assert!(admission.admits(vip(10)), "a restart must not ask the LAN");
     let mine = |version| naming(held("me", 2, version), &[(10, Mark::Admitted)]);
     admission.write(false);
     admission.act(at(0).boot);
-    assert!(admission.take_requests().is_empty(), "a list counts once the Lease names the VIP");
+    assert!(admission.take_requests().is_empty(), "a list counts only once the Lease names the VIP");
     admission.stored(&mine(7), true);
     let mut alone = admission.clone();
     list(&mut alone, 0, &[("lease-x", naming(held("x", 3, 3), &[(20, Mark::Admitted)]))]);
     assert!(alone.admits(vip(10)) && alone.wake_at().is_none());
     list(&mut admission, 0, &[("lease-x", naming(held("x", 7, 9), &[(10, Mark::Admitted)]))]);
-    assert!(!admission.admits(vip(10)), "silent before it is written");
-    // A write that left before is stored late.
+    assert!(!admission.admits(vip(10)), "the VIP must be silent before the Lease says so");
+    // A write that left earlier is stored late.
     admission.stored(&mine(8), true);
     assert!(!admission.admits(vip(10)));
     assert_eq!(admission.write(false), Marks::new());
 }
 
-/// A version of xvip that does not say what it guards may guard this one.
+/// A version of xvip that does not say what it guards may guard this VIP.
 #[test]
 fn nothing_new_is_admitted_beside_a_holder_that_does_not_say() {
     let mut admission = holding(&BOTH);
     list(&mut admission, 0, &[("lease-x", held("old", 3, 3))]);
     let silent = Obstacle::Silent { lease: "lease-x".into(), holder: "old".into() };
     assert_eq!(admission.take_obstacles().unwrap()[1].1, Some(silent));
-    // A client-go program names nothing.
+    // A client-go program guards no VIPs.
     let mut admission = holding(&BOTH);
     list(&mut admission, 0, &[("lease-x", Record { note: None, ..held("kcm", 3, 3) })]);
     assert_eq!(admission.take_obstacles().unwrap()[1].1, None);
 }
 
-/// The fence had run out, and somebody struck the VIP out of the Lease before the next renewal.
+/// The fence had run out, and another node struck the VIP out of the Lease before the next renewal.
 #[test]
 fn what_was_struck_out_while_the_fence_was_over_does_not_wake_with_it() {
     let mut election = fresh();
@@ -362,8 +368,8 @@ fn what_was_struck_out_while_the_fence_was_over_does_not_wake_with_it() {
     assert_eq!(raised(&turn).map(|(new, _)| new), Some(generation + 1), "{turn:?}");
 }
 
-/// A process was restarted under a live fence and finds the Lease deleted: it writes it anew with what
-/// the kernel answers for, and goes on answering.
+/// A process restarts under a live fence and finds the Lease deleted. It writes the Lease again with
+/// the VIPs for which the kernel answers. The kernel answers all the time.
 #[test]
 fn what_the_kernel_answers_for_outlives_a_deleted_lease() {
     let tenure = held("me", 2, 6).tenure().unwrap();
@@ -376,7 +382,7 @@ fn what_the_kernel_answers_for_outlives_a_deleted_lease() {
         let turn = election.step(at(0), quorum(found));
         assert!(election.admits(vip(10)) && !election.admits(vip(20)));
         assert_eq!(writes(&turn)[0].vips, Some(marks(&BOTH)));
-        // While no process ran, another Lease may have admitted it: one list tells.
+        // While no process ran, another Lease may have admitted the VIP. A list must show that.
         let stored = election.step(at(10), answered(writes(&turn)[0], 8));
         let later = election.step(at(11), Input::Tick);
         let mut sends = stored.sends.iter().chain(&later.sends);

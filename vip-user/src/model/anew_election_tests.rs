@@ -1,5 +1,5 @@
-//! A Lease that is not there: it is created without a holder, and then waited for or taken back like
-//! any other.
+//! A missing Lease is created without a holder. Then nodes wait for it or take it back like any other
+//! Lease.
 
 use super::{
     effects::Outgoing,
@@ -19,12 +19,13 @@ fn a_lease_that_is_gone_is_created_without_a_holder_and_waited_for() {
     election.step(at(0), quorum(Some(held("other", 4, 10))));
     let turn = election.step(at(3_200), quorum(None));
     assert!(turn.sends.contains(&Outgoing::Create) && writes(&turn).is_empty());
-    // Not stored: it is tried again with every renewal interval, and nothing is taken meanwhile.
+    // The Lease was not stored. Each renewal interval brings another attempt, and nothing is taken
+    // meanwhile.
     assert!(!election.step(at(3_799), Input::Tick).sends.contains(&Outgoing::Create));
     let turn = election.step(at(9_000), Input::Tick);
     assert!(turn.sends.contains(&Outgoing::Create) && writes(&turn).is_empty());
     let turn = election.step(at(9_100), watched(unheld()));
-    assert!(!turn.sends.contains(&Outgoing::Probe), "it was published: nobody is asked");
+    assert!(!turn.sends.contains(&Outgoing::Probe), "it was held before, so the LAN is not asked");
     assert!(writes(&election.step(at(12_399), Input::Tick)).is_empty());
     let turn = election.step(at(12_400), Input::Tick);
     let write = writes(&turn)[0];
@@ -42,7 +43,7 @@ fn the_first_hold_asks_for_the_addresses_first() {
     let turn = election.step(at(4_100), Input::Tick);
     let write = writes(&turn)[0].clone();
     assert_eq!(write.note.transitions, 1);
-    // The longer wait was for the addresses, and for nobody's tenure.
+    // The longer wait was for the addresses. A tenure is waited for as usual.
     let mut other = fresh();
     other.step(at(0), quorum(Some(unheld())));
     other.step(at(4_110), watched(write.stored(UID.into(), 21)));
@@ -67,8 +68,8 @@ fn a_lease_that_was_created_anew_is_taken_back_under_a_live_fence() {
     let (id, record) = (write.id, write.stored(anew.uid.clone(), 21));
     let mut told_by_a_read = election.clone();
     told_by_a_read.step(at(3_510), quorum(Some(record.clone())));
-    assert_eq!(tenure_of(&told_by_a_read).uid, "uid-2", "an answer that was lost harms nothing");
-    // A later renewal that overtakes the first attempt counts as well.
+    assert_eq!(tenure_of(&told_by_a_read).uid, "uid-2", "a lost answer must do no harm");
+    // A later renewal that overtakes the first attempt counts too.
     let turn = election.step(at(4_100), Input::Tick);
     let again = writes(&turn)[0].clone();
     let stored = Written::Stored(again.stored(anew.uid, 22));
@@ -78,7 +79,7 @@ fn a_lease_that_was_created_anew_is_taken_back_under_a_live_fence() {
     assert_eq!(tenure_of(&election).uid, "uid-2");
 }
 
-/// The one who took it there counts its tenures from the beginning: that it has fewer does not make it
+/// The new holder counts its tenures from the beginning. Fewer transitions do not make its tenure
 /// older.
 #[test]
 fn another_holder_of_a_lease_that_was_created_anew_silences_now() {
@@ -90,7 +91,7 @@ fn another_holder_of_a_lease_that_was_created_anew_silences_now() {
     assert!(writes(&turn).is_empty());
 }
 
-/// The answer says nothing about what has come and gone before it was stored.
+/// The answer does not show which Leases existed before the write was stored.
 #[test]
 fn a_lease_that_was_created_late_is_no_proof() {
     let mut election = holder();
@@ -107,7 +108,11 @@ fn a_lease_that_was_created_late_is_no_proof() {
     assert_eq!(turn.silence, Some(Why::Deposed));
     assert!(writes(&turn).is_empty());
     assert!(writes(&election.step(at(9_349), Input::Tick)).is_empty());
-    assert_eq!(writes(&election.step(at(9_350), Input::Tick)).len(), 1, "like anybody else");
+    assert_eq!(
+        writes(&election.step(at(9_350), Input::Tick)).len(),
+        1,
+        "it must wait like any other node"
+    );
 }
 
 #[test]

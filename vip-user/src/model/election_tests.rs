@@ -1,4 +1,4 @@
-//! Tables for the election. Each test plays one rule of ownership against a hand-made record.
+//! Tests of the election. Each one applies one rule of ownership to a hand-made record.
 
 use super::{
     effects::{Effects, FenceChange, Outgoing},
@@ -50,7 +50,7 @@ fn note(holder: &str, transitions: i64) -> TenureNote {
     }
 }
 
-/// A record as xvip on `holder` has written it.
+/// A record as xvip on the node `holder` writes it.
 pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
     let note = note(holder, transitions);
     Record {
@@ -76,7 +76,7 @@ pub(super) fn unheld() -> Record {
     Record::unheld(UID.into(), 20, D)
 }
 
-/// The release of that record.
+/// The release of the tenure in `record`.
 pub(super) fn released(mut record: Record, version: u64) -> Record {
     record.version = Version(version.to_string());
     record.holder.clear();
@@ -85,7 +85,7 @@ pub(super) fn released(mut record: Record, version: u64) -> Record {
     record
 }
 
-/// The answer of a read that has just begun.
+/// The answer to a read that has just begun.
 pub(super) fn quorum(record: Option<Record>) -> Input {
     Input::Observed(Source::Quorum(BootNs(u64::MAX)), record)
 }
@@ -105,7 +105,7 @@ pub(super) fn deadline(turn: &Effects) -> Option<BootNs> {
     })
 }
 
-/// The generation of the fence that is raised, and whether it is new.
+/// The generation of the fence that is raised, and whether no fence was live before.
 pub(super) fn raised(turn: &Effects) -> Option<(u64, bool)> {
     turn.fences.iter().find_map(|change| match change {
         FenceChange::Raise { generation, new, .. } => Some((*generation, *new)),
@@ -117,8 +117,8 @@ pub(super) fn answered(write: &LeaseWrite, version: u64) -> Input {
     Input::Written { id: write.id, outcome: Written::Stored(write.stored(UID.into(), version)) }
 }
 
-/// An election that has taken over an expired Lease: the take-over left at 3400 ms and was answered
-/// at 3420 ms with version 11.
+/// An election that has taken over an expired Lease. Its write left at 3400 ms and was answered at 3420
+/// ms with version 11.
 pub(super) fn holder() -> Election {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 4, 10))));
@@ -228,11 +228,11 @@ fn an_empty_holder_that_is_no_release_is_waited_out() {
         assert!(writes(&election.step(at(3_399), Input::Tick)).is_empty());
         assert_eq!(writes(&election.step(at(3_400), Input::Tick)).len(), 1);
     };
-    // An administrator blanks the field.
+    // An administrator blanks the holder.
     blank(|record| record.released = None);
-    // client-go acquired (transitions moved on) and released, and left our annotations standing.
+    // A client-go program took the Lease (transitions moved on), released it, and kept our annotations.
     blank(|record| record.transitions = 5);
-    // The annotation stood there before the holder was emptied.
+    // The annotation was already there before the holder was emptied.
     let mut marked = held("other", 4, 10);
     marked.released.clone_from(&marked.note);
     let mut election = fresh();
@@ -241,7 +241,7 @@ fn an_empty_holder_that_is_no_release_is_waited_out() {
     assert!(writes(&early).is_empty(), "taken at once");
     // The annotation names another tenure.
     blank(|record| record.released = Some(note("other", 3)));
-    // The annotation came first, the blank field in a later write of somebody else.
+    // The release is in another Lease (another uid).
     blank(|record| record.uid = "uid-2".into());
 }
 
@@ -300,7 +300,7 @@ fn the_shorter_of_written_and_returned_duration_counts() {
     let id = write.id;
     let outcome = Written::Stored(record);
     let turn = election.step(at(4_010), Input::Written { id, outcome });
-    // The standing fence was for 3 s; takers that start now see only 2.
+    // The present fence was raised for 3 s. Takers that start now see only 2 s.
     assert_eq!(turn.fences[0], FenceChange::Lower(BootNs(at(3_400).boot.0 + 1_750_000_000)));
     assert_eq!(deadline(&turn), Some(BootNs(at(4_000).boot.0 + 1_750_000_000)));
 }
@@ -322,7 +322,7 @@ fn every_write_carries_a_new_renew_time() {
     let mut last = 0;
     for (step, version) in (12..20).enumerate() {
         let mut now = at(4_000 + 600 * step as u64);
-        // The wall clock stands still.
+        // The wall clock does not advance.
         now.wall_us = 1_700_000_000_000_000;
         let turn = election.step(now, Input::Tick);
         let write = writes(&turn)[0].clone();
@@ -456,7 +456,7 @@ fn a_take_over_whose_answer_was_lost_is_recognised() {
     let write = writes(&turn)[0].clone();
     election.step(at(4_000), Input::Written { id: write.id, outcome: Written::Failed });
     let turn = election.step(at(4_010), quorum(Some(write.stored(UID.into(), 11))));
-    assert_eq!(deadline(&turn), None, "not confirmed to us: the fence waits for a renewal");
+    assert_eq!(deadline(&turn), None, "without an answer, only a renewal raises the fence");
     assert!(matches!(election.state(), State::Holding(_)));
     assert_eq!(writes(&turn)[0].base, Some(Version("11".into())));
 }
@@ -517,7 +517,7 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     let mut turn = Turn::of(1, effects);
     let lower = FenceChange::Lower(sent.after(timing(3).hold(3)));
     assert_eq!(turn.next(true), Some(Step::Fence(1, lower.clone())));
-    // Where that fails, the write does not leave.
+    // If that fails, the write must not leave.
     let (mut works, mut fails) = (turn.clone(), turn);
     fails.failed_to_lower(1);
     let leaves = |turn: &mut Turn, reconciled| {
@@ -526,7 +526,7 @@ fn a_shorter_lease_lowers_the_fence_before_it_is_written() {
     };
     assert!(!leaves(&mut works.clone(), false), "the entries have never been reconciled");
     assert!(leaves(&mut works, true) && !leaves(&mut fails, true));
-    // It is lowered again before the next attempt.
+    // The fence must be lowered before the next attempt.
     election.step(at(500), Input::NotLowered(sent.after(timing(3).hold(3))));
     election.step(at(500), Input::Written { id, outcome: Written::Failed });
     let mut later = (500..5_000).map(|ms| election.step(at(ms), Input::Tick));
@@ -546,7 +546,7 @@ fn a_shorter_lease_and_a_worse_clock_at_once_lower_the_fence_as_far() {
     let worse = Timing { clock_error_percent: 30, ..timing(3) };
     let mut election = Election::new(me(), worse.clone(), 7, Some(slot));
     let turn = election.step(at(500), quorum(Some(Record { duration_s: 10, ..held("me", 4, 10) })));
-    // Who sees the shorter D sees it after this write has left.
+    // A node that sees the shorter D sees it only after this write has left.
     assert!(turn.fences.contains(&FenceChange::Lower(worse.fence(at(500).boot, 3))), "{turn:?}");
 }
 

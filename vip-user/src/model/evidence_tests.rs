@@ -1,5 +1,6 @@
-//! What a read proves, and what only a watch does: an older content may have been put back after writes
-//! that nobody here has seen. `tests/exhaustive.rs` found the first two of these ways to two owners.
+//! What a read proves, and what only a watch proves. An older content may have been restored after
+//! writes that this node has not seen. `tests/exhaustive.rs` found the first two of these ways to two
+//! owners.
 
 use super::{
     effects::Outgoing,
@@ -15,12 +16,12 @@ use super::{
 fn an_older_content_that_a_read_shows_restarts_the_timer() {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 4, 10))));
-    // Version 11 was a renewal that the watch did not bring; version 12 has the content of 10.
+    // Version 11 was a renewal that the watch did not show. Version 12 has the content of version 10.
     let mut restored = held("other", 4, 10);
     restored.version = Version("12".into());
     election.step(at(3_000), quorum(Some(restored.clone())));
     assert!(writes(&election.step(at(6_299), Input::Tick)).is_empty());
-    // The same version again is no news.
+    // The same version again changes nothing.
     election.step(at(6_299), quorum(Some(restored)));
     assert_eq!(writes(&election.step(at(6_300), Input::Tick)).len(), 1);
 }
@@ -59,8 +60,8 @@ fn a_release_counts_where_a_watch_shows_it_and_not_where_a_read_does() {
     for (seen_by_watch, taken_at_once) in [(true, true), (false, false)] {
         let mut election = fresh();
         election.step(at(0), quorum(Some(held("other", 4, 10))));
-        // A read may have missed that the node took the Lease once more, and that the release was put
-        // back.
+        // A read may have missed that the node took the Lease again, and that its release was then
+        // restored.
         let release = released(held("other", 4, 10), 14);
         let seen = if seen_by_watch { watched(release) } else { quorum(Some(release)) };
         let turn = election.step(at(100), seen);
@@ -76,7 +77,7 @@ fn a_release_counts_where_a_watch_shows_it_and_not_where_a_read_does() {
 fn the_release_of_a_tenure_that_is_not_the_newest_counts_for_nothing() {
     let mut election = fresh();
     election.step(at(0), quorum(Some(held("other", 5, 10))));
-    // Somebody puts two older contents back, one after the other.
+    // Two older contents are restored, one after the other.
     election.step(at(100), watched(held("other", 4, 11)));
     let early = election.step(at(200), watched(released(held("other", 4, 11), 12)));
     assert!(writes(&early).is_empty(), "taken at once");
@@ -84,8 +85,7 @@ fn the_release_of_a_tenure_that_is_not_the_newest_counts_for_nothing() {
     assert_eq!(writes(&election.step(at(3_500), Input::Tick)).len(), 1);
 }
 
-/// Two reads are on their way, of the election or of its watch; the one that began first is answered
-/// last.
+/// Two reads of the election or its watch are on their way. The answer to the earlier one comes last.
 #[test]
 fn an_answer_that_was_overtaken_deposes_nobody_and_is_asked_for_again() {
     let began = |ms| move |record| Input::Observed(Source::Quorum(at(ms).boot), record);
@@ -97,21 +97,21 @@ fn an_answer_that_was_overtaken_deposes_nobody_and_is_asked_for_again() {
         let turn = election.step(at(3_700), began(3_500)(shown.clone()));
         assert!(matches!(election.state(), State::Holding(_)), "{shown:?}");
         assert!(turn.sends.contains(&Outgoing::Read), "{turn:?}");
-        // What a read shows that began later has happened: etcd was restored, or somebody has deleted
-        // the Lease.
+        // A read that began later shows the present state: etcd was restored, or the Lease was deleted
+        // by hand.
         let turn = election.step(at(3_800), began(3_750)(shown.clone()));
         assert!(!turn.sends.contains(&Outgoing::Read), "{turn:?}");
         let deposed = matches!(election.state(), State::Waiting(_));
         let reasserted = !writes(&turn).is_empty();
         assert!(deposed || reasserted, "{shown:?}: {turn:?}");
     }
-    // A write that was stored is evidence as well.
+    // A write that was stored is evidence too.
     let mut election = holder();
     let write = writes(&election.step(at(4_100), Input::Tick))[0].clone();
     election.step(at(4_150), answered(&write, 12));
     election.step(at(4_200), began(4_120)(older()));
     assert!(matches!(election.state(), State::Holding(_)));
-    // What shows more than is known comes when it comes.
+    // A newer version counts whenever it arrives.
     let mut candidate = fresh();
     candidate.step(at(0), began(0)(Some(held("other", 4, 10))));
     candidate.step(at(100), began(0)(Some(held("another", 5, 11))));

@@ -25,7 +25,7 @@ fn offers(turn: &Effects) -> Vec<(&Version, &Offer)> {
     turn.sends.iter().filter_map(offer).collect()
 }
 
-/// A holder that cannot serve any more and has told so.
+/// A holder that can no longer serve, and whose last write says so.
 fn unable_holder() -> Election {
     let mut election = holder();
     assert!(election.set_fitness(Fitness::Unable, Vec::new()));
@@ -50,11 +50,11 @@ fn a_holder_gives_way_to_a_better_offer_and_is_silent_before_it_releases() {
     let release = writes(&turn)[0].clone();
     assert!(release.release);
     election.step(at(3_720), answered(&release, 14));
-    assert!(matches!(election.state(), State::Waiting(_)), "it goes on as a candidate");
-    // It would take the Lease back at once if it could serve; as it is, others come first.
+    assert!(matches!(election.state(), State::Waiting(_)), "it must stay a candidate");
+    // If it could serve, it would take the Lease back at once. As it cannot, others come first.
     assert!(writes(&election.step(at(3_730), Input::Tick)).is_empty());
     let turn = election.step(at(3_720 + 3_300), Input::Tick);
-    assert_eq!(writes(&turn).len(), 1, "but no VIP stays without an owner");
+    assert_eq!(writes(&turn).len(), 1, "no VIP may stay without an owner");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn offers_that_are_no_better_or_for_another_tenure_change_nothing() {
     seen.offer = Some(Offer { transitions: 4, ..offer_of(&seen, "other", Fitness::Able) });
     election.step(at(3_710), watched(seen.clone()));
     assert!(matches!(election.state(), State::Holding(_)));
-    // Able again before the offer was seen: it stays.
+    // The holder is able again before it sees the offer, so it keeps the Lease.
     election.set_fitness(Fitness::Able, Vec::new());
     seen.version = Version("15".into());
     seen.offer = Some(offer_of(&seen, "other", Fitness::Able));
@@ -105,7 +105,7 @@ fn a_candidate_offers_once_only_if_it_is_better_and_able_to_answer() {
     let wanted = (Version("10".into()), offer_of(&record, "me", Fitness::Able));
     assert_eq!(offers(&turn), [(&wanted.0, &wanted.1)]);
     assert!(offers(&election.step(at(10), Input::Tick)).is_empty());
-    // The offer stands in the record: nothing more to say.
+    // The record already contains the offer, so nothing is sent.
     record.offer = Some(wanted.1);
     record.version = Version("11".into());
     assert!(offers(&election.step(at(5_000), watched(record.clone()))).is_empty());
@@ -179,7 +179,8 @@ fn a_release_of_its_own_counts_where_a_watch_shows_it_and_not_where_a_read_does(
 
 #[test]
 fn after_a_release_whose_answer_is_lost_nothing_that_is_only_read_is_released() {
-    // Lost or refused, the version that is seen next, how it is seen, and whether it is released.
+    // Whether the answer is lost (or a refusal), the next version, whether a watch shows it, and
+    // whether it is released again.
     for (lost, version, watched_it, again) in [
         (true, 14, false, false),
         (true, 14, true, true),
@@ -220,7 +221,7 @@ fn a_release_whose_answer_is_lost_ends_as_a_candidate_too() {
     let taken = held("other", 6, 15);
     election.step(at(3_730), watched(taken));
     assert!(matches!(election.state(), State::Waiting(waiting) if !waiting.released));
-    // And where nothing can be found out, everything is asked anew.
+    // If the outcome cannot be found out, the election starts again with a read.
     let mut election = unable_holder();
     let mut seen = own_record(&election, 13);
     seen.offer = Some(offer_of(&seen, "other", Fitness::Able));

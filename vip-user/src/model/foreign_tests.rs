@@ -17,7 +17,7 @@ use vip_common::abi::{HostAddr, Ip, Port, Vip};
 
 const X: Ip = Ip::v4([192, 0, 2, 10]);
 
-/// The same tenure as a client-go program renews it, under the same name.
+/// The same tenure after a client-go program of the same name has renewed it.
 fn renewed_by_client_go(mut record: Record, version: u64) -> Record {
     record.version = Version(version.to_string());
     record.renew_us = record.renew_us.map(|renew_us| renew_us + 2_000_000);
@@ -45,12 +45,13 @@ fn a_tenure_that_a_client_go_program_has_renewed_is_a_strangers() {
     let mut election = fresh();
     election.step(at(0), quorum(Some(ours)));
     election.step(at(100), watched(theirs));
-    // 2·D + 10 s, and not D·(1+ρ).
+    // The wait is 2·D + 10 s, not D·(1+ρ).
     assert!(writes(&election.step(at(16_099), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(16_100), Input::Tick)).len(), 1);
 }
 
-/// Both run on one host: whose renewal it was is plain, and this one becomes silent.
+/// Both programs run on one host. The record shows that the renewal was not ours, so this node goes
+/// silent.
 #[test]
 fn a_holder_whose_tenure_a_client_go_program_renews_is_silent_at_once() {
     let mut election = holder();
@@ -60,13 +61,13 @@ fn a_holder_whose_tenure_a_client_go_program_renews_is_silent_at_once() {
     let turn = election.step(at(4_500), watched(theirs));
     assert_eq!(turn.silence, Some(Why::Deposed));
     assert_eq!(election.ownership(BootNs(0)), Ownership::ProgramHere);
-    // Another node takes the Lease: the guard is back at once.
+    // Another node takes the Lease, so the guard is back at once.
     let turn = election.step(at(4_600), watched(held("other", 9, 14)));
     assert_ne!(election.ownership(BootNs(0)), Ownership::ProgramHere);
     assert!(turn.host, "{turn:?}");
 }
 
-/// During a rolling upgrade: an older version writes no `renewTime` into the annotation.
+/// In a rolling upgrade, an older version does not repeat `renewTime` in the annotation.
 #[test]
 fn an_annotation_that_repeats_no_renew_time_counts() {
     let mut older = tenure_of_other();
@@ -91,7 +92,7 @@ fn want(election: &Election, ms: u64) -> Desired {
     desired(at(ms).boot, &owners, &Timing::of(3), &specs, &[link], Placement::Loopback)
 }
 
-/// kube-vip of this node takes the Lease and has its address on eth0 already.
+/// kube-vip on this node takes the Lease. Its address is already on eth0.
 #[test]
 fn the_guard_is_out_of_the_way_of_a_program_of_this_node_that_holds_the_lease() {
     let mut election = fresh();
@@ -106,11 +107,12 @@ fn the_guard_is_out_of_the_way_of_a_program_of_this_node_that_holds_the_lease() 
     taken.holder = "me".into();
     election.step(at(100), watched(taken.clone()));
     assert!(withdraws(&election, 200));
-    // It renews: its frames pass on.
+    // The program renews, so its frames still pass.
     election.step(at(10_100), watched(renewed_by_client_go(taken, 12)));
     assert!(withdraws(&election, 20_000));
-    // It was killed, and its address stays: the guard is back before others take the Lease, 16 s
-    // after the last renewal by clocks that may be a tenth faster than this host's may be slow.
+    // The program was killed, and its address stays. Other nodes may take the Lease 16 s after the last
+    // renewal. The guard must be back before, even if their clocks are 10 % fast and this one is 10 %
+    // slow.
     let back = 10_100 + 16_000 * 90 / 110;
     election.step(at(back - 1), Input::Tick);
     assert!(withdraws(&election, back - 1));

@@ -1,4 +1,5 @@
-//! What fails is tried again, by whoever needs it, and no faster than renewals but for one attempt.
+//! Retries. The election that needs something asks again. It does so no faster than it renews, except
+//! once.
 
 use super::{
     effects::Outgoing,
@@ -14,7 +15,7 @@ use super::{
     turn::Turn,
 };
 
-/// A holder that gives way to a better node and has yet to become silent.
+/// A holder that gives way to a better node, but is not silent yet.
 fn yielding() -> Election {
     let mut election = holder();
     assert!(election.set_fitness(Fitness::Doubtful, Vec::new()));
@@ -33,8 +34,8 @@ fn failed(write: &LeaseWrite) -> Input {
     Input::Written { id: write.id, outcome: Written::Failed }
 }
 
-/// Plays timers from `from` to `to`, in milliseconds; every write that leaves is answered by
-/// `answer` at once. Says when each one left.
+/// Lets timers run from `from` to `to`, in milliseconds. Each write is answered by `answer` at once.
+/// Returns when each write left.
 fn play(
     election: &mut Election,
     (from, to): (u64, u64),
@@ -56,13 +57,13 @@ fn play(
     sent
 }
 
-/// The first millisecond at which a timer has come.
+/// The first millisecond at which this timer is due.
 fn in_ms(wake: BootNs) -> u64 {
     wake.0.saturating_sub(at(0).boot.0).div_ceil(1_000_000)
 }
 
-/// Once its release can not be written in time the holder knows nothing. Its watch lives on, and
-/// never reads.
+/// If the release cannot be written in time, the former holder knows nothing about the Lease. Its watch
+/// stays open, but reads nothing.
 #[test]
 fn a_read_that_fails_is_asked_again_by_the_election_that_needs_it() {
     let mut election = yielding();
@@ -73,18 +74,19 @@ fn a_read_that_fails_is_asked_again_by_the_election_that_needs_it() {
     let mut ms = 7_100;
     while ms < 67_100 {
         election.step(at(ms + 1), Input::ReadFailed);
-        // A watch that cannot be opened tells the same, again and again: nothing is put off by that.
+        // A watch that cannot be opened reports the same again and again. That must not delay the
+        // retry.
         for later in 2..20 {
             election.step(at(ms + later), Input::ReadFailed);
         }
         election.step(at(ms + 20), watched(held("other", 99, ms)));
         assert_eq!(election.state(), &State::Unknown, "a watch alone proves nothing");
-        let wake = election.wake_at(at(ms + 20).boot).expect("it is never asked again");
+        let wake = election.wake_at(at(ms + 20).boot).expect("it never asks again");
         ms = in_ms(wake);
         assert!(election.step(at(ms), Input::Tick).sends.contains(&Outgoing::Read));
         reads.push(ms);
     }
-    // 600 ms are one renewal interval: pauses grow to four of them and up to a quarter more.
+    // A renewal interval is 600 ms here. Pauses grow to four of them, and up to a quarter more.
     assert!((20..=26).contains(&reads.len()), "{} reads in a minute", reads.len());
     election.step(at(ms + 10), quorum(Some(held("other", 99, 100_000))));
     assert!(matches!(election.state(), State::Waiting(_)));
@@ -98,15 +100,18 @@ fn a_read_that_a_holder_needs_is_asked_again_while_its_fence_lives() {
     let conflict = Input::Written { id: write.id, outcome: Written::Conflict };
     assert!(election.step(at(4_010), conflict).sends.contains(&Outgoing::Read));
     assert!(!election.step(at(4_020), Input::ReadFailed).sends.contains(&Outgoing::Read));
-    assert!(election.step(at(4_170), Input::Tick).sends.contains(&Outgoing::Read), "the one hedge");
-    // No answer at all, for an interval: another is asked.
+    assert!(
+        election.step(at(4_170), Input::Tick).sends.contains(&Outgoing::Read),
+        "the first retry comes early"
+    );
+    // No answer came for a whole interval, so another read is sent.
     assert!(election.step(at(4_770), Input::Tick).sends.contains(&Outgoing::Read));
     let turn = election.step(at(4_780), quorum(Some(own_record(&election, 14))));
-    assert_eq!(writes(&turn).len(), 1, "it has waited long enough");
+    assert_eq!(writes(&turn).len(), 1, "the renewal is overdue");
 }
 
-/// An API that refuses everything at once. Writes in a renewal interval of 600 ms: one, and one
-/// hedge in all.
+/// The API refuses everything at once. Each renewal interval of 600 ms has one write. In addition,
+/// there is one early retry overall.
 #[test]
 fn refused_writes_come_no_faster_than_renewals_but_for_one() {
     let mut renewing = holder();
@@ -151,15 +156,15 @@ fn creations_and_offers_that_bring_nothing_are_asked_less_and_less() {
         }
         asked
     };
-    // Half a minute, after each has been asked for ten seconds: one in 2.4 to 3 seconds, at a tenth
-    // of a second.
+    // The tests count for half a minute, after ten seconds of requests. The pause is then 2.4 to 3
+    // seconds, and the clock advances by a tenth of a second.
     let (created, offered) = (count(creating, 12_000, false), count(offering, 12_000, true));
     assert!((9..=13).contains(&created), "{created}");
     assert!((9..=13).contains(&offered), "{offered}");
 }
 
-/// Whenever an API that refuses comes back, down to the last attempt before the end of the fence,
-/// the fence lives on.
+/// The API refuses at first. If it works again by the last attempt before the end of the fence, the
+/// fence must not end.
 #[test]
 fn a_fence_is_kept_alive_if_the_api_comes_back_within_it() {
     for duration_s in [1, 2, 3, 5, 10, 30] {
@@ -200,7 +205,7 @@ fn holding_for(timing: &Timing) -> Election {
     election
 }
 
-/// Nodes that an API server refused together.
+/// An API server has refused these nodes at the same time.
 #[test]
 fn nodes_do_not_come_back_together() {
     let at_of = |node: usize| {
@@ -214,7 +219,7 @@ fn nodes_do_not_come_back_together() {
     assert!(third.iter().all(|ms| (4_050..=4_200).contains(ms)), "{third:?}");
 }
 
-/// A timer in the past that no action answers makes the loop spin.
+/// If a timer is due, but the step neither moves it nor does anything, the loop spins.
 #[test]
 fn a_timer_that_has_come_is_moved_or_answered() {
     let leave = |mut election: Election, ms: u64| {
@@ -237,14 +242,14 @@ fn a_timer_that_has_come_is_moved_or_answered() {
     let mut nothing = fresh();
     nothing.step(at(0), quorum(None));
     for (name, mut election) in [
-        ("a take-over hangs while it stops", leave(taking.clone(), 3_450)),
-        ("it took over while it stopped and cannot become silent", taken_late),
+        ("a take-over hangs while the node stops", leave(taking.clone(), 3_450)),
+        ("it took over while stopping and cannot become silent", taken_late),
         ("a take-over hangs", taking),
         ("it gives way and cannot become silent", yielding()),
         ("it stops and cannot become silent", leave(holder(), 3_500)),
-        ("its base is overtaken and no read is answered", leave(stale.clone(), 4_020)),
-        ("it holds what is overtaken and no read is answered", stale),
-        ("it serves worse than it has told", worse),
+        ("it stops, its base is outdated and no read is answered", leave(stale.clone(), 4_020)),
+        ("it holds, its base is outdated and no read is answered", stale),
+        ("it serves worse than its last write says", worse),
         ("there is no Lease and none is created", nothing),
         ("nothing is known", fresh()),
     ] {

@@ -1,5 +1,5 @@
-//! Two or three nodes, one Lease, and everything that can happen to them in a short time: the real
-//! election under a model checker. The simulation draws events at random; this tries every order.
+//! The real election of two or three nodes with one Lease, under a model checker. It tries every order
+//! of what can happen in a short time, while the simulation draws events at random.
 
 use stateright::{Model, Property};
 use std::collections::BTreeSet;
@@ -30,13 +30,13 @@ pub struct Bounds {
     pub timing: Vec<Timing>,
     /// How fast their clocks run, in percent of real time.
     pub rate: Vec<u64>,
-    /// How long a frame may be queued after the check.
+    /// How long a frame may stay queued after the check.
     pub queued: Us,
     /// The time at which the search ends.
     pub horizon: Us,
     /// How far time advances in one step while nothing is due.
     pub step: Us,
-    /// A node with this many messages in flight does nothing before one has arrived.
+    /// A node with this many messages in flight does nothing until one has arrived.
     pub messages: usize,
     /// A mishap that may happen once, at any moment.
     pub mishap: Option<Mishap>,
@@ -270,7 +270,7 @@ impl Bounds {
                 let generation = node.election.generation();
                 node.election =
                     Election::new(identity(index, node.process), timing, generation, adopted);
-                // What is on its way to the API may still be stored; what comes back finds nobody.
+                // Requests on their way may still be stored. Their answers reach no process.
                 node.messages
                     .retain(|message| matches!(message, Message::Write(_) | Message::Create(_)));
                 node.stream.clear();

@@ -18,11 +18,11 @@ const BACKOFF_MS: Ms = 100;
 /// The state of a node's watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
-    /// Events come.
+    /// Events arrive.
     Open,
-    /// It is dead, and the node has not noticed.
+    /// No event arrives any more, but the node has not noticed.
     Dead,
-    /// It is closed: a pause, or the read before the next watch.
+    /// It is closed: the node pauses, or reads before the next watch.
     Away,
 }
 
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// An unused uid, and the next version.
+    /// A new uid, and the next version.
     fn fresh_lease(&mut self) -> (String, u64) {
         self.uids += 1;
         self.version += 1;
@@ -135,7 +135,7 @@ impl World {
         self.push(self.now + after, Happening::Input(node, process, Input::ReadFailed));
     }
 
-    /// Ends the present watch; if it is not open yet, as soon as it opens.
+    /// Ends the present watch. If it is not open yet, it ends as soon as it opens.
     fn notify(&mut self, node: usize) {
         if self.nodes[node].watch == Watch::Away {
             self.nodes[node].again = true;
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Events of a watch arrive in order, however late.
+    /// The arrival time of an event. Events of a watch arrive in order, even if they are late.
     fn after_earlier(&mut self, node: usize, delay: Ms) -> Ms {
         let at = self.nodes[node].watched_until.max(self.now + delay);
         self.nodes[node].watched_until = at;

@@ -1,13 +1,13 @@
-//! How hostile a simulation is.
+//! How hostile a simulation is to its nodes.
 
 use super::Ms;
 use std::ops::Range;
 
-/// How hostile the world is. Probabilities are per thousand.
+/// The faults of a world and the errors of its clocks. Probabilities are per thousand.
 #[derive(Clone)]
 pub struct Knobs {
     pub nodes: usize,
-    /// The delay of one direction between a node and the API.
+    /// The delay of a message between a node and the API, in either direction.
     pub delay_ms: Range<Ms>,
     /// Probability that a message takes up to ten seconds.
     pub late: u32,
@@ -17,13 +17,13 @@ pub struct Knobs {
     pub twice: u32,
     /// Probability that a process stalls for up to ten seconds before its next step.
     pub pause: u32,
-    /// Probability that lowering a fence or a look at the interfaces fails, or that the kernel is not
-    /// known to be silent.
+    /// Probability that a fence cannot be lowered, that a look at the interfaces fails, or that the
+    /// kernel is not known to be silent.
     pub refused: u32,
-    /// Probability that a change of the host fails. It is as probable that a change is done and seems
-    /// to have failed.
+    /// Probability that a change of the host fails. With the same probability, a change that was done
+    /// is reported as failed.
     pub change_fails: u32,
-    /// One mishap happens in each span of this length.
+    /// Mean time between two mishaps.
     pub mishap_every_ms: Ms,
     pub clock_error_percent: u64,
     pub extreme_clocks: bool,

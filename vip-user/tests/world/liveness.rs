@@ -1,6 +1,6 @@
-//! What must happen in the end, and what must not happen too often. At any moment each node has an
-//! event to come. Once the faults end, every node holds the Lease or waits for it, one node
-//! answers, and the API gets few requests.
+//! What must happen in the end, and what must not happen too often. At any moment, each node must have
+//! an event to come. Once the faults end, every node holds the Lease or waits for it, one node answers,
+//! and the API gets few requests.
 
 use super::{Happening, Ms, World};
 use vip_user::model::{
@@ -12,8 +12,8 @@ use vip_user::model::{
 
 /// How often the faults end for a while.
 pub(super) const QUIET_EVERY_MS: Ms = 1_200_000;
-/// By then every dead watch was noticed, every process runs, and the wait for a foreign holder's
-/// Lease of 19 s is over.
+/// By then every dead watch was noticed, every process runs, and the wait for a foreign holder with a D
+/// of 19 s is over.
 const SETTLED_MS: Ms = 180_000;
 /// How long the requests of a quiet cluster are counted.
 const COUNTED_MS: Ms = 60_000;
@@ -71,7 +71,7 @@ impl World {
             self.crime = Some(format!("the faults are over and {owners} nodes answer"));
         }
         let Asked { writes, others } = self.asked;
-        // Renewals of one holder, whose clock may be fast.
+        // The number of renewals by one holder, whose clock may be fast.
         let renewals = COUNTED_MS * 110 / 100 / super::timing().renew_every.as_millis() as Ms;
         if others > 0 || writes > renewals + 1 {
             self.crime = Some(format!("quiet, and {writes} writes and {others} other requests"));

@@ -13,13 +13,13 @@ use vip_user::model::{
     turn::Turn,
 };
 
-/// A client-go program on a node whose xvip has crashed (a rollback to kube-vip): it finds its own
-/// name in the Lease, and renews a tenure that it did not begin.
+/// A client-go program on a node whose xvip has crashed (a rollback to kube-vip). It finds its own name
+/// in the Lease, and renews a tenure that it did not begin.
 #[derive(Clone, Copy)]
 pub(super) struct ClientGo {
     pub(super) node: usize,
-    /// With its defaults of 15/10/2 and lost requests, it answers until its renew deadline and its
-    /// release time-outs are over.
+    /// It has the defaults 15/10/2. If its requests are lost, it answers until its renew deadline and
+    /// its release time-outs are over.
     pub(super) answers_until: Ms,
     cut_off: bool,
 }
@@ -55,7 +55,7 @@ impl World {
             }
             5 => self.edit(|lease| lease.holder.clear()),
             6 => self.edit(|lease| lease.holder = "stranger".into()),
-            // client-go on one of the nodes: it has the node's name, and the annotation stays as it
+            // client-go on one of the nodes: it writes that node's name, and keeps the annotation as it
             // was.
             7 => self.edit(|lease| {
                 lease.holder = format!("node{node}");
@@ -66,7 +66,7 @@ impl World {
                 self.edit(|lease| lease.duration_s = duration_s);
             }
             9 => self.backup = self.lease.clone(),
-            // A link fails or comes back, seen at the next tick.
+            // The link, the labels or the cordon of the node change.
             10 | 11 => {
                 let fitness = [Fitness::Able, Fitness::Doubtful, Fitness::Unable, Fitness::Barred];
                 let fitness = fitness[self.rng.usize(0..fitness.len())];
@@ -90,7 +90,7 @@ impl World {
         self.plan_mishap();
     }
 
-    /// Something happens on a node that lets it serve as well as this.
+    /// Changes the link, the labels or the cordon of a node so that it has this fitness.
     pub(super) fn set_fitness(&mut self, index: usize, fitness: Fitness) {
         let node = &mut self.nodes[index];
         node.facts = super::facts();
@@ -124,7 +124,8 @@ impl World {
         self.judge(index);
     }
 
-    /// It reads and writes at once, as it may, and answers until it must assume that it has lost.
+    /// The program reads and writes without delay. It answers until it must assume that it has lost the
+    /// Lease.
     pub(super) fn client_go_renews(&mut self) {
         let Some(mut foreign) = self.client_go else { return };
         let name = format!("node{}", foreign.node);

@@ -1,4 +1,5 @@
-//! The simulated world: real time, node clocks, kernels, the API and the network between.
+//! The simulated world: real time, the clocks and kernels of nodes, the API, and the network between
+//! them.
 
 mod edges;
 mod kernel;
@@ -36,7 +37,7 @@ use vip_user::model::{
     turn::{Step, Turn},
 };
 
-/// So many turns in a row may end with something due.
+/// A node whose timer is still due after this many turns in a row spins.
 const MAX_SPINS: u32 = 20;
 /// The only slot that is used.
 const SLOT: u32 = 0;
@@ -53,7 +54,7 @@ enum Happening {
     Wake(usize, u64),
     Arrive(usize, u64, LeaseWrite),
     Ask(usize, u64, BootNs),
-    /// The read that begins a watch, unless a later one was planned since.
+    /// The read that begins a watch, unless a later one was planned since then.
     Follow(usize, u64, u64),
     Offered(Version, Offer),
     Create(usize, u64),
@@ -62,10 +63,10 @@ enum Happening {
     Calm(u8),
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own")]
 struct Node {
     agent: Agent,
-    /// Counts processes: what was meant for a dead one is thrown away.
+    /// Number of the present process. Whatever is meant for a dead process is dropped.
     process: u64,
     boot: u64,
     clock_rate: f64,
@@ -75,7 +76,7 @@ struct Node {
     /// When the last event of its watch arrives.
     watched_until: Ms,
     watch: Watch,
-    /// Counts the watches.
+    /// Number of the present watch.
     watches: u64,
     /// Whether the next watch must end as soon as it is open.
     again: bool,
@@ -83,15 +84,15 @@ struct Node {
     watches_nothing: bool,
     /// Whether no process runs.
     down: bool,
-    /// The rest of the last turn.
+    /// The steps of the last turn that have not been taken.
     turn: Turn,
-    /// Work on the host has begun.
+    /// Whether work on the host has begun.
     works: bool,
     waiting: VecDeque<Event>,
     kernel: Kernel,
     link_up: bool,
     facts: NodeFacts,
-    /// How many turns in a row ended with something due.
+    /// How many turns in a row ended with a timer that was due.
     spins: u32,
 }
 
@@ -99,7 +100,7 @@ pub struct World {
     rng: fastrand::Rng,
     knobs: Knobs,
     now: Ms,
-    /// Boxed: the tree moves its values.
+    /// Boxed, because the tree moves its values.
     queue: BTreeMap<(Ms, u64), Box<Happening>>,
     order: u64,
     nodes: Vec<Node>,
@@ -107,7 +108,7 @@ pub struct World {
     backup: Option<Record>,
     version: u64,
     uids: u64,
-    /// The node whose tenure the last write was, if no other program has changed the Lease since.
+    /// The node that wrote its tenure last, if nothing else has changed the Lease since.
     written_by: Option<usize>,
     client_go: Option<ClientGo>,
     /// Whether there are no faults for a while.
@@ -118,7 +119,7 @@ pub struct World {
     log: VecDeque<String>,
     owned_ms: f64,
     pub takeovers: u64,
-    /// Quiet times after which the world was judged.
+    /// Quiet times after which liveness was judged.
     pub quiet_times: u64,
     /// A broken rule: two nodes answered, or another check failed.
     pub crime: Option<String>,
@@ -139,12 +140,12 @@ impl Node {
         self.agent.group(SLOT).map(Group::election)
     }
 
-    /// Where its election stands.
+    /// The state of its election.
     fn state(&self) -> &State {
         self.election().map_or(&State::Unknown, Election::state)
     }
 
-    /// What a process begins with: its groups, and what the API knows of its node.
+    /// Starts a process, which first learns its groups and what the API knows of its node.
     fn begin(&mut self, me: Identity, slot: SlotState) {
         self.agent = Agent::new(policy(me), Slots::found([(SLOT, slot)]));
         (self.turn, self.works) = (Turn::default(), false);
@@ -317,8 +318,8 @@ impl World {
         }
     }
 
-    /// A process runs: work on the host that has begun, what its last step asks for, the next event,
-    /// and at the end of a turn what is due. It may stand still, or die, before any of them.
+    /// Runs a process: work on the host that has begun, the steps of its last turn, and the next event.
+    /// A turn ends with whatever is due. The process may be paused, or die, before any of these.
     fn go_on(&mut self, index: usize) {
         let mut ends = false;
         loop {
@@ -346,7 +347,7 @@ impl World {
                 ends = false;
                 continue;
             }
-            // The last of a turn: what is due, and what was seen on the host.
+            // A turn ends with what is due and with what was noticed on the host.
             if !std::mem::replace(&mut ends, true) {
                 self.step(index, Event::Tick);
                 continue;
@@ -378,7 +379,7 @@ impl World {
             let wait = (at.0.saturating_sub(now.0)) as f64 / 1e6 / self.nodes[index].clock_rate;
             let process = self.nodes[index].process;
             let at = self.now + wait.ceil() as Ms + 1;
-            // One timer per process, as in the real loop.
+            // There is one timer per process, as in the real loop.
             if self.nodes[index].wake_at != at {
                 self.nodes[index].wake_at = at;
                 self.push(at, Happening::Wake(index, process));
@@ -538,7 +539,7 @@ impl World {
     }
 }
 
-/// What an answer of the API, or a timer, is for the agent.
+/// The agent's event for an answer of the API or a timer.
 fn event(input: Input) -> Event {
     match input {
         Input::Observed(source, record) => Event::Seen(SLOT, source, record),

@@ -8,14 +8,14 @@ use vip_user::model::{
     time::BootNs,
 };
 
-/// A state without its numbers, and the input that met it.
+/// A state without its numbers, and the kind of input that arrived in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shape {
     state: &'static str,
     /// Whether the fence is live.
     live: bool,
-    /// While holding: whether a newer version is known. While waiting: whether the Lease was
-    /// released.
+    /// While holding, whether a newer version is known. While waiting, whether the Lease was released.
+    /// While leaving, whether the kernel is silent.
     marked: bool,
     /// Writes in flight, at most two.
     in_flight: usize,
@@ -23,7 +23,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// `None`: nothing comes upon an election.
+    /// `None`: the event is no input to an election, or is not counted.
     pub fn of(now: BootNs, state: &State, event: &Event) -> Option<Self> {
         let input = match event {
             Event::Seen(_, Source::Quorum(_), Some(_)) => "read",

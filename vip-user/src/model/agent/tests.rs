@@ -69,12 +69,12 @@ fn links(vips: &[u8]) -> Links {
     Links { links: vec![link], answer, ..Links::default() }
 }
 
-/// A host on which everything works, and the API of one or two Leases.
+/// A host on which everything works unless `fails` says otherwise, and the API of one or two Leases.
 struct World {
     agent: Agent,
     actual: Actual,
     now: u64,
-    /// The writes of each slot, which the API stores at once.
+    /// The writes of each slot. The API stores them at once.
     written: BTreeMap<u32, Vec<LeaseWrite>>,
     version: u64,
     silenced: Vec<Vec<u32>>,
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// Everything that is due happens, until then.
+    /// Does everything that is due until `end` (in milliseconds).
     fn run_until(&mut self, end: u64) {
         loop {
             self.take_in(Event::Tick);
@@ -199,7 +199,7 @@ impl World {
         self.written.get(&slot).and_then(|writes| writes.last()).expect("nothing was written")
     }
 
-    /// Takes the Lease of a slot, which nobody holds.
+    /// Takes the Lease of a slot that has no holder.
     fn take(&mut self, slot: u32) {
         self.seen(slot, Record::unheld(format!("uid-{slot}"), 1, 3));
         self.run_until(self.now + 4_000);
@@ -228,7 +228,7 @@ fn a_group_that_comes_is_served_and_one_that_goes_leaves_nothing_behind() {
     assert_eq!(world.generation(10), None);
     assert!(world.agent.group(0).is_none() && world.agent.group(1).is_some());
 
-    // The slot is given again, with a generation that no entry has had.
+    // The slot is given to another group, with a generation that no entry has had.
     let serial = world.agent.group(1).unwrap().serial();
     world.take_in(Event::Wanted(vec![spec("two", &[20]), spec("three", &[10])]));
     assert_eq!(world.agent.group(0).unwrap().lease(), "three");
@@ -247,7 +247,7 @@ fn what_nobody_has_asked_for_yet_is_left_as_it_is() {
     assert_eq!(world.silenced, [[0; 0]; 0]);
     let mut turn = world.agent.step(at(0), Event::Wanted(vec![spec("here", &[10])]));
     assert_eq!(turn.next(false), Some(Step::Silence(vec![(1, Why::Unwanted)])));
-    // It is tried again until the kernel is known to be silent.
+    // The attempt is repeated until the kernel is known to be silent.
     world.take_in(Event::Silenced(1, false));
     world.run_until(100);
     assert_eq!(world.silenced, [[1]]);
@@ -277,20 +277,20 @@ fn the_host_is_read_once_and_then_known() {
     assert_eq!(world.reads, 1);
     world.take(0);
     let reads = world.reads;
-    // A lapse and what follows need no look.
+    // What follows a take-over needs no further look at the host.
     world.run_until(world.now + 100);
     assert_eq!(world.reads, reads);
     let before = world.now;
     world.run_until(before + 10_000);
     assert!((2..=3).contains(&(world.reads - reads)), "{} reads in 10 s", world.reads - reads);
-    // Somebody has changed something: it is put back.
+    // Another program has changed the host, and this must be undone.
     world.actual.vips.clear();
     world.take_in(Event::HostChanged);
     world.run_until(world.now + 1);
     assert!(world.generation(10).is_some());
 }
 
-/// What has failed may have been done in part.
+/// A change that failed may have been made in part.
 #[test]
 fn after_a_change_that_has_failed_the_host_is_read_again() {
     let mut world = World::new(agent(free()));
@@ -307,7 +307,7 @@ fn after_a_change_that_has_failed_the_host_is_read_again() {
     assert_eq!(world.generation(10), Some(0));
 }
 
-/// Ten thousand changes are no reason for a late renewal.
+/// Ten thousand changes must not delay a renewal.
 #[test]
 fn what_was_put_off_is_done_later() {
     let mut world = World::new(agent(free()));
@@ -362,7 +362,7 @@ fn announcements_leave_at_a_pace() {
     assert!((35..=60).contains(&took.as_millis()), "{took:?} for a thousand VIPs");
 }
 
-/// Another Lease may admit a VIP as soon as this one does not name it.
+/// Another Lease may admit a VIP as soon as this one no longer names it.
 #[test]
 fn a_lease_names_a_vip_until_this_host_does_not_answer_for_it() {
     let mut world = World::new(agent(free()));
@@ -381,7 +381,7 @@ fn a_lease_names_a_vip_until_this_host_does_not_answer_for_it() {
     world.take_in(Event::Wanted(vec![spec("one", &[10])]));
     assert!(!election(&world).admits(vip(20)));
     world.run_until(world.now + 2_000);
-    assert_eq!(world.generation(20), Some(1), "it cannot be silenced");
+    assert_eq!(world.generation(20), Some(1), "the entry cannot be changed");
     let names = |write: &LeaseWrite| write.vips.as_ref().unwrap().contains_key(&vip(20));
     assert!(names(world.last(0)), "{:?}", world.last(0));
     world.fails = None;
@@ -390,7 +390,7 @@ fn a_lease_names_a_vip_until_this_host_does_not_answer_for_it() {
     assert!(!names(world.last(0)), "{:?}", world.last(0));
 }
 
-/// Refreshes of others are slow. A take-over does not wait for them.
+/// Refreshes of other groups are slow. A take-over must not wait for them.
 #[test]
 fn a_burst_comes_before_what_refreshes() {
     let many: Vec<IpAddr> =
@@ -413,9 +413,9 @@ fn a_burst_comes_before_what_refreshes() {
     while !raised(&world) {
         world.run_until(world.now + 100);
     }
-    // Everything that the small group has to say first has been said.
+    // The small group must have sent its first round by now.
     let announced = world.announced.iter().filter(|slot| **slot == small).count();
-    assert!(announced >= 1, "the first round waits behind refreshes");
+    assert!(announced >= 1, "the first round still waits behind refreshes");
 }
 
 #[test]
@@ -440,10 +440,10 @@ fn slots_of_groups_that_are_gone_serve_those_that_have_come() {
     let leases = |world: &World| {
         world.agent.groups().map(|(_, group)| group.lease().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(leases(&world), ["new", "newer"], "the second as soon as its slot was silent");
+    assert_eq!(leases(&world), ["new", "newer"], "the second one begins once its slot is silent");
 }
 
-/// Its slot would be given to another Lease, whose fence would wake what is left.
+/// Its slot would be given to another Lease, whose fence would make the remaining entries active again.
 #[test]
 fn a_group_is_not_forgotten_while_its_entries_stand() {
     let mut world = World::new(agent(free()));

@@ -8,12 +8,16 @@ const fn at(ms: u64) -> BootNs {
 fn a_loss_counts_at_once_and_a_return_after_its_probation() {
     let mut damper = Damper::default();
     damper.observe(at(0), true, false);
-    assert_eq!(damper.fitness(at(0), false), Fitness::Able, "nothing speaks against a first sight");
+    assert_eq!(
+        damper.fitness(at(0), false),
+        Fitness::Able,
+        "a link that was never lost counts as good"
+    );
     damper.observe(at(10), false, false);
     assert_eq!(damper.fitness(at(10), false), Fitness::Unable);
     damper.observe(at(20), true, false);
     assert_eq!(damper.fitness(at(20), false), Fitness::Doubtful);
-    assert_eq!(damper.fitness(at(20), true), Fitness::Able, "it costs a holder nothing");
+    assert_eq!(damper.fitness(at(20), true), Fitness::Able, "a first loss must cost a holder nothing");
     assert_eq!(damper.wake_at(at(20)), Some(at(3_020)));
     assert_eq!(damper.fitness(at(3_020), false), Fitness::Able);
 }
@@ -29,9 +33,9 @@ fn a_flapping_link_waits_longer_each_time() {
     }
     damper.observe(at(now), true, false);
     assert_eq!(damper.fitness(at(now + 59_999), false), Fitness::Doubtful);
-    assert_eq!(damper.fitness(at(now + 59_999), true), Fitness::Doubtful, "a holder as well");
-    assert_eq!(damper.fitness(at(now + 60_000), false), Fitness::Able, "but not for ever");
-    // After a quiet time the first loss is a first one again.
+    assert_eq!(damper.fitness(at(now + 59_999), true), Fitness::Doubtful, "a holder is doubtful too");
+    assert_eq!(damper.fitness(at(now + 60_000), false), Fitness::Able, "the probation has a limit");
+    // After a quiet time, the next loss counts as a first one again.
     damper.observe(at(now + 200_000), false, false);
     damper.observe(at(now + 200_010), true, false);
     assert_eq!(damper.fitness(at(now + 203_010), false), Fitness::Able);
@@ -42,13 +46,13 @@ fn a_carrier_that_our_own_attach_takes_away_is_not_lost() {
     let mut damper = Damper::default();
     damper.observe(at(0), true, true);
     damper.observe(at(1_000), false, false);
-    assert_eq!(damper.fitness(at(1_000), true), Fitness::Able, "a holder sits it out");
-    assert_eq!(damper.fitness(at(1_000), false), Fitness::Unable, "a candidate takes nothing now");
+    assert_eq!(damper.fitness(at(1_000), true), Fitness::Able, "a holder waits for the carrier");
+    assert_eq!(damper.fitness(at(1_000), false), Fitness::Unable, "a candidate takes no Lease now");
     damper.observe(at(3_000), true, false);
-    assert_eq!(damper.fitness(at(3_000), false), Fitness::Able, "and its return is none either");
+    assert_eq!(damper.fitness(at(3_000), false), Fitness::Able, "its return needs no probation");
     damper.observe(at(4_000), false, false);
     damper.observe(at(10_000), false, false);
-    assert_eq!(damper.fitness(at(10_000), true), Fitness::Unable, "unless it stays away");
+    assert_eq!(damper.fitness(at(10_000), true), Fitness::Unable, "it has stayed away too long");
     damper.observe(at(11_000), true, false);
     assert_eq!(damper.fitness(at(11_000), false), Fitness::Doubtful);
 }

@@ -17,8 +17,8 @@ fn what_still_fails_a_second_later_counts_and_a_success_ends_it() {
     assert_eq!(harms.weigh(&vips()), (Fitness::Able, None));
     harms.failed(vip, Harm::Address, "not now".into(), at(1));
     assert_eq!(harms.weigh(&vips()), (Fitness::Doubtful, Some("192.0.2.10: not now".into())));
-    assert_eq!(harms.weigh(&[other]), (Fitness::Able, None), "another Lease is not touched");
-    assert_eq!(harms.weigh(&[vip]).0, Fitness::Unable, "no VIP of this Lease is answered for");
+    assert_eq!(harms.weigh(&[other]), (Fitness::Able, None), "another Lease must not be affected");
+    assert_eq!(harms.weigh(&[vip]).0, Fitness::Unable, "this Lease has no VIP that is answered");
     harms.worked(vip, Harm::Address);
     assert_eq!(harms.weigh(&vips()), (Fitness::Able, None));
 }

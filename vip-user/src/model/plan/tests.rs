@@ -31,8 +31,8 @@ fn the_address_is_there_before_the_entry_answers() {
     assert_eq!(actions, [Action::AddAddr(ADDR, SPEC), Action::Publish(IP, vip(7))]);
 }
 
-/// The simulation stood still between the two, until the fence had run out and another node answered
-/// too.
+/// In the simulation, a node was once paused between the two. Its fence ran out, and another node
+/// answered too.
 #[test]
 fn a_silent_entry_stands_before_an_address_comes() {
     let actions = plan(&wants(Some(7), true), &has(None, None));
@@ -62,7 +62,7 @@ fn leaving_removes_the_address_and_then_the_entry() {
     assert_eq!(actions, [Action::DelAddr(ADDR), Action::Withdraw(IP)]);
 }
 
-/// The VIP is given up, or has left the configuration, while `kube-ipvs0` carries it.
+/// The VIP was given up, or has left the configuration, while `kube-ipvs0` carries it.
 #[test]
 fn the_guard_stays_while_another_interface_carries_the_address() {
     for generation in [0, 7] {
@@ -78,7 +78,7 @@ fn the_guard_stays_while_another_interface_carries_the_address() {
     }
 }
 
-/// Removing the address may fail, and then the entry stays: it must not answer until it goes.
+/// Removing the address may fail, and then the entry stays. So the entry must be silent first.
 #[test]
 fn what_is_not_wanted_any_more_is_silent_before_its_address_goes() {
     let actions = plan(&wants(None, false), &has(Some(7), Some(9)));
@@ -87,8 +87,8 @@ fn what_is_not_wanted_any_more_is_silent_before_its_address_goes() {
     assert_eq!(actions, [Action::Publish(IP, vip(0)), Action::Withdraw(IP)]);
 }
 
-/// A VIP that was never admitted to its Lease is another one's address: this host's own traffic must
-/// reach that.
+/// Another station may use a VIP that was never admitted to its Lease. This host's own traffic must
+/// reach that station.
 #[test]
 fn an_address_that_lingers_stays_and_comes_nowhere() {
     let mut want = wants(Some(0), false);
@@ -96,10 +96,15 @@ fn an_address_that_lingers_stays_and_comes_nowhere() {
     assert_eq!(plan(&want, &has(Some(0), None)), []);
     assert_eq!(plan(&want, &has(Some(0), Some(20))), []);
     let refreshed = plan(&want, &has(Some(0), Some(2)));
-    assert_eq!(refreshed, [Action::AddAddr(ADDR, SPEC)], "as long as it is wanted");
+    assert_eq!(
+        refreshed,
+        [Action::AddAddr(ADDR, SPEC)],
+        "it must be refreshed as long as it is desired"
+    );
 }
 
-/// kube-vip on this host has the Lease, and the address on its interface; what is ours goes first.
+/// kube-vip on this host has the Lease, and the address on its interface. Our own address is removed
+/// first.
 #[test]
 fn another_program_of_this_host_that_holds_the_address_is_not_guarded() {
     let want = Desired { passing: BTreeSet::from([IP]), ..Desired::default() };
@@ -146,7 +151,7 @@ fn a_foreign_address_is_never_removed() {
     assert_eq!(plan(&wants(None, false), &have), []);
 }
 
-/// An entry that names another slot wakes with the fence of that slot.
+/// An entry that names another slot would become active with the fence of that slot.
 #[test]
 fn an_entry_of_another_lease_is_silenced_though_nothing_was_read() {
     let mut want = Desired::default();

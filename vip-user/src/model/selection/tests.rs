@@ -43,7 +43,7 @@ fn interfaces_are_chosen_by_name_glob_regex_subnet_and_route() {
     }
 }
 
-/// Two interfaces on one segment would give two answers to one question.
+/// On one segment, two interfaces would answer a question twice.
 #[test]
 fn subnets_and_routes_choose_one_interface_and_one_that_is_up() {
     let mut devices = vec![device("eth0", 2), device("eth1", 3), device("eth2", 4)];
@@ -60,7 +60,7 @@ fn subnets_and_routes_choose_one_interface_and_one_that_is_up() {
     devices[2].up = false;
     assert_eq!(answering(&["auto"], &devices), [2]);
     devices[0].up = false;
-    assert_eq!(answering(&["auto"], &devices), [3], "with none up it is the first again");
+    assert_eq!(answering(&["auto"], &devices), [3], "if none is up, the first one counts");
 }
 
 #[test]
@@ -77,11 +77,13 @@ fn what_is_excluded_answers_only_where_it_is_named() {
     let devices = [device("veth1234", 2), device("docker0", 3), device("eth0", 4)];
     assert_eq!(answering(&["*"], &devices), [4]);
     assert_eq!(answering(&["docker0"], &devices), [3]);
-    assert!(!selection(&["eth0"]).roles(&devices).roles.contains_key(&2), "nor is it guarded");
+    assert!(
+        !selection(&["eth0"]).roles(&devices).roles.contains_key(&2),
+        "it must not be guarded either"
+    );
 }
 
-/// A CNI has moved the uplink under a bridge of its own, and with it the node's addresses and its
-/// routes.
+/// A CNI has put the uplink under a bridge of its own, and moved the node's addresses and routes to it.
 #[test]
 fn what_the_host_or_a_vip_needs_is_excluded_by_a_setting_only() {
     let mut devices = vec![device("br-ex", 2), device("br-1234", 3), device("eth0", 4)];
@@ -105,7 +107,7 @@ fn what_the_host_or_a_vip_needs_is_excluded_by_a_setting_only() {
     assert_eq!(named.refused.len(), 0, "{named:?}");
 }
 
-/// How kube-proxy (IPVS) and CNIs carry service addresses.
+/// kube-proxy (IPVS) and CNIs carry service addresses like this.
 #[test]
 fn a_host_prefix_needs_no_interface() {
     let mut devices = [device("kube-ipvs0", 2), device("eth0", 3)];
@@ -139,10 +141,10 @@ fn a_vip_that_was_left_on_an_interface_is_silenced_and_the_remedy_told() {
     chosen.guard.clear();
     let found = chosen.roles(&devices);
     assert_eq!(found.strays, BTreeSet::from(["192.0.2.10".parse().unwrap()]));
-    assert!(found.roles.contains_key(&3), "guarded whatever the settings: {found:?}");
+    assert!(found.roles.contains_key(&3), "it must be guarded whatever the settings are: {found:?}");
     let why = &found.refused["192.0.2.10"];
     assert!(why.ends_with("ip addr del 192.0.2.10/24 dev eth1"), "{why}");
-    assert!(!found.refused.contains_key("2001:db8::10"), "its own harm");
+    assert!(!found.refused.contains_key("2001:db8::10"), "the other VIP must not be refused");
 }
 
 #[test]
@@ -154,10 +156,13 @@ fn a_vip_that_others_carry_is_told_and_served() {
     let roles = chosen.roles(&devices);
     assert!(roles.strays.is_empty() && roles.refused.is_empty(), "{roles:?}");
     let told = chosen.carried_by_others(&devices, &roles, |_, _| false);
-    assert_eq!(told.len(), 1, "what is on another device is meant to be there: {told:?}");
+    assert_eq!(told.len(), 1, "an address on another device is there on purpose: {told:?}");
     let why = &told[&"192.0.2.10".parse::<IpAddr>().unwrap()];
     assert!(why.ends_with("ip addr del 192.0.2.10/32 dev eth0"), "{why}");
-    assert!(chosen.carried_by_others(&devices, &roles, |_, _| true).is_empty(), "our own");
+    assert!(
+        chosen.carried_by_others(&devices, &roles, |_, _| true).is_empty(),
+        "the address is our own"
+    );
 }
 
 #[test]
