@@ -29,11 +29,16 @@ fn bounds<const N: usize>(duration_s: [u32; N], rate: [u64; N], mishap: Option<M
         queued: 40_000,
         horizon: 1_300_000 * longest,
         step: 700_000 * longest,
-        // After a deletion both nodes write at once; more messages would mean millions of states.
-        messages: if mishap == Some(Delete) { 2 } else { usize::MAX },
+        messages: usize::MAX,
         mishap,
         beginning: Beginning::Held,
     }
+}
+
+/// Whether worlds of more than a million states are played too. They take three of four minutes, and
+/// have never found what the smaller ones had not. `cargo xtask nightly` plays them.
+fn plays_large_worlds() -> bool {
+    std::env::var_os("XVIP_LARGE_WORLDS").is_some()
 }
 
 /// States that are searched breadth first, which finds the shortest way to two owners.
@@ -71,7 +76,10 @@ fn two_owners(bounds: Bounds) -> bool {
 fn one_owner_whatever_the_order() {
     for rate in RATES {
         for duration_s in [[1, 1], [2, 1], [1, 2]] {
-            assert!(!two_owners(bounds(duration_s, rate, None)));
+            let is_large = duration_s == [1, 2] && rate == RATES[1];
+            if !is_large || plays_large_worlds() {
+                assert!(!two_owners(bounds(duration_s, rate, None)));
+            }
         }
     }
 }
@@ -98,9 +106,12 @@ fn one_owner_among_three_nodes() {
 #[test]
 fn one_owner_whatever_happens_to_the_lease() {
     for rate in RATES {
-        for mishap in [Delete, Blank, Restore, Edit(1), Edit(2)] {
+        for mishap in [Blank, Restore, Edit(1), Edit(2)] {
             assert!(!two_owners(bounds([1, 1], rate, Some(mishap))));
         }
+        // After a deletion both nodes write at once; more messages mean millions of states.
+        let messages = if plays_large_worlds() { 2 } else { 1 };
+        assert!(!two_owners(Bounds { messages, ..bounds([1, 1], rate, Some(Delete)) }));
         for mishap in [Restore, Edit(1)] {
             assert!(!two_owners(bounds([2, 1], rate, Some(mishap))));
         }
@@ -161,6 +172,9 @@ fn nobody_is_lost_when_a_read_fails() {
 #[test]
 fn one_owner_when_a_client_go_program_renews_a_tenure_of_ours() {
     for rate in RATES {
+        if rate == RATES[1] && !plays_large_worlds() {
+            continue;
+        }
         let mut bounds = Bounds { horizon: 1_900_000, ..bounds([1, 1], rate, Some(RollBack)) };
         for timing in &mut bounds.timing {
             timing.foreign_grace = Some(Duration::from_millis(1_500));

@@ -16,11 +16,12 @@ type Part = fn() -> anyhow::Result<()>;
 /// Runs all parts, even if some fail, and names those that failed.
 pub fn nightly() -> anyhow::Result<()> {
     setup::setup(setup::Extent::Tests)?;
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("guests with every kernel", || {
             vm::vm(vm::Kernel::value_variants(), vm::Extent::Whole, "")?.verdict()
         }),
         ("simulation", || simulate(HOURS, 0)),
+        ("worlds of millions of states", large_worlds),
         ("two Leases", || walk(STATES)),
         ("frames", || soak(FRAMES)),
         ("planted bugs", || mutants::mutants("")),
@@ -45,6 +46,13 @@ pub fn simulate(hours: u64, from: u64) -> anyhow::Result<()> {
     cargo.args(["--test", "simulation", "hours", "--", "--nocapture"]);
     cargo.env("XVIP_SIMULATED_HOURS", hours.to_string());
     run_command(cargo.env("XVIP_SIMULATED_FROM", from.to_string()))
+}
+
+/// Searches the worlds of one Lease that have millions of states, and the small ones.
+fn large_worlds() -> anyhow::Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--locked"]).args(MODEL).args(["--test", "exhaustive"]);
+    run_command(cargo.env("XVIP_LARGE_WORLDS", "1"))
 }
 
 /// Walks through this many states of each world of two Leases.

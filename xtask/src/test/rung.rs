@@ -58,10 +58,9 @@ const WAITING_LABS: &str = "--test-threads=6";
 /// Labs of the inner loop: a crash, a stop, the guard, and the traces on the host.
 const QUICK_LABS: [&str; 4] =
     ["faults::killed", "faults::a_planned_stop", "guard::nothing", "leaving::cleanup_after_a_crash"];
-/// The suites of the rung `kube` with their own lab or control plane.
-const KUBE_SUITES: [&str; 3] = ["hosts::", "three::", "bench::"];
-/// Those that count or compare, and mostly wait: they take no time from labs that measure.
-const KUBE_SUITES_THAT_WAIT: [&str; 3] = ["contract::", "rights::", "quiet::"];
+/// The suites of the rung `kube`, in two lanes that take about the same time.
+const KUBE_SUITES: [&[&str]; 2] =
+    [&["faults::", "bench::", "contract::"], &["three::", "hosts::", "rights::", "quiet::"]];
 
 /// One process of the test runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,8 +103,8 @@ pub fn stages() -> Vec<Stage> {
     vec![
         vec![vec![whole(Rung::Unit), whole(Rung::Packets)], vec![controller()]],
         vec![vec![Pass::part(Rung::Lab, "waiting", &waiting)]],
-        vec![vec![Pass::part(Rung::Lab, "measured", &measured)], kube(&KUBE_SUITES_THAT_WAIT)],
-        vec![kube(&["faults::"]), kube(&KUBE_SUITES)],
+        vec![vec![Pass::part(Rung::Lab, "measured", &measured)]],
+        KUBE_SUITES.map(kube).to_vec(),
         vec![vec![whole(Rung::Cluster)]],
     ]
 }
