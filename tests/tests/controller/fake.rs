@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, watch};
-use vip_common::abi::{Ip, Port};
+use vip_common::{
+    abi::{Ip, Port},
+    mac::Mac,
+};
 use vip_tests::standin::StandIn;
 use vip_user::{
     clock,
@@ -188,7 +191,7 @@ impl Dataplane for FakeHost {
         self.pass(Call::Links).await;
         self.result(Call::Links)?;
         let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
-        let (mac, up) = ([2, 0, 0, 0, 0, 1], self.lock().link_up);
+        let (mac, up) = (Mac([2, 0, 0, 0, 0, 1]), self.lock().link_up);
         let link = Link { port, bit: 0, role: LinkRole::Answer, mac, up, guarded: true };
         let answer = (0..=u8::MAX).map(|last| (IpAddr::from([192, 0, 2, last]), 1)).collect();
         let mut links = vec![link];
@@ -270,7 +273,7 @@ impl Dataplane for FakeHost {
         if self.lock().stuck { all(|_| HostError::StillQueued) } else { BTreeMap::new() }
     }
 
-    fn set_holder(&mut self, _: u32, _: &[[u8; 6]], _: BootNs) -> Result<(), HostError> {
+    fn set_holder(&mut self, _: u32, _: &[Mac], _: BootNs) -> Result<(), HostError> {
         Ok(())
     }
 

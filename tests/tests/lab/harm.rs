@@ -5,7 +5,7 @@ use vip_tests::{
     lab::{Lab, Options, VIP4, VIP6, eventually, node::Node},
     netns::sh,
 };
-use vip_user::node::bpf::RawMap;
+use vip_user::node::raw_map::RawMap;
 
 const IPV6_OFF: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 

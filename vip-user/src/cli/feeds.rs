@@ -4,7 +4,7 @@ use crate::{
     cluster::{lease::LeaseApi, node as api_node},
     config::{Config, LanCheck},
     controller::Event,
-    node::{changes::Changes, events as node_events, lan, netlink::Netlink, pins::Pins},
+    node::{changes::Changes, lan, netlink::Netlink, pins::Pins, reports},
 };
 use anyhow::Context as _;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) fn follow(
     tokio::spawn(changes.tell(sender));
     tokio::spawn(forward(receiver, events.clone(), |()| Event::HostChanged));
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(node_events::follow_claims(pins, sender)?);
+    tokio::spawn(reports::follow_claims(pins, sender)?);
     tokio::spawn(forward(receiver, events.clone(), Event::Claim));
     tokio::spawn(api_node::follow(api, node, events.clone(), Event::Node));
     if let Some(targets) = lan_targets(config) {

@@ -5,6 +5,7 @@ pub mod config;
 mod feeds;
 pub mod health;
 pub mod map;
+mod parts;
 pub mod probe;
 pub mod run;
 pub mod settings;

@@ -142,7 +142,7 @@ impl Lan {
             let mut stations: BTreeSet<Station> = answers
                 .filter_map(|answer| {
                     let device = self.devices.iter().find(|d| d.ifindex == answer.ifindex)?;
-                    let mac = Mac(answer.mac).to_string();
+                    let mac = answer.mac.to_string();
                     let node = self.nodes.get(&mac).cloned();
                     Some(Station { mac, interface: device.name.clone(), node, own: false })
                 })

@@ -1,37 +1,29 @@
 //! `xvip run`: check everything, take the lock, start, loop, leave.
 
-use super::{feeds, settings};
+use super::{feeds, parts, settings};
 use crate::{
-    admin::Admin,
     clock,
-    cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi},
     config::Config,
-    controller::{Controller, Setup},
+    controller::Controller,
     log,
     metrics::Metrics,
-    model::{election::Identity, slots::SlotState},
     node::{
         changes::Changes,
-        checks, events as node_events, host,
+        checks, host,
         lock::Lock,
         netlink::Netlink,
         pins::Pins,
-        scrape::FromMaps,
+        reports,
         start::{self, Started},
     },
-    observers::Observers,
     state::DaemonState,
 };
 use anyhow::Context as _;
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 use tokio::sync::{mpsc, watch};
-
-/// The context of a failure of the local socket.
-const SOCKET: &str = "cannot listen on the local socket";
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitCode> {
@@ -41,9 +33,8 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     if let Err(error) = host::raise_file_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    let me = identity(&config)?;
-    let metrics = Metrics::default();
-    let api = reach_api(&config, &metrics).await?;
+    let (me, metrics) = (parts::identity(&config)?, Metrics::default());
+    let api = parts::reach_api(&config, &metrics).await?;
     let (pins, host_settings) =
         (Pins::new(&config.pin_root, &config.instance), settings::host(&config));
     // No Lease is held yet, so this may take long on a host with very many routes.
@@ -59,22 +50,15 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     }
     let Started { mut kernel, slots } = started?;
     let node = me.node.clone();
-    let setup = setup(&config, me, slots, (api.clone(), metrics.clone()));
+    let setup = parts::setup(&config, me, slots, (api.clone(), metrics.clone()));
     let (events, inbox) = mpsc::channel(256);
     let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
-    feeds::follow(&config, &pins, &netlink, changes, (api.clone(), node.clone()), &events)?;
-    let mut observers =
-        Observers::new(&lock, &config.instance, latest.clone(), events.clone()).context(SOCKET)?;
-    observers.admin = config.admin.port.map(|port| {
-        let address = SocketAddr::new(config.admin.address, port);
-        Admin::new(address, metrics.registry(Box::new(FromMaps(pins.clone()))), latest)
-    });
-    observers.start()?;
+    feeds::follow(&config, &pins, &netlink, changes, (api, node.clone()), &events)?;
+    parts::observe(&config, &lock, &pins, (&metrics, latest), events.clone())?;
     if config.kernel_log_level > 0 {
-        node_events::follow_log(&mut kernel);
+        reports::follow_log(&mut kernel);
     }
-    let name = |lease: &String| api.named(lease).full_name();
-    let leases: Vec<String> = setup.groups.iter().map(|group| name(&group.lease)).collect();
+    let leases = setup.lease_names();
     metrics.begin(&config.addresses(), &leases);
     tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
     Controller::new(kernel, events, setup, state).run(inbox).await;
@@ -83,44 +67,4 @@ pub async fn run(path: &Path, pin_root: Option<PathBuf>) -> anyhow::Result<ExitC
     std::mem::forget(lock);
     tracing::info!(%node, "xvip has stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Who this process is.
-fn identity(config: &Config) -> anyhow::Result<Identity> {
-    let node = match &config.node {
-        Some(node) => node.clone(),
-        None => host::node_name().context("cannot read the host name")?,
-    };
-    let boot_id = host::boot_id().context("cannot read the boot id")?;
-    Ok(Identity { node, process: uuid::Uuid::new_v4().to_string(), boot_id })
-}
-
-/// The way to the Leases.
-async fn reach_api(config: &Config, metrics: &Metrics) -> anyhow::Result<LeaseApi> {
-    let timing = config.timing();
-    let hold = timing.hold(timing.duration_s);
-    let endpoints =
-        Endpoints::connect(&settings::access(&config.api), &config.addresses(), hold).await?;
-    let api = LeaseApi::new(endpoints, &config.lease.namespace, &config.lease.name, hold);
-    Ok(api.counted_by(metrics.clone()))
-}
-
-/// What the loop needs to know.
-fn setup(
-    config: &Config,
-    me: Identity,
-    slots: Vec<(u32, SlotState)>,
-    (api, metrics): (LeaseApi, Metrics),
-) -> Setup {
-    let recorder =
-        if config.events { Recorder::start(api.clone(), me.node.clone()) } else { Recorder::default() };
-    Setup {
-        api,
-        groups: config.groups(),
-        slots,
-        policy: settings::policy(config, me),
-        on_stop: config.on_stop,
-        metrics,
-        recorder,
-    }
 }

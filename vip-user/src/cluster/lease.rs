@@ -413,17 +413,12 @@ fn fitness_text(fitness: Fitness) -> String {
 /// The most MAC addresses of a holder that are written and read.
 const MAX_MACS: usize = 16;
 
-fn macs_text(macs: &[[u8; 6]]) -> String {
-    let text = |mac: &[u8; 6]| Mac(*mac).to_string();
-    macs.iter().take(MAX_MACS).map(text).collect::<Vec<_>>().join(",")
+fn macs_text(macs: &[Mac]) -> String {
+    macs.iter().take(MAX_MACS).map(Mac::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn macs(text: &str) -> Vec<[u8; 6]> {
-    let mac = |word: &str| -> Option<[u8; 6]> {
-        let bytes = word.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).ok());
-        bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
-    };
-    text.split(',').filter_map(mac).take(MAX_MACS).collect()
+fn macs(text: &str) -> Vec<Mac> {
+    text.split(',').filter_map(|mac| mac.trim().parse().ok()).take(MAX_MACS).collect()
 }
 
 fn micro_time(us: i64) -> Option<MicroTime> {

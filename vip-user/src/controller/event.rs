@@ -78,3 +78,10 @@ pub struct Setup {
     /// Where Kubernetes Events go.
     pub recorder: Recorder,
 }
+
+impl Setup {
+    /// The Leases of the groups, with their namespace.
+    pub fn lease_names(&self) -> Vec<String> {
+        self.groups.iter().map(|group| self.api.named(&group.lease).full_name()).collect()
+    }
+}

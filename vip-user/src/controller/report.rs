@@ -14,7 +14,6 @@ use crate::{
     state::{DaemonState, LeaseState},
 };
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
-use vip_common::mac::Mac;
 
 impl<D: Dataplane> Controller<D> {
     /// Reports what the agent has noticed. The last fence was changed at `now`.
@@ -35,7 +34,7 @@ impl<D: Dataplane> Controller<D> {
                     Some(node) => format!("which is node {node}"),
                     None => "which is not a node of xvip".into(),
                 };
-                let text = format!("{vip} is also claimed by {} on {interface}, {who}", Mac(mac));
+                let text = format!("{vip} is also claimed by {mac} on {interface}, {who}");
                 self.setup.metrics.conflict(vip);
                 self.event(slot, Reason::Conflict, vip.to_string(), text.clone());
                 self.problem_about(Subject { what: "conflict", of: Of::Vip(vip) }, Some(text));
@@ -162,7 +161,7 @@ impl<D: Dataplane> Controller<D> {
             turned_ns: now.0,
             not_ready: self.agent.lacks(now).into_iter().map(Into::into).collect(),
             leases: leases.collect(),
-            nodes: nodes.map(|(mac, node)| (Mac(*mac).to_string(), node.clone())).collect(),
+            nodes: nodes.map(|(mac, node)| (mac.to_string(), node.clone())).collect(),
             problems,
         };
         // The watchdog's thread also changes the state, so state and metrics must change together.

@@ -26,6 +26,8 @@ use tokio::sync::watch as latest;
 /// A shorter bound would cut off a host that is only busy; a longer one would hide a hang.
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
+/// Work that can go on in the next turn is interrupted after this. A renewal is late by as much.
+const SLICE: Duration = Duration::from_millis(20);
 /// A late step that has ended stays a problem for this long.
 const SHOWN: Duration = Duration::from_secs(10);
 /// The loop counts as hanging once it has been in one step for this many bounds.
@@ -35,7 +37,7 @@ pub(super) const SUBJECT: &str = "loop";
 
 /// What the loop is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum Activity {
     /// It waits for the next event. It is late only if the process does not get to run.
     Wait,
     /// It decides, and reports what it has decided.
@@ -58,7 +60,7 @@ pub enum Step {
     Probe,
 }
 
-impl Step {
+impl Activity {
     const ALL: [Self; 10] = [
         Self::Wait,
         Self::Decide,
@@ -95,14 +97,14 @@ impl Step {
 struct Pulse(AtomicU64);
 
 impl Pulse {
-    fn set(&self, step: Step, since: BootNs) {
+    fn set(&self, step: Activity, since: BootNs) {
         let millis = since.0 / 1_000_000;
         self.0.store(millis << 8 | step as u64, Ordering::Relaxed);
     }
 
-    fn get(&self) -> (Step, BootNs) {
+    fn get(&self) -> (Activity, BootNs) {
         let word = self.0.load(Ordering::Relaxed);
-        let step = Step::ALL.get((word & 0xff) as usize).copied().unwrap_or(Step::Decide);
+        let step = Activity::ALL.get((word & 0xff) as usize).copied().unwrap_or(Activity::Decide);
         (step, BootNs((word >> 8).saturating_mul(1_000_000)))
     }
 }
@@ -118,7 +120,7 @@ pub(super) struct Watchdog {
     /// Whether a step of the present turn was cut off.
     cut: bool,
     /// How often in a row each step was cut off.
-    cuts: BTreeMap<Step, u32>,
+    cuts: BTreeMap<Activity, u32>,
     /// The last step that took too long, as text, and when it ended.
     late: Option<(String, BootNs)>,
 }
@@ -138,14 +140,14 @@ impl Watchdog {
 
     /// Notes that the loop waits until `due`.
     pub(super) fn waits(&self, due: BootNs) {
-        self.pulse.set(Step::Wait, due.max(clock::boot()));
+        self.pulse.set(Activity::Wait, due.max(clock::boot()));
     }
 
     /// Notes that a turn begins.
     pub(super) fn turn(&mut self) {
         self.turn = clock::boot();
         self.cut = false;
-        self.pulse.set(Step::Decide, self.turn);
+        self.pulse.set(Activity::Decide, self.turn);
     }
 
     /// Whether this turn has time left for work that can also wait for the next one.
@@ -153,15 +155,15 @@ impl Watchdog {
         !self.cut && !self.left().is_zero()
     }
 
-    /// Whether work that began at `since` has used up one bound.
+    /// Whether work that began at `since` has had its slice of the turn.
     pub(super) fn is_used_up(&self, since: BootNs) -> bool {
-        self.cut || since.after(self.bound) <= clock::boot()
+        self.cut || since.after(SLICE) <= clock::boot()
     }
 
     /// Runs one step. The step is always begun, and is dropped if it waits for longer than its bound.
     pub(super) async fn run<T>(
         &mut self,
-        step: Step,
+        step: Activity,
         work: impl Future<Output = T>,
     ) -> Result<T, HostError> {
         let since = clock::boot();
@@ -178,7 +180,7 @@ impl Watchdog {
     }
 
     /// Runs a step that waits only for system calls, and so cannot be cut off.
-    pub(super) fn call<T>(&mut self, step: Step, work: impl FnOnce() -> T) -> T {
+    pub(super) fn call<T>(&mut self, step: Activity, work: impl FnOnce() -> T) -> T {
         let since = clock::boot();
         self.pulse.set(step, since);
         let done = work();
@@ -208,9 +210,9 @@ impl Watchdog {
 
     /// The time limit of a step. A step that was cut off gets twice the time, so that it ends on a slow
     /// host too. Clearing fences shares what is left of the turn.
-    fn bound_of(&self, step: Step) -> Duration {
+    fn bound_of(&self, step: Activity) -> Duration {
         match step {
-            Step::Silence => self.left(),
+            Activity::Silence => self.left(),
             _ if self.cuts.contains_key(&step) => self.bound * 2,
             _ => self.bound,
         }
@@ -220,9 +222,9 @@ impl Watchdog {
         clock::boot().until(self.turn.after(self.bound))
     }
 
-    fn ended(&mut self, step: Step, since: BootNs) -> Duration {
+    fn ended(&mut self, step: Activity, since: BootNs) -> Duration {
         let now = clock::boot();
-        self.pulse.set(Step::Decide, now);
+        self.pulse.set(Activity::Decide, now);
         let took = since.until(now);
         self.metrics.step(step.name(), took, took > self.bound);
         // A step that was cut off is reported by the work that it belongs to. This reports system
@@ -250,7 +252,7 @@ struct Observer {
 
 impl Observer {
     fn run(&self, every: Duration) {
-        let mut told: Option<Step> = None;
+        let mut told: Option<Activity> = None;
         loop {
             std::thread::sleep(every);
             let Some(pulse) = self.pulse.upgrade() else { return };
@@ -271,7 +273,7 @@ impl Observer {
 }
 
 /// The text that says for how long the loop has hung, if it has.
-fn hangs(now: BootNs, (step, since): (Step, BootNs), limit: Duration) -> Option<String> {
+fn hangs(now: BootNs, (step, since): (Activity, BootNs), limit: Duration) -> Option<String> {
     let so_far = since.until(now);
     let name = step.name();
     (so_far > limit).then(|| format!("the loop has been in step {name:?} for {so_far:.1?}"))

@@ -1,6 +1,6 @@
 //! The work of the loop on the host, within the time limits of a turn.
 
-use super::{Controller, watchdog::Step};
+use super::{Controller, watchdog::Activity};
 use crate::{
     clock,
     model::{
@@ -27,14 +27,14 @@ impl<D: Dataplane> Controller<D> {
                 let (duration_s, generation) = (*duration_s, *generation);
                 let fencing = Fencing { slot, lease, tenure, duration_s, generation };
                 let raise = || dataplane.raise_fence(&fencing, *deadline);
-                let raised = self.watchdog.call(Step::Fence, raise);
+                let raised = self.watchdog.call(Activity::Fence, raise);
                 let raised = raised.map_err(|error| chain(&error));
                 self.agent.raised(clock::boot(), slot, *new, raised);
                 None
             }
             FenceChange::Lower(deadline) => {
                 let lower = || dataplane.lower_fence(slot, *deadline);
-                let lowered = self.watchdog.call(Step::Fence, lower);
+                let lowered = self.watchdog.call(Activity::Fence, lower);
                 let failed = lowered.is_err();
                 self.problem_of("fence", slot, lowered.err().map(|error| chain(&error)));
                 failed.then_some(*deadline)
@@ -47,7 +47,7 @@ impl<D: Dataplane> Controller<D> {
         tracing::debug!(?groups, "clearing fences");
         let slots: Vec<u32> = groups.iter().map(|(slot, _)| *slot).collect();
         let silence = self.dataplane.silence(&slots);
-        let silenced = self.watchdog.run(Step::Silence, silence).await;
+        let silenced = self.watchdog.run(Activity::Silence, silence).await;
         let mut events = Vec::new();
         for slot in slots {
             let why = match &silenced {
@@ -73,7 +73,8 @@ impl<D: Dataplane> Controller<D> {
             return;
         }
         if self.agent.guard_due() <= now && self.watchdog.has_time() {
-            let looked = self.watchdog.run(Step::Guard, self.dataplane.is_guarded()).await.flatten();
+            let looked =
+                self.watchdog.run(Activity::Guard, self.dataplane.is_guarded()).await.flatten();
             self.agent.inspected(clock::boot(), looked.map_err(|error| chain(&error)));
         }
         if self.agent.host_is_due(clock::boot()) {
@@ -88,22 +89,22 @@ impl<D: Dataplane> Controller<D> {
         if !self.watchdog.has_time() {
             return self.agent.put_host_off(began);
         }
-        self.agent.begin_on_host();
+        self.agent.begin_on_host(began);
         while let Some(work) = self.agent.next_on_host(clock::boot()) {
             match work {
                 Work::Interfaces => {
-                    let looked = self.watchdog.run(Step::Interfaces, self.dataplane.links()).await;
+                    let looked = self.watchdog.run(Activity::Interfaces, self.dataplane.links()).await;
                     self.agent.foretell(self.dataplane.refused());
                     self.agent.looked(clock::boot(), looked.flatten().map_err(failed));
                 }
                 Work::Read => {
-                    let read = self.watchdog.run(Step::Read, self.dataplane.actual()).await;
+                    let read = self.watchdog.run(Activity::Read, self.dataplane.actual()).await;
                     self.agent.foretell(self.dataplane.refused());
                     self.agent.read(clock::boot(), read.flatten().map_err(failed));
                 }
                 Work::Change(action) => {
                     let change = self.dataplane.apply(action);
-                    let changed = self.watchdog.run(Step::Change, change).await;
+                    let changed = self.watchdog.run(Activity::Change, change).await;
                     self.agent.changed(clock::boot(), action, changed.flatten().map_err(failed));
                     if self.watchdog.is_used_up(began) {
                         return self.agent.put_host_off(clock::boot());
@@ -117,17 +118,18 @@ impl<D: Dataplane> Controller<D> {
     /// Sends the announcements and address probes that are due. Those for which this turn has no time
     /// stay due.
     pub(super) async fn speak(&mut self) {
-        while self.watchdog.has_time()
+        let began = clock::boot();
+        while !self.watchdog.is_used_up(began)
             && let Some(frames) = self.agent.next_frames(clock::boot())
         {
             let announce = self.dataplane.announce(&frames.vips, frames.asks);
-            let sent = self.watchdog.run(Step::Announce, announce).await;
+            let sent = self.watchdog.run(Activity::Announce, announce).await;
             self.agent.announced(clock::boot(), &frames, in_words(sent));
         }
-        while self.watchdog.has_time()
+        while !self.watchdog.is_used_up(began)
             && let Some((slot, vips)) = self.agent.next_probe(clock::now())
         {
-            let probed = self.watchdog.run(Step::Probe, self.dataplane.probe(&vips)).await;
+            let probed = self.watchdog.run(Activity::Probe, self.dataplane.probe(&vips)).await;
             self.agent.probed(clock::now(), slot, &vips, in_words(probed));
         }
     }

@@ -26,6 +26,7 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
+use vip_common::mac::Mac;
 
 /// How long the LAN is asked: three probes a second apart, and the ANNOUNCE_WAIT of RFC 5227 section
 /// 1.1.
@@ -81,7 +82,7 @@ struct Vip {
     revoked: bool,
     /// Whether the VIP is no longer wanted under this Lease.
     dropped: bool,
-    heard: Option<(BootNs, [u8; 6])>,
+    heard: Option<(BootNs, Mac)>,
     obstacle: Option<Obstacle>,
 }
 
@@ -443,7 +444,7 @@ impl Admission {
 
     /// Another station answers for an address. This does not matter here if this node may answer for
     /// it: then it is a conflict.
-    pub(super) fn heard(&mut self, now: BootNs, ip: IpAddr, mac: [u8; 6]) {
+    pub(super) fn heard(&mut self, now: BootNs, ip: IpAddr, mac: Mac) {
         if self.admits(ip) {
             return;
         }

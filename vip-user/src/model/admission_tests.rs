@@ -11,6 +11,7 @@ use super::{
     timing::Timing,
 };
 use std::{collections::BTreeSet, net::IpAddr};
+use vip_common::mac::Mac;
 
 const OWN: &str = "lease-m";
 
@@ -182,10 +183,10 @@ fn an_address_in_use_is_asked_for_again() {
     let mut admission = holding(&BOTH);
     list(&mut admission, 0, &[]);
     admission.act(at(0).boot);
-    admission.heard(at(500).boot, vip(20), [6; 6]);
-    admission.heard(at(500).boot, vip(10), [6; 6]);
+    admission.heard(at(500).boot, vip(20), Mac([6; 6]));
+    admission.heard(at(500).boot, vip(10), Mac([6; 6]));
     let obstacles = admission.take_obstacles().unwrap();
-    assert_eq!(obstacles, [(vip(10), None), (vip(20), Some(Obstacle::InUse([6; 6])))]);
+    assert_eq!(obstacles, [(vip(10), None), (vip(20), Some(Obstacle::InUse(Mac([6; 6]))))]);
     admission.act(at(5_000).boot);
     assert!(admission.asking().is_empty() && !admission.has_news());
     let _ = admission.take_requests();
@@ -201,7 +202,7 @@ fn the_time_for_answers_begins_with_the_question() {
     let mut admission = holding(&BOTH);
     list(&mut admission, 0, &[]);
     admission.act(at(0).boot);
-    admission.heard(at(500).boot, vip(20), [6; 6]);
+    admission.heard(at(500).boot, vip(20), Mac([6; 6]));
     let _ = admission.take_requests();
     admission.act(at(60_000).boot);
     assert_eq!(admission.take_requests(), [Request::Probe]);
@@ -222,8 +223,8 @@ fn an_address_that_is_heard_at_last_is_not_published() {
     let both = [(10, Mark::Admitted), (20, Mark::Admitted)];
     assert_eq!(admission.write(false), marks(&both));
     // Two stations answer. The second answer must not undo the first.
-    admission.heard(at(4_010).boot, vip(20), [6; 6]);
-    admission.heard(at(4_010).boot, vip(20), [7; 6]);
+    admission.heard(at(4_010).boot, vip(20), Mac([6; 6]));
+    admission.heard(at(4_010).boot, vip(20), Mac([7; 6]));
     admission.stored(&naming(held("me", 2, 8), &both), true);
     assert!(!admission.admits(vip(20)) && admission.admits(vip(10)));
     assert_eq!(admission.write(false), marks(&BOTH), "the VIP is claimed again");
@@ -287,7 +288,7 @@ fn what_is_taken_from_an_old_version_is_published_after_one_list_and_asks_nobody
     list(&mut beside, 0, &[("lease-x", held("old", 3, 3))]);
     beside.act(at(0).boot);
     assert_eq!(beside.take_requests(), [Request::Probe]);
-    beside.heard(at(500).boot, vip(10), [6; 6]);
+    beside.heard(at(500).boot, vip(10), Mac([6; 6]));
     beside.act(at(4_000).boot);
     assert!(!beside.has_news(), "the address is in use");
     // The holder dies meanwhile. Its successor does not wait for the older version either.

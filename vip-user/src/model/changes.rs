@@ -7,7 +7,10 @@ use super::{
     schedule::RETRY,
     time::BootNs,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 use vip_common::abi::Ip;
 
 /// Why work on the host has failed.
@@ -20,6 +23,9 @@ pub struct Failed {
     /// Whether it took too long and was cut off. It may have been done.
     pub cut_off: bool,
 }
+
+/// After a host could not be examined for this long, its last known state is no longer trusted.
+pub const BLIND_FOR: Duration = Duration::from_secs(5);
 
 /// Changes that were cut off, and when each may be tried again. Without this list, a change that hangs
 /// would come first in every plan and block all others.

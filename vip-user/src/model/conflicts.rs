@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
+use vip_common::mac::Mac;
 
 /// A conflict is over when no claim was heard for this long.
 const QUIET: Duration = Duration::from_secs(30);
@@ -35,11 +36,11 @@ pub struct Heard {
 /// Stations that claim VIPs which this node holds.
 #[derive(Debug, Default)]
 pub struct Conflicts {
-    seen: BTreeMap<(IpAddr, [u8; 6]), Seen>,
+    seen: BTreeMap<(IpAddr, Mac), Seen>,
     defended: BTreeMap<IpAddr, BootNs>,
     yielded: BTreeSet<IpAddr>,
     /// Nodes of the cluster by the MAC addresses with which they answer, as the Leases say.
-    nodes: BTreeMap<[u8; 6], String>,
+    nodes: BTreeMap<Mac, String>,
 }
 
 impl Conflicts {
@@ -49,7 +50,7 @@ impl Conflicts {
     }
 
     /// The nodes of the cluster by MAC address.
-    pub const fn nodes(&self) -> &BTreeMap<[u8; 6], String> {
+    pub const fn nodes(&self) -> &BTreeMap<Mac, String> {
         &self.nodes
     }
 
@@ -64,7 +65,7 @@ impl Conflicts {
     }
 
     /// Notes that a station claims a VIP which this node holds.
-    pub fn heard(&mut self, now: BootNs, vip: IpAddr, mac: [u8; 6]) -> Heard {
+    pub fn heard(&mut self, now: BootNs, vip: IpAddr, mac: Mac) -> Heard {
         let new = !self.seen.contains_key(&(vip, mac));
         let seen = self.seen.entry((vip, mac)).or_insert(Seen { first: now, last: now });
         seen.last = now;
@@ -119,14 +120,14 @@ mod tests {
     #[test]
     fn a_conflict_lasts_and_ends() {
         let (mut conflicts, vip) = (Conflicts::default(), IpAddr::from([192, 0, 2, 10]));
-        let mut hear = |s, mac| conflicts.heard(at(s), vip, [mac; 6]);
+        let mut hear = |s, mac| conflicts.heard(at(s), vip, Mac([mac; 6]));
         assert_eq!(hear(0, 1), Heard { new: true, lasting: false });
         assert_eq!(hear(10, 1), Heard { new: false, lasting: true });
         assert_eq!(hear(10, 2), Heard { new: true, lasting: false });
         assert!(conflicts.defends(at(10), vip) && !conflicts.defends(at(19), vip));
         assert!(conflicts.defends(at(20), vip));
         assert!(conflicts.yields(vip) && !conflicts.yields(vip));
-        conflicts.heard(at(20), vip, [2; 6]);
+        conflicts.heard(at(20), vip, Mac([2; 6]));
         assert_eq!(conflicts.take_over(at(40)), [], "one station still claims it");
         assert_eq!(conflicts.take_over(at(50)), [(vip, true)]);
         assert!(!conflicts.is_yielded(vip));

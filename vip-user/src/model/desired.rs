@@ -8,6 +8,7 @@ use std::{
 };
 use vip_common::{
     abi::{HostAddr, Iface, Ip, Port, Vip},
+    mac::Mac,
     wire::solicited_node,
 };
 
@@ -67,7 +68,7 @@ pub struct Link {
     /// Its purpose.
     pub role: LinkRole,
     /// Its MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// Whether it is up, has carrier, and is guarded.
     pub up: bool,
     /// Whether the guard is known to be in place.
@@ -147,7 +148,7 @@ pub fn desired(
     let mut want = Desired::default();
     for link in links {
         let (up, alias) = (u8::from(link.up), u8::from(link.role == LinkRole::Alias));
-        let iface = Iface { mac: link.mac, bit: link.bit, up, known: 1, alias, _reserved: [0; 6] };
+        let iface = Iface { mac: link.mac.0, bit: link.bit, up, known: 1, alias, _reserved: [0; 6] };
         want.ifaces.insert(link.port, iface);
     }
     for vip in vips {

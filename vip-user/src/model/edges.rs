@@ -52,7 +52,7 @@ mod tests {
         Device {
             name: name.into(),
             ifindex,
-            mac: Some([2, 0, 0, 0, 0, 1]),
+            mac: Some(vip_common::mac::Mac([2, 0, 0, 0, 0, 1])),
             up: true,
             kind: Kind::Plain,
             subnets: subnets.iter().map(|(ip, prefix)| (ip.parse().unwrap(), *prefix)).collect(),

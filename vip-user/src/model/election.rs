@@ -8,10 +8,11 @@ use super::{
     reading::Reading,
     record::{Record, Tenure, Version},
     state::{Holding, State},
-    time::{BootNs, Mark, Now},
+    time::{BootNs, Now, Unhashed},
     timing::{MAX_DURATION_S, Timing},
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use vip_common::mac::Mac;
 
 /// The identity of this process, as its tenures carry it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +70,7 @@ pub enum Input {
     /// the API could not list them.
     Listed(u64, Result<Vec<(String, Record)>, String>),
     /// Another station answers for an address.
-    Heard(IpAddr, [u8; 6]),
+    Heard(IpAddr, Mac),
     /// Give the Lease up.
     Leave,
     /// The time of [`Election::wake_at`] has come.
@@ -110,7 +111,7 @@ pub struct Election {
     pub(super) adopted: Option<AdoptedFence>,
     pub(super) last_tenure: Option<Tenure>,
     pub(super) fitness: Fitness,
-    pub(super) macs: Vec<[u8; 6]>,
+    pub(super) macs: Vec<Mac>,
     /// `None`: all VIPs count as admitted. This suits a single Lease that no other Lease can
     /// contradict.
     pub(super) admission: Option<Admission>,
@@ -119,7 +120,7 @@ pub struct Election {
     pub(super) linger_until: BootNs,
     pub(super) leave_until: BootNs,
     pub(super) reading: Reading,
-    pub(super) evidence_at: Mark,
+    pub(super) evidence_at: Unhashed,
     pub(super) passes: bool,
 }
 
@@ -142,7 +143,7 @@ impl Election {
             linger_until: BootNs(0),
             leave_until: BootNs(0),
             reading: Reading::default(),
-            evidence_at: Mark::default(),
+            evidence_at: Unhashed::default(),
             passes: false,
         }
     }
@@ -165,7 +166,7 @@ impl Election {
             Input::Observed(source, record) => {
                 if self.is_evidence(source, record.as_ref()) {
                     self.reading = Reading::default();
-                    self.evidence_at = Mark(now.boot);
+                    self.evidence_at = Unhashed(now.boot);
                     self.observed(now, source, record, &mut out);
                 } else if source != Source::Watch && self.state != State::Left {
                     // This read was overtaken and is discarded. Perhaps only a read can show what
@@ -201,7 +202,7 @@ impl Election {
 
     /// Sets how well this node could serve, and with which MAC addresses. The next step uses both.
     /// Returns whether the fitness has changed.
-    pub fn set_fitness(&mut self, fitness: Fitness, macs: Vec<[u8; 6]>) -> bool {
+    pub fn set_fitness(&mut self, fitness: Fitness, macs: Vec<Mac>) -> bool {
         let changed = self.fitness != fitness;
         (self.fitness, self.macs) = (fitness, macs);
         changed
@@ -405,7 +406,7 @@ impl Election {
 
     fn written(&mut self, now: Now, id: u64, outcome: Written, out: &mut Effects) {
         if matches!(outcome, Written::Stored(_)) {
-            self.evidence_at = Mark(now.boot);
+            self.evidence_at = Unhashed(now.boot);
         }
         match std::mem::replace(&mut self.state, State::Moved) {
             State::Waiting(waiting) => self.written_waiting(now, waiting, id, outcome, out),

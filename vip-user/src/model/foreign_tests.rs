@@ -13,7 +13,10 @@ use super::{
     timing::Timing,
 };
 use std::collections::BTreeMap;
-use vip_common::abi::{HostAddr, Ip, Port, Vip};
+use vip_common::{
+    abi::{HostAddr, Ip, Port, Vip},
+    mac::Mac,
+};
 
 const X: Ip = Ip::v4([192, 0, 2, 10]);
 
@@ -88,7 +91,7 @@ fn want(election: &Election, ms: u64) -> Desired {
         admitted: true,
     }];
     let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
-    let link = Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up: true, guarded: true };
+    let link = Link { port, bit: 0, role: LinkRole::Answer, mac: Mac([2; 6]), up: true, guarded: true };
     desired(at(ms).boot, &owners, &Timing::of(3), &specs, &[link], Placement::Loopback)
 }
 

@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
+use vip_common::mac::Mac;
 
 /// VIPs that share one owner, as the configuration asks for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub struct Group {
     /// How well the links serve these VIPs, without damping.
     pub(super) reach: Fitness,
     /// The MAC addresses with which these VIPs are answered.
-    pub(super) macs: Vec<[u8; 6]>,
+    pub(super) macs: Vec<Mac>,
     /// Why this node does not serve as well as it could, in words.
     pub(super) weakness: Option<String>,
     /// The fitness that was reported last.
@@ -142,7 +143,7 @@ impl Group {
             some if some < self.spec.vips.len() => Fitness::Doubtful,
             _ => Fitness::Able,
         };
-        let macs: BTreeSet<[u8; 6]> =
+        let macs: BTreeSet<Mac> =
             self.spec.vips.iter().flat_map(|vip| links.of(*vip)).map(|link| link.mac).collect();
         self.macs = macs.into_iter().collect();
     }

@@ -2,6 +2,7 @@
 
 use super::{fitness::Fitness, time::BootNs};
 use std::net::IpAddr;
+use vip_common::mac::Mac;
 
 /// Why a fence is cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +95,7 @@ pub enum News {
         /// The VIP.
         vip: IpAddr,
         /// The MAC address of the station.
-        mac: [u8; 6],
+        mac: Mac,
         /// Index of the interface on which the claim was received.
         ifindex: u32,
         /// The node of the cluster that answers with this MAC address, if there is one.

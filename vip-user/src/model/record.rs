@@ -5,6 +5,7 @@ use super::{
     naming::{Guarded, Marks, Names},
 };
 use serde::{Deserialize, Serialize};
+use vip_common::mac::Mac;
 
 /// `metadata.resourceVersion`. The API server's versions are decimal numbers that grow with every
 /// write, and may be compared (KEP-5504). A version that is not a number never counts as newer.
@@ -82,7 +83,7 @@ pub struct Record {
     /// The annotation `xvip.io/offer`, if it could be read.
     pub offer: Option<Offer>,
     /// The annotation `xvip.io/macs`: the MAC addresses with which the holder answers.
-    pub macs: Vec<[u8; 6]>,
+    pub macs: Vec<Mac>,
     /// The annotation `xvip.io/vips`, if it could be read.
     pub guarded: Option<Guarded>,
 }
@@ -176,7 +177,7 @@ pub struct LeaseWrite {
     /// How well the holder serves.
     pub fitness: Fitness,
     /// The MAC addresses with which the holder answers.
-    pub macs: Vec<[u8; 6]>,
+    pub macs: Vec<Mac>,
     /// What the Lease says of its VIPs; `None` leaves the annotation out.
     pub vips: Option<Marks>,
     /// Number of attempts whose answers are still outstanding. This one must not queue behind them.

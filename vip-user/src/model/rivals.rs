@@ -50,7 +50,7 @@ pub enum Obstacle {
         holder: String,
     },
     /// Another station, with this MAC address, answers for it.
-    InUse([u8; 6]),
+    InUse(Mac),
     /// The Leases could not be listed. The text is the API's error.
     Unlisted(String),
 }
@@ -71,7 +71,7 @@ impl fmt::Display for Obstacle {
                 "the Lease {lease:?} is held by a version of xvip, on {holder:?}, that does not say what it guards"
             ),
             Self::InUse(mac) => {
-                write!(f, "{} answers for it", Mac(*mac))
+                write!(f, "{} answers for it", mac)
             }
             Self::Unlisted(why) => write!(f, "the Leases cannot be listed: {why}"),
         }

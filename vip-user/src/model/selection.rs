@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
+use vip_common::mac::Mac;
 
 /// The kind of an interface, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct Device {
     /// Its index.
     pub ifindex: u32,
     /// Its MAC address, if it has one of six bytes.
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<Mac>,
     /// Whether it is up and has carrier.
     pub up: bool,
     /// Its kind.

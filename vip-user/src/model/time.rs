@@ -36,9 +36,9 @@ impl fmt::Display for BootNs {
 /// checker merges states that differ only in it. The checker must itself keep apart states in which
 /// that comparison comes out differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark(pub BootNs);
+pub struct Unhashed(pub BootNs);
 
-impl Hash for Mark {
+impl Hash for Unhashed {
     fn hash<H: Hasher>(&self, _state: &mut H) {}
 }
 

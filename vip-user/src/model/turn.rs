@@ -8,6 +8,7 @@ use super::{
     time::BootNs,
 };
 use std::collections::BTreeSet;
+use vip_common::mac::Mac;
 
 /// Everything that one step of the node wants done. The numbers are slots of groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct Turn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stations {
     /// Their MAC addresses.
-    pub macs: Vec<[u8; 6]>,
+    pub macs: Vec<Mac>,
     /// Until when this is known.
     pub until: BootNs,
 }
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_fields_are_the_order() {
-        let stations = Stations { macs: vec![[2; 6]], until: BootNs(9) };
+        let stations = Stations { macs: vec![Mac([2; 6])], until: BootNs(9) };
         let lapsed = News::Leadership { slot: 1, notice: Notice::Lapsed, silent_since: None };
         let mut turn = Turn {
             news: vec![lapsed.clone()],

@@ -10,6 +10,7 @@ use std::{
 };
 use vip_common::{
     abi::TC_PRIO_CONTROL,
+    mac::Mac,
     nd::headers,
     wire::{
         ALL_NODES, ALL_NODES_MAC, ARP_REPLY, ARP_REQUEST, Arp, BROADCAST, ETHERTYPE_ARP,
@@ -98,7 +99,7 @@ impl Announcer {
 /// The frames of one announcement. For IPv4 the request form comes first (RFC 5227 section 2.3). The
 /// reply form has tha = sha, the only one that Linux accepts as gratuitous (`arp_is_garp`). For IPv6 it
 /// is an unsolicited advertisement (RFC 4861 section 7.2.6).
-pub fn announcement(vip: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
+pub fn announcement(vip: IpAddr, Mac(mac): Mac) -> Vec<Vec<u8>> {
     match vip {
         IpAddr::V4(v4) => {
             let vip = v4.octets();
@@ -123,7 +124,7 @@ pub fn announcement(vip: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
 /// A question from the VIP to a known neighbour, unicast if its link-layer address is known. RFC 826
 /// makes the receiver update its entry for the sender, even if it ignores gratuitous frames. `None` if
 /// the families differ.
-pub fn question(vip: IpAddr, mac: [u8; 6], (ip, to): Neighbour) -> Option<Vec<u8>> {
+pub fn question(vip: IpAddr, Mac(mac): Mac, (ip, Mac(to)): Neighbour) -> Option<Vec<u8>> {
     match (vip, ip) {
         (IpAddr::V4(vip), IpAddr::V4(ip)) => {
             Some(arp(ARP_REQUEST, to, mac, vip.octets(), [0; 6], ip.octets()))
@@ -139,7 +140,7 @@ pub fn question(vip: IpAddr, mac: [u8; 6], (ip, to): Neighbour) -> Option<Vec<u8
 /// Asks whether an address is in use. For IPv4 this is the probe of RFC 5227. For IPv6 it is an
 /// ordinary solicitation from `source`, an address of the interface: one from `::` would be a claim,
 /// which the guard stops.
-pub fn probe(vip: IpAddr, mac: [u8; 6], source: Option<[u8; 16]>) -> Option<Vec<u8>> {
+pub fn probe(vip: IpAddr, Mac(mac): Mac, source: Option<[u8; 16]>) -> Option<Vec<u8>> {
     match vip {
         IpAddr::V4(v4) => Some(arp(ARP_REQUEST, BROADCAST, mac, [0; 4], [0; 6], v4.octets())),
         IpAddr::V6(v6) => {

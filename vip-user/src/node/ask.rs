@@ -3,8 +3,8 @@
 
 use super::{
     announce::{Announcer, probe, question},
-    events::when_readable,
     host::os_error,
+    reports::when_readable,
 };
 use crate::model::selection::Device;
 use std::{
@@ -19,9 +19,12 @@ use tokio::{
     task::yield_now,
     time::{Instant, sleep_until},
 };
-use vip_common::wire::{
-    Arp, BROADCAST, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, NEIGHBOUR_ADVERTISEMENT,
-    NEXT_ICMPV6, Neighbour,
+use vip_common::{
+    mac::Mac,
+    wire::{
+        Arp, BROADCAST, ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV6, IP6_LEN, NEIGHBOUR_ADVERTISEMENT,
+        NEXT_ICMPV6, Neighbour,
+    },
 };
 
 /// One reply.
@@ -30,7 +33,7 @@ pub struct Answer {
     /// The address that the station answers for.
     pub ip: IpAddr,
     /// The MAC address that the reply names.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// The interface on which the reply arrived.
     pub ifindex: u32,
 }
@@ -71,7 +74,7 @@ impl Asker {
             all.find(|address| address.is_ipv4() == ip.is_ipv4() && *address != ip)
         });
         let frame = match (ip, own) {
-            (IpAddr::V4(_), Some(own)) => question(own, mac, (ip, BROADCAST)),
+            (IpAddr::V4(_), Some(own)) => question(own, mac, (ip, Mac(BROADCAST))),
             (IpAddr::V4(_), None) => probe(ip, mac, None),
             (IpAddr::V6(_), Some(IpAddr::V6(own))) => probe(ip, mac, Some(own.octets())),
             // A solicitation without a source would be a claim, not a question.
@@ -228,13 +231,13 @@ enum Received {
 
 /// The answer that a frame contains: the sender of any ARP message, or the target of an advertisement.
 fn answer(frame: &[u8], ifindex: u32) -> Option<Answer> {
-    let source: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
+    let source: Mac = frame.get(6..12)?.try_into().ok()?;
     let body = frame.get(ETH_LEN..)?;
     let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
     if ethertype == ETHERTYPE_ARP {
         let arp: Arp = bytemuck::pod_read_unaligned(body.get(..size_of::<Arp>())?);
         let ip = IpAddr::from(Ipv4Addr::from(arp.spa));
-        return Some(Answer { ip, mac: arp.sha, ifindex });
+        return Some(Answer { ip, mac: Mac(arp.sha), ifindex });
     }
     let icmp = body.get(IP6_LEN..)?;
     let message: Neighbour = bytemuck::pod_read_unaligned(icmp.get(..size_of::<Neighbour>())?);

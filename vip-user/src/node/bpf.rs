@@ -1,12 +1,9 @@
-//! The few commands of bpf(2) that aya does not offer. They access maps whose value size is known only
-//! at run time (another version's). They look at links without the right to open programs by id.
+//! The few commands of bpf(2) that aya does not offer: opening and pinning objects of any type, and
+//! looking at links without the right to open programs by id.
 
 use super::confined::Confinement;
 use crate::sources;
-use aya::{
-    maps::MapInfo,
-    programs::{ProgramError, TcError},
-};
+use aya::programs::{ProgramError, TcError};
 use std::{
     ffi::CString,
     io,
@@ -15,9 +12,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-const MAP_LOOKUP: libc::c_int = 1;
-const MAP_UPDATE: libc::c_int = 2;
-const MAP_NEXT_KEY: libc::c_int = 4;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_INFO: libc::c_int = 15;
@@ -57,15 +51,6 @@ pub(super) fn describe(error: &ProgramError) -> String {
         },
         other => other.to_string(),
     }
-}
-
-#[repr(C)]
-struct ElementAttr {
-    map_fd: u32,
-    _pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
 }
 
 #[repr(C)]
@@ -165,65 +150,6 @@ pub fn egress_links(ifindex: u32) -> io::Result<Vec<(u32, u32)>> {
     Ok(found.take(attr.count as usize).collect())
 }
 
-/// A pinned map of any layout.
-#[derive(Debug)]
-pub struct RawMap {
-    fd: OwnedFd,
-    /// The size of a key in bytes.
-    pub key_size: usize,
-    /// The size of a value in bytes.
-    pub value_size: usize,
-}
-
-impl RawMap {
-    /// Opens the map that is pinned at `path`; `None` if there is no pin.
-    pub fn open(path: &Path) -> io::Result<Option<Self>> {
-        let fd = match get(path) {
-            Ok(fd) => fd,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let info = MapInfo::from_pin(path).map_err(io::Error::other)?;
-        let (key_size, value_size) = (info.key_size() as usize, info.value_size() as usize);
-        Ok(Some(Self { fd, key_size, value_size }))
-    }
-
-    /// All entries. An array has one entry for every index.
-    pub fn entries(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        loop {
-            let mut next = vec![0_u8; self.key_size];
-            let last = entries.last().map_or(0, |(key, _)| key.as_ptr() as u64);
-            match call(MAP_NEXT_KEY, &mut self.element(last, next.as_mut_ptr() as u64)) {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries),
-                Err(error) => return Err(error),
-            }
-            let mut value = vec![0_u8; self.value_size];
-            let (key, to) = (next.as_ptr() as u64, value.as_mut_ptr() as u64);
-            call(MAP_LOOKUP, &mut self.element(key, to))?;
-            entries.push((next, value));
-        }
-    }
-
-    /// Stores a value. A shorter value is filled up with zeros, a longer one is cut off.
-    pub fn store(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        if key.len() != self.key_size {
-            let (ours, theirs) = (key.len(), self.key_size);
-            return Err(io::Error::other(format!("a key has {theirs} bytes, not {ours}")));
-        }
-        let mut fitted = value.to_vec();
-        fitted.resize(self.value_size, 0);
-        let mut attr = self.element(key.as_ptr() as u64, fitted.as_ptr() as u64);
-        call(MAP_UPDATE, &mut attr).map(drop)
-    }
-
-    fn element(&self, key: u64, value: u64) -> ElementAttr {
-        let map_fd = self.fd.as_raw_fd().cast_unsigned();
-        ElementAttr { map_fd, _pad: 0, key, value, flags: 0 }
-    }
-}
-
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// How often this process has called bpf(2) from here. Tests use it to measure the work of a look.
@@ -231,10 +157,12 @@ pub fn calls() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
-fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
+/// One command. `T` must be the head of `union bpf_attr` for it.
+pub(super) fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
     CALLS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: every attribute structure of this file is the head of `union bpf_attr` for its command.
-    // Its pointers are to buffers that live through the call and are as long as the map says.
+    // SAFETY: every attribute structure of this file and of `raw_map` is the head of `union bpf_attr`
+    // for its command. Its pointers are to buffers that live through the call and are as long as the
+    // map says.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
 }

@@ -6,8 +6,8 @@
 //! does not know are cut off or zero.
 
 use super::{
-    bpf::RawMap,
     pins::{Pins, PinsError},
+    raw_map::RawMap,
 };
 use std::fs;
 use vip_common::abi::Identity;

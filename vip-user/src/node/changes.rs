@@ -73,28 +73,37 @@ impl Changes {
 
     /// Waits for a change, or for a request to look again.
     async fn wait(&mut self) {
-        let Self { socket, buffer, touched, .. } = self;
-        buffer.clear();
-        let read = tokio::select! {
-            read = poll_fn(|context| socket.poll_recv(context, buffer)) => read,
-            () = touched.asked_again() => return,
-        };
-        self.take(read).await;
-    }
-
-    /// Reads the messages that have arrived. Returns whether there were any.
-    async fn drain(&mut self) -> bool {
-        for count in 0..AT_ONCE {
-            self.buffer.clear();
-            match self.socket.socket_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return count > 0,
-                read => self.take(read.map(drop)).await,
+        loop {
+            let Self { socket, buffer, touched, .. } = self;
+            buffer.clear();
+            let read = tokio::select! {
+                read = poll_fn(|context| socket.poll_recv(context, buffer)) => read,
+                () = touched.asked_again() => return,
+            };
+            if self.take(read).await {
+                return;
             }
         }
-        true
     }
 
-    async fn take(&mut self, read: io::Result<()>) {
+    /// Reads what has come. Says whether any of it asks for a look.
+    async fn drain(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..AT_ONCE {
+            self.buffer.clear();
+            match self.socket.socket_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return any,
+                read => any |= self.take(read.map(drop)).await,
+            }
+        }
+        any
+    }
+
+    /// Takes in what was read. Says whether it asks for a look.
+    async fn take(&mut self, read: io::Result<()>) -> bool {
+        if read.is_ok() && self.touched.is_no_news(&self.buffer) {
+            return false;
+        }
         self.touched.changed();
         match read {
             Ok(()) => self.touched.take(&self.buffer),
@@ -102,6 +111,7 @@ impl Changes {
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.touched.all(),
             Err(error) => self.reopen(&error).await,
         }
+        true
     }
 
     /// Subscribes again. Changes in the meantime were not reported.

@@ -4,10 +4,10 @@
 
 use super::{
     attach::detach,
-    bpf::RawMap,
     carry,
     netlink::{Netlink, NetlinkError},
     pins::{LinkPin, Pins, PinsError},
+    raw_map::RawMap,
     sysctl::{self, SYSCTLS},
 };
 use std::{io, net::IpAddr};

@@ -8,6 +8,7 @@ use crate::model::{
     time::BootNs,
 };
 use std::{collections::BTreeMap, future::Future, io, net::IpAddr, time::Duration};
+use vip_common::mac::Mac;
 
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +118,7 @@ pub trait Dataplane {
 
     /// Stores which stations may claim the VIPs of a slot, and until when that is known. Used only with
     /// `guard_neighbours`.
-    fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError>;
+    fn set_holder(&mut self, slot: u32, stations: &[Mac], until: BootNs) -> Result<(), HostError>;
 
     /// Sends one round of announcements for VIPs. With `ask`, the VIPs also ask known neighbours.
     fn announce(&mut self, vips: &[IpAddr], ask: bool) -> impl Future<Output = Failures>;

@@ -11,10 +11,11 @@ use super::{
     pins::Pins,
     programs::Programs,
     settings::Settings,
+    trouble::Trouble,
 };
 use crate::{
     clock,
-    model::{desired::Links, hooks::Hooks, selection::Selection, time::BootNs},
+    model::{changes::BLIND_FOR, desired::Links, hooks::Hooks, selection::Selection, time::BootNs},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,8 +32,6 @@ use vip_common::abi::{HostAddr, Iface, Port};
 /// How long the loop waits for a look at the interfaces. A look that takes longer asks for another when
 /// it ends.
 const LOOK_WAIT: Duration = Duration::from_millis(20);
-/// After a host could not be looked at for this long, its last known state is no longer trusted.
-pub(super) const BLIND_FOR: Duration = Duration::from_secs(5);
 
 /// Attaches programs, and checks whether they are still in place.
 pub(super) struct Guards {
@@ -44,7 +43,7 @@ pub(super) struct Guards {
     pub(super) bits: Bits,
     pub(super) links: Links,
     pub(super) attach: Hooks,
-    pub(super) problems: BTreeMap<String, String>,
+    pub(super) problems: BTreeMap<Trouble, String>,
     /// The directories of other versions. The first look at the interfaces replaces their programs.
     pub(super) retiring: Vec<Pins>,
     /// What the last look has left to the next one.
@@ -96,14 +95,18 @@ impl Guards {
         }
     }
 
-    /// Notes all problems of one kind, whose subjects begin with `kind`. Only changes are logged.
-    pub(super) fn tell(&mut self, kind: &str, what: &str, found: &BTreeMap<String, String>) {
-        let gone =
-            |known: &String| known.strip_prefix(kind).is_some_and(|name| !found.contains_key(name));
-        self.problems.retain(|known, _| !gone(known));
-        for (name, why) in found {
-            if self.problems.insert(format!("{kind}{name}"), why.clone()).as_ref() != Some(why) {
-                tracing::warn!(%name, %why, "{what}");
+    /// Notes all problems of the kind that `is_one` knows. Only changes are logged.
+    pub(super) fn tell(
+        &mut self,
+        what: &str,
+        is_one: fn(&Trouble) -> bool,
+        found: BTreeMap<Trouble, String>,
+    ) {
+        self.problems.retain(|known, _| !is_one(known) || found.contains_key(known));
+        for (subject, why) in found {
+            if self.problems.get(&subject) != Some(&why) {
+                tracing::warn!(%subject, %why, "{what}");
+                self.problems.insert(subject, why);
             }
         }
     }

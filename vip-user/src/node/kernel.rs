@@ -3,7 +3,7 @@
 use super::{
     announce::{Announcer, announcement, probe, question},
     dataplane::{Dataplane, Failures, Fencing, HostError},
-    guards::{BLIND_FOR, Guards, InPlace, Watch},
+    guards::{Guards, InPlace, Watch},
     host::interface_name,
     maps::{Maps, MapsError, SlotRecord},
     netlink::{Neighbour, Netlink},
@@ -13,10 +13,12 @@ use super::{
     routes::LocalRoutes,
     settings::Settings,
     sysctl,
+    trouble::Trouble,
 };
 use crate::{
     clock,
     model::{
+        changes::BLIND_FOR,
         desired::{Link, LinkRole, Links, Placement},
         plan::{Action, Actual},
         time::BootNs,
@@ -29,7 +31,10 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
-use vip_common::abi::{Holder, HostAddr, MAX_STATIONS};
+use vip_common::{
+    abi::{Holder, HostAddr, MAX_STATIONS},
+    mac::Mac,
+};
 
 /// How many neighbours on each interface are asked from the VIP after a take-over.
 const MAX_ASKED: usize = 64;
@@ -47,7 +52,7 @@ pub struct Kernel {
     /// The names of the interfaces that have programs.
     names: BTreeMap<u32, String>,
     /// The problems that the last look has found.
-    problems: BTreeMap<String, String>,
+    problems: BTreeMap<Trouble, String>,
     vips: Vec<IpAddr>,
     /// The namespace of the Leases.
     namespace: String,
@@ -280,10 +285,10 @@ impl Dataplane for Kernel {
         failures
     }
 
-    fn set_holder(&mut self, slot: u32, stations: &[[u8; 6]], until: BootNs) -> Result<(), HostError> {
+    fn set_holder(&mut self, slot: u32, stations: &[Mac], until: BootNs) -> Result<(), HostError> {
         let mut holder = Holder { until_ns: until.0, stations: [[0; 6]; MAX_STATIONS] };
         for (to, from) in holder.stations.iter_mut().zip(stations) {
-            *to = *from;
+            *to = from.0;
         }
         Ok(self.maps.set_holder(slot, holder)?)
     }
@@ -323,9 +328,10 @@ impl Dataplane for Kernel {
     }
 
     fn problems(&self) -> BTreeMap<String, String> {
-        let trouble = self.netlink.trouble().or_else(|| self.looks.trouble());
-        let trouble = trouble.map(|why| ("netlink".to_owned(), why));
-        self.problems.clone().into_iter().chain(trouble).collect()
+        let netlink = self.netlink.trouble().or_else(|| self.looks.trouble());
+        let netlink = netlink.as_ref().map(|why| (&Trouble::Netlink, why));
+        let all = self.problems.iter().chain(netlink);
+        all.map(|(subject, why)| (subject.to_string(), why.clone())).collect()
     }
 
     async fn probe(&mut self, vips: &[IpAddr]) -> Failures {

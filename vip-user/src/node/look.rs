@@ -6,15 +6,17 @@ use super::{
     carry,
     dataplane::HostError,
     ethtool::strips_tags,
-    guards::{BLIND_FOR, Guards, InPlace},
+    guards::{Guards, InPlace},
     interfaces::{Attached, LeftOver, fit, ports, untagged},
     pins::{LinkKind, LinkPin},
     programs::AttachError,
     touched::Interfaces,
+    trouble::Trouble,
 };
 use crate::{
     clock,
     model::{
+        changes::BLIND_FOR,
         desired::{GUARD_BIT, LOOPBACK, Link, LinkRole, Links},
         hooks::{Hook, Hooks},
         selection::{Device, Kind, Roles},
@@ -32,7 +34,6 @@ use vip_common::abi::{HostAddr, Ip, MAX_IFACES, Port};
 const LOOK_LIMIT: Duration = Duration::from_millis(20);
 /// How long one turn of the loop waits for an inspection.
 const INSPECT_LIMIT: Duration = Duration::from_millis(50);
-const INSPECTION: &str = "inspection";
 /// The most interfaces that one problem names.
 const MAX_NAMED: usize = 8;
 
@@ -40,19 +41,18 @@ impl Guards {
     /// Looks at the interfaces. If that fails because the kernel does not answer, the last result is
     /// kept for a while.
     pub(super) async fn look_or_keep(&mut self, in_place: &InPlace) -> Result<Links, HostError> {
-        const SUBJECT: &str = "look at the interfaces";
         let touched = self.netlink.touched.clone();
         let begun = touched.begin();
         match self.look(in_place, begun.interfaces()).await {
             Ok(()) => {
                 begun.done();
                 self.blind_since = None;
-                self.problems.remove(SUBJECT);
+                self.problems.remove(&Trouble::Look);
             }
             // The last result is kept for a while, and the next inspection looks again.
             Err(error) if error.is_blind() && self.looked && !self.is_blind_for_long() => {
                 self.left_over.insert(LeftOver::Unfinished);
-                if self.problems.insert(SUBJECT.into(), error.to_string()).is_none() {
+                if self.problems.insert(Trouble::Look, error.to_string()).is_none() {
                     tracing::warn!(%error, "the interfaces could not be looked at");
                 }
             }
@@ -86,11 +86,11 @@ impl Guards {
             let why = format!(
                 "whether programs are where they were is not known: no answer within {limit} ms"
             );
-            self.problems.insert(INSPECTION.into(), why);
+            self.problems.insert(Trouble::Inspection, why);
             return self.suspects.is_empty();
         };
         self.inspecting = None;
-        self.problems.remove(INSPECTION);
+        self.problems.remove(&Trouble::Inspection);
         self.programs.begin_look();
         for (pin, seen) in seen.unwrap_or_default() {
             self.judge(pin, seen).await;
@@ -112,7 +112,7 @@ impl Guards {
             intact.map_err(|source| AttachError::Look { interface: interface.clone(), source }.into())
         };
         match intact {
-            Ok(true) => drop(self.problems.remove(&format!("programs {interface}"))),
+            Ok(true) => drop(self.problems.remove(&Trouble::Programs(interface))),
             Ok(false) => drop(self.suspects.insert(ifindex)),
             // A link that could not be looked at is not known to be gone.
             Err(error) => self.tell_blind(&interface, &error),
@@ -196,7 +196,7 @@ impl Guards {
         if stripped {
             refused.insert(0, why.into());
         }
-        let subject = format!("attach {name}");
+        let subject = Trouble::Attach(name.into());
         if refused.is_empty() {
             self.problems.remove(&subject);
         } else {
@@ -309,7 +309,7 @@ impl Guards {
     }
 
     fn tell_blind(&mut self, interface: &str, error: &HostError) {
-        let subject = format!("programs {interface}");
+        let subject = Trouble::Programs(interface.into());
         if self.problems.insert(subject, error.to_string()).is_none() {
             tracing::warn!(interface, %error, "whether the guard stands is not known");
         }
@@ -332,10 +332,7 @@ impl Guards {
         self.attached.retain(|ifindex, _| there(ifindex));
         self.suspects.retain(there);
         let names: BTreeSet<&str> = devices.iter().map(|device| device.name.as_str()).collect();
-        self.problems.retain(|subject, _| match subject.split_once(' ') {
-            Some(("interface" | "attach" | "programs", name)) => names.contains(name),
-            _ => true,
-        });
+        self.problems.retain(|subject, _| subject.interface().is_none_or(|name| names.contains(name)));
         let primary = self.attach_all(&devices, &roles, touched).await?;
         self.links.answer = BTreeMap::new();
         for (index, (vip, _)) in self.selection.vips.iter().enumerate() {
@@ -368,11 +365,15 @@ impl Guards {
 
     /// Reports which interfaces are not used, and which VIPs another program has put on interfaces.
     fn tell_about(&mut self, devices: &[Device], roles: &Roles, owned: &BTreeSet<HostAddr>) {
-        self.tell("selection ", "not answering there", &roles.refused);
+        let refused = roles.refused.iter();
+        let refused = refused.map(|(name, why)| (Trouble::Selection(name.clone()), why.clone()));
+        let is_one = |known: &Trouble| matches!(known, Trouble::Selection(_));
+        self.tell("not answering there", is_one, refused.collect());
         let ours = |vip, ifindex| owned.contains(&HostAddr { ip: Ip::from(vip), ifindex });
         let carried = self.selection.carried_by_others(devices, roles, ours);
-        let carried = carried.into_iter().map(|(vip, why)| (vip.to_string(), why)).collect();
-        self.tell("address ", "carried by another program", &carried);
+        let carried = carried.into_iter().map(|(vip, why)| (Trouble::Address(vip), why));
+        let is_one = |known: &Trouble| matches!(known, Trouble::Address(_));
+        self.tell("carried by another program", is_one, carried.collect());
     }
 
     /// Detaches the programs of interfaces without a role. If one carries a VIP of ours, its guard
@@ -405,9 +406,8 @@ impl Guards {
     }
 
     fn tell_left_out(&mut self, devices: &[Device], left_out: &[Port]) {
-        const SUBJECT: &str = "map of interfaces";
         if left_out.is_empty() {
-            self.problems.remove(SUBJECT);
+            self.problems.remove(&Trouble::Room);
             return;
         }
         let name = |port: &Port| {
@@ -428,14 +428,14 @@ impl Guards {
              that a program writes to the interface below are not looked at. `exclude` leaves interfaces alone",
             names.join(", ")
         );
-        if self.problems.insert(SUBJECT.into(), why.clone()).is_none() {
+        if self.problems.insert(Trouble::Room, why.clone()).is_none() {
             tracing::warn!(%why, "the map of interfaces is full");
         }
     }
 }
 
-fn problem_of(device: &Device) -> String {
-    format!("interface {}", device.name)
+fn problem_of(device: &Device) -> Trouble {
+    Trouble::Interface(device.name.clone())
 }
 
 fn links_of(ifindex: u32, known: &(String, Attached)) -> impl Iterator<Item = LinkPin> {

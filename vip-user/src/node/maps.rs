@@ -1,13 +1,13 @@
 //! Reads and writes the pinned maps. Fences are read back after every write.
 
-use super::pins::Pins;
+use super::{pins::Pins, raw_map::RawMap};
 use crate::model::{
     record::{Tenure, TenureNote},
     time::BootNs,
 };
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
 use bytemuck::Zeroable as _;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 use vip_common::{
     abi::{FAST_IFINDEX, Fence, Holder, HostAddr, Identity, Iface, Ip, Port, TenureRecord, Vip},
     counter::Counter,
@@ -35,6 +35,15 @@ pub enum MapsError {
         /// The cause.
         #[source]
         source: MapError,
+    },
+    /// The entries could not be listed.
+    #[error("cannot list the entries of map {name}")]
+    List {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// A map did not hold a value that had just been written.
     #[error("map {name} does not hold what was written to slot {slot}")]
@@ -75,6 +84,9 @@ pub struct Maps {
     identity: Array<MapData, Identity>,
     addrs: HashMap<MapData, HostAddr, u32>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    /// `VIPS` and `ADDRS` once more, to list them: they may have ten thousand entries.
+    all_vips: RawMap,
+    all_addrs: RawMap,
 }
 
 impl Maps {
@@ -85,6 +97,11 @@ impl Maps {
                 .and_then(Map::from_map_data)
                 .and_then(T::try_from)
                 .map_err(|source| MapsError::Open { name, source })
+        }
+        fn listed(pins: &Pins, name: &'static str) -> Result<RawMap> {
+            let map =
+                RawMap::open(&pins.map(name)).and_then(|map| map.ok_or(io::ErrorKind::NotFound.into()));
+            map.map_err(|source| MapsError::List { name, source })
         }
         Ok(Self {
             vips: typed(pins, "VIPS")?,
@@ -97,12 +114,16 @@ impl Maps {
             identity: typed(pins, "IDENTITY")?,
             addrs: typed(pins, "ADDRS")?,
             grace: typed(pins, "GRACE")?,
+            all_vips: listed(pins, "VIPS")?,
+            all_addrs: listed(pins, "ADDRS")?,
         })
     }
 
     /// All entries of `VIPS`.
     pub fn vips(&self) -> Result<BTreeMap<Ip, Vip>> {
-        self.vips.iter().collect::<std::result::Result<_, _>>().map_err(access("read", "VIPS"))
+        let entries = self.all_vips.typed();
+        let entries = entries.map_err(|source| MapsError::List { name: "VIPS", source })?;
+        Ok(entries.into_iter().collect())
     }
 
     /// Writes an entry of `VIPS` and reads it back.
@@ -149,7 +170,9 @@ impl Maps {
 
     /// The addresses and multicast groups that xvip has recorded as its own.
     pub fn owned_addrs(&self) -> Result<Vec<HostAddr>> {
-        self.addrs.keys().collect::<std::result::Result<_, _>>().map_err(access("read", "ADDRS"))
+        let entries = self.all_addrs.typed::<HostAddr, u32>();
+        let entries = entries.map_err(|source| MapsError::List { name: "ADDRS", source })?;
+        Ok(entries.into_iter().map(|(addr, _)| addr).collect())
     }
 
     /// Records an address as ours, before it is added.

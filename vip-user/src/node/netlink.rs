@@ -24,11 +24,12 @@ use rtnetlink::{
 use std::{collections::BTreeMap, io, net::IpAddr};
 use vip_common::{
     abi::{HostAddr, Ip},
+    mac::Mac,
     wire::{BROADCAST, solicited_node_mac},
 };
 
 /// The address and MAC of a neighbour that may have the VIP in its cache.
-pub type Neighbour = (IpAddr, [u8; 6]);
+pub type Neighbour = (IpAddr, Mac);
 
 /// A connection for requests to this host's kernel.
 #[derive(Clone, Debug)]
@@ -170,6 +171,7 @@ impl Netlink {
         }
         let what = format!("add {ip} to interface {}", addr.ifindex);
         let message = RouteNetlinkMessage::NewAddress(message);
+        self.touched.owns(addr, true);
         self.requests.change(&what, message, NLM_F_CREATE | NLM_F_REPLACE).await
     }
 
@@ -177,6 +179,7 @@ impl Netlink {
     pub async fn remove_address(&self, addr: HostAddr) -> Result<()> {
         let what = format!("remove {} from interface {}", IpAddr::from(addr.ip), addr.ifindex);
         let message = RouteNetlinkMessage::DelAddress(host_address(addr));
+        self.touched.owns(addr, false);
         match self.requests.change(&what, message, 0).await {
             Err(NetlinkError::Refused { source, .. }) if is_gone(&source) => Ok(()),
             result => result,
@@ -218,7 +221,7 @@ impl Netlink {
                         IpAddr::V4(_) => BROADCAST,
                         IpAddr::V6(v6) => solicited_node_mac(&v6.octets()),
                     };
-                    neighbours.push((*gateway, group));
+                    neighbours.push((*gateway, Mac(group)));
                 }
             }
             neighbours.sort_by_key(|(ip, _)| !gateways.contains(ip));
@@ -256,8 +259,8 @@ fn neighbour(message: NeighbourMessage) -> Option<(u32, Neighbour)> {
             _ => {}
         }
     }
-    let mac: [u8; 6] = mac?;
-    vip_common::wire::is_station_mac(&mac).then_some((message.header.ifindex, (ip?, mac)))
+    let mac: Mac = mac?;
+    vip_common::wire::is_station_mac(&mac.0).then_some((message.header.ifindex, (ip?, mac)))
 }
 
 fn by_index(devices: &mut [Device]) -> BTreeMap<u32, &mut Device> {
@@ -275,7 +278,7 @@ fn device(message: LinkMessage) -> Device {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name = name,
-            LinkAttribute::Address(bytes) => device.mac = bytes.try_into().ok(),
+            LinkAttribute::Address(bytes) => device.mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Link(ifindex) => below = Some(ifindex),
             LinkAttribute::Controller(ifindex) => device.master = Some(ifindex),
             LinkAttribute::LinkInfo(info) => device.kind = kind(&info),

@@ -45,28 +45,59 @@ fn leases(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     family(encoder, "fence_left_seconds", help, fences)
 }
 
+/// The series in which an outcome is counted, with its labels.
+enum Series {
+    /// By protocol.
+    Answers(&'static str),
+    /// By station.
+    Claims(&'static str),
+    /// By kind of frame, and reason.
+    Suppressed(&'static str, &'static str),
+    /// The controller counts it elsewhere.
+    None,
+}
+
+impl Series {
+    const fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::ArpAnswered => Self::Answers("arp"),
+            Outcome::NdAnswered => Self::Answers("nd"),
+            Outcome::QuestionNotHeld => Self::Suppressed("question", "not_held"),
+            Outcome::QuestionExpired => Self::Suppressed("question", "expired"),
+            Outcome::QuestionStale => Self::Suppressed("question", "stale_generation"),
+            Outcome::QuestionWrongInterface => Self::Suppressed("question", "wrong_interface"),
+            Outcome::QuestionInterfaceDown => Self::Suppressed("question", "interface_down"),
+            Outcome::QuestionMalformed => Self::Suppressed("question", "malformed"),
+            Outcome::QuestionBadSender => Self::Suppressed("question", "bad_sender"),
+            Outcome::QuestionResizeFailed => Self::Suppressed("question", "resize_failed"),
+            Outcome::ClaimSent => Self::Claims("this_node"),
+            Outcome::ClaimNotHeld => Self::Suppressed("claim", "not_held"),
+            Outcome::ClaimExpired => Self::Suppressed("claim", "expired"),
+            Outcome::ClaimStale => Self::Suppressed("claim", "stale_generation"),
+            Outcome::ClaimWrongInterface => Self::Suppressed("claim", "wrong_interface"),
+            Outcome::ClaimInterfaceDown => Self::Suppressed("claim", "interface_down"),
+            Outcome::ClaimHidden => Self::Suppressed("claim", "hidden"),
+            Outcome::ForeignClaim => Self::Claims("others"),
+            Outcome::ClaimEventLost => Self::None,
+            Outcome::TrafficDropped => Self::Suppressed("traffic", "not_held"),
+            Outcome::ForeignClaimDropped => Self::Suppressed("foreign_claim", "contradicts_lease"),
+        }
+    }
+}
+
 /// The counters of the programs.
 fn outcomes(maps: &Maps, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let (mut answers, mut suppressed, mut claims) = (Vec::new(), Vec::new(), Vec::new());
     for (outcome, n) in maps.counters().unwrap_or_default() {
         let counter = ConstCounter::new(n);
-        let (kind, reason) = outcome.name().split_once('_').unwrap_or((outcome.name(), ""));
-        match (outcome, kind) {
-            (Outcome::ArpAnswered | Outcome::NdAnswered, protocol) => {
-                answers.push((vec![("protocol", protocol.into())], counter));
-            }
-            (Outcome::ClaimSent, _) => claims.push((vec![("by", "this_node".into())], counter)),
-            (Outcome::ForeignClaim, _) => claims.push((vec![("by", "others".into())], counter)),
-            (Outcome::ClaimEventLost, _) => {}
-            (outcome, kind) => {
-                let (kind, reason) = match outcome {
-                    Outcome::TrafficDropped => ("traffic", "not_held"),
-                    Outcome::ForeignClaimDropped => ("foreign_claim", "contradicts_lease"),
-                    _ => (kind, reason),
-                };
+        match Series::of(outcome) {
+            Series::Answers(protocol) => answers.push((vec![("protocol", protocol.into())], counter)),
+            Series::Claims(by) => claims.push((vec![("by", by.into())], counter)),
+            Series::Suppressed(kind, reason) => {
                 let labels = vec![("kind", kind.into()), ("reason", reason.into())];
                 suppressed.push((labels, counter));
             }
+            Series::None => {}
         }
     }
     family(encoder, "answers", "Questions that the kernel answered, by protocol", answers)?;

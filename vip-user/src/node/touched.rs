@@ -5,12 +5,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
+use vip_common::abi::{HostAddr, Ip};
 
-/// Message types: `NLMSG_OVERRUN`, `RTM_NEWLINK`, and the first types after those of addresses and
-/// after those of neighbours and rules.
+/// Message types: `NLMSG_OVERRUN`, `RTM_NEWLINK`, `RTM_NEWADDR`, and the first types after those of
+/// addresses and after those of neighbours and rules.
 const OVERRUN: u16 = 4;
 const LINK: u16 = 16;
+const ADDRESS: u16 = 20;
 const ROUTE: u16 = 24;
+const NEW_ROUTE: u16 = ROUTE;
+/// The table of what this host takes in (`RT_TABLE_LOCAL`).
+const LOCAL_TABLE: u8 = 255;
 const QDISC: u16 = 36;
 /// How many changed interfaces are remembered. If there are more, all are looked at.
 const MAX_TOUCHED: usize = 1_024;
@@ -28,6 +33,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     touched: Interfaces,
+    /// Addresses that this process has added. With ten thousand VIPs it raises a thousand lifetimes
+    /// every second, and the kernel reports each of them.
+    own: BTreeSet<HostAddr>,
     /// Whether a look was asked for, and the loop has not received the request yet.
     asked: bool,
     /// Whether any message came since the last look began. For routes nothing else is kept.
@@ -62,7 +70,44 @@ impl Interfaces {
     }
 }
 
+/// The address that a message (`RTM_NEWADDR`) says to be on an interface with no others of a subnet:
+/// `ifaddrmsg`, and the first attribute, which is `IFA_ADDRESS` or `IFA_LOCAL`.
+fn added(message: &[u8]) -> Option<HostAddr> {
+    let word = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));
+    let ifindex = u32::from_ne_bytes(message.get(20..24)?.try_into().ok()?);
+    let is_address = word(4)? == ADDRESS && matches!(word(26)?, 1 | 2);
+    let ip = match (message.get(17)?, word(24)?) {
+        (32, 8) => Ip::v4(message.get(28..32)?.try_into().ok()?),
+        (128, 20) => Ip::v6(message.get(28..44)?.try_into().ok()?),
+        _ => return None,
+    };
+    is_address.then_some(HostAddr { ip, ifindex })
+}
+
+/// Whether a message tells of a route of the local table. Addresses have one each, and no interface is
+/// chosen by them.
+fn is_local_route(message: &[u8]) -> bool {
+    // `rtmsg`: the table is its fifth byte.
+    let table = message.get(20).copied();
+    message.get(4..6) == Some(&NEW_ROUTE.to_ne_bytes()) && table == Some(LOCAL_TABLE)
+}
+
 impl Touched {
+    /// This process adds an address, or has removed it. What the kernel then tells of it is no news.
+    pub(super) fn owns(&self, addr: HostAddr, owns: bool) {
+        let own = &mut self.lock().own;
+        if owns {
+            own.insert(addr);
+        } else {
+            own.remove(&addr);
+        }
+    }
+
+    /// Whether the message with this head asks for no look.
+    pub(super) fn is_no_news(&self, message: &[u8]) -> bool {
+        is_local_route(message) || added(message).is_some_and(|addr| self.lock().own.contains(&addr))
+    }
+
     /// Begins a look. Later changes ask for another one.
     pub fn begin(&self) -> Begun<'_> {
         let mut state = self.lock();

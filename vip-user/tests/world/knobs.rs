@@ -17,12 +17,14 @@ pub struct Knobs {
     pub twice: u32,
     /// Probability that a process stalls for up to ten seconds before its next step.
     pub pause: u32,
-    /// Probability that a fence cannot be lowered, that a look at the interfaces fails, or that the
+    /// Probability that a fence cannot be lowered, that a look at the host fails, or that the
     /// kernel is not known to be silent.
     pub refused: u32,
     /// Probability that a change of the host fails. With the same probability, a change that was done
     /// is reported as failed.
     pub change_fails: u32,
+    /// Probability that a turn has no time for the rest of a plan.
+    pub put_off: u32,
     /// Mean time between two mishaps.
     pub mishap_every_ms: Ms,
     pub clock_error_percent: u64,
@@ -40,6 +42,7 @@ impl Knobs {
             pause: 0,
             refused: 0,
             change_fails: 0,
+            put_off: 0,
             mishap_every_ms: Ms::MAX / 4,
             clock_error_percent: 10,
             extreme_clocks: false,
@@ -54,6 +57,7 @@ impl Knobs {
             pause: 10,
             refused: 250,
             change_fails: 30,
+            put_off: 200,
             mishap_every_ms: 20_000,
             ..Self::calm()
         }

@@ -19,7 +19,7 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
-use vip_common::abi::Port;
+use vip_common::{abi::Port, mac::Mac};
 use vip_user::model::{
     agent::{Agent, Event, Policy, Work},
     changes::Failed,
@@ -157,7 +157,7 @@ impl Node {
     fn links(&self) -> Links {
         let port = Port { ifindex: 2, outer_vid: 0, inner_vid: 0 };
         let up = self.link_up;
-        let link = Link { port, bit: 0, role: LinkRole::Answer, mac: [2; 6], up, guarded: true };
+        let link = Link { port, bit: 0, role: LinkRole::Answer, mac: Mac([2; 6]), up, guarded: true };
         let answer = BTreeMap::from([(IpAddr::from(vip()), 1)]);
         Links { links: vec![link], answer, ..Links::default() }
     }
@@ -355,7 +355,7 @@ impl World {
             let now = self.clock(index).boot;
             let node = &mut self.nodes[index];
             if node.agent.host_is_due(now) && !node.agent.makes_way(now) {
-                node.agent.begin_on_host();
+                node.agent.begin_on_host(now);
                 (node.works, ends) = (true, false);
                 continue;
             }
@@ -431,7 +431,8 @@ impl World {
                 }
             }
             Step::Host => {
-                self.nodes[index].agent.begin_on_host();
+                let now = self.clock(index).boot;
+                self.nodes[index].agent.begin_on_host(now);
                 self.nodes[index].works = true;
             }
             Step::Send(_, send) => self.send(index, send),
@@ -460,9 +461,10 @@ impl World {
                 node.agent.looked(now, looked);
             }
             Work::Read => {
+                let fails = self.chance(self.knobs.refused);
                 let node = &mut self.nodes[index];
-                let actual = node.kernel.actual(now);
-                node.agent.read(now, Ok(actual));
+                let read = if fails { Err(failed(true)) } else { Ok(node.kernel.actual(now)) };
+                node.agent.read(now, read);
             }
             Work::Change(action) => {
                 let refused = self.chance(self.knobs.change_fails);
@@ -473,6 +475,10 @@ impl World {
                 }
                 let done = if refused || late { Err(failed(late)) } else { Ok(()) };
                 self.nodes[index].agent.changed(now, action, done);
+                if self.chance(self.knobs.put_off) {
+                    self.nodes[index].agent.put_host_off(now);
+                    self.nodes[index].works = false;
+                }
             }
         }
     }

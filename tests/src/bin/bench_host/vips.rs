@@ -20,7 +20,7 @@ use vip_tests::{
     stalls::StallWatch,
     standin::StandIn,
 };
-use vip_user::{cli::table::print, clock, node::bpf::RawMap};
+use vip_user::{cli::table::print, clock, node::raw_map::RawMap};
 
 const VIPS: u32 = 10_000;
 const LIMIT: Duration = Duration::from_mins(3);

@@ -12,7 +12,7 @@ fn a_bound_is_a_small_part_of_the_fence() {
 #[test]
 fn another_thread_reads_the_step_and_its_beginning() {
     let pulse = Pulse::default();
-    for step in Step::ALL {
+    for step in Activity::ALL {
         let since = BootNs(86_400_000_000_000 * 365 + 7_000_000);
         pulse.set(step, since);
         assert_eq!(pulse.get(), (step, since));
@@ -22,12 +22,12 @@ fn another_thread_reads_the_step_and_its_beginning() {
 #[test]
 fn a_loop_hangs_when_its_step_does_not_end() {
     let (since, limit) = (BootNs(5_000_000_000), Duration::from_millis(500));
-    let at = |ms| hangs(since.after(Duration::from_millis(ms)), (Step::Silence, since), limit);
+    let at = |ms| hangs(since.after(Duration::from_millis(ms)), (Activity::Silence, since), limit);
     assert_eq!(at(0), None);
     assert_eq!(at(500), None);
     assert_eq!(at(1_300).as_deref(), Some("the loop has been in step \"silence\" for 1.3s"));
     // The loop waits for something that is due later, so it does not hang.
-    assert_eq!(hangs(BootNs(0), (Step::Wait, since), limit), None);
+    assert_eq!(hangs(BootNs(0), (Activity::Wait, since), limit), None);
 }
 
 fn watchdog() -> Watchdog {
@@ -38,16 +38,16 @@ fn watchdog() -> Watchdog {
 async fn what_waits_for_too_long_is_cut_off_and_gets_longer_the_next_time() {
     let mut watchdog = watchdog();
     watchdog.turn();
-    let first = watchdog.bound_of(Step::Read);
+    let first = watchdog.bound_of(Activity::Read);
     let never = std::future::pending::<()>();
-    let cut = watchdog.run(Step::Read, never).await;
+    let cut = watchdog.run(Activity::Read, never).await;
     assert!(matches!(cut, Err(HostError::CutOff { step: "read", took }) if took >= first), "{cut:?}");
     assert!(!watchdog.has_time(), "the rest of the host's work waits for the next turn");
-    assert_eq!(watchdog.bound_of(Step::Read), first * 2);
-    assert_eq!(watchdog.bound_of(Step::Interfaces), first, "each step has its own");
+    assert_eq!(watchdog.bound_of(Activity::Read), first * 2);
+    assert_eq!(watchdog.bound_of(Activity::Interfaces), first, "each step has its own");
     watchdog.turn();
-    assert!(watchdog.run(Step::Read, async { 7 }).await.is_ok_and(|done| done == 7));
-    assert_eq!(watchdog.bound_of(Step::Read), first);
+    assert!(watchdog.run(Activity::Read, async { 7 }).await.is_ok_and(|done| done == 7));
+    assert_eq!(watchdog.bound_of(Activity::Read), first);
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn a_step_that_could_not_be_cut_off_is_named_afterwards() {
     let now = clock::boot();
     let before = |bounds: u32| BootNs(now.0 - (watchdog.bound * bounds).as_nanos() as u64);
     let (short, long) = (before(2), before(4));
-    watchdog.ended(Step::Change, short);
+    watchdog.ended(Activity::Change, short);
     assert_eq!(watchdog.problem(), None);
-    watchdog.ended(Step::Change, long);
+    watchdog.ended(Activity::Change, long);
     assert!(watchdog.problem().unwrap().contains("\"change\""));
 }
 
@@ -67,12 +67,12 @@ fn a_step_that_could_not_be_cut_off_is_named_afterwards() {
 async fn a_step_is_begun_even_without_time() {
     let mut watchdog = watchdog();
     watchdog.turn = BootNs(1);
-    assert!(watchdog.bound_of(Step::Silence).is_zero());
+    assert!(watchdog.bound_of(Activity::Silence).is_zero());
     let mut begun = false;
     let work = async {
         begun = true;
         std::future::pending::<()>().await;
     };
-    assert!(watchdog.run(Step::Silence, work).await.is_err());
+    assert!(watchdog.run(Activity::Silence, work).await.is_err());
     assert!(begun);
 }

@@ -31,6 +31,8 @@ const SOON: Duration = Duration::from_millis(100);
 /// The host is read at least this often, because lifetimes of addresses run down and maps can be edited
 /// by hand.
 const READ_EVERY: Duration = Duration::from_secs(5);
+/// A plan is made anew after this: it was made for what the node knew then.
+const PLAN_LASTS: Duration = Duration::from_secs(1);
 
 /// One thing to do on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ enum Phase {
     Begun { looked: bool },
     /// A plan is being carried out. It was made at this time.
     Changing(Box<Changes>, BootNs),
+    /// The rest of a plan waits for the next turn. Whatever else asks for work on the host ends it.
+    Paused(Box<Changes>, BootNs),
 }
 
 /// What the node knows of its host.
@@ -100,10 +104,12 @@ impl Default for HostState {
 impl HostState {
     /// What speaks against the host as a whole. The reported problems are for people; decisions use
     /// this.
-    pub(super) fn fault(&self) -> Option<&'static str> {
-        if self.interfaces.is_bad() {
+    pub(super) fn fault(&self, served: impl FnOnce() -> bool) -> Option<&'static str> {
+        let good = self.interfaces == Look::Good && self.entries == Look::Good;
+        let served = !good && served();
+        if self.interfaces.is_bad(served) {
             Some("the interfaces are not known")
-        } else if self.entries.is_bad() {
+        } else if self.entries.is_bad(served) {
             Some("the entries and addresses are not known")
         } else {
             self.full.then_some("no VIP could be published")
@@ -132,8 +138,25 @@ impl HostState {
         self.read_at = BootNs(0);
     }
 
+    /// There is something to do at `at`, which a plan that was made before does not know of.
     pub(super) fn is_due(&mut self, at: BootNs) {
+        self.forget_plan();
         self.reconcile_at = Some(self.reconcile_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+impl HostState {
+    /// The rest of a plan is not carried out.
+    pub(super) fn forget_plan(&mut self) {
+        if matches!(self.phase, Phase::Paused(..)) {
+            self.phase = Phase::Idle;
+        }
+    }
+
+    /// Whether the rest of a plan may still be carried out.
+    fn goes_on(&self, now: BootNs) -> bool {
+        let made = if let Phase::Paused(_, made) = &self.phase { Some(*made) } else { None };
+        made.is_some_and(|made| now < made.after(PLAN_LASTS)) && now < self.read_at && !self.links_stale
     }
 }
 
@@ -178,20 +201,33 @@ impl Agent {
         self.tell("guard", Of::Node, guarded.err());
     }
 
-    /// Work on the host begins. Take its pieces with [`next_on_host`](Self::next_on_host).
-    pub fn begin_on_host(&mut self) {
+    /// Work on the host begins, or goes on where it was put off. Take its pieces with
+    /// [`next_on_host`](Self::next_on_host).
+    pub fn begin_on_host(&mut self, now: BootNs) {
+        let goes_on = self.host.goes_on(now);
         self.host.settled_at = None;
         self.host.reconcile_at = None;
-        self.host.phase = Phase::Begun { looked: false };
+        self.host.phase = match std::mem::take(&mut self.host.phase) {
+            Phase::Paused(changes, planned_at) if goes_on => Phase::Changing(changes, planned_at),
+            _ => Phase::Begun { looked: false },
+        };
     }
 
     /// This turn has no time for (the rest of) the work on the host.
     pub fn put_host_off(&mut self, now: BootNs) {
         self.host.settled_at = None;
-        self.host.is_due(now);
-        if let Phase::Changing(changes, _) = std::mem::take(&mut self.host.phase) {
-            self.end_of_changes(now, &changes, true);
+        let due = self.host.reconcile_at.map_or(now, |due| due.min(now));
+        self.host.reconcile_at = Some(due);
+        let (changes, planned_at) = match std::mem::take(&mut self.host.phase) {
+            Phase::Changing(changes, planned_at) => (changes, planned_at),
+            phase => return self.host.phase = phase,
+        };
+        if let Some(why) = changes.problem() {
+            self.note_harms(planned_at, &changes, true);
+            self.tell("change of the host", Of::Node, Some(why));
         }
+        self.forget_dropped(now);
+        self.host.phase = Phase::Paused(changes, planned_at);
     }
 
     /// The next piece of work on the host. `None` if the work is done or must wait.
@@ -213,7 +249,7 @@ impl Agent {
         }
         let planned_at = *planned_at;
         if let Phase::Changing(changes, _) = std::mem::take(&mut self.host.phase) {
-            self.end_of_changes(planned_at, &changes, false);
+            self.end_of_changes(planned_at, &changes);
         }
         None
     }
@@ -235,7 +271,7 @@ impl Agent {
                 self.use_links(now, links);
             }
             Err(failed) => {
-                self.host.interfaces = self.host.interfaces.after(&failed);
+                self.host.interfaces = self.host.interfaces.after(&failed, now);
                 self.host.is_due(now.after(RETRY));
                 self.tell("interfaces", Of::Node, Some(failed.why));
             }
@@ -254,7 +290,7 @@ impl Agent {
             }
             Err(failed) => {
                 self.weighs_all = true;
-                self.host.entries = self.host.entries.after(&failed);
+                self.host.entries = self.host.entries.after(&failed, now);
                 self.host.phase = Phase::Idle;
                 self.host.is_due(now.after(RETRY));
                 self.tell("host", Of::Node, Some(failed.why));
@@ -286,8 +322,8 @@ impl Agent {
         let specs: Vec<VipSpec> = self.specs().collect();
         let policy = &self.policy;
         let want = desired(now, &owners, &policy.timing, &specs, &self.links.links, policy.placement);
-        let have = self.host.known.clone().unwrap_or_default();
-        Changes::new(now, want, &have, &mut self.host.put_off)
+        let HostState { known, put_off, .. } = &mut self.host;
+        Changes::new(now, want, known.get_or_insert_default(), put_off)
     }
 
     /// What the plan must know of each VIP besides its owner.
@@ -297,22 +333,27 @@ impl Agent {
                 ip: *ip,
                 slot: *slot,
                 answer: self.links.answer.get(ip).copied().unwrap_or(0),
-                yielded: self.conflicts.is_yielded(*ip) || self.links.strays.contains(ip),
+                yielded: self.is_yielded(*ip),
                 admitted: group.election.admits(*ip),
             })
         })
     }
 
-    /// A plan that was made at `planned_at` has ended, or stays `unfinished`.
-    fn end_of_changes(&mut self, planned_at: BootNs, changes: &Changes, unfinished: bool) {
-        self.note_harms(planned_at, changes, unfinished);
+    /// Whether a VIP stays silent by policy, although its Lease may be held.
+    pub(super) fn is_yielded(&self, vip: IpAddr) -> bool {
+        self.conflicts.is_yielded(vip) || self.links.strays.contains(&vip)
+    }
+
+    /// A plan that was made at `planned_at` has ended.
+    fn end_of_changes(&mut self, planned_at: BootNs, changes: &Changes) {
+        self.note_harms(planned_at, changes, false);
         // The first look at the interfaces also removes the programs of another version. Before that,
         // those programs may answer under fences that this process does not lower.
-        self.host.reconciled |= !changes.entries_failed && !unfinished && !self.host.links_stale;
+        self.host.reconciled |= !changes.entries_failed && !self.host.links_stale;
         if let Some(why) = changes.problem() {
             self.host.is_due(planned_at.after(RETRY));
             self.tell("change of the host", Of::Node, Some(why));
-        } else if !unfinished {
+        } else {
             self.tell("change of the host", Of::Node, None);
             self.host.settled_at = (!self.host.links_stale).then_some(planned_at);
             self.host.is_due(self.host.read_at);

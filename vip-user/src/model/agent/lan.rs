@@ -11,7 +11,10 @@ use crate::model::{
     turn::{Stations, Turn},
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
-use vip_common::abi::{Claim, MAX_STATIONS};
+use vip_common::{
+    abi::{Claim, MAX_STATIONS},
+    mac::Mac,
+};
 
 impl Agent {
     /// A Lease was read.
@@ -44,7 +47,7 @@ impl Agent {
             return None;
         }
         let own = self.links.links.iter().map(|link| link.mac);
-        let macs: BTreeSet<[u8; 6]> = self.conflicts.nodes().keys().copied().chain(own).collect();
+        let macs: BTreeSet<Mac> = self.conflicts.nodes().keys().copied().chain(own).collect();
         let tenure = record.filter(|record| record.tenure().is_some() && !record.macs.is_empty());
         let until = match tenure {
             Some(record) if macs.len() <= MAX_STATIONS => {
@@ -75,7 +78,8 @@ impl Agent {
 
     /// Another station claims an address.
     pub(super) fn claimed(&mut self, now: Now, claim: &Claim, turn: &mut Turn) {
-        if self.links.links.iter().any(|link| link.mac == claim.mac) {
+        let mac = Mac(claim.mac);
+        if self.links.links.iter().any(|link| link.mac == mac) {
             return;
         }
         let vip = IpAddr::from(claim.ip);
@@ -84,7 +88,7 @@ impl Agent {
             self.conflict(now.boot, slot, vip, claim, turn);
         }
         // If this host does not answer for the address, the claim may come from a living host.
-        self.feed(now, slot, Input::Heard(vip, claim.mac), turn);
+        self.feed(now, slot, Input::Heard(vip, mac), turn);
     }
 
     fn slot_of(&self, vip: IpAddr) -> Option<u32> {
@@ -104,10 +108,10 @@ impl Agent {
     }
 
     fn conflict(&mut self, now: BootNs, slot: u32, vip: IpAddr, claim: &Claim, turn: &mut Turn) {
-        let heard = self.conflicts.heard(now, vip, claim.mac);
+        let (mac, ifindex) = (Mac(claim.mac), claim.ifindex);
+        let heard = self.conflicts.heard(now, vip, mac);
         if heard.new {
-            let node = self.conflicts.nodes().get(&claim.mac).cloned();
-            let (mac, ifindex) = (claim.mac, claim.ifindex);
+            let node = self.conflicts.nodes().get(&mac).cloned();
             self.news.push(News::Conflict { slot, vip, mac, ifindex, node });
         }
         match self.policy.conflict {

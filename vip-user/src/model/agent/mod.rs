@@ -40,7 +40,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use vip_common::abi::Claim;
+use vip_common::{abi::Claim, mac::Mac};
 
 /// Pause before another attempt to clear a fence that could not be cleared.
 const SILENCE_RETRY: Duration = Duration::from_millis(50);
@@ -261,7 +261,7 @@ impl Agent {
     }
 
     /// The nodes of the cluster by MAC address.
-    pub const fn nodes(&self) -> &BTreeMap<[u8; 6], String> {
+    pub const fn nodes(&self) -> &BTreeMap<Mac, String> {
         self.conflicts.nodes()
     }
 
@@ -335,6 +335,9 @@ impl Agent {
         let mut effects = group.election.step(now, input);
         if effects.silence.is_some() {
             group.announce_at.clear();
+        }
+        if effects.host {
+            self.host.forget_plan();
         }
         if effects.announce {
             group.begin_burst(now.boot);

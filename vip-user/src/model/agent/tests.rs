@@ -11,9 +11,12 @@ use crate::model::{
     turn::Step,
 };
 use std::{collections::VecDeque, net::IpAddr};
-use vip_common::abi::{Ip, Port};
+use vip_common::{
+    abi::{HostAddr, Ip, Port},
+    mac::Mac,
+};
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
 fn at(ms: u64) -> Now {
     Now { boot: BootNs(1_000_000_000_000 + ms * 1_000_000), wall_us: 1_700_000_000_000_000 }
@@ -142,7 +145,7 @@ impl World {
 
     fn work(&mut self) {
         let now = at(self.now).boot;
-        self.agent.begin_on_host();
+        self.agent.begin_on_host(now);
         while let Some(work) = self.agent.next_on_host(now) {
             match work {
                 Work::Interfaces => {
@@ -163,6 +166,30 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The first piece of work on the host; the rest is put off.
+    fn piece(&mut self, elapsed: u64) -> Option<Work> {
+        let now = at(self.now + elapsed).boot;
+        self.agent.begin_on_host(now);
+        let work = self.agent.next_on_host(now);
+        match work {
+            Some(Work::Read) => self.agent.read(now, Ok(self.actual.clone())),
+            Some(Work::Change(action)) => {
+                self.actual.take_in(action);
+                self.agent.changed(now, action, Ok(()));
+            }
+            _ => {}
+        }
+        self.agent.put_host_off(now);
+        assert!(self.agent.host_is_due(now));
+        work
+    }
+
+    /// Another start has left an address.
+    fn leave(&mut self, addr: HostAddr) {
+        self.actual.owned.insert(addr);
+        self.actual.addrs.insert(addr, 30);
     }
 
     /// Does everything that is due until `end` (in milliseconds).
@@ -307,27 +334,49 @@ fn after_a_change_that_has_failed_the_host_is_read_again() {
     assert_eq!(world.generation(10), Some(0));
 }
 
-/// Ten thousand changes must not delay a renewal.
+/// Ten thousand changes must not delay a renewal. A plan continues where it was put off, unless
+/// something has changed, or the plan is old.
 #[test]
 fn what_was_put_off_is_done_later() {
     let mut world = World::new(agent(free()));
-    world.take_in(Event::Wanted(vec![spec("one", &[10, 20])]));
+    world.take_in(Event::Wanted(vec![spec("one", &[10, 20, 30])]));
     world.seen(0, Record::unheld("uid-0".into(), 1, 3));
-    world.actual = Actual::default();
-    world.agent.begin_on_host();
-    world.agent.host.read_at = BootNs(0);
-    let now = at(world.now).boot;
-    assert_eq!(world.agent.next_on_host(now), Some(Work::Read));
-    world.agent.read(now, Ok(Actual::default()));
-    let first = world.agent.next_on_host(now);
-    let Some(Work::Change(action)) = first else { panic!("{first:?}") };
-    world.actual.take_in(action);
-    world.agent.changed(now, action, Ok(()));
-    world.agent.put_host_off(now);
-    assert_eq!(world.agent.next_on_host(now), None);
-    assert!(world.agent.host_is_due(now));
+    world.run_until(1);
+    let addr = |last| HostAddr { ip: Ip::v4([192, 0, 2, last]), ifindex: 1 };
+    // Another start has left addresses; removing each is a change.
+    [40, 50, 60].into_iter().for_each(|last| world.leave(addr(last)));
+    let gone = |last| Some(Work::Change(Action::DelAddr(addr(last))));
+    world.agent.host.read_again();
+    assert_eq!(world.piece(0), Some(Work::Read));
+    assert_eq!(world.piece(0), gone(40));
+    assert_eq!(world.piece(900), gone(50));
+    // A plan that is old is made again, for what the node knows by then.
+    world.agent.changed(at(world.now).boot, Action::DelAddr(addr(60)), Ok(()));
+    assert_eq!(world.piece(1_100), None);
+    world.leave(addr(70));
+    world.take_in(Event::HostChanged);
+    assert_eq!(world.piece(1_100), Some(Work::Interfaces));
     world.work();
-    assert_eq!((world.generation(10), world.generation(20)), (Some(0), Some(0)));
+    assert_eq!(world.actual.owned, BTreeSet::new());
+}
+
+/// The rest of a plan was made for a node that holds nothing. After it the host would be looked at only
+/// when it is read again.
+#[test]
+fn a_take_over_does_not_wait_for_the_rest_of_a_plan() {
+    let mut world = World::new(agent(free()));
+    world.take_in(Event::Wanted(vec![spec("one", &[10])]));
+    world.seen(0, Record::unheld("uid-0".into(), 1, 3));
+    for last in (100..200).cycle().take(10_000) {
+        if !world.raised.is_empty() {
+            break;
+        }
+        world.leave(HostAddr { ip: Ip::v4([192, 0, 2, last]), ifindex: 1 });
+        world.agent.host.read_again();
+        while !matches!(world.piece(0), Some(Work::Change(_))) {}
+        world.run_until(world.now + 1);
+    }
+    assert_eq!((world.raised.len(), world.generation(10)), (1, Some(1)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::Agent;
 use crate::model::{
-    changes::Failed,
+    changes::{BLIND_FOR, Failed},
     election::Input,
     fitness::Fitness,
     group::Group,
@@ -11,6 +11,8 @@ use crate::model::{
     time::{BootNs, Now},
     turn::Turn,
 };
+use std::net::IpAddr;
+use vip_common::abi::Ip;
 
 /// The outcome of the last look at the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,20 +22,33 @@ pub(super) enum Look {
     Never,
     /// The host could be examined.
     Good,
-    /// The host could not be examined this time, but could the time before. Unknown does not mean bad.
-    Blind,
-    /// The look has failed, or was twice impossible.
+    /// The host could not be examined since then, at so many attempts. Unknown does not mean bad: others
+    /// may keep the kernel busy for seconds.
+    Blind { since: BootNs, looks: u32 },
+    /// The look has failed, or was impossible for too long.
     Failed,
 }
 
 impl Look {
     /// The outcome after a look that has failed.
-    pub(super) fn after(self, failed: &Failed) -> Self {
-        if self == Self::Good && failed.blind { Self::Blind } else { Self::Failed }
+    pub(super) fn after(self, failed: &Failed, now: BootNs) -> Self {
+        match self {
+            Self::Good if failed.blind => Self::Blind { since: now, looks: 1 },
+            Self::Blind { since, looks } if failed.blind && now < since.after(BLIND_FOR) => {
+                Self::Blind { since, looks: looks + 1 }
+            }
+            _ => Self::Failed,
+        }
     }
 
-    pub(super) fn is_bad(self) -> bool {
-        matches!(self, Self::Never | Self::Failed)
+    /// Whether the outcome speaks against this node. `served` says that this host has all that it needs
+    /// to serve: then a change can wait.
+    pub(super) fn is_bad(self, served: bool) -> bool {
+        match self {
+            Self::Never | Self::Failed => true,
+            Self::Good => false,
+            Self::Blind { looks, .. } => !served && looks > 1,
+        }
     }
 }
 
@@ -77,7 +92,7 @@ impl Agent {
         if let Some((key, value)) = lacks {
             return (Fitness::Barred, Some(format!("this node lacks the label {key}={value}")));
         }
-        if let Some(why) = self.host.fault() {
+        if let Some(why) = self.host.fault(|| self.is_served(ownership, group)) {
             return (Fitness::Unable, Some(why.into()));
         }
         let links = group.damper.fitness(now, ownership.is_ours());
@@ -118,6 +133,18 @@ impl Agent {
         };
         waits && self.facts.is_none() && !group.spec.nodes.is_empty()
     }
+
+    /// Whether this node owns the group, and every VIP that it should answer for has its entry.
+    fn is_served(&self, ownership: Ownership, group: &Group) -> bool {
+        let Ownership::Ours { generation, .. } = ownership else { return false };
+        let Some(known) = self.host.known() else { return false };
+        let published = |vip: &IpAddr| {
+            let entry = known.vips.get(&Ip::from(*vip));
+            entry.is_some_and(|entry| entry.generation == generation)
+        };
+        let silent = |vip: &IpAddr| !group.election.admits(*vip) || self.is_yielded(*vip);
+        group.spec.vips.iter().all(|vip| silent(vip) || published(vip))
+    }
 }
 
 #[cfg(test)]
@@ -125,12 +152,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_look_that_is_cut_off_says_nothing_and_the_second_counts() {
+    fn a_look_that_was_not_possible_says_nothing_for_a_while() {
         let failed = |blind| Failed { why: "no".into(), blind, cut_off: blind };
-        let once = Look::Good.after(&failed(true));
-        assert!(!once.is_bad());
-        assert!(once.after(&failed(true)).is_bad());
-        assert!(Look::Never.after(&failed(true)).is_bad(), "there was no good look before");
-        assert!(Look::Good.after(&failed(false)).is_bad());
+        let at = |ms: u64| BootNs(ms * 1_000_000);
+        let once = Look::Good.after(&failed(true), at(0));
+        assert!(!once.is_bad(false));
+        let twice = once.after(&failed(true), at(1_000));
+        assert!(twice.is_bad(false) && !twice.is_bad(true), "a host that serves can wait");
+        assert!(twice.after(&failed(true), at(5_000)).is_bad(true), "it may be anything by now");
+        assert!(twice.after(&failed(false), at(1_000)).is_bad(true));
+        assert!(Look::Never.after(&failed(true), at(0)).is_bad(true), "there was no good look before");
+        assert!(Look::Good.after(&failed(false), at(0)).is_bad(true));
     }
 }

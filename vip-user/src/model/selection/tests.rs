@@ -1,7 +1,7 @@
 use super::{super::rule::EXCLUDED, *};
 
 fn device(name: &str, ifindex: u32) -> Device {
-    Device { name: name.into(), ifindex, mac: Some([2; 6]), up: true, ..Device::default() }
+    Device { name: name.into(), ifindex, mac: Some(Mac([2; 6])), up: true, ..Device::default() }
 }
 
 fn selection(interfaces: &[&str]) -> Selection {

@@ -1,13 +1,14 @@
 use super::*;
 use crate::model::selection::Role;
 use LinkRole::{Alias, Answer, Guard};
+use vip_common::mac::Mac;
 
 fn device(ifindex: u32, kind: Kind, lower: Option<u32>) -> Device {
-    Device { ifindex, kind, lower, mac: Some([ifindex as u8; 6]), up: true, ..Device::default() }
+    Device { ifindex, kind, lower, mac: Some(Mac([ifindex as u8; 6])), up: true, ..Device::default() }
 }
 
 fn link(ifindex: u32, bit: u8) -> Link {
-    let mac = [ifindex as u8; 6];
+    let mac = Mac([ifindex as u8; 6]);
     let role = if bit == GUARD_BIT { LinkRole::Guard } else { LinkRole::Answer };
     Link { port: untagged(ifindex), bit, role, mac, up: true, guarded: true }
 }
@@ -17,7 +18,7 @@ fn roles(answering: &[u32]) -> Roles {
     Roles { roles: answering.iter().map(role).collect(), ..Roles::default() }
 }
 
-fn found(links: &[Link], port: Port) -> (u8, [u8; 6], LinkRole) {
+fn found(links: &[Link], port: Port) -> (u8, Mac, LinkRole) {
     let link = links.iter().find(|link| link.port == port).unwrap();
     (link.bit, link.mac, link.role)
 }
@@ -27,8 +28,8 @@ fn members_of_a_bond_speak_for_it() {
     let mut devices = [device(2, Kind::Bond(1), None), device(3, Kind::Plain, None)];
     devices[1].master = Some(2);
     let links = ports(&devices, &roles(&[2]), vec![link(2, 0), link(3, GUARD_BIT)]);
-    assert_eq!(found(&links, untagged(2)), (0, [2; 6], Answer));
-    assert_eq!(found(&links, untagged(3)), (0, [2; 6], Alias));
+    assert_eq!(found(&links, untagged(2)), (0, Mac([2; 6]), Answer));
+    assert_eq!(found(&links, untagged(3)), (0, Mac([2; 6]), Alias));
 }
 
 #[test]
@@ -40,21 +41,21 @@ fn a_vlan_appears_below_under_its_tags() {
     ];
     let primary = vec![link(2, GUARD_BIT), link(3, 0), link(4, 1)];
     let links = ports(&devices, &roles(&[3, 4]), primary);
-    assert_eq!(found(&links, untagged(2)), (GUARD_BIT, [2; 6], Guard));
+    assert_eq!(found(&links, untagged(2)), (GUARD_BIT, Mac([2; 6]), Guard));
     let one = Port { ifindex: 2, outer_vid: 100, inner_vid: 0 };
-    assert_eq!(found(&links, one), (0, [3; 6], Alias));
+    assert_eq!(found(&links, one), (0, Mac([3; 6]), Alias));
     let two = Port { ifindex: 2, outer_vid: 100, inner_vid: 200 };
-    assert_eq!(found(&links, two), (1, [4; 6], Alias));
+    assert_eq!(found(&links, two), (1, Mac([4; 6]), Alias));
 }
 
 #[test]
 fn a_macvlan_answers_through_the_interface_below() {
     let devices = [device(2, Kind::Plain, None), device(3, Kind::Macvlan, Some(2))];
     let links = ports(&devices, &roles(&[3]), vec![link(2, GUARD_BIT), link(3, 0)]);
-    assert_eq!(found(&links, untagged(2)), (0, [3; 6], Alias));
+    assert_eq!(found(&links, untagged(2)), (0, Mac([3; 6]), Alias));
     // If both answer, each has its own entry.
     let links = ports(&devices, &roles(&[2, 3]), vec![link(2, 1), link(3, 0)]);
-    assert_eq!(found(&links, untagged(2)), (1, [2; 6], Answer));
+    assert_eq!(found(&links, untagged(2)), (1, Mac([2; 6]), Answer));
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn a_full_map_of_interfaces_leaves_out_what_is_only_guarded() {
     let (kept, left_out) = fit(all, 1_024);
     assert_eq!((kept.len(), left_out.len()), (1_024, 1_201 - 1_024));
     assert!(left_out.iter().all(|port| port.outer_vid != 0 && port.outer_vid != 602));
-    assert_eq!(found(&kept, untagged(602)), (0, [602_u32 as u8; 6], Answer));
+    assert_eq!(found(&kept, untagged(602)), (0, Mac([602_u32 as u8; 6]), Answer));
     let (kept, left_out) = fit(kept, 100);
     assert!(kept.iter().filter(|link| link.bit == 0).count() == 2 && left_out.len() == 924);
     assert!(kept.is_sorted_by_key(|link| link.port));
@@ -116,7 +117,7 @@ fn bits_do_not_change_hands() {
 #[test]
 fn a_bit_that_is_on_its_way_into_the_map_is_taken() {
     let (port, role) = (untagged(7), LinkRole::Answer);
-    let link = Link { port, bit: 0, role, mac: [7; 6], up: true, guarded: true };
+    let link = Link { port, bit: 0, role, mac: Mac([7; 6]), up: true, guarded: true };
     let mut bits = Bits::default();
     bits.adopt(&BTreeMap::new(), &[link]);
     assert_eq!(bits.of(8), Some(1));

@@ -24,6 +24,44 @@ fn messages_name_their_interface() {
     assert_eq!(taken(&[message(newroute, 7), vec![0; 3]]), Interfaces::default());
 }
 
+/// With ten thousand VIPs a thousand lifetimes are raised every second.
+#[test]
+fn what_this_process_has_added_is_no_news() {
+    let (newaddr, deladdr, newroute, delroute) = (20, 21, 24, 25);
+    let address = |kind, ifindex, prefix: u8, ip: &[u8]| {
+        let mut bytes = message(kind, ifindex);
+        bytes[17] = prefix;
+        bytes[24..26].copy_from_slice(&(4 + ip.len() as u16).to_ne_bytes());
+        bytes[26..28].copy_from_slice(&1_u16.to_ne_bytes());
+        bytes.truncate(28);
+        [bytes, ip.to_vec()].concat()
+    };
+    let (v4, v6) = ([192, 0, 2, 10], [0x20; 16]);
+    let touched = Touched::default();
+    for ip in [Ip::v4(v4), Ip::v6(v6)] {
+        touched.owns(HostAddr { ip, ifindex: 1 }, true);
+    }
+    let route = |kind, table: u8| message(kind, u32::from_ne_bytes([table, 0, 0, 0]));
+    let own = [address(newaddr, 1, 32, &v4), address(newaddr, 1, 128, &v6), route(newroute, 255)];
+    for own in &own {
+        assert!(touched.is_no_news(own), "{own:?}");
+    }
+    for news in [
+        address(newaddr, 2, 32, &v4),
+        address(newaddr, 1, 24, &v4),
+        address(newaddr, 1, 32, &[192, 0, 2, 11]),
+        address(deladdr, 1, 32, &v4),
+        message(newaddr, 1),
+        route(newroute, 254),
+        route(delroute, 255),
+        Vec::new(),
+    ] {
+        assert!(!touched.is_no_news(&news), "{news:?}");
+    }
+    touched.owns(HostAddr { ip: Ip::v4(v4), ifindex: 1 }, false);
+    assert!(!touched.is_no_news(&own[0]));
+}
+
 #[test]
 fn with_too_many_interfaces_or_a_lost_message_all_are_looked_at() {
     let many: Vec<_> = (1..2_000).map(|ifindex| message(16, ifindex)).collect();
