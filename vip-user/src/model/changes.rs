@@ -9,6 +9,7 @@ use super::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 use vip_common::abi::Ip;
@@ -125,6 +126,14 @@ impl Changes {
 }
 
 impl Actual {
+    /// The VIP, and the slot of its group, for which an action makes this host answer in a tenure in
+    /// which it did not.
+    pub fn publishes(&self, action: &Action) -> Option<(IpAddr, u32)> {
+        let Action::Publish(ip, vip) = action else { return None };
+        let known = self.vips.get(ip).map(|known| known.generation);
+        (vip.generation != 0 && known != Some(vip.generation)).then(|| (IpAddr::from(*ip), vip.slot))
+    }
+
     /// Updates this state of the host after a change that was done.
     pub fn take_in(&mut self, action: Action) {
         match action {

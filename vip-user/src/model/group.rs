@@ -40,6 +40,8 @@ pub struct Group {
     pub(super) announce_at: Schedule,
     /// In this many of the next rounds, known neighbours are asked too.
     pub(super) asking_rounds: u8,
+    /// VIPs were published after a burst had begun.
+    pub(super) published_late: bool,
     /// When the next rounds of address probes are due.
     pub(super) probe_at: Schedule,
     /// When to try again to clear a fence that could not be cleared.
@@ -85,6 +87,7 @@ impl Group {
             election,
             announce_at: Schedule::default(),
             asking_rounds: 0,
+            published_late: false,
             probe_at: Schedule::default(),
             silence_at: None,
             held_since: None,

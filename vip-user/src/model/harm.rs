@@ -25,6 +25,9 @@ const COUNTS_AFTER: Duration = RETRY;
 /// it forgot at once, it would offer at once, and the VIP would move back and forth.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
+/// How many VIPs one problem names.
+const MAX_NAMED: usize = 8;
+
 #[derive(Debug)]
 struct Failure {
     why: String,
@@ -70,7 +73,7 @@ impl Harms {
         let mut reasons = Vec::new();
         let mut dark = 0;
         for vip in vips {
-            let of_vip = self.failures.iter().filter(|((of, _), _)| of == vip);
+            let of_vip = self.failures.range((*vip, Harm::Entry)..=(*vip, Harm::Announcement));
             let counting =
                 of_vip.filter(|(_, failure)| failure.last >= failure.first.after(COUNTS_AFTER));
             let found: Vec<_> = counting.map(|((_, harm), failure)| (*harm, &failure.why)).collect();
@@ -79,15 +82,29 @@ impl Harms {
             let foretold = self.foretold.get(vip);
             dark += usize::from(silent || foretold.is_some());
             let why = foretold.or(found.first().map(|(_, why)| *why));
-            reasons.extend(why.map(|why| format!("{vip}: {why}")));
+            reasons.extend(why.map(|why| (*vip, why.as_str())));
         }
         let fitness = match reasons.len() {
             0 => Fitness::Able,
             _ if dark == vips.len() => Fitness::Unable,
             _ => Fitness::Doubtful,
         };
-        (fitness, (!reasons.is_empty()).then(|| reasons.join("; ")))
+        (fitness, in_words(reasons.into_iter()))
     }
+}
+
+/// What has failed, in words: the first VIPs, each with its reason, and how many more there are. `None`
+/// if nothing has failed.
+pub(super) fn in_words<'a>(
+    mut failures: impl ExactSizeIterator<Item = (IpAddr, &'a str)>,
+) -> Option<String> {
+    let first = failures.by_ref().take(MAX_NAMED).map(|(vip, why)| format!("{vip}: {why}"));
+    let mut words: Vec<String> = first.collect();
+    match failures.len() {
+        0 => {}
+        more => words.push(format!("and {more} more VIPs")),
+    }
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 #[cfg(test)]

@@ -527,6 +527,14 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         tests: &["-p", "vip-user", "--lib", "weigh"],
     },
     Mutation {
+        rule: "who asks for a VIP is told at once",
+        name: "a VIP that is published after the burst is not announced",
+        file: "vip-user/src/model/agent/host.rs",
+        from: "if let Some((ip, slot)) = late { self.published(now, slot, ip); }",
+        to: "let _ = late;",
+        tests: AGENT,
+    },
+    Mutation {
         rule: "a plan is for what the node knows",
         name: "a take-over goes on with the plan from before",
         file: "vip-user/src/model/agent/mod.rs",

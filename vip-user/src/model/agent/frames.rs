@@ -3,7 +3,7 @@
 use super::Agent;
 use crate::model::{
     group::Group,
-    harm::Harm,
+    harm::{Harm, in_words},
     news::Of,
     schedule::{BURST, RETRY, Schedule},
     time::{BootNs, Now},
@@ -77,6 +77,14 @@ impl Rounds {
         }
     }
 
+    /// One more VIP of a group, which was not among those of earlier rounds.
+    fn add_late(&mut self, slot: u32, vip: IpAddr) {
+        match self.waiting.back_mut() {
+            Some(round) if round.slot == slot && !round.asks => round.vips.push(vip),
+            _ => self.waiting.push_back(Frames { slot, vips: vec![vip], asks: false }),
+        }
+    }
+
     /// The group of this slot now has these VIPs. Others are removed from its waiting rounds.
     pub(super) fn keep(&mut self, slot: u32, vips: &BTreeSet<IpAddr>) {
         for round in self.waiting.iter_mut().filter(|round| round.slot == slot) {
@@ -141,6 +149,26 @@ impl Agent {
         self.bursts.waiting.push_front(Frames { slot, vips: vec![vip], asks: false });
     }
 
+    /// A VIP of a group has got its entry. It is announced at once if the burst of its group has begun
+    /// without it: ten thousand entries take some seconds.
+    pub(super) fn published(&mut self, now: BootNs, slot: u32, vip: IpAddr) {
+        let Some(group) = self.groups.get_mut(&slot).filter(|group| group.serves(now)) else { return };
+        if group.announce_at.next().is_none_or(|round| round > now) {
+            group.published_late = true;
+            self.bursts.add_late(slot, vip);
+        }
+    }
+
+    /// The burst begins again for groups with VIPs that were published late.
+    pub(super) fn burst_again(&mut self, now: BootNs) {
+        for (slot, group) in &mut self.groups {
+            if std::mem::take(&mut group.published_late) && group.serves(now) {
+                group.begin_burst(now);
+                self.timers.set(*slot, group.wake_at(now));
+            }
+        }
+    }
+
     /// The VIPs to announce next, if any are due. Bursts come before refreshes. Report the outcome with
     /// [`announced`](Self::announced).
     pub fn next_frames(&mut self, now: BootNs) -> Option<Frames> {
@@ -154,7 +182,8 @@ impl Agent {
                 continue;
             };
             let silent = |vip: &IpAddr| self.conflicts.is_yielded(*vip) || !group.election.admits(*vip);
-            round.vips.retain(|vip| !silent(vip));
+            // The guard stops what this host does not answer for yet.
+            round.vips.retain(|vip| !silent(vip) && self.is_published(now, group, *vip));
             if !round.vips.is_empty() {
                 let rounds = if is_burst { &mut self.bursts } else { &mut self.refreshes };
                 rounds.sent(now, round.vips.len());
@@ -264,8 +293,6 @@ impl Agent {
     }
 }
 
-/// All failures in words, each with its VIP; `None` if there are none.
 fn named(failures: &BTreeMap<IpAddr, String>) -> Option<String> {
-    let words: Vec<String> = failures.iter().map(|(vip, why)| format!("{vip}: {why}")).collect();
-    (!words.is_empty()).then(|| words.join("; "))
+    in_words(failures.iter().map(|(vip, why)| (*vip, why.as_str())))
 }

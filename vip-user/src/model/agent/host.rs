@@ -9,6 +9,7 @@ use crate::model::{
     changes::{Changes, Failed, PutOff},
     desired::{Links, VipSpec, desired},
     fitness::Fitness,
+    group::Group,
     harm::Harm,
     news::{News, Of, Subject},
     ownership::Ownership,
@@ -250,6 +251,7 @@ impl Agent {
         let planned_at = *planned_at;
         if let Phase::Changing(changes, _) = std::mem::take(&mut self.host.phase) {
             self.end_of_changes(planned_at, &changes);
+            self.burst_again(now);
         }
         None
     }
@@ -284,8 +286,9 @@ impl Agent {
             Ok(actual) => {
                 self.weighs_all |= self.host.entries != Look::Good;
                 self.host.entries = Look::Good;
-                self.host.known = Some(actual);
+                let old = self.host.known.replace(actual);
                 self.host.read_at = now.after(READ_EVERY);
+                self.note_published(now, old.as_ref());
                 self.tell("host", Of::Node, None);
             }
             Err(failed) => {
@@ -302,8 +305,11 @@ impl Agent {
     pub fn changed(&mut self, now: BootNs, action: Action, done: Result<(), Failed>) {
         match (done, &mut self.host.phase) {
             (Ok(()), _) => {
-                if let Some(known) = &mut self.host.known {
-                    known.take_in(action);
+                let Some(known) = &mut self.host.known else { return };
+                let late = known.publishes(&action);
+                known.take_in(action);
+                if let Some((ip, slot)) = late {
+                    self.published(now, slot, ip);
                 }
             }
             (Err(failed), Phase::Changing(changes, _)) => {
@@ -315,9 +321,28 @@ impl Agent {
         }
     }
 
+    /// A change that seemed to have failed may have published a VIP.
+    fn note_published(&mut self, now: BootNs, old: Option<&Actual>) {
+        let (Some(known), Some(old)) = (&self.host.known, old) else { return };
+        let live = known.vips.iter().filter(|(_, vip)| vip.generation != 0);
+        let new =
+            live.filter(|(ip, vip)| old.vips.get(ip).map(|old| old.generation) != Some(vip.generation));
+        let new: Vec<(IpAddr, u32)> = new.map(|(ip, vip)| (IpAddr::from(*ip), vip.slot)).collect();
+        for (ip, slot) in new {
+            self.published(now, slot, ip);
+        }
+    }
+
+    /// Whether this host has the entry of a VIP that the present tenure of its group needs.
+    pub(super) fn is_published(&self, now: BootNs, group: &Group, vip: IpAddr) -> bool {
+        let Ownership::Ours { generation, .. } = group.election.ownership(now) else { return false };
+        let entry = self.host.known.as_ref().and_then(|known| known.vips.get(&Ip::from(vip)));
+        entry.is_some_and(|entry| entry.generation == generation)
+    }
+
     /// Plans the way to the desired state of the host.
     fn plan(&mut self, now: BootNs) -> Changes {
-        let owner = |(slot, group): (&u32, &super::Group)| (*slot, group.election.ownership(now));
+        let owner = |(slot, group): (&u32, &Group)| (*slot, group.election.ownership(now));
         let owners = self.groups.iter().map(owner).collect();
         let specs: Vec<VipSpec> = self.specs().collect();
         let policy = &self.policy;

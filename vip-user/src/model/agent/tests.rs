@@ -86,6 +86,7 @@ struct World {
     reads: u32,
     /// The slots whose VIPs were announced.
     announced: Vec<u32>,
+    announced_vips: Vec<IpAddr>,
     fails: Option<fn(&Action) -> bool>,
 }
 
@@ -102,6 +103,7 @@ impl World {
             changes: Vec::new(),
             reads: 0,
             announced: Vec::new(),
+            announced_vips: Vec::new(),
             fails: None,
         }
     }
@@ -202,6 +204,7 @@ impl World {
             self.take_in(Event::Tick);
             while let Some(frames) = self.agent.next_frames(at(self.now).boot) {
                 self.announced.push(frames.slot);
+                self.announced_vips.extend(&frames.vips);
                 self.agent.announced(at(self.now).boot, &frames, Ok(BTreeMap::new()));
             }
             while let Some((slot, vips)) = self.agent.next_probe(at(self.now)) {
@@ -377,6 +380,25 @@ fn a_take_over_does_not_wait_for_the_rest_of_a_plan() {
         world.run_until(world.now + 1);
     }
     assert_eq!((world.raised.len(), world.generation(10)), (1, Some(1)));
+}
+
+/// The guard stops announcements of a VIP that has no live entry, and a burst ends after seconds.
+#[test]
+fn a_vip_that_is_published_late_is_announced_then() {
+    let mut world = World::new(agent(free()));
+    world.take_in(Event::Wanted(vec![spec("one", &[10, 20])]));
+    world.seen(0, Record::unheld("uid-0".into(), 1, 3));
+    let ip = Ip::from(vip(20));
+    world.fails = Some(
+        |action| matches!(action, Action::Publish(ip, entry) if ip.octets[15] == 20 && entry.generation != 0),
+    );
+    world.run_until(20_000);
+    assert!(world.announced_vips.contains(&vip(10)) && !world.announced_vips.contains(&vip(20)));
+    world.announced_vips.clear();
+    world.fails = None;
+    world.run_until(22_000);
+    assert!(world.actual.vips[&ip].generation != 0);
+    assert!(world.announced_vips.iter().filter(|announced| **announced == vip(20)).count() > 2);
 }
 
 #[test]

@@ -12,7 +12,6 @@ use crate::model::{
     turn::Turn,
 };
 use std::net::IpAddr;
-use vip_common::abi::Ip;
 
 /// The outcome of the last look at the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +91,7 @@ impl Agent {
         if let Some((key, value)) = lacks {
             return (Fitness::Barred, Some(format!("this node lacks the label {key}={value}")));
         }
-        if let Some(why) = self.host.fault(|| self.is_served(ownership, group)) {
+        if let Some(why) = self.host.fault(|| self.is_served(now, group)) {
             return (Fitness::Unable, Some(why.into()));
         }
         let links = group.damper.fitness(now, ownership.is_ours());
@@ -134,16 +133,12 @@ impl Agent {
         waits && self.facts.is_none() && !group.spec.nodes.is_empty()
     }
 
-    /// Whether this node owns the group, and every VIP that it should answer for has its entry.
-    fn is_served(&self, ownership: Ownership, group: &Group) -> bool {
-        let Ownership::Ours { generation, .. } = ownership else { return false };
-        let Some(known) = self.host.known() else { return false };
-        let published = |vip: &IpAddr| {
-            let entry = known.vips.get(&Ip::from(*vip));
-            entry.is_some_and(|entry| entry.generation == generation)
-        };
+    /// Whether this node owns the group, and answers for every VIP that it should answer for.
+    fn is_served(&self, now: BootNs, group: &Group) -> bool {
         let silent = |vip: &IpAddr| !group.election.admits(*vip) || self.is_yielded(*vip);
-        group.spec.vips.iter().all(|vip| silent(vip) || published(vip))
+        let vips = &group.spec.vips;
+        vips.iter().all(|vip| silent(vip) || self.is_published(now, group, *vip))
+            && group.election.ownership(now).is_ours()
     }
 }
 

@@ -46,3 +46,12 @@ fn what_is_known_in_advance_counts_before_anything_has_failed() {
     harms.foretell(BTreeMap::new());
     assert_eq!(harms.weigh(&vips()).0, Fitness::Able);
 }
+
+/// A problem of ten thousand VIPs is one line.
+#[test]
+fn a_problem_names_a_few_vips() {
+    let vips: Vec<IpAddr> = (0..20).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+    let words = in_words(vips.iter().map(|vip| (*vip, "no"))).unwrap();
+    assert!(words.starts_with("192.0.2.0: no; 192.0.2.1: no;"), "{words}");
+    assert!(words.ends_with("192.0.2.7: no; and 12 more VIPs"), "{words}");
+}
