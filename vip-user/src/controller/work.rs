@@ -106,11 +106,11 @@ impl<D: Dataplane> Controller<D> {
                     let change = self.dataplane.apply(action);
                     let changed = self.watchdog.run(Activity::Change, change).await;
                     self.agent.changed(clock::boot(), action, changed.flatten().map_err(failed));
-                    if self.watchdog.is_used_up(began) {
-                        return self.agent.put_host_off(clock::boot());
-                    }
                     tokio::task::yield_now().await;
                 }
+            }
+            if self.watchdog.is_used_up(began) {
+                return self.agent.put_host_off(clock::boot());
             }
         }
     }

@@ -11,7 +11,8 @@ use vip_common::abi::{HostAddr, Ip};
 /// addresses and after those of neighbours and rules.
 const OVERRUN: u16 = 4;
 const LINK: u16 = 16;
-const ADDRESS: u16 = 20;
+const NEW_ADDRESS: u16 = 20;
+const DEL_ADDRESS: u16 = 21;
 const ROUTE: u16 = 24;
 const NEW_ROUTE: u16 = ROUTE;
 /// The table of what this host takes in (`RT_TABLE_LOCAL`).
@@ -36,6 +37,8 @@ struct State {
     /// Addresses that this process has added. With ten thousand VIPs it raises a thousand lifetimes
     /// every second, and the kernel reports each of them.
     own: BTreeSet<HostAddr>,
+    /// Addresses that this process has removed.
+    removed: BTreeSet<HostAddr>,
     /// Whether a look was asked for, and the loop has not received the request yet.
     asked: bool,
     /// Whether any message came since the last look began. For routes nothing else is kept.
@@ -70,12 +73,12 @@ impl Interfaces {
     }
 }
 
-/// The address that a message (`RTM_NEWADDR`) says to be on an interface with no others of a subnet:
-/// `ifaddrmsg`, and the first attribute, which is `IFA_ADDRESS` or `IFA_LOCAL`.
-fn added(message: &[u8]) -> Option<HostAddr> {
+/// The address of a message of this type, if it is an address without a subnet, as VIPs are. The head
+/// holds `ifaddrmsg` and the first attribute, which is `IFA_ADDRESS` or `IFA_LOCAL`.
+fn address(message: &[u8], kind: u16) -> Option<HostAddr> {
     let word = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));
     let ifindex = u32::from_ne_bytes(message.get(20..24)?.try_into().ok()?);
-    let is_address = word(4)? == ADDRESS && matches!(word(26)?, 1 | 2);
+    let is_address = word(4)? == kind && matches!(word(26)?, 1 | 2);
     let ip = match (message.get(17)?, word(24)?) {
         (32, 8) => Ip::v4(message.get(28..32)?.try_into().ok()?),
         (128, 20) => Ip::v6(message.get(28..44)?.try_into().ok()?),
@@ -84,8 +87,8 @@ fn added(message: &[u8]) -> Option<HostAddr> {
     is_address.then_some(HostAddr { ip, ifindex })
 }
 
-/// Whether a message tells of a route of the local table. Addresses have one each, and no interface is
-/// chosen by them.
+/// Whether a message reports a route of the local table. Every address has one, and no interface is
+/// chosen by it.
 fn is_local_route(message: &[u8]) -> bool {
     // `rtmsg`: the table is its fifth byte.
     let table = message.get(20).copied();
@@ -93,19 +96,19 @@ fn is_local_route(message: &[u8]) -> bool {
 }
 
 impl Touched {
-    /// This process adds an address, or has removed it. What the kernel then tells of it is no news.
+    /// This process adds an address, or removes it. What the kernel then reports of it is no news.
     pub(super) fn owns(&self, addr: HostAddr, owns: bool) {
-        let own = &mut self.lock().own;
-        if owns {
-            own.insert(addr);
-        } else {
-            own.remove(&addr);
-        }
+        let State { own, removed, .. } = &mut *self.lock();
+        let (to, from) = if owns { (own, removed) } else { (removed, own) };
+        from.remove(&addr);
+        to.insert(addr);
     }
 
     /// Whether the message with this head asks for no look.
     pub(super) fn is_no_news(&self, message: &[u8]) -> bool {
-        is_local_route(message) || added(message).is_some_and(|addr| self.lock().own.contains(&addr))
+        is_local_route(message)
+            || address(message, NEW_ADDRESS).is_some_and(|addr| self.lock().own.contains(&addr))
+            || address(message, DEL_ADDRESS).is_some_and(|addr| self.lock().removed.contains(&addr))
     }
 
     /// Begins a look. Later changes ask for another one.

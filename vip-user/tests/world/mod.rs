@@ -475,11 +475,11 @@ impl World {
                 }
                 let done = if refused || late { Err(failed(late)) } else { Ok(()) };
                 self.nodes[index].agent.changed(now, action, done);
-                if self.chance(self.knobs.put_off) {
-                    self.nodes[index].agent.put_host_off(now);
-                    self.nodes[index].works = false;
-                }
             }
+        }
+        if self.chance(self.knobs.put_off) {
+            self.nodes[index].agent.put_host_off(now);
+            self.nodes[index].works = false;
         }
     }
 

@@ -55,8 +55,8 @@ enum Phase {
     Begun { looked: bool },
     /// A plan is being carried out. It was made at this time.
     Changing(Box<Changes>, BootNs),
-    /// The rest of a plan waits for the next turn. Whatever else asks for work on the host ends it.
-    Paused(Box<Changes>, BootNs),
+    /// The next turn goes on with this, unless something else asks for work on the host before.
+    PutOff(Box<Phase>),
 }
 
 /// What the node knows of its host.
@@ -149,15 +149,24 @@ impl HostState {
 impl HostState {
     /// The rest of a plan is not carried out.
     pub(super) fn forget_plan(&mut self) {
-        if matches!(self.phase, Phase::Paused(..)) {
+        if matches!(self.phase, Phase::PutOff(_)) {
             self.phase = Phase::Idle;
         }
     }
 
-    /// Whether the rest of a plan may still be carried out.
-    fn goes_on(&self, now: BootNs) -> bool {
-        let made = if let Phase::Paused(_, made) = &self.phase { Some(*made) } else { None };
-        made.is_some_and(|made| now < made.after(PLAN_LASTS)) && now < self.read_at && !self.links_stale
+    /// What this turn begins with.
+    fn first_phase(&mut self, now: BootNs) -> Phase {
+        let is_known = now < self.read_at && !self.links_stale;
+        match std::mem::take(&mut self.phase) {
+            Phase::PutOff(phase) => match *phase {
+                Phase::Changing(changes, made) if is_known && now < made.after(PLAN_LASTS) => {
+                    Phase::Changing(changes, made)
+                }
+                Phase::Begun { looked } => Phase::Begun { looked },
+                _ => Phase::Begun { looked: false },
+            },
+            _ => Phase::Begun { looked: false },
+        }
     }
 }
 
@@ -205,13 +214,9 @@ impl Agent {
     /// Work on the host begins, or goes on where it was put off. Take its pieces with
     /// [`next_on_host`](Self::next_on_host).
     pub fn begin_on_host(&mut self, now: BootNs) {
-        let goes_on = self.host.goes_on(now);
         self.host.settled_at = None;
         self.host.reconcile_at = None;
-        self.host.phase = match std::mem::take(&mut self.host.phase) {
-            Phase::Paused(changes, planned_at) if goes_on => Phase::Changing(changes, planned_at),
-            _ => Phase::Begun { looked: false },
-        };
+        self.host.phase = self.host.first_phase(now);
     }
 
     /// This turn has no time for (the rest of) the work on the host.
@@ -219,16 +224,20 @@ impl Agent {
         self.host.settled_at = None;
         let due = self.host.reconcile_at.map_or(now, |due| due.min(now));
         self.host.reconcile_at = Some(due);
-        let (changes, planned_at) = match std::mem::take(&mut self.host.phase) {
-            Phase::Changing(changes, planned_at) => (changes, planned_at),
-            phase => return self.host.phase = phase,
-        };
-        if let Some(why) = changes.problem() {
-            self.note_harms(planned_at, &changes, true);
-            self.tell("change of the host", Of::Node, Some(why));
+        match std::mem::take(&mut self.host.phase) {
+            Phase::Changing(changes, planned_at) => {
+                if let Some(why) = changes.problem() {
+                    self.note_harms(planned_at, &changes, true);
+                    self.tell("change of the host", Of::Node, Some(why));
+                }
+                self.forget_dropped(now);
+                self.host.phase = Phase::PutOff(Box::new(Phase::Changing(changes, planned_at)));
+            }
+            Phase::Begun { looked } => {
+                self.host.phase = Phase::PutOff(Box::new(Phase::Begun { looked }));
+            }
+            phase => self.host.phase = phase,
         }
-        self.forget_dropped(now);
-        self.host.phase = Phase::Paused(changes, planned_at);
     }
 
     /// The next piece of work on the host. `None` if the work is done or must wait.
@@ -381,7 +390,8 @@ impl Agent {
         } else {
             self.tell("change of the host", Of::Node, None);
             self.host.settled_at = (!self.host.links_stale).then_some(planned_at);
-            self.host.is_due(self.host.read_at);
+            let retry = self.host.links_stale.then(|| planned_at.after(RETRY));
+            self.host.is_due(retry.map_or(self.host.read_at, |retry| retry.min(self.host.read_at)));
         }
         for slot in self.slots_in_use() {
             self.schedule_linger_end(planned_at, slot);

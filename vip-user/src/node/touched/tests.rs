@@ -59,7 +59,7 @@ fn what_this_process_has_added_is_no_news() {
         assert!(!touched.is_no_news(&news), "{news:?}");
     }
     touched.owns(HostAddr { ip: Ip::v4(v4), ifindex: 1 }, false);
-    assert!(!touched.is_no_news(&own[0]));
+    assert!(!touched.is_no_news(&own[0]) && touched.is_no_news(&address(deladdr, 1, 32, &v4)));
 }
 
 #[test]
