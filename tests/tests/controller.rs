@@ -23,10 +23,12 @@ use vip_user::{
     cluster::watch::{Sighting, follow},
     controller::Event,
     model::{
-        election::{Source, Written},
         fitness::Fitness,
+        lease::{
+            election::{Source, Written},
+            record::{LeaseWrite, TenureNote},
+        },
         plan::Action,
-        record::{LeaseWrite, TenureNote},
     },
 };
 

@@ -1,8 +1,8 @@
 //! The state that a running daemon sends over its local socket.
 
 use crate::model::{
-    election::{Election, View},
     fitness::Fitness,
+    lease::election::{Election, View},
     time::BootNs,
 };
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 //! without the rule proves nothing.
 
 mod admission;
+mod agent;
 mod election;
 mod frames;
 mod host;
@@ -40,7 +41,9 @@ const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
 const LAB: &str = "lab";
 
 fn all() -> impl Iterator<Item = &'static Mutation> {
-    [frames::FRAMES, election::ELECTIONS, host::HOST, admission::ADMISSIONS].into_iter().flatten()
+    [frames::FRAMES, election::ELECTIONS, agent::AGENTS, host::HOST, admission::ADMISSIONS]
+        .into_iter()
+        .flatten()
 }
 
 /// Applies every mutation and runs its tests. Restores the file each time.

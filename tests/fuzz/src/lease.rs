@@ -8,9 +8,11 @@ use vip_user::{
     cluster::lease::record,
     model::{
         effects::FenceChange,
-        election::{Election, Identity, Input, Source, Written},
         fitness::Fitness,
-        state::State,
+        lease::{
+            election::{Election, Identity, Input, Source, Written},
+            state::State,
+        },
         time::{BootNs, Now},
         timing::Timing,
     },

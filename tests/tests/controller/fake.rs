@@ -22,8 +22,8 @@ use vip_user::{
     model::{
         agent::Policy,
         desired::{AddrSpec, GUARD_BIT, Link, LinkRole, Links, Placement},
-        election::Identity,
         group::GroupSpec,
+        lease::election::Identity,
         plan::{Action, Actual},
         policy::{ConflictPolicy, OnStop},
         slots::SlotState,

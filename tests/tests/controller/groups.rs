@@ -7,8 +7,8 @@ use vip_user::{
     cluster::watch::Sighting,
     controller::{Event, GroupId},
     model::{
-        election::{Source, Written},
         group::GroupSpec,
+        lease::election::{Source, Written},
     },
 };
 

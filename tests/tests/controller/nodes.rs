@@ -15,9 +15,9 @@ use vip_user::{
     cluster::lease::record,
     controller::{Event, Setup},
     model::{
-        election::{AdoptedFence, Identity},
         facts::NodeFacts,
         fitness::Fitness,
+        lease::election::{AdoptedFence, Identity},
     },
 };
 

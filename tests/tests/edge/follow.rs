@@ -9,7 +9,7 @@ use vip_user::{
         node,
         watch::{Sighting, WATCH_S, follow},
     },
-    model::{election::Source, time::BootNs},
+    model::{lease::election::Source, time::BootNs},
 };
 
 /// A read, whenever it began.

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use vip_tests::standin::{Gone, Outage, StandIn};
 use vip_user::{
     cluster::scope::{Begin, Followed, Pace, Scope, Sighted, Told},
-    model::election::Source,
+    model::lease::election::Source,
 };
 
 /// What was told: how, of what, and the number in it.

@@ -8,7 +8,7 @@ use crate::{
     config::Config,
     controller::{Event, Setup},
     metrics::Metrics,
-    model::{election::Identity, slots::SlotState},
+    model::{lease::election::Identity, slots::SlotState},
     node::{host, lock::Lock, pins::Pins, scrape::FromMaps},
     observers::Observers,
     state::DaemonState,

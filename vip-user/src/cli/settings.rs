@@ -3,7 +3,7 @@
 use crate::{
     cluster::client::Access,
     config::{ApiConfig, Config, OnLoss},
-    model::{agent::Policy, election::Identity},
+    model::{agent::Policy, lease::election::Identity},
     node::settings::Settings,
 };
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! their object, with nothing written in between. An API server may lag behind a read, so an event can
 //! be older than what this node knows.
 
-use crate::model::record::Version;
+use crate::model::lease::record::Version;
 use std::collections::BTreeMap;
 
 /// How far a watch has come.

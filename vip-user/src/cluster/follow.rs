@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{election::Source, record::Version},
+    model::lease::{election::Source, record::Version},
 };
 use futures::{FutureExt as _, StreamExt as _};
 use kube::{Resource, api::WatchEvent};

@@ -4,10 +4,12 @@ use super::{endpoints::Endpoints, lenient::Lenient, words::words};
 use crate::{
     metrics::Metrics,
     model::{
-        admission::{Guarded, Strike},
-        election::Written,
         fitness::Fitness,
-        record::{LeaseWrite, Offer, Record, TenureNote, Version},
+        lease::{
+            admission::{Guarded, Strike},
+            election::Written,
+            record::{LeaseWrite, Offer, Record, TenureNote, Version},
+        },
     },
 };
 use jiff::Timestamp;

@@ -4,7 +4,7 @@ use super::{
     lease::LeaseError,
     scope::{Followed, Scope},
 };
-use crate::model::record::Version;
+use crate::model::lease::record::Version;
 use futures::{Stream, StreamExt as _};
 use kube::{
     Resource,

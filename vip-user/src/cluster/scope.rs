@@ -1,7 +1,7 @@
 //! What a follower follows, how often it asks, and what it reports.
 
 use super::lease::LeaseApi;
-use crate::model::{election::Source, time::BootNs};
+use crate::model::{lease::election::Source, time::BootNs};
 use kube::{Api, Client};
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use super::{
     lenient::Lenient,
     scope::{Begin, Followed, Pace, Scope, Sighted, Told},
 };
-use crate::model::{election::Source, record::Record};
+use crate::model::lease::{election::Source, record::Record};
 use k8s_openapi::api::coordination::v1::Lease;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc};

@@ -4,7 +4,7 @@ use super::{Config, ConfigError, LeaseConfig, VipConfig};
 use crate::{
     model::{
         hooks::{Hook, Hooks},
-        naming::{MAX_NAMED, text_len},
+        lease::naming::{MAX_NAMED, text_len},
         policy::OnStop,
         rule::Rule,
         timing::{MAX_DURATION_S, Timing},

@@ -4,7 +4,10 @@ use crate::{
     cluster::{events::Recorder, lease::LeaseApi, node::Report, watch::Sighting},
     metrics::Metrics,
     model::{
-        agent::Policy, election::Written, group::GroupSpec, policy::OnStop, record::Record,
+        agent::Policy,
+        group::GroupSpec,
+        lease::{election::Written, record::Record},
+        policy::OnStop,
         slots::SlotState,
     },
 };

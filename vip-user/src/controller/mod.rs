@@ -16,7 +16,7 @@ use crate::{
     cluster::{rights, watch::Sighting},
     model::{
         agent::{self, Agent},
-        election::{Input, Written},
+        lease::election::{Input, Written},
         policy::OnStop,
         slots::Slots,
         turn::Step,

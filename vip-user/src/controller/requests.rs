@@ -11,10 +11,12 @@ use crate::{
         watch::{self, Sighting},
     },
     model::{
-        admission::Strike,
         effects::Outgoing,
-        election::Source,
-        record::{LeaseWrite, Offer, Version},
+        lease::{
+            admission::Strike,
+            election::Source,
+            record::{LeaseWrite, Offer, Version},
+        },
     },
     node::dataplane::Dataplane,
 };

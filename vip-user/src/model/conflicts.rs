@@ -1,7 +1,7 @@
 //! Other stations that claim VIPs which this node holds, and the MAC addresses with which the nodes of
 //! the cluster answer.
 
-use super::{record::Record, time::BootNs};
+use super::{lease::record::Record, time::BootNs};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,

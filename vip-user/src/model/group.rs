@@ -1,10 +1,12 @@
 //! The VIPs that share one owner, and everything that the node keeps for them.
 
 use super::{
-    admission::PROBE_TIME,
     desired::Links,
-    election::{AdoptedFence, Election, Identity},
     fitness::{Damper, Fitness},
+    lease::{
+        admission::PROBE_TIME,
+        election::{AdoptedFence, Election, Identity},
+    },
     namesake::Namesake,
     ownership::Ownership,
     schedule::Schedule,

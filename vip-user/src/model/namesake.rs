@@ -1,7 +1,7 @@
 //! Two hosts with one node name. Each takes the other's tenure for its own past, so neither can tell
 //! which of them holds a VIP.
 
-use super::{election::Identity, record::Record};
+use super::lease::{election::Identity, record::Record};
 
 /// After this many renewals, the other process must be alive. Fewer may be late requests of an earlier
 /// process of this node.

@@ -1,7 +1,7 @@
 //! The slots of the maps, and the Lease to which each belongs. A slot is given to a group. It is free
 //! again when nothing of the group is left on this host.
 
-use super::election::AdoptedFence;
+use super::lease::election::AdoptedFence;
 use std::collections::BTreeMap;
 
 /// The contents of a slot in the maps at the start.

@@ -107,7 +107,7 @@ impl Turn {
     }
 
     /// The fence of a group could not be lowered. A write that shortens D must not leave before the
-    /// fence is lowered. Give the election [`NotLowered`](super::election::Input::NotLowered) too.
+    /// fence is lowered. Give the election [`NotLowered`](super::lease::election::Input::NotLowered) too.
     pub fn failed_to_lower(&mut self, slot: u32) {
         self.not_lowered.insert(slot);
     }

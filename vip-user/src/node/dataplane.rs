@@ -3,8 +3,8 @@
 use super::{maps::MapsError, netlink::NetlinkError, pins::PinsError, programs::AttachError};
 use crate::model::{
     desired::Links,
+    lease::record::Tenure,
     plan::{Action, Actual},
-    record::Tenure,
     time::BootNs,
 };
 use std::{collections::BTreeMap, future::Future, io, net::IpAddr, time::Duration};

@@ -2,7 +2,7 @@
 
 use super::{pins::Pins, raw_map::RawMap};
 use crate::model::{
-    record::{Tenure, TenureNote},
+    lease::record::{Tenure, TenureNote},
     time::BootNs,
 };
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};

@@ -10,7 +10,7 @@ use super::{
     settings::Settings,
     sysctl::{self, SYSCTLS},
 };
-use crate::model::{election::AdoptedFence, slots::SlotState, time::BootNs};
+use crate::model::{lease::election::AdoptedFence, slots::SlotState, time::BootNs};
 use bytemuck::Zeroable as _;
 use std::{collections::BTreeMap, io, net::IpAddr};
 use vip_common::abi::{ABI_VERSION, Identity, Ip, Vip};

@@ -3,11 +3,13 @@
 use stateright::{Chooser, Model, Property};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use vip_user::model::{
-    admission::Strike,
     effects::{FenceChange, Outgoing},
-    election::{AdoptedFence, Election, Identity, Input, Source, Written},
-    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
-    state::State,
+    lease::{
+        admission::Strike,
+        election::{AdoptedFence, Election, Identity, Input, Source, Written},
+        record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+        state::State,
+    },
     time::{BootNs, Now},
     timing::Timing,
     turn::{self, Step},

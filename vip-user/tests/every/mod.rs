@@ -5,10 +5,12 @@ use stateright::{Model, Property};
 use std::collections::BTreeSet;
 use vip_user::model::{
     effects::{FenceChange, Outgoing},
-    election::{AdoptedFence, Election, Identity, Input, Source, Written},
     fitness::Fitness,
-    record::{LeaseWrite, Offer, Record, Tenure, Version},
-    state::State,
+    lease::{
+        election::{AdoptedFence, Election, Identity, Input, Source, Written},
+        record::{LeaseWrite, Offer, Record, Tenure, Version},
+        state::State,
+    },
     time::{BootNs, Now},
     timing::Timing,
     turn::{self, Step},
@@ -17,8 +19,7 @@ use vip_user::model::{
 /// Real time in microseconds.
 type Us = u64;
 
-/// The start time of every read that nothing has overtaken. Only being overtaken matters, so states
-/// with an earlier or a later start are merged.
+/// The start time of every read that nothing has overtaken: all earlier and later starts are alike.
 const JUST_BEGUN: BootNs = BootNs(u64::MAX);
 const OVERTAKEN: BootNs = BootNs(0);
 /// The clocks of the hosts at the start, in nanoseconds.

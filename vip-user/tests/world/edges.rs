@@ -5,9 +5,11 @@
 use super::{Happening, Ms, World};
 use vip_user::model::{
     effects::Outgoing,
-    election::{Input, Source, Written},
-    record::{LeaseWrite, Record, Version},
-    state::State,
+    lease::{
+        election::{Input, Source, Written},
+        record::{LeaseWrite, Record, Version},
+        state::State,
+    },
 };
 
 /// A request without an answer after this time has failed.

@@ -12,8 +12,8 @@ use vip_common::{
 };
 use vip_user::model::{
     desired::AddrSpec,
+    lease::record::Tenure,
     plan::{Action, Actual},
-    record::Tenure,
     time::BootNs,
 };
 

@@ -5,9 +5,11 @@
 use super::{Happening, Ms, World};
 use vip_user::model::{
     effects::Outgoing,
-    election::{Input, Source},
     fitness::Fitness,
-    state::State,
+    lease::{
+        election::{Input, Source},
+        state::State,
+    },
 };
 
 /// How often the faults end for a while.

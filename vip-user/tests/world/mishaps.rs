@@ -4,11 +4,13 @@ use super::{Happening, Ms, World, edges::Watch, identity, kernel::Kernel};
 use std::{collections::BTreeSet, net::IpAddr};
 use vip_user::model::{
     agent::Event,
-    election::{AdoptedFence, Input},
     fitness::Fitness,
-    record::Record,
+    lease::{
+        election::{AdoptedFence, Input},
+        record::Record,
+        state::State,
+    },
     slots::SlotState,
-    state::State,
     time::BootNs,
     turn::Turn,
 };

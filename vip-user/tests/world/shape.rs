@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, fmt};
 use vip_user::model::{
     agent::Event,
-    election::{Input, Source, Written},
-    state::State,
+    lease::{
+        election::{Input, Source, Written},
+        state::State,
+    },
     time::BootNs,
 };
 

@@ -2,8 +2,8 @@
 
 use super::Mutation;
 
-const FILE: &str = "vip-user/src/model/admission.rs";
-const RIVALS: &str = "vip-user/src/model/rivals.rs";
+const FILE: &str = "vip-user/src/model/lease/admission.rs";
+const RIVALS: &str = "vip-user/src/model/lease/rivals.rs";
 const TABLES: &[&str] = &["-p", "vip-user", "--lib", "admission_tests"];
 const WORLD: &[&str] = &["-p", "vip-user", "--test", "admission"];
 
@@ -51,7 +51,7 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
     Mutation {
         rule: "one Lease guards a VIP",
         name: "a VIP that was struck out wakes with the fence",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "            && !live\n        {\n            self.generation += 1;",
         to: "            && live\n        {\n            self.generation += 1;",
         tests: TABLES,
@@ -147,7 +147,7 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
     Mutation {
         rule: "only addresses that are free",
         name: "what is inherited is forgotten with the next holder",
-        file: "vip-user/src/model/naming.rs",
+        file: "vip-user/src/model/lease/naming.rs",
         from: "let is_inherited = self.all_inherited || self.inherited.contains(&ip);",
         to: "let is_inherited = self.all_inherited && self.inherited.contains(&ip);",
         tests: TABLES,

@@ -1,12 +1,12 @@
 //! Mutations of the election: which node may hold a Lease, and until when.
 
-use super::{AGENT, ELECTION, EXHAUSTIVE, FOREIGN, Mutation, PLAN, RETRY, SIMULATION};
+use super::{ELECTION, EXHAUSTIVE, FOREIGN, Mutation, PLAN, RETRY, SIMULATION};
 
 pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "counted from before the request",
         name: "fence counted from the reply (table)",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "let deadline = self.timing.fence(attempt.sent, holding.duration_s);",
         to: "let deadline = self.timing.fence(now.boot, holding.duration_s);",
         tests: ELECTION,
@@ -14,7 +14,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "counted from before the request",
         name: "fence counted from the reply (simulation)",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "let deadline = self.timing.fence(attempt.sent, holding.duration_s);",
         to: "let deadline = self.timing.fence(now.boot, holding.duration_s);",
         tests: SIMULATION,
@@ -22,7 +22,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "silence before release",
         name: "release before silence (table)",
-        file: "vip-user/src/model/leaving.rs",
+        file: "vip-user/src/model/lease/leaving.rs",
         from: "State::Holding(mut holding) => {\n                holding.next_write = self.leave_until;",
         to: "State::Holding(mut holding) => {\n                holding.next_write = now.boot;\n                holding.silent = true;",
         tests: ELECTION,
@@ -30,7 +30,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a confirmed write is a new version",
         name: "renewTime left constant",
-        file: "vip-user/src/model/election.rs",
+        file: "vip-user/src/model/lease/election.rs",
         from: "previous.map_or(now.wall_us, |previous| now.wall_us.max(previous.saturating_add(1)))",
         to: "previous.unwrap_or(now.wall_us)",
         tests: ELECTION,
@@ -38,7 +38,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a release names its tenure",
         name: "release accepted without its tenure (table)",
-        file: "vip-user/src/model/record.rs",
+        file: "vip-user/src/model/lease/record.rs",
         from: "            && self.released.as_ref() == Some(&tenure.note)\n",
         to: "",
         tests: ELECTION,
@@ -46,7 +46,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a release names its tenure",
         name: "release accepted without its tenure (simulation)",
-        file: "vip-user/src/model/record.rs",
+        file: "vip-user/src/model/lease/record.rs",
         from: "            && self.released.as_ref() == Some(&tenure.note)\n            && self.repeats(&tenure.note)\n",
         to: "",
         tests: SIMULATION,
@@ -62,7 +62,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a lost record is waited out",
         name: "a deleted Lease is created and taken at once",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "let due = if waiting.released {",
         to: "let due = if waiting.released || waiting.seen.as_ref().is_some_and(Record::is_unheld) {",
         tests: ELECTION,
@@ -70,7 +70,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a lost record is waited out",
         name: "a Lease that was created anew deposes its holder",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "holding.anew = Some(record.uid);\n                self.reassert",
         to: "self.reassert",
         tests: ELECTION,
@@ -78,7 +78,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "another holder silences now",
         name: "who took a Lease that was created anew is overwritten",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "holding.anew = Some(record.uid);\n                self.reassert",
         to: "holding.tenure.uid = record.uid;\n                self.reassert",
         tests: ELECTION,
@@ -86,7 +86,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "another holder silences now",
         name: "deposed only at the deadline",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "out.silence = Some(Why::Deposed);",
         to: "",
         tests: ELECTION,
@@ -94,7 +94,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a restart adopts only what lives",
         name: "a tenure without its fence is adopted",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "if now.boot >= until {",
         to: "if false {",
         tests: ELECTION,
@@ -102,7 +102,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a confirmed write is a new version",
         name: "an answer that stored nothing raises the fence",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "if !ours || attempt.base.as_ref() == Some(&record.version) {",
         to: "if !ours {",
         tests: ELECTION,
@@ -110,7 +110,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "the shorter D counts",
         name: "a shorter D is written before the fence is lowered",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "            self.shorten(&mut holding, self.timing.duration_s, out);\n",
         to: "",
         tests: ELECTION,
@@ -118,7 +118,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "the shorter D counts",
         name: "D as written counts, whatever was stored",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "holding.duration_s = self.timing.duration_s.min(record.duration_s);",
         to: "holding.duration_s = self.timing.duration_s;",
         tests: ELECTION,
@@ -126,7 +126,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a taker waits D·(1+ρ)",
         name: "the longest D of a tenure is forgotten",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "before.wait.max(own)",
         to: "own",
         tests: ELECTION,
@@ -150,7 +150,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a note must match its spec",
         name: "an annotation that was left standing counts (table)",
-        file: "vip-user/src/model/record.rs",
+        file: "vip-user/src/model/lease/record.rs",
         from: "let agrees = note.holder == self.holder && self.repeats(note) && self.was_renewed_by_us();",
         to: "let agrees = true;",
         tests: ELECTION,
@@ -158,7 +158,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a note must match its spec",
         name: "a renewal by client-go passes for ours (table)",
-        file: "vip-user/src/model/record.rs",
+        file: "vip-user/src/model/lease/record.rs",
         from: " && self.was_renewed_by_us();",
         to: ";",
         tests: FOREIGN,
@@ -166,7 +166,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a note must match its spec",
         name: "a renewal by client-go passes for ours (simulation)",
-        file: "vip-user/src/model/record.rs",
+        file: "vip-user/src/model/lease/record.rs",
         from: " && self.was_renewed_by_us();",
         to: ";",
         tests: SIMULATION,
@@ -174,7 +174,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a note must match its spec",
         name: "a renewal by client-go passes for ours (model checker)",
-        file: "vip-user/src/model/record.rs",
+        file: "vip-user/src/model/lease/record.rs",
         from: " && self.was_renewed_by_us();",
         to: ";",
         tests: &["-p", "vip-user", "--test", "exhaustive", "client_go_program"],
@@ -182,7 +182,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a note must match its spec",
         name: "an annotation of an older version counts no more",
-        file: "vip-user/src/model/record.rs",
+        file: "vip-user/src/model/lease/record.rs",
         from: "self.noted_renew_us.is_none_or(|noted|",
         to: "self.noted_renew_us.is_some_and(|noted|",
         tests: FOREIGN,
@@ -190,7 +190,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "never lost for good",
         name: "a read that failed is not asked for again (table)",
-        file: "vip-user/src/model/retry.rs",
+        file: "vip-user/src/model/lease/retry.rs",
         from: "let wanted = self.reading.wanted && self.state != State::Left;",
         to: "let wanted = self.reading.asked && self.state != State::Left;",
         tests: RETRY,
@@ -198,7 +198,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "never lost for good",
         name: "a read that failed is not asked for again (simulation)",
-        file: "vip-user/src/model/retry.rs",
+        file: "vip-user/src/model/lease/retry.rs",
         from: "let wanted = self.reading.wanted && self.state != State::Left;",
         to: "let wanted = self.reading.asked && self.state != State::Left;",
         tests: SIMULATION,
@@ -206,7 +206,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "never lost for good",
         name: "a read that failed is not asked for again (model checker)",
-        file: "vip-user/src/model/retry.rs",
+        file: "vip-user/src/model/lease/retry.rs",
         from: "let wanted = self.reading.wanted && self.state != State::Left;",
         to: "let wanted = self.reading.asked && self.state != State::Left;",
         tests: &["-p", "vip-user", "--test", "exhaustive", "nobody_is_lost"],
@@ -214,7 +214,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a timer is moved or answered",
         name: "a stop waits for a take-over with a timer in the past (table)",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "        if self.leaving {\n            return self.leave_until;\n        }\n",
         to: "",
         tests: RETRY,
@@ -222,7 +222,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a timer is moved or answered",
         name: "a stop waits for a take-over with a timer in the past (simulation)",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "        if self.leaving {\n            return self.leave_until;\n        }\n",
         to: "",
         tests: SIMULATION,
@@ -230,7 +230,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "refused writes come no faster",
         name: "what is refused is repeated four times an interval",
-        file: "vip-user/src/model/retry.rs",
+        file: "vip-user/src/model/lease/retry.rs",
         from: "            0 | 1 => self.hedge(),",
         to: "            0..=99 => self.hedge(),",
         tests: RETRY,
@@ -238,7 +238,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "refused writes come no faster",
         name: "no attempt is made before the end of the fence",
-        file: "vip-user/src/model/retry.rs",
+        file: "vip-user/src/model/lease/retry.rs",
         from: "if fits && next.after(self.timing.renew_every) > last { last } else { next }",
         to: "if fits && last < now.boot { last } else { next }",
         tests: RETRY,
@@ -246,7 +246,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "refused writes come no faster",
         name: "nodes that were refused together come back together",
-        file: "vip-user/src/model/retry.rs",
+        file: "vip-user/src/model/lease/retry.rs",
         from: "let share = (hasher.finish() % 256) as u32;",
         to: "let share = (hasher.finish() % 1) as u32;",
         tests: RETRY,
@@ -254,7 +254,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "only newer evidence counts",
         name: "a lagging watch is believed",
-        file: "vip-user/src/model/election.rs",
+        file: "vip-user/src/model/lease/election.rs",
         from: "Source::Watch => newer ||",
         to: "Source::Watch => shown.is_some() ||",
         tests: ELECTION,
@@ -262,7 +262,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "only newer evidence counts",
         name: "an edited label restarts the timer",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "complete && seen.same_spec(record)",
         to: "complete && seen == record",
         tests: ELECTION,
@@ -270,7 +270,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a lost record is waited out",
         name: "a deleted Lease is created and taken at once (simulation)",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "let due = if waiting.released {",
         to: "let due = if waiting.released || waiting.seen.as_ref().is_some_and(Record::is_unheld) {",
         tests: SIMULATION,
@@ -286,7 +286,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "silence before release",
         name: "released without silence (simulation)",
-        file: "vip-user/src/model/leaving.rs",
+        file: "vip-user/src/model/lease/leaving.rs",
         from: "out.silence = Some(Why::Leaving); self.state = State::Leaving(holding);",
         to: "holding.silent = true; holding.next_write = now.boot; \
              self.state = State::Leaving(holding);",
@@ -295,7 +295,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a lost record is waited out",
         name: "a record of another holder is overwritten",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "Some(record) if live && may_reassert(&holding.tenure, &record) => {",
         to: "Some(record) if live => {",
         tests: ELECTION,
@@ -303,7 +303,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "who cannot serve is the last choice",
         name: "a host without a guard takes like any other",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "Fitness::Unable => due.after(self.timing.wait(self.timing.duration_s)),",
         to: "Fitness::Unable => due,",
         tests: &["-p", "vip-tests", "--test", "controller", "a_host_without_room"],
@@ -311,7 +311,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "an offer changes nothing by itself",
         name: "an offer for another tenure is obeyed",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "offer.is_for(&holding.tenure) && offer.fitness < self.fitness",
         to: "offer.fitness < self.fitness",
         tests: &["-p", "vip-user", "--lib", "fitness_tests"],
@@ -319,7 +319,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "an offer changes nothing by itself",
         name: "an offer that is no better is obeyed",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "offer.is_for(&holding.tenure) && offer.fitness < self.fitness",
         to: "offer.is_for(&holding.tenure)",
         tests: &["-p", "vip-user", "--lib", "fitness_tests"],
@@ -327,7 +327,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "silence before release",
         name: "a holder gives way without silence",
-        file: "vip-user/src/model/leaving.rs",
+        file: "vip-user/src/model/lease/leaving.rs",
         from: "out.silence = Some(Why::Yielding);",
         to: "holding.silent = true;",
         tests: &["-p", "vip-user", "--lib", "fitness_tests"],
@@ -335,7 +335,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "an older content that a read shows counts as unchanged",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "let complete = source == Source::Watch || seen.version == record.version;",
         to: "let complete = true;",
         tests: EXHAUSTIVE,
@@ -343,7 +343,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "a holder that has lapsed goes on with what it reads",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "let proven = live || known || source == Source::Watch;",
         to: "let proven = true;",
         tests: EXHAUSTIVE,
@@ -351,7 +351,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "a take-over that is read late counts",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "source == Source::Watch || now.boot < self.timing.fence(taking.began, duration_s)",
         to: "taking.began <= now.boot",
         tests: &["-p", "vip-user", "--lib", "evidence_tests"],
@@ -359,7 +359,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a lost record is waited out",
         name: "a deleted Lease is created and taken at once (model checker)",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "let due = if waiting.released {",
         to: "let due = if waiting.released || waiting.seen.as_ref().is_some_and(Record::is_unheld) {",
         tests: &["-p", "vip-user", "--test", "exhaustive", "happens_to_the_lease"],
@@ -367,7 +367,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "a release that a read shows counts",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "(Some(record), Some(tenure)) if source == Source::Watch => {",
         to: "(Some(record), Some(tenure)) => {",
         tests: &["-p", "vip-user", "--test", "exhaustive", "old_release"],
@@ -375,7 +375,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "a release that a read shows counts (unit tests)",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: "(Some(record), Some(tenure)) if source == Source::Watch => {",
         to: "(Some(record), Some(tenure)) => {",
         tests: &["-p", "vip-user", "--lib", "model::"],
@@ -383,7 +383,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "who may have released releases what it reads",
-        file: "vip-user/src/model/leaving.rs",
+        file: "vip-user/src/model/lease/leaving.rs",
         from: "let alone = now.boot < holding.until && !release_sent;",
         to: "let alone = release_sent || !release_sent;",
         tests: &["-p", "vip-user", "--test", "exhaustive", "old_release"],
@@ -391,7 +391,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "an answer that was overtaken counts",
-        file: "vip-user/src/model/election.rs",
+        file: "vip-user/src/model/lease/election.rs",
         from: "|| began > self.evidence_at.0,",
         to: "|| began > BootNs(0),",
         tests: &["-p", "vip-user", "--lib", "evidence_tests"],
@@ -399,7 +399,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "a read proves nothing between",
         name: "the release of an older tenure counts",
-        file: "vip-user/src/model/waiting.rs",
+        file: "vip-user/src/model/lease/waiting.rs",
         from: ".is_none_or(|last| !tenure.is_before(last))",
         to: ".is_none_or(|_| true)",
         tests: &["-p", "vip-user", "--lib", "evidence_tests"],
@@ -407,7 +407,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "no Lease, no version",
         name: "a Lease that was created late is held",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "Written::Stored(record) if attempt.is_blind(now, &holding) => {",
         to: "Written::Stored(record) if attempt.base.is_none() && now.boot == holding.until => {",
         tests: &["-p", "vip-user", "--test", "exhaustive", "created_late"],
@@ -415,7 +415,7 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "no Lease, no version",
         name: "a Lease that was created late is released",
-        file: "vip-user/src/model/leaving.rs",
+        file: "vip-user/src/model/lease/leaving.rs",
         from: "Written::Stored(record) if attempt.is_blind(now, &holding) => {",
         to: "Written::Stored(record) if attempt.base.is_none() && now.boot == holding.until => {",
         tests: &["-p", "vip-user", "--test", "exhaustive", "created_late"],
@@ -463,116 +463,11 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     Mutation {
         rule: "one order of effects",
         name: "a fence that was not lowered is forgotten",
-        file: "vip-user/src/model/holding.rs",
+        file: "vip-user/src/model/lease/holding.rs",
         from: "out.fences.extend(holding.lower_to.take().map(FenceChange::Lower)); \
                out.sends.push(Outgoing::Write(write)); }",
         to: "out.sends.push(Outgoing::Write(write)); }",
         tests: ELECTION,
-    },
-    Mutation {
-        rule: "a slot goes back when nothing is left",
-        name: "a slot that is given again begins with old generations",
-        file: "vip-user/src/model/agent/wanted.rs",
-        from: "self.slots.give_back(slot, group.election.generation());",
-        to: "self.slots.give_back(slot, 0);",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "a slot goes back when nothing is left",
-        name: "the fence of a group that nobody wants goes on",
-        file: "vip-user/src/model/agent/wanted.rs",
-        from: "if adopted.is_none() {",
-        to: "if true {",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "a slot goes back when nothing is left",
-        name: "a group is forgotten while its entries stand",
-        file: "vip-user/src/model/agent/wanted.rs",
-        from: "&& !known.vips.values().any(answers)",
-        to: "&& (true || known.vips.values().any(answers))",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "one Lease guards a VIP",
-        name: "a Lease stops naming a VIP that is still answered",
-        file: "vip-user/src/model/agent/host.rs",
-        from: "for ip in dropped.into_iter().filter(|ip| !answers(ip)) {",
-        to: "for ip in dropped.into_iter().filter(|ip| true || !answers(ip)) {",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "what is known of the host is what was read",
-        name: "a change that has failed counts as known",
-        file: "vip-user/src/model/agent/host.rs",
-        from: "changes.has_failed(now, action, failed, &mut self.host.put_off); \
-               self.host.read_at = BootNs(0);",
-        to: "changes.has_failed(now, action, failed, &mut self.host.put_off);",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "what is known of the host is what was read",
-        name: "what others change on the host is not read",
-        file: "vip-user/src/model/agent/host.rs",
-        from: "self.links_stale = true; self.read_at = BootNs(0);",
-        to: "self.links_stale = true;",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "unknown is not bad",
-        name: "an owner that cannot read its busy host for a second gives the VIP up",
-        file: "vip-user/src/model/agent/weigh.rs",
-        from: "Self::Blind { looks, .. } => !served && looks > 1,",
-        to: "Self::Blind { looks, .. } => served || looks > 1,",
-        tests: &["-p", "vip-user", "--lib", "weigh"],
-    },
-    Mutation {
-        rule: "who asks for a VIP is told at once",
-        name: "a VIP that is published after the burst is not announced",
-        file: "vip-user/src/model/agent/host.rs",
-        from: "if let Some((ip, slot)) = late { self.published(now, slot, ip); }",
-        to: "let _ = late;",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "a plan is for what the node knows",
-        name: "a take-over goes on with the plan from before",
-        file: "vip-user/src/model/agent/mod.rs",
-        from: "if effects.host { self.host.forget_plan(); }",
-        to: "if effects.host { }",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "a plan is for what the node knows",
-        name: "a plan that was put off is carried out however old it is",
-        file: "vip-user/src/model/agent/host.rs",
-        from: "if is_known && now < made.after(PLAN_LASTS) =>",
-        to: "if is_known && made < now.after(PLAN_LASTS) =>",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "nothing keeps a renewal waiting",
-        name: "what this process has changed is looked at as news",
-        file: "vip-user/src/node/touched.rs",
-        from: "address(message, NEW_ADDRESS).is_some_and(|addr| self.lock().own.contains(&addr))",
-        to: "address(message, DEL_ADDRESS).is_some_and(|addr| self.lock().own.contains(&addr))",
-        tests: &["-p", "vip-user", "--lib", "touched"],
-    },
-    Mutation {
-        rule: "nothing keeps a renewal waiting",
-        name: "all announcements leave at once",
-        file: "vip-user/src/model/agent/frames.rs",
-        from: "self.at = now.after(self.pace * u32::try_from(vips).unwrap_or(u32::MAX));",
-        to: "self.at = now.max(BootNs(vips as u64));",
-        tests: AGENT,
-    },
-    Mutation {
-        rule: "who asks for a VIP is told at once",
-        name: "a take-over waits behind what refreshes",
-        file: "vip-user/src/model/agent/frames.rs",
-        from: "let burst = self.bursts.next(now);",
-        to: "let burst = self.bursts.next(now).filter(|_| self.refreshes.waiting.is_empty());",
-        tests: AGENT,
     },
     Mutation {
         rule: "one Lease guards a VIP",
@@ -581,13 +476,5 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         from: "want.untouched.get(ip) == Some(&vip.slot)",
         to: "(want.untouched.contains_key(ip) || vip.slot > 1_000_000)",
         tests: PLAN,
-    },
-    Mutation {
-        rule: "a slot goes back when nothing is left",
-        name: "a group that is wanted again is forgotten",
-        file: "vip-user/src/model/agent/wanted.rs",
-        from: "self.slots.give_back(slot, group.election.generation()); } } self.begin_missing(now);",
-        to: "self.slots.give_back(slot, group.election.generation());\n            }\n        }",
-        tests: AGENT,
     },
 ];

@@ -38,7 +38,7 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "a program of this host passes",
         name: "the guard stays away when kube-vip on this node has been killed",
-        file: "vip-user/src/model/election.rs",
+        file: "vip-user/src/model/lease/election.rs",
         from: "self.passes = self.passes_until().is_some_and(|until| now.boot < until);",
         to: "self.passes = self.passes_until().is_some();",
         tests: &["-p", "vip-user", "--lib", "foreign_tests"],
@@ -46,7 +46,7 @@ pub(super) const HOST: &[Mutation] = &[
     Mutation {
         rule: "a program of this host passes",
         name: "the guard waits for the next look at the host",
-        file: "vip-user/src/model/election.rs",
+        file: "vip-user/src/model/lease/election.rs",
         from: "let moved = before != (std::mem::discriminant(&self.state), self.passes);",
         to: "let moved = before.0 != std::mem::discriminant(&self.state);",
         tests: super::FOREIGN,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::naming::{Guarded, MAX_NAMED, Mark, Marks, text_len};
+use crate::model::lease::naming::{Guarded, MAX_NAMED, Mark, Marks, text_len};
 use kube::core::Status;
 use std::net::IpAddr;
 use vip_common::abi::MAX_VIPS;

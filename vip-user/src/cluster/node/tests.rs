@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{election::Source, time::BootNs};
+use crate::model::{lease::election::Source, time::BootNs};
 use serde_json::json;
 use std::collections::BTreeMap;
 

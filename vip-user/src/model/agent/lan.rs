@@ -2,11 +2,13 @@
 
 use super::Agent;
 use crate::model::{
-    election::{Input, Source},
+    lease::{
+        election::{Input, Source},
+        record::Record,
+    },
     namesake::Look,
     news::{News, Of},
     policy::ConflictPolicy,
-    record::Record,
     time::{BootNs, Now},
     turn::{Stations, Turn},
 };

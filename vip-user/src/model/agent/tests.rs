@@ -3,10 +3,12 @@ use crate::model::{
     changes::Failed,
     desired::{Link, LinkRole},
     effects::FenceChange,
-    election::{AdoptedFence, Written},
+    lease::{
+        election::{AdoptedFence, Written},
+        record::{LeaseWrite, Record, Tenure, TenureNote},
+    },
     news::Why,
     plan::{Action, Actual},
-    record::{LeaseWrite, Record, Tenure, TenureNote},
     slots::SlotState,
     turn::Step,
 };

@@ -3,9 +3,9 @@
 use super::{Agent, SILENCE_RETRY};
 use crate::model::{
     desired::Links,
-    election::Input,
     fitness::Fitness,
     group::{Group, GroupSpec},
+    lease::election::Input,
     news::{Of, Why},
     ownership::Ownership,
     slots::SlotState,

@@ -3,9 +3,9 @@
 use super::Agent;
 use crate::model::{
     changes::{BLIND_FOR, Failed},
-    election::Input,
     fitness::Fitness,
     group::Group,
+    lease::election::Input,
     news::{News, Of},
     ownership::Ownership,
     time::{BootNs, Now},

@@ -1,13 +1,15 @@
 //! Tests of the election. Each one applies one rule of ownership to a hand-made record.
 
 use super::{
-    effects::{Effects, FenceChange, Outgoing},
     election::{AdoptedFence, Election, Identity, Input, Source, Written},
+    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
+    state::State,
+};
+use crate::model::{
+    effects::{Effects, FenceChange, Outgoing},
     fitness::Fitness,
     news::{Notice, TakeReason, Why},
     ownership::Ownership,
-    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
-    state::State,
     time::{BootNs, Now},
     timing::Timing,
     turn::{Step, Turn},

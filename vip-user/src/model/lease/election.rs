@@ -2,12 +2,14 @@
 
 use super::{
     admission::{Admission, Obstacle},
-    effects::{Effects, FenceChange, Outgoing},
-    fitness::Fitness,
-    ownership::Ownership,
     reading::Reading,
     record::{Record, Tenure, Version},
     state::{Holding, State},
+};
+use crate::model::{
+    effects::{Effects, FenceChange, Outgoing},
+    fitness::Fitness,
+    ownership::Ownership,
     time::{BootNs, Now, Unhashed},
     timing::{MAX_DURATION_S, Timing},
 };

@@ -2,14 +2,16 @@
 //! Lease.
 
 use super::{
-    effects::Outgoing,
     election::{Input, Written},
     election_tests::{
         UID, at, deadline, fresh, held, holder, quorum, tenure_of, unheld, watched, writes,
     },
+    record::Record,
+};
+use crate::model::{
+    effects::Outgoing,
     fitness::Fitness,
     news::{Notice, Why},
-    record::Record,
     time::BootNs,
 };
 

@@ -1,15 +1,17 @@
 //! Moving a Lease to a node that can serve better.
 
 use super::{
-    effects::{Effects, Outgoing},
     election::{Election, Input, Written},
     election_tests::{
         answered, at, deadline, fresh, held, holder, own_record, quorum, released, watched, writes,
     },
-    fitness::Fitness,
-    news::{Notice, Why},
     record::{Offer, Record, Version},
     state::State,
+};
+use crate::model::{
+    effects::{Effects, Outgoing},
+    fitness::Fitness,
+    news::{Notice, Why},
 };
 
 fn offer_of(record: &Record, node: &str, fitness: Fitness) -> Offer {

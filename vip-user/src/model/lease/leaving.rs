@@ -1,11 +1,13 @@
 //! Giving a Lease up: first the kernel goes silent, then the Lease is released.
 
 use super::{
-    effects::{Effects, Outgoing},
     election::{Election, Source, Written},
-    news::{Notice, Why},
     record::Record,
     state::{Holding, State},
+};
+use crate::model::{
+    effects::{Effects, Outgoing},
+    news::{Notice, Why},
     time::Now,
 };
 

@@ -3,12 +3,14 @@
 
 use super::{
     admission::PROBE_TIME,
-    effects::{Effects, FenceChange, Outgoing},
     election::{Election, Source, Written, next_renew_time},
-    fitness::Fitness,
-    news::{Notice, TakeReason, Why},
     record::{LeaseWrite, Record, TenureNote},
     state::{Holding, State, Taking, Waiting},
+};
+use crate::model::{
+    effects::{Effects, FenceChange, Outgoing},
+    fitness::Fitness,
+    news::{Notice, TakeReason, Why},
     time::{BootNs, Now},
 };
 use std::{collections::BTreeMap, time::Duration};

@@ -1,11 +1,7 @@
 //! The data that an election keeps in each of its states.
 
-use super::{
-    fitness::Fitness,
-    news::TakeReason,
-    record::{Record, Tenure, TenureNote, Version},
-    time::BootNs,
-};
+use super::record::{Record, Tenure, TenureNote, Version};
+use crate::model::{fitness::Fitness, news::TakeReason, time::BootNs};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The state of an election.
@@ -90,7 +86,7 @@ pub struct Holding {
     pub failures: u32,
     /// Writes without an answer, by id.
     pub in_flight: BTreeMap<u64, InFlight>,
-    /// Whether the fence has run out and [`Notice::Lapsed`](super::news::Notice::Lapsed) was reported.
+    /// Whether the fence has run out and [`Notice::Lapsed`](crate::model::news::Notice::Lapsed) was reported.
     pub lapsed: bool,
     /// Whether `base` is known to be outdated: then nothing is written before the Lease was observed
     /// again.

@@ -1,6 +1,6 @@
 //! A read of the Lease that an election needs.
 
-use super::time::BootNs;
+use crate::model::time::BootNs;
 
 /// A read that this election needs. The election repeats it until an observation has arrived. A read
 /// may fail, and an open watch reads nothing.

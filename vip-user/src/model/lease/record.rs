@@ -1,9 +1,7 @@
 //! What xvip reads of a Lease, and what it writes into one.
 
-use super::{
-    fitness::Fitness,
-    naming::{Guarded, Marks, Names},
-};
+use super::naming::{Guarded, Marks, Names};
+use crate::model::fitness::Fitness;
 use serde::{Deserialize, Serialize};
 use vip_common::mac::Mac;
 

@@ -18,9 +18,8 @@ pub use super::{
 use super::{
     record::Record,
     rivals::{Against, Rank, Rivals},
-    time::BootNs,
-    timing::Timing,
 };
+use crate::model::{time::BootNs, timing::Timing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,

@@ -2,12 +2,14 @@
 
 use super::{
     admission::Admission,
-    effects::{Effects, FenceChange, Outgoing},
     election::{AdoptedFence, Election, Source, Written, next_renew_time},
-    fitness::Fitness,
-    news::{Notice, Why},
     record::{LeaseWrite, Record, Tenure, Version},
     state::{Holding, InFlight, State},
+};
+use crate::model::{
+    effects::{Effects, FenceChange, Outgoing},
+    fitness::Fitness,
+    news::{Notice, Why},
     time::{BootNs, Now},
 };
 use std::collections::BTreeMap;

@@ -2,14 +2,13 @@
 
 use super::{
     admission::{Admission, Guarded, Mark, Marks, Obstacle, PROBE_TIME, Request},
-    effects::Outgoing,
     election::{AdoptedFence, Election, Input},
     election_tests::{
         D, answered, at, fresh, held, me, own_record, quorum, raised, released, unheld, watched, writes,
     },
     record::{LeaseWrite, Record, Version},
-    timing::Timing,
 };
+use crate::model::{effects::Outgoing, timing::Timing};
 use std::{collections::BTreeSet, net::IpAddr};
 use vip_common::mac::Mac;
 

@@ -2,10 +2,12 @@
 //! renewals, and with a jitter. So nodes that an API server refused together do not come back together.
 
 use super::{
-    effects::{Effects, Outgoing},
     election::Election,
     reading::Reading,
     state::{Holding, State},
+};
+use crate::model::{
+    effects::{Effects, Outgoing},
     time::{BootNs, Now},
 };
 use std::{

@@ -2,18 +2,14 @@
 //! once.
 
 use super::{
-    effects::Outgoing,
     election::{Election, Identity, Input, Written},
     election_tests::{
         D, answered, at, deadline, fresh, held, holder, own_record, quorum, tenure_of, watched, writes,
     },
-    fitness::Fitness,
     record::{LeaseWrite, Offer},
     state::State,
-    time::BootNs,
-    timing::Timing,
-    turn::Turn,
 };
+use crate::model::{effects::Outgoing, fitness::Fitness, time::BootNs, timing::Timing, turn::Turn};
 
 /// A holder that gives way to a better node, but is not silent yet.
 fn yielding() -> Election {
@@ -195,7 +191,7 @@ fn a_fence_is_kept_alive_if_the_api_comes_back_within_it() {
 fn holding_for(timing: &Timing) -> Election {
     let me = Identity { node: "me".into(), process: "p1".into(), boot_id: "b1".into() };
     let mut election = Election::new(me, timing.clone(), 0, None);
-    let before = |ms: u64| super::time::Now {
+    let before = |ms: u64| crate::model::time::Now {
         boot: BootNs(at(0).boot.0 - ms * 1_000_000),
         wall_us: at(0).wall_us - ms as i64 * 1_000,
     };

@@ -3,7 +3,6 @@
 //! owners.
 
 use super::{
-    effects::Outgoing,
     election::{Input, Source},
     election_tests::{
         answered, at, fresh, held, holder, own_record, quorum, released, watched, writes,
@@ -11,6 +10,7 @@ use super::{
     record::Version,
     state::State,
 };
+use crate::model::effects::Outgoing;
 
 #[test]
 fn an_older_content_that_a_read_shows_restarts_the_timer() {

@@ -1,14 +1,16 @@
 //! Holders that are not xvip, under another name and under our own.
 
 use super::{
-    desired::{Desired, Link, LinkRole, Placement, VipSpec, desired},
     election::{Election, Input},
     election_tests::{answered, at, fresh, held, holder, quorum, watched, writes},
+    record::{Record, Version},
+    state::State,
+};
+use crate::model::{
+    desired::{Desired, Link, LinkRole, Placement, VipSpec, desired},
     news::Why,
     ownership::Ownership,
     plan::{Action, Actual, plan},
-    record::{Record, Version},
-    state::State,
     time::BootNs,
     timing::Timing,
 };

@@ -3,6 +3,8 @@
 use super::{
     naming::{Guarded, Mark, Names},
     record::{Record, Version},
+};
+use crate::model::{
     time::BootNs,
     timing::{MAX_DURATION_S, Timing},
 };
