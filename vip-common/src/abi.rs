@@ -63,6 +63,7 @@ pod! {
     }
 
     /// Value of `VIPS`: where an address may be answered and which fence decides until when.
+    #[derive(PartialOrd, Ord)]
     pub struct Vip {
         /// The slot of the Lease that guards this address.
         pub slot: u32,
@@ -105,6 +106,7 @@ pod! {
     }
 
     /// Value of `IFACES`.
+    #[derive(PartialOrd, Ord)]
     pub struct Iface {
         /// The MAC address that is put into answers.
         pub mac: [u8; 6],

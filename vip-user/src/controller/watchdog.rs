@@ -117,6 +117,8 @@ pub(super) struct Watchdog {
     bound: Duration,
     /// The instant at which the present turn began.
     turn: BootNs,
+    /// The instant at which the present turn began to work on the host.
+    host: Option<BootNs>,
     /// Whether a step of the present turn was cut off.
     cut: bool,
     /// How often in a row each step was cut off.
@@ -132,6 +134,7 @@ impl Watchdog {
             metrics,
             bound: bound(timing),
             turn: clock::boot(),
+            host: None,
             cut: false,
             cuts: BTreeMap::new(),
             late: None,
@@ -146,13 +149,18 @@ impl Watchdog {
     /// Notes that a turn begins.
     pub(super) fn turn(&mut self) {
         self.turn = clock::boot();
-        self.cut = false;
+        (self.cut, self.host) = (false, None);
         self.pulse.set(Activity::Decide, self.turn);
     }
 
     /// Whether this turn has time left for work that can also wait for the next one.
     pub(super) fn has_time(&self) -> bool {
         !self.cut && !self.left().is_zero()
+    }
+
+    /// The instant at which this turn began to work on the host: now, if it has not yet.
+    pub(super) fn begins_on_host(&mut self, now: BootNs) -> BootNs {
+        *self.host.get_or_insert(now)
     }
 
     /// Whether work that began at `since` has had its slice of the turn.

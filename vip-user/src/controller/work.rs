@@ -85,11 +85,12 @@ impl<D: Dataplane> Controller<D> {
     /// Brings the host to its wanted state, as far as the time of a turn allows but by at least one
     /// change. If no time is left, or a step was cut off, this waits for the next turn.
     pub(super) async fn work_on_host(&mut self) {
-        let began = clock::boot();
-        if !self.watchdog.has_time() {
-            return self.agent.put_host_off(began);
+        let now = clock::boot();
+        let began = self.watchdog.begins_on_host(now);
+        if !self.watchdog.has_time() || (began < now && self.watchdog.is_used_up(began)) {
+            return self.agent.put_host_off(now);
         }
-        self.agent.begin_on_host(began);
+        self.agent.begin_on_host(now);
         while let Some(work) = self.agent.next_on_host(clock::boot()) {
             match work {
                 Work::Interfaces => {
@@ -110,7 +111,7 @@ impl<D: Dataplane> Controller<D> {
                 }
             }
             if self.watchdog.is_used_up(began) {
-                return self.agent.put_host_off(clock::boot());
+                return self.agent.interrupt_host(clock::boot());
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
-use vip_common::abi::Ip;
+use vip_common::abi::{Ip, Port, Vip};
 
 /// Why work on the host has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,16 +28,10 @@ pub struct Failed {
 /// After a host could not be examined for this long, its last known state is no longer trusted.
 pub const BLIND_FOR: Duration = Duration::from_secs(5);
 
-/// Changes that were cut off, and when each may be tried again. Without this list, a change that hangs
-/// would come first in every plan and block all others.
+/// Changes that have failed, why, and when they are tried again. Without it one that hangs, or many
+/// that fail, would come first in every plan, and nothing behind them would ever be done.
 #[derive(Debug, Default)]
-pub struct PutOff(Vec<(Action, BootNs)>);
-
-impl PutOff {
-    fn has(&self, action: &Action) -> bool {
-        self.0.iter().any(|(late, _)| late == action)
-    }
-}
+pub struct PutOff(BTreeMap<Action, (BootNs, String)>);
 
 /// A plan that is being carried out, and its failures.
 #[derive(Debug, Default)]
@@ -60,7 +54,7 @@ pub struct Changes {
 impl Changes {
     /// Plans the way from the actual state of the host to the desired one.
     pub fn new(now: BootNs, want: Desired, have: &Actual, put_off: &mut PutOff) -> Self {
-        put_off.0.retain(|(_, until)| *until > now);
+        put_off.0.retain(|_, (until, _)| *until > now);
         let left = plan(&want, have).into();
         Self { left, want, ..Self::default() }
     }
@@ -71,19 +65,15 @@ impl Changes {
             if self.forbids(&action) {
                 continue;
             }
-            if !put_off.has(&action) {
-                return Some(action);
-            }
-            self.failed(&action, "a change that was cut off waits to be tried again".into());
+            let Some((_, why)) = put_off.0.get(&action) else { return Some(action) };
+            self.failed(&action, why.clone());
         }
         None
     }
 
     /// Notes that a change has failed.
     pub fn has_failed(&mut self, now: BootNs, action: Action, failed: Failed, put_off: &mut PutOff) {
-        if failed.cut_off {
-            put_off.0.push((action, now.after(RETRY)));
-        }
+        put_off.0.insert(action, (now.after(RETRY), failed.why.clone()));
         self.failed(&action, failed.why);
     }
 
@@ -126,12 +116,21 @@ impl Changes {
 }
 
 impl Actual {
-    /// The VIP, and the slot of its group, for which an action makes this host answer in a tenure in
-    /// which it did not.
+    /// The VIP, and the slot of its group, for which an action makes this host answer in a tenure or on
+    /// an interface in which it did not.
     pub fn publishes(&self, action: &Action) -> Option<(IpAddr, u32)> {
         let Action::Publish(ip, vip) = action else { return None };
-        let known = self.vips.get(ip).map(|known| known.generation);
-        (vip.generation != 0 && known != Some(vip.generation)).then(|| (IpAddr::from(*ip), vip.slot))
+        let answers =
+            |known: &Vip| known.generation == vip.generation && vip.answer & !known.answer == 0;
+        let is_new = vip.generation != 0 && !self.vips.get(ip).is_some_and(answers);
+        is_new.then(|| (IpAddr::from(*ip), vip.slot))
+    }
+
+    /// The interface that an action makes answer.
+    pub fn brings_up(&self, action: &Action) -> Option<Port> {
+        let Action::SetIface(port, iface) = action else { return None };
+        let was_up = self.ifaces.get(port).is_some_and(|known| known.up == 1);
+        (iface.up == 1 && !was_up).then_some(*port)
     }
 
     /// Updates this state of the host after a change that was done.

@@ -105,7 +105,7 @@ impl Links {
 }
 
 /// How an address that xvip owns must be configured on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddrSpec {
     /// A VIP. Its lifetime is limited, so that the host drops it if xvip dies.
     Vip {

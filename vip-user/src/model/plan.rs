@@ -21,7 +21,7 @@ pub struct Actual {
 }
 
 /// One change of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Write an entry of the interface map.
     SetIface(Port, Iface),
@@ -81,7 +81,8 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
         actions.push(Action::DelAddr(*addr));
     }
     for (ip, _) in unwanted(want, have) {
-        let carried = have.addrs.keys().any(|addr| addr.ip == *ip && !leaving(addr));
+        let [first, last] = [0, u32::MAX].map(|ifindex| HostAddr { ip: *ip, ifindex });
+        let carried = have.addrs.range(first..=last).any(|(addr, _)| !leaving(addr));
         if !carried || want.passing.contains(ip) {
             actions.push(Action::Withdraw(*ip));
         }

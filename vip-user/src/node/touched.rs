@@ -15,6 +15,8 @@ const NEW_ADDRESS: u16 = 20;
 const DEL_ADDRESS: u16 = 21;
 const ROUTE: u16 = 24;
 const NEW_ROUTE: u16 = ROUTE;
+const DEL_ROUTE: u16 = 25;
+const RTA_DST: u16 = 1;
 /// The table of what this host takes in (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
 const QDISC: u16 = 36;
@@ -87,12 +89,23 @@ fn address(message: &[u8], kind: u16) -> Option<HostAddr> {
     is_address.then_some(HostAddr { ip, ifindex })
 }
 
-/// Whether a message reports a route of the local table. Every address has one, and no interface is
-/// chosen by it.
-fn is_local_route(message: &[u8]) -> bool {
-    // `rtmsg`: the table is its fifth byte.
-    let table = message.get(20).copied();
-    message.get(4..6) == Some(&NEW_ROUTE.to_ne_bytes()) && table == Some(LOCAL_TABLE)
+/// The destination of a message about a route of the local table: `rtmsg`, and `RTA_DST` among the
+/// first attributes. `None` for other messages.
+fn local_route(message: &[u8], kind: u16) -> Option<Ip> {
+    let word = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));
+    if word(4)? != kind || *message.get(20)? != LOCAL_TABLE {
+        return None;
+    }
+    let mut at = 28;
+    loop {
+        let (len, attribute) = (usize::from(word(at)?), word(at + 2)?);
+        let value = message.get(at + 4..at + len)?;
+        match (attribute, value.len()) {
+            (RTA_DST, 4) => return Some(Ip::v4(value.try_into().ok()?)),
+            (RTA_DST, 16) => return Some(Ip::v6(value.try_into().ok()?)),
+            _ => at += len.next_multiple_of(4).max(4),
+        }
+    }
 }
 
 impl Touched {
@@ -106,7 +119,12 @@ impl Touched {
 
     /// Whether the message with this head asks for no look.
     pub(super) fn is_no_news(&self, message: &[u8]) -> bool {
-        is_local_route(message)
+        // Every address has a route in the local table, and no interface is chosen by it.
+        let any = |set: &BTreeSet<HostAddr>, ip| {
+            set.range(HostAddr { ip, ifindex: 0 }..=HostAddr { ip, ifindex: u32::MAX }).next().is_some()
+        };
+        local_route(message, NEW_ROUTE).is_some()
+            || local_route(message, DEL_ROUTE).is_some_and(|ip| any(&self.lock().removed, ip))
             || address(message, NEW_ADDRESS).is_some_and(|addr| self.lock().own.contains(&addr))
             || address(message, DEL_ADDRESS).is_some_and(|addr| self.lock().removed.contains(&addr))
     }

@@ -480,7 +480,7 @@ impl World {
             }
         }
         if self.chance(self.knobs.put_off) {
-            self.nodes[index].agent.put_host_off(now);
+            self.nodes[index].agent.interrupt_host(now);
             self.nodes[index].works = false;
         }
     }

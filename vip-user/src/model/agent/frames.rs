@@ -13,6 +13,7 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
+use vip_common::abi::Port;
 
 /// The largest number of VIPs that are announced in one go.
 const PIECE: usize = 128;
@@ -21,7 +22,7 @@ const PIECE: usize = 128;
 const MAX_ASKING: usize = 100;
 /// The largest number of waiting rounds per group. A round of a large group may take longer than the
 /// pause before the next one.
-const MAX_ROUNDS: usize = 2;
+const MAX_ROUNDS: usize = 3;
 /// The number of rounds in a burst that also ask known neighbours.
 const ASKING_ROUNDS: u8 = 2;
 /// Time per VIP in the rounds after a take-over: 20 000 VIPs a second.
@@ -79,9 +80,10 @@ impl Rounds {
 
     /// One more VIP of a group, which was not among those of earlier rounds.
     fn add_late(&mut self, slot: u32, vip: IpAddr) {
-        match self.waiting.back_mut() {
-            Some(round) if round.slot == slot && !round.asks => round.vips.push(vip),
-            _ => self.waiting.push_back(Frames { slot, vips: vec![vip], asks: false }),
+        let mut rounds = self.waiting.iter_mut().rev();
+        match rounds.find(|round| round.slot == slot && !round.asks) {
+            Some(round) => round.vips.push(vip),
+            None => self.waiting.push_back(Frames { slot, vips: vec![vip], asks: false }),
         }
     }
 
@@ -153,9 +155,20 @@ impl Agent {
     /// without it: ten thousand entries take some seconds.
     pub(super) fn published(&mut self, now: BootNs, slot: u32, vip: IpAddr) {
         let Some(group) = self.groups.get_mut(&slot).filter(|group| group.serves(now)) else { return };
-        if group.announce_at.next().is_none_or(|round| round > now) {
+        // The last round of a burst leaves at the pace of a refresh.
+        let is_last = group.announce_at.left() <= 1;
+        if is_last || group.announce_at.next().is_none_or(|round| round > now) {
             group.published_late = true;
             self.bursts.add_late(slot, vip);
+        }
+    }
+
+    /// An interface answers from now on. Bursts that began before left out what is answered on it.
+    pub(super) fn came_up_late(&mut self, now: BootNs, port: Port) {
+        for group in self.groups.values_mut().filter(|group| group.serves(now)) {
+            let mut vips = group.spec.vips.iter();
+            let is_here = |vip: &IpAddr| self.links.of(*vip).any(|link| link.port == port);
+            group.published_late |= vips.any(is_here);
         }
     }
 

@@ -7,7 +7,7 @@
 use super::{Agent, weigh::Look};
 use crate::model::{
     changes::{Changes, Failed, PutOff},
-    desired::{Links, VipSpec, desired},
+    desired::{Link, Links, VipSpec, desired},
     fitness::Fitness,
     group::Group,
     harm::Harm,
@@ -74,6 +74,10 @@ pub(super) struct HostState {
     known: Option<Actual>,
     /// When the host must be read again.
     pub(super) read_at: BootNs,
+    /// What was read has not been planned for yet. News could otherwise ask for another look for ever.
+    fresh: bool,
+    /// A change has failed since, and may have been made in whole or in part.
+    uncertain: bool,
     phase: Phase,
     put_off: PutOff,
     pub(super) reconciled: bool,
@@ -92,6 +96,8 @@ impl Default for HostState {
             links_stale: true,
             known: None,
             read_at: BootNs(0),
+            fresh: false,
+            uncertain: false,
             phase: Phase::Idle,
             put_off: PutOff::default(),
             reconciled: false,
@@ -108,7 +114,8 @@ impl HostState {
     pub(super) fn fault(&self, served: impl FnOnce() -> bool) -> Option<&'static str> {
         let good = self.interfaces == Look::Good && self.entries == Look::Good;
         let served = !good && served();
-        if self.interfaces.is_bad(served) {
+        // The edge itself keeps the last look for a while.
+        if self.interfaces.is_bad(false) {
             Some("the interfaces are not known")
         } else if self.entries.is_bad(served) {
             Some("the entries and addresses are not known")
@@ -122,11 +129,12 @@ impl HostState {
         self.reconcile_at
     }
 
-    /// Links or addresses have changed.
+    /// Links or addresses have changed. A plan that is being carried out may end first: it takes no
+    /// longer than [`PLAN_LASTS`].
     pub(super) fn has_changed(&mut self, now: BootNs) {
         self.links_stale = true;
         self.read_at = BootNs(0);
-        self.is_due(now);
+        self.wake_at(now);
     }
 
     /// The state of the host, if it is known.
@@ -137,16 +145,20 @@ impl HostState {
     /// The host must be read again before the next plan.
     pub(super) fn read_again(&mut self) {
         self.read_at = BootNs(0);
+        self.fresh = false;
     }
 
-    /// There is something to do at `at`, which a plan that was made before does not know of.
-    pub(super) fn is_due(&mut self, at: BootNs) {
+    /// The host must look different from now on, which a plan that was made before does not know.
+    pub(super) fn is_due(&mut self, now: BootNs) {
         self.forget_plan();
+        self.wake_at(now);
+    }
+
+    /// There is something to do on the host at this time.
+    pub(super) fn wake_at(&mut self, at: BootNs) {
         self.reconcile_at = Some(self.reconcile_at.map_or(at, |known| known.min(at)));
     }
-}
 
-impl HostState {
     /// The rest of a plan is not carried out.
     pub(super) fn forget_plan(&mut self) {
         if matches!(self.phase, Phase::PutOff(_)) {
@@ -156,10 +168,9 @@ impl HostState {
 
     /// What this turn begins with.
     fn first_phase(&mut self, now: BootNs) -> Phase {
-        let is_known = now < self.read_at && !self.links_stale;
         match std::mem::take(&mut self.phase) {
             Phase::PutOff(phase) => match *phase {
-                Phase::Changing(changes, made) if is_known && now < made.after(PLAN_LASTS) => {
+                Phase::Changing(changes, made) if now < made.after(PLAN_LASTS) => {
                     Phase::Changing(changes, made)
                 }
                 Phase::Begun { looked } => Phase::Begun { looked },
@@ -167,6 +178,11 @@ impl HostState {
             },
             _ => Phase::Begun { looked: false },
         }
+    }
+
+    /// Whether the host must be read before a plan is made.
+    fn must_be_read(&self, now: BootNs) -> bool {
+        self.known.is_none() || (!self.fresh && (self.read_at <= now || self.uncertain))
     }
 }
 
@@ -219,37 +235,40 @@ impl Agent {
         self.host.phase = self.host.first_phase(now);
     }
 
-    /// This turn has no time for (the rest of) the work on the host.
+    /// This turn has no time for work on the host.
     pub fn put_host_off(&mut self, now: BootNs) {
         self.host.settled_at = None;
-        let due = self.host.reconcile_at.map_or(now, |due| due.min(now));
-        self.host.reconcile_at = Some(due);
-        match std::mem::take(&mut self.host.phase) {
-            Phase::Changing(changes, planned_at) => {
-                if let Some(why) = changes.problem() {
-                    self.note_harms(planned_at, &changes, true);
-                    self.tell("change of the host", Of::Node, Some(why));
-                }
-                self.forget_dropped(now);
-                self.host.phase = Phase::PutOff(Box::new(Phase::Changing(changes, planned_at)));
+        self.host.wake_at(now);
+    }
+
+    /// This turn has no time for the rest of the work on the host. Work that has just ended is not
+    /// begun again before its time.
+    pub fn interrupt_host(&mut self, now: BootNs) {
+        let phase = std::mem::take(&mut self.host.phase);
+        if let Phase::Changing(changes, planned_at) = &phase {
+            if let Some(why) = changes.problem() {
+                self.note_harms(*planned_at, changes, true);
+                self.tell("change of the host", Of::Node, Some(why));
             }
-            Phase::Begun { looked } => {
-                self.host.phase = Phase::PutOff(Box::new(Phase::Begun { looked }));
-            }
-            phase => self.host.phase = phase,
+            self.forget_dropped(now);
+        }
+        if !matches!(phase, Phase::Idle) {
+            self.host.wake_at(now);
+            self.host.phase = Phase::PutOff(Box::new(phase));
         }
     }
 
     /// The next piece of work on the host. `None` if the work is done or must wait.
     pub fn next_on_host(&mut self, now: BootNs) -> Option<Work> {
         if let Phase::Begun { looked } = &mut self.host.phase {
-            if self.host.links_stale && !*looked {
+            if self.host.links_stale && !*looked && !self.host.fresh {
                 *looked = true;
                 return Some(Work::Interfaces);
             }
-            if self.host.known.is_none() || self.host.read_at <= now {
+            if self.host.must_be_read(now) {
                 return Some(Work::Read);
             }
+            self.host.fresh = false;
             let changes = self.plan(now);
             self.host.phase = Phase::Changing(Box::new(changes), now);
         }
@@ -259,7 +278,7 @@ impl Agent {
         }
         let planned_at = *planned_at;
         if let Phase::Changing(changes, _) = std::mem::take(&mut self.host.phase) {
-            self.end_of_changes(planned_at, &changes);
+            self.end_of_changes(now, planned_at, &changes);
             self.burst_again(now);
         }
         None
@@ -283,7 +302,7 @@ impl Agent {
             }
             Err(failed) => {
                 self.host.interfaces = self.host.interfaces.after(&failed, now);
-                self.host.is_due(now.after(RETRY));
+                self.host.wake_at(now.after(RETRY));
                 self.tell("interfaces", Of::Node, Some(failed.why));
             }
         }
@@ -297,6 +316,7 @@ impl Agent {
                 self.host.entries = Look::Good;
                 let old = self.host.known.replace(actual);
                 self.host.read_at = now.after(READ_EVERY);
+                (self.host.fresh, self.host.uncertain) = (true, false);
                 self.note_published(now, old.as_ref());
                 self.tell("host", Of::Node, None);
             }
@@ -304,7 +324,7 @@ impl Agent {
                 self.weighs_all = true;
                 self.host.entries = self.host.entries.after(&failed, now);
                 self.host.phase = Phase::Idle;
-                self.host.is_due(now.after(RETRY));
+                self.host.wake_at(now.after(RETRY));
                 self.tell("host", Of::Node, Some(failed.why));
             }
         }
@@ -312,41 +332,46 @@ impl Agent {
 
     /// The outcome of a change.
     pub fn changed(&mut self, now: BootNs, action: Action, done: Result<(), Failed>) {
-        match (done, &mut self.host.phase) {
-            (Ok(()), _) => {
-                let Some(known) = &mut self.host.known else { return };
-                let late = known.publishes(&action);
-                known.take_in(action);
-                if let Some((ip, slot)) = late {
-                    self.published(now, slot, ip);
-                }
-            }
-            (Err(failed), Phase::Changing(changes, _)) => {
-                changes.has_failed(now, action, failed, &mut self.host.put_off);
-                // It may have been made, in whole or in part.
-                self.host.read_at = BootNs(0);
-            }
-            (Err(_), _) => self.host.read_at = BootNs(0),
+        let Err(failed) = done else { return self.take_in_change(now, action) };
+        self.host.uncertain = true;
+        if let Phase::Changing(changes, _) = &mut self.host.phase {
+            changes.has_failed(now, action, failed, &mut self.host.put_off);
+        }
+    }
+
+    fn take_in_change(&mut self, now: BootNs, action: Action) {
+        let Some(known) = &mut self.host.known else { return };
+        let late = known.publishes(&action);
+        let up = known.brings_up(&action);
+        known.take_in(action);
+        if let Some((ip, slot)) = late {
+            self.published(now, slot, ip);
+        }
+        if let Some(port) = up {
+            self.came_up_late(now, port);
         }
     }
 
     /// A change that seemed to have failed may have published a VIP.
     fn note_published(&mut self, now: BootNs, old: Option<&Actual>) {
         let (Some(known), Some(old)) = (&self.host.known, old) else { return };
-        let live = known.vips.iter().filter(|(_, vip)| vip.generation != 0);
-        let new =
-            live.filter(|(ip, vip)| old.vips.get(ip).map(|old| old.generation) != Some(vip.generation));
-        let new: Vec<(IpAddr, u32)> = new.map(|(ip, vip)| (IpAddr::from(*ip), vip.slot)).collect();
+        let publish = |(ip, vip): (&Ip, &_)| old.publishes(&Action::Publish(*ip, *vip));
+        let new: Vec<(IpAddr, u32)> = known.vips.iter().filter_map(publish).collect();
         for (ip, slot) in new {
             self.published(now, slot, ip);
         }
     }
 
-    /// Whether this host has the entry of a VIP that the present tenure of its group needs.
+    /// Whether the guard lets announcements of a VIP out: it has the entry that the present tenure of
+    /// its group needs, and so have its interfaces.
     pub(super) fn is_published(&self, now: BootNs, group: &Group, vip: IpAddr) -> bool {
         let Ownership::Ours { generation, .. } = group.election.ownership(now) else { return false };
-        let entry = self.host.known.as_ref().and_then(|known| known.vips.get(&Ip::from(vip)));
-        entry.is_some_and(|entry| entry.generation == generation)
+        let Some(known) = &self.host.known else { return false };
+        let answer = self.links.answer.get(&vip).copied().unwrap_or(0);
+        let entry = known.vips.get(&Ip::from(vip));
+        let is_up = |link: &Link| known.ifaces.get(&link.port).is_some_and(|iface| iface.up == 1);
+        entry.is_some_and(|entry| entry.generation == generation && answer & !entry.answer == 0)
+            && self.links.of(vip).filter(|link| link.up).all(is_up)
     }
 
     /// Plans the way to the desired state of the host.
@@ -379,19 +404,19 @@ impl Agent {
     }
 
     /// A plan that was made at `planned_at` has ended.
-    fn end_of_changes(&mut self, planned_at: BootNs, changes: &Changes) {
+    fn end_of_changes(&mut self, now: BootNs, planned_at: BootNs, changes: &Changes) {
         self.note_harms(planned_at, changes, false);
         // The first look at the interfaces also removes the programs of another version. Before that,
         // those programs may answer under fences that this process does not lower.
         self.host.reconciled |= !changes.entries_failed && !self.host.links_stale;
         if let Some(why) = changes.problem() {
-            self.host.is_due(planned_at.after(RETRY));
+            self.host.wake_at(now.after(RETRY));
             self.tell("change of the host", Of::Node, Some(why));
         } else {
             self.tell("change of the host", Of::Node, None);
             self.host.settled_at = (!self.host.links_stale).then_some(planned_at);
-            let retry = self.host.links_stale.then(|| planned_at.after(RETRY));
-            self.host.is_due(retry.map_or(self.host.read_at, |retry| retry.min(self.host.read_at)));
+            let retry = self.host.links_stale.then(|| now.after(RETRY));
+            self.host.wake_at(retry.map_or(self.host.read_at, |retry| retry.min(self.host.read_at)));
         }
         for slot in self.slots_in_use() {
             self.schedule_linger_end(planned_at, slot);
@@ -402,7 +427,8 @@ impl Agent {
     /// Forgets VIPs that are no longer wanted and for which this host no longer answers. Until then the
     /// Lease names them, so that no other Lease can admit them.
     fn forget_dropped(&mut self, now: BootNs) {
-        let Some(known) = &self.host.known else { return };
+        // A change that seemed to have failed may have made this host answer.
+        let Some(known) = self.host.known.as_ref().filter(|_| !self.host.uncertain) else { return };
         let answers =
             |ip: &IpAddr| known.vips.get(&Ip::from(*ip)).is_some_and(|vip| vip.generation != 0);
         for (slot, group) in &mut self.groups {
@@ -460,7 +486,7 @@ impl Agent {
             _ => return,
         };
         if end > now {
-            self.host.is_due(end);
+            self.host.wake_at(end);
         }
     }
 

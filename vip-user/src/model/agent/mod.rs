@@ -234,6 +234,9 @@ impl Agent {
             Event::Tick => self.tick(now, &mut turn),
         }
         self.weigh(now, &mut turn);
+        if turn.host {
+            self.host.forget_plan();
+        }
         turn.news.append(&mut self.news);
         turn
     }
@@ -337,9 +340,6 @@ impl Agent {
         let mut effects = group.election.step(now, input);
         if effects.silence.is_some() {
             group.announce_at.clear();
-        }
-        if effects.host {
-            self.host.forget_plan();
         }
         if effects.announce {
             group.begin_burst(now.boot);

@@ -41,8 +41,16 @@ fn what_this_process_has_added_is_no_news() {
     for ip in [Ip::v4(v4), Ip::v6(v6)] {
         touched.owns(HostAddr { ip, ifindex: 1 }, true);
     }
-    let route = |kind, table: u8| message(kind, u32::from_ne_bytes([table, 0, 0, 0]));
-    let own = [address(newaddr, 1, 32, &v4), address(newaddr, 1, 128, &v6), route(newroute, 255)];
+    // As the kernel orders them: the table, then the destination.
+    let route = |kind, table: u8, ip: &[u8]| {
+        let mut bytes = message(kind, u32::from_ne_bytes([table, 0, 0, 0]));
+        bytes.truncate(28);
+        bytes.extend([8, 0, 15, 0, table, 0, 0, 0]);
+        bytes.extend((4 + ip.len() as u16).to_ne_bytes());
+        bytes.extend([1, 0]);
+        [bytes, ip.to_vec()].concat()
+    };
+    let own = [address(newaddr, 1, 32, &v4), address(newaddr, 1, 128, &v6), route(newroute, 255, &v4)];
     for own in &own {
         assert!(touched.is_no_news(own), "{own:?}");
     }
@@ -52,14 +60,16 @@ fn what_this_process_has_added_is_no_news() {
         address(newaddr, 1, 32, &[192, 0, 2, 11]),
         address(deladdr, 1, 32, &v4),
         message(newaddr, 1),
-        route(newroute, 254),
-        route(delroute, 255),
+        route(newroute, 254, &v4),
+        route(delroute, 255, &v4),
         Vec::new(),
     ] {
         assert!(!touched.is_no_news(&news), "{news:?}");
     }
     touched.owns(HostAddr { ip: Ip::v4(v4), ifindex: 1 }, false);
     assert!(!touched.is_no_news(&own[0]) && touched.is_no_news(&address(deladdr, 1, 32, &v4)));
+    assert!(touched.is_no_news(&route(delroute, 255, &v4)));
+    assert!(!touched.is_no_news(&route(delroute, 255, &v6)));
 }
 
 #[test]
