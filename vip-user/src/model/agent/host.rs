@@ -59,6 +59,17 @@ enum Phase {
     PutOff(Box<Phase>),
 }
 
+/// What has happened to the known state of the host since it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Picture {
+    /// No plan was made yet. News could otherwise ask for another look for ever.
+    Fresh,
+    /// A plan was made.
+    Planned,
+    /// A change has failed, and may have been made in whole or in part.
+    Uncertain,
+}
+
 /// What the node knows of its host.
 #[derive(Debug)]
 pub(super) struct HostState {
@@ -74,10 +85,7 @@ pub(super) struct HostState {
     known: Option<Actual>,
     /// When the host must be read again.
     pub(super) read_at: BootNs,
-    /// What was read has not been planned for yet. News could otherwise ask for another look for ever.
-    fresh: bool,
-    /// A change has failed since, and may have been made in whole or in part.
-    uncertain: bool,
+    picture: Picture,
     phase: Phase,
     put_off: PutOff,
     pub(super) reconciled: bool,
@@ -96,8 +104,7 @@ impl Default for HostState {
             links_stale: true,
             known: None,
             read_at: BootNs(0),
-            fresh: false,
-            uncertain: false,
+            picture: Picture::Planned,
             phase: Phase::Idle,
             put_off: PutOff::default(),
             reconciled: false,
@@ -145,7 +152,9 @@ impl HostState {
     /// The host must be read again before the next plan.
     pub(super) fn read_again(&mut self) {
         self.read_at = BootNs(0);
-        self.fresh = false;
+        if self.picture == Picture::Fresh {
+            self.picture = Picture::Planned;
+        }
     }
 
     /// The host must look different from now on, which a plan that was made before does not know.
@@ -182,7 +191,12 @@ impl HostState {
 
     /// Whether the host must be read before a plan is made.
     fn must_be_read(&self, now: BootNs) -> bool {
-        self.known.is_none() || (!self.fresh && (self.read_at <= now || self.uncertain))
+        let is_old = match self.picture {
+            Picture::Fresh => false,
+            Picture::Planned => self.read_at <= now,
+            Picture::Uncertain => true,
+        };
+        is_old || self.known.is_none()
     }
 }
 
@@ -261,14 +275,14 @@ impl Agent {
     /// The next piece of work on the host. `None` if the work is done or must wait.
     pub fn next_on_host(&mut self, now: BootNs) -> Option<Work> {
         if let Phase::Begun { looked } = &mut self.host.phase {
-            if self.host.links_stale && !*looked && !self.host.fresh {
+            if self.host.links_stale && !*looked && self.host.picture != Picture::Fresh {
                 *looked = true;
                 return Some(Work::Interfaces);
             }
             if self.host.must_be_read(now) {
                 return Some(Work::Read);
             }
-            self.host.fresh = false;
+            self.host.picture = Picture::Planned;
             let changes = self.plan(now);
             self.host.phase = Phase::Changing(Box::new(changes), now);
         }
@@ -316,7 +330,7 @@ impl Agent {
                 self.host.entries = Look::Good;
                 let old = self.host.known.replace(actual);
                 self.host.read_at = now.after(READ_EVERY);
-                (self.host.fresh, self.host.uncertain) = (true, false);
+                self.host.picture = Picture::Fresh;
                 self.note_published(now, old.as_ref());
                 self.tell("host", Of::Node, None);
             }
@@ -333,7 +347,7 @@ impl Agent {
     /// The outcome of a change.
     pub fn changed(&mut self, now: BootNs, action: Action, done: Result<(), Failed>) {
         let Err(failed) = done else { return self.take_in_change(now, action) };
-        self.host.uncertain = true;
+        self.host.picture = Picture::Uncertain;
         if let Phase::Changing(changes, _) = &mut self.host.phase {
             changes.has_failed(now, action, failed, &mut self.host.put_off);
         }
@@ -428,7 +442,8 @@ impl Agent {
     /// Lease names them, so that no other Lease can admit them.
     fn forget_dropped(&mut self, now: BootNs) {
         // A change that seemed to have failed may have made this host answer.
-        let Some(known) = self.host.known.as_ref().filter(|_| !self.host.uncertain) else { return };
+        let is_certain = self.host.picture != Picture::Uncertain;
+        let Some(known) = self.host.known.as_ref().filter(|_| is_certain) else { return };
         let answers =
             |ip: &IpAddr| known.vips.get(&Ip::from(*ip)).is_some_and(|vip| vip.generation != 0);
         for (slot, group) in &mut self.groups {

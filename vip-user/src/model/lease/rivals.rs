@@ -73,7 +73,7 @@ impl fmt::Display for Obstacle {
                 "the Lease {lease:?} is held by a version of xvip, on {holder:?}, that does not say what it guards"
             ),
             Self::InUse(mac) => {
-                write!(f, "{} answers for it", mac)
+                write!(f, "{mac} answers for it")
             }
             Self::Unlisted(why) => write!(f, "the Leases cannot be listed: {why}"),
         }

@@ -50,7 +50,9 @@ fn what_was_put_off_is_done_later() {
     world.run_until(1);
     let addr = |last| HostAddr { ip: Ip::v4([192, 0, 2, last]), ifindex: 1 };
     // Another start has left addresses; removing each is a change.
-    [40, 50, 60].into_iter().for_each(|last| world.leave(addr(last)));
+    for last in [40, 50, 60] {
+        world.leave(addr(last));
+    }
     let gone = |last| Some(Work::Change(Action::DelAddr(addr(last))));
     world.agent.host.read_again();
     assert_eq!(world.piece(0), Some(Work::Read));
