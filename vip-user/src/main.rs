@@ -4,6 +4,7 @@ use clap::Parser as _;
 use std::process::ExitCode;
 use vip_user::{
     cli::{Cli, Command, dispatch},
+    config::ConfigError,
     escape::printable,
 };
 
@@ -27,10 +28,17 @@ fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("xvip: {}", printable(&format!("{error:#}")));
+            match error.downcast_ref() {
+                Some(ConfigError::Values(refused)) => refused.iter().for_each(say),
+                _ => say(&format!("{error:#}")),
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+fn say(why: &impl ToString) {
+    eprintln!("xvip: {}", printable(&why.to_string()));
 }
 
 /// Lets a write to a closed pipe end this process, as usual for a shell command. Rust ignores

@@ -1,6 +1,6 @@
 //! Checks of a configuration that need no look at the host.
 
-use super::{Config, ConfigError, LeaseConfig, VipConfig};
+use super::{Config, LeaseConfig, Refused, VipConfig};
 use crate::{
     model::{
         hooks::{Hook, Hooks},
@@ -18,8 +18,29 @@ use std::{
 };
 use vip_common::abi::MAX_SLOTS;
 
+type Checked = Result<(), Refused>;
+
 impl Config {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// Everything that cannot work: an operator mends all of it in one go.
+    pub(super) fn check(&self) -> Vec<Refused> {
+        let checks: [fn(&Self) -> Checked; 11] = [
+            Self::check_names,
+            Self::check_interfaces,
+            |config| check_hooks(&config.attach),
+            Self::check_leases,
+            Self::check_announcements,
+            Self::check_admin,
+            Self::check_lan,
+            Self::check_endpoints,
+            Self::check_timing,
+            Self::check_lingering,
+            Self::check_stop,
+        ];
+        let refused = checks.into_iter().filter_map(|check| check(self).err());
+        self.check_vips().into_iter().chain(refused).collect()
+    }
+
+    fn check_names(&self) -> Checked {
         let name_ok = |name: &str| {
             !name.is_empty()
                 && name.len() <= 32
@@ -31,50 +52,60 @@ impl Config {
         if let Some(node) = self.node.as_ref().filter(|node| node.is_empty() || node.len() > 253) {
             return refuse("node", node, "1 to 253 characters, the name of the Node object");
         }
-        if self.vips.is_empty() {
-            return refuse("vips", "an empty list", "at least one address");
-        }
-        let mut seen = BTreeSet::new();
-        for vip in &self.vips {
-            if !seen.insert(vip.address.to_canonical()) {
-                return refuse("vips", vip.address, "each address may be listed once");
-            }
-            if let Some(why) = unusable(vip.address) {
-                return refuse("vips", vip.address, why);
-            }
-        }
-        self.check_interfaces()?;
-        check_hooks(&self.attach)?;
         if !is_object_name(&self.lease.name) {
             return refuse("lease.name", &self.lease.name, OBJECT_NAME);
         }
-        self.check_leases()?;
         if !is_namespace_name(&self.lease.namespace) {
             return refuse("lease.namespace", &self.lease.namespace, NAMESPACE_NAME);
         }
+        Ok(())
+    }
+
+    fn check_vips(&self) -> Vec<Refused> {
+        let mut seen = BTreeSet::new();
+        let mut check = |vip: &VipConfig| {
+            if !seen.insert(vip.address.to_canonical()) {
+                return refuse("vips", vip.address, "each address may be listed once");
+            }
+            unusable(vip.address).map_or(Ok(()), |why| refuse("vips", vip.address, why))
+        };
+        let empty =
+            self.vips.is_empty().then(|| refuse("vips", "an empty list", "at least one address"));
+        let refused = self.vips.iter().map(&mut check).chain(empty);
+        refused.filter_map(Result::err).collect()
+    }
+
+    fn check_announcements(&self) -> Checked {
         if self.announce.refresh_s > ONE_DAY_S {
             let allowed = format!("0 (none) to {ONE_DAY_S}");
             return refuse("announce.refresh_s", self.announce.refresh_s, allowed);
         }
+        Ok(())
+    }
+
+    fn check_admin(&self) -> Checked {
         if self.kernel_log_level > 5 {
             return refuse("kernel_log_level", self.kernel_log_level, "0 (off) to 5 (trace)");
         }
         if self.admin.port == Some(0) {
             return refuse("admin.port", 0, "1 to 65535; leave it out for no port at all");
         }
+        Ok(())
+    }
+
+    fn check_lan(&self) -> Checked {
         if !(100..=60_000).contains(&self.lan_check.every_ms) {
             return refuse("lan_check.every_ms", self.lan_check.every_ms, "100 to 60000");
         }
         if let Some(vip) = self.vips.iter().find(|vip| self.lan_check.peers.contains(&vip.address)) {
             return refuse("lan_check.peers", vip.address, "addresses of other hosts, not VIPs");
         }
-        self.check_endpoints()?;
-        self.check_timing()
+        Ok(())
     }
 
     /// The API must be reachable without a VIP, because a VIP is down until its holder has reached
     /// the API.
-    fn check_endpoints(&self) -> Result<(), ConfigError> {
+    fn check_endpoints(&self) -> Checked {
         const FIELD: &str = "api.endpoints";
         for endpoint in &self.api.endpoints {
             if server(endpoint).is_none() {
@@ -94,7 +125,7 @@ impl Config {
         }
     }
 
-    fn check_interfaces(&self) -> Result<(), ConfigError> {
+    fn check_interfaces(&self) -> Checked {
         let lists = [
             ("interfaces", Some(&self.interfaces)),
             ("guard", Some(&self.guard)),
@@ -130,7 +161,7 @@ impl Config {
 
     /// VIPs with other nodes or other interfaces need another Lease: a failed link of one VIP must
     /// not move the others.
-    fn check_leases(&self) -> Result<(), ConfigError> {
+    fn check_leases(&self) -> Checked {
         for vip in &self.vips {
             match &vip.lease {
                 None if vip.interfaces.is_some() || vip.nodes.is_some() => {
@@ -174,7 +205,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_timing(&self) -> Result<(), ConfigError> {
+    fn check_timing(&self) -> Checked {
         let timing = self.timing();
         let LeaseConfig { duration_s, clock_error_percent, foreign_grace_s, .. } = self.lease;
         if !(1..=MAX_DURATION_S).contains(&duration_s) {
@@ -221,9 +252,18 @@ impl Config {
             let allowed = format!("lease.duration_s ({duration_s}) to {ONE_DAY_S}");
             return refuse("lease.foreign_grace_s", grace, allowed);
         }
+        Ok(())
+    }
+
+    fn check_lingering(&self) -> Checked {
         if self.linger_ms > 60_000 {
             return refuse("linger_ms", self.linger_ms, "0 to 60000");
         }
+        Ok(())
+    }
+
+    fn check_stop(&self) -> Checked {
+        let duration_s = self.lease.duration_s;
         if self.on_stop == OnStop::Keep && duration_s < 10 {
             return refuse(
                 "on_stop",
@@ -259,7 +299,7 @@ fn is_namespace_name(name: &str) -> bool {
 }
 
 /// Refuses an empty list of hooks, and one that names a hook twice.
-fn check_hooks(hooks: &Hooks) -> Result<(), ConfigError> {
+fn check_hooks(hooks: &Hooks) -> Checked {
     let distinct: BTreeSet<Hook> = hooks.0.iter().copied().collect();
     if hooks.0.is_empty() || distinct.len() < hooks.0.len() {
         let written = serde_json::to_string(hooks).unwrap_or_default();
@@ -268,12 +308,12 @@ fn check_hooks(hooks: &Hooks) -> Result<(), ConfigError> {
     Ok(())
 }
 
-pub(super) fn refuse<T>(
+fn refuse<T>(
     field: &'static str,
     value: impl ToString,
     allowed: impl Into<String>,
-) -> Result<T, ConfigError> {
-    Err(ConfigError::Value { field, value: value.to_string(), allowed: allowed.into() })
+) -> Result<T, Refused> {
+    Err(Refused { field, value: value.to_string(), allowed: allowed.into() })
 }
 
 /// Why an address can never be a VIP, whatever the host looks like.

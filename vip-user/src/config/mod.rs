@@ -245,16 +245,25 @@ pub enum ConfigError {
         /// `" (did you mean …?)"`, or empty.
         hint: String,
     },
-    /// A value cannot work.
-    #[error("configuration field `{field}`: {value} cannot be used: {allowed}")]
-    Value {
-        /// The field.
-        field: &'static str,
-        /// Its value.
-        value: String,
-        /// What is allowed.
-        allowed: String,
-    },
+    /// Values cannot work: all that were found.
+    #[error("{}", all(.0))]
+    Values(Vec<Refused>),
+}
+
+/// A value that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error("configuration field `{field}`: {value} cannot be used: {allowed}")]
+pub struct Refused {
+    /// The field.
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+fn all(refused: &[Refused]) -> String {
+    refused.iter().map(Refused::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Default for LeaseConfig {
@@ -387,8 +396,8 @@ impl Config {
             let hint = hint(&message);
             ConfigError::Parse { path: path.into(), message, hint }
         })?;
-        config.check()?;
-        Ok(config)
+        let refused = config.check();
+        if refused.is_empty() { Ok(config) } else { Err(ConfigError::Values(refused)) }
     }
 
     /// The lists of interfaces, parsed into rules.

@@ -25,7 +25,8 @@ fn every_allowed_lease_fits_its_defaults() {
             config.lease.duration_s = duration_s;
             config.lease.clock_error_percent = percent;
             let lease = format!("duration_s: {duration_s}, clock_error_percent: {percent}");
-            config.check().unwrap_or_else(|error| panic!("{lease}: {error}"));
+            let refused = config.check();
+            assert!(refused.is_empty(), "{lease}: {refused:?}");
             let timing = config.timing();
             assert!(timing.renew_every * 2 <= timing.hold(duration_s), "{lease}");
             let usual = Duration::from_millis(500).max(Duration::from_secs(duration_s.into()) / 5);
@@ -50,6 +51,19 @@ fn every_field_is_documented() {
         let field = format!("`{}`", setting.field);
         assert!(manual.contains(&field), "docs/configuration.md lacks {field}");
     }
+}
+
+/// A file is mended in one go.
+#[test]
+fn all_refusals_are_told_at_once() {
+    let text = "vips: [127.0.0.1, 224.0.0.1]\ninterfaces: [lo]\nlease: {duration_s: 0, name: Not_a_name}\n\
+                linger_ms: 70000\non_stop: keep\nadmin: {port: 0}\n";
+    let Err(ConfigError::Values(refused)) = Config::parse(Path::new("x.yaml"), text) else {
+        panic!("it is not refused")
+    };
+    let fields: Vec<&str> = refused.iter().map(|refused| refused.field).collect();
+    let wanted = ["vips", "vips", "lease.name", "interfaces", "admin.port", "lease.duration_s"];
+    assert_eq!(fields, [&wanted[..], &["linger_ms", "on_stop"]].concat());
 }
 
 #[test]
