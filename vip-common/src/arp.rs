@@ -39,7 +39,9 @@ pub(crate) fn arp<F: Frame, E: Env>(frame: &mut F, env: &E, l3: Layer3) -> Resul
     if !is_station_mac(&request.sha) || is_group_v4(&request.spa) {
         return Err(reject(env, Counter::QuestionBadSender));
     }
-    answer(frame, l3, &request, &iface).ok_or(Verdict::Drop)?;
+    if answer(frame, l3, &request, &iface).is_none() {
+        return Err(reject(env, Counter::QuestionResizeFailed));
+    }
     Ok(Counter::ArpAnswered)
 }
 

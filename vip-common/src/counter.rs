@@ -38,7 +38,7 @@ counters! {
     QuestionMalformed = "question_malformed",
     /// Questions dropped: the sender's address is not one of a single station.
     QuestionBadSender = "question_bad_sender",
-    /// Questions dropped: the frame could not be resized for the answer.
+    /// Questions dropped: the frame could not be resized or written for the answer.
     QuestionResizeFailed = "question_resize_failed",
     /// Claims let out: the fence is live.
     ClaimSent = "claim_sent",

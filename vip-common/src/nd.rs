@@ -87,10 +87,10 @@ fn solicitation<F: Frame, E: Env>(
     if !is_station_mac(&question.sender) || question.source[0] == 0xff {
         return Err(reject(env, Counter::QuestionBadSender));
     }
-    if !frame.resize(l3.offset + ANSWER_LEN) {
+    let resized = frame.resize(l3.offset + ANSWER_LEN);
+    if !resized || answer(frame, l3, &question, iface.mac).is_none() {
         return Err(reject(env, Counter::QuestionResizeFailed));
     }
-    answer(frame, l3, &question, iface.mac).ok_or(Verdict::Drop)?;
     Ok(Counter::NdAnswered)
 }
 

@@ -57,9 +57,9 @@ static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS + 1], 1> = PerCpuArray::new();
 const SCRATCH_WORDS: usize = 8;
 
-/// Does `work`, which uses [`SCRATCH`], unless another program of this CPU is using it: then `busy`.
-/// With PREEMPT_RT (since Linux 6.18 without PREEMPT_RT_NEEDS_BH_LOCK) one may interrupt another and
-/// replace what that is about to use. A program that counts itself beside another sees at least 2.
+/// Runs `work`, which uses [`SCRATCH`]; `busy` if another program of this CPU is using it. On PREEMPT_RT
+/// (since Linux 6.18 without PREEMPT_RT_NEEDS_BH_LOCK) one program may interrupt another and overwrite
+/// what that passes to a helper. Each adds itself to the count, so the second reads at least 2.
 #[inline(always)]
 pub(crate) fn alone<R>(busy: R, work: impl FnOnce() -> R) -> R {
     let Some(words) = element::<_, [u64; SCRATCH_WORDS + 1]>(&raw const SCRATCH, 0) else {

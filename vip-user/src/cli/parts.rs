@@ -1,5 +1,5 @@
-//! The parts of a running daemon: who it is, its way to the API, what its loop needs to know, and those
-//! who look at it.
+//! Builds the parts of the daemon from the configuration: its identity, the client of the API, the setup
+//! of the loop, and the thread that serves `xvip status` and the admin port.
 
 use super::settings;
 use crate::{

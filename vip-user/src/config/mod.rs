@@ -118,7 +118,7 @@ pub struct LeaseConfig {
     pub name: String,
     /// D, in whole seconds.
     pub duration_s: u32,
-    /// Time between renewals in milliseconds. Default: D/5, at least 500 ms.
+    /// Time between renewals in milliseconds. Default: D/5, at least 500 ms, at most half of the fence.
     pub renew_ms: Option<u64>,
     /// Taken off every fence, in milliseconds. Default: 50 ms or 0.002·D, whichever is longer.
     pub margin_ms: Option<u64>,

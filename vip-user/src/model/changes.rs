@@ -28,8 +28,8 @@ pub struct Failed {
 /// After a host could not be examined for this long, its last known state is no longer trusted.
 pub const BLIND_FOR: Duration = Duration::from_secs(5);
 
-/// Changes that have failed, why, and when they are tried again. Without it one that hangs, or many
-/// that fail, would come first in every plan, and nothing behind them would ever be done.
+/// Failed changes, each with the reason and the time of its next attempt. Without this list, a change
+/// that hangs would come first in every plan, and the changes behind it would never be made.
 #[derive(Debug, Default)]
 pub struct PutOff(BTreeMap<Action, (BootNs, String)>);
 
@@ -116,8 +116,8 @@ impl Changes {
 }
 
 impl Actual {
-    /// The VIP, and the slot of its group, for which an action makes this host answer in a tenure or on
-    /// an interface in which it did not.
+    /// If the action makes this host answer for a VIP in a new tenure or on a new interface: that VIP,
+    /// and the slot of its group.
     pub fn publishes(&self, action: &Action) -> Option<(IpAddr, u32)> {
         let Action::Publish(ip, vip) = action else { return None };
         let answers =

@@ -47,6 +47,12 @@ impl Timing {
         Duration::from_millis((u64::from(duration_s) * 2).max(50))
     }
 
+    /// The D on which a holder may rely whose record names `duration_s`: at least our own, and at most
+    /// the longest allowed.
+    pub fn counted(&self, duration_s: u32) -> u32 {
+        duration_s.clamp(self.duration_s, MAX_DURATION_S.max(self.duration_s))
+    }
+
     /// D·(1-ρ) - margin: how long a holder may answer, counted from just before the request left.
     pub fn hold(&self, duration_s: u32) -> Duration {
         let percent = 100_u64.saturating_sub(u64::from(self.clock_error_percent));

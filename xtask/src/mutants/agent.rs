@@ -1,4 +1,4 @@
-//! Mutations of the agent: the order of effects, the groups, and the work on the host.
+//! Mutations of the agent: groups, slots, announcements, and the work on the host.
 
 use super::{AGENT, Mutation};
 

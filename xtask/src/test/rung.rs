@@ -7,7 +7,7 @@ use clap::ValueEnum;
 pub enum Rung {
     /// Pure functions, beside their code.
     Unit,
-    /// The election under a simulation of thousands of hours, and under a model checker.
+    /// The agent under a simulation of thousands of hours, and its elections under two model checkers.
     Simulation,
     /// The packet rules on the host and through the loaded programs. Root.
     Packets,

@@ -32,7 +32,7 @@ const SOON: Duration = Duration::from_millis(100);
 /// The host is read at least this often, because lifetimes of addresses run down and maps can be edited
 /// by hand.
 const READ_EVERY: Duration = Duration::from_secs(5);
-/// A plan is made anew after this: it was made for what the node knew then.
+/// A plan that is older than this is replaced: it rests on what the node knew when it was made.
 const PLAN_LASTS: Duration = Duration::from_secs(1);
 
 /// One thing to do on the host.
@@ -62,7 +62,8 @@ enum Phase {
 /// What has happened to the known state of the host since it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Picture {
-    /// No plan was made yet. News could otherwise ask for another look for ever.
+    /// The host was just read, and no plan uses that yet. Until one does, no report of a change causes
+    /// another look: a busy host would otherwise be read for ever.
     Fresh,
     /// A plan was made.
     Planned,
@@ -157,7 +158,7 @@ impl HostState {
         }
     }
 
-    /// The host must look different from now on, which a plan that was made before does not know.
+    /// The desired state of the host has changed, so an earlier plan is dropped.
     pub(super) fn is_due(&mut self, now: BootNs) {
         self.forget_plan();
         self.wake_at(now);
@@ -255,8 +256,8 @@ impl Agent {
         self.host.wake_at(now);
     }
 
-    /// This turn has no time for the rest of the work on the host. Work that has just ended is not
-    /// begun again before its time.
+    /// This turn has no time for the rest of the work on the host. If the work has just ended, nothing
+    /// is put off.
     pub fn interrupt_host(&mut self, now: BootNs) {
         let phase = std::mem::take(&mut self.host.phase);
         if let Phase::Changing(changes, planned_at) = &phase {

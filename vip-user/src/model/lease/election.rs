@@ -11,7 +11,7 @@ use crate::model::{
     fitness::Fitness,
     ownership::Ownership,
     time::{BootNs, Now, Unhashed},
-    timing::{MAX_DURATION_S, Timing},
+    timing::Timing,
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use vip_common::mac::Mac;
@@ -434,10 +434,9 @@ impl Election {
         self.next_id
     }
 
-    /// The D on which a holder of this record may rely: at least our own, and at most the longest
-    /// allowed.
+    /// The D on which a holder of this record may rely.
     pub(super) fn duration_of(&self, record: &Record) -> u32 {
-        record.duration_s.clamp(self.timing.duration_s, MAX_DURATION_S.max(self.timing.duration_s))
+        self.timing.counted(record.duration_s)
     }
 }
 

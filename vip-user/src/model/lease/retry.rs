@@ -43,13 +43,15 @@ impl Election {
         }
     }
 
-    /// The pause before a request is repeated whose outcome only a watch can show.
+    /// The pause before an offer or a creation is sent again. The election gets no answer to these;
+    /// only the watch shows their outcome.
     pub(super) fn unheard(&self, requests: u32) -> Duration {
         self.pause(requests.saturating_add(1), LONGEST_PAUSE)
     }
 
-    /// When a holder retries. The last attempt under the present fence must leave early enough for its
-    /// answer. If no further attempt fits in between, the next one waits until that time.
+    /// When a holder retries. One attempt must leave a quarter of a renewal interval before the fence
+    /// ends, so that its answer still counts. If the retry after the next would come too late for
+    /// that, the next one is moved to that instant.
     pub(super) fn holder_retries_at(&self, now: Now, holding: &Holding, failures: u32) -> BootNs {
         let next = now.boot.after(self.pause(failures, 1));
         let last = BootNs(holding.until.0.saturating_sub(self.hedge().as_nanos() as u64));

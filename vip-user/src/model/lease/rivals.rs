@@ -4,10 +4,7 @@ use super::{
     naming::{Guarded, Mark, Names},
     record::{Record, Version},
 };
-use crate::model::{
-    time::BootNs,
-    timing::{MAX_DURATION_S, Timing},
-};
+use crate::model::{time::BootNs, timing::Timing};
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use vip_common::mac::Mac;
 
@@ -228,11 +225,10 @@ impl Other {
     }
 }
 
-/// How long a version must stay unchanged before its holder can no longer answer. This is twice what
-/// candidates of that Lease wait, so that they go first. For a released Lease it is the same.
+/// How long a version must stay unchanged before VIPs may be struck out of it: twice the wait of that
+/// Lease's own candidates, so that they can take it first. If the Lease was released: their wait once.
 fn wait_for(record: &Record, timing: &Timing) -> Duration {
-    let longest = MAX_DURATION_S.max(timing.duration_s);
-    let wait = timing.wait(record.duration_s.clamp(timing.duration_s, longest));
+    let wait = timing.wait(timing.counted(record.duration_s));
     let released = record.holder.is_empty() && record.released.is_some();
     if released { wait } else { wait * 2 }
 }

@@ -74,7 +74,7 @@ pub struct Holding {
     pub base: Version,
     /// The deadline of the fence: from then on the kernel is silent.
     pub until: BootNs,
-    /// The time before that write was sent which raised the fence.
+    /// When the clock was read before sending the write that raised the fence. The fence counts from here.
     pub sent: BootNs,
     /// D of the last confirmed write.
     pub duration_s: u32,

@@ -325,9 +325,10 @@ impl Election {
     }
 }
 
-/// Whether the record is a later tenure of xvip, in the same Lease or after none. Only then is the wait
-/// for the earlier one over. Renewals keep the longest D of the tenure. An edit, a blanked holder, a
-/// restore, a deletion or a foreign holder never shortens a wait.
+/// Whether `record` begins a later tenure of xvip than `before` shows, in the same Lease or where there
+/// was none. Only then does a shorter wait replace the longer one. A renewal begins no tenure, so the
+/// longest D of a tenure counts. An edit, a cleared holder, a restore, a deletion or a foreign holder
+/// never shortens a wait.
 fn succeeds(before: &Waiting, record: Option<&Record>) -> bool {
     let Some(record) = record else { return false };
     let Some(seen) = &before.seen else { return record.tenure().is_some() };
