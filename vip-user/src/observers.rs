@@ -22,6 +22,8 @@ use tokio::{
 
 /// Clients of the local socket that are served at a time.
 const ASKERS: usize = 8;
+/// Between two clients of the local socket.
+const BETWEEN_ASKERS: Duration = Duration::from_millis(1);
 /// How long a client may take to read its answer.
 const ASKER_LIMIT: Duration = Duration::from_secs(2);
 /// Time between attempts to get the usual name from another process, and after a failed accept.
@@ -120,6 +122,8 @@ async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
             Ok((stream, _)) => {
                 let state = latest.borrow().clone();
                 askers.admit(timeout(ASKER_LIMIT, write(stream, state))).await;
+                // This thread shares its share of the processor with the loop.
+                sleep(BETWEEN_ASKERS).await;
             }
             // Out of descriptors or memory: accept again later.
             Err(_) => sleep(RETRY).await,

@@ -165,7 +165,7 @@ impl Watchdog {
 
     /// Whether work that began at `since` has had its slice of the turn.
     pub(super) fn is_used_up(&self, since: BootNs) -> bool {
-        self.cut || since.after(SLICE) <= clock::boot()
+        self.cut || slice_is_over(since)
     }
 
     /// Runs one step. The step is always begun, and is dropped if it waits for longer than its bound.
@@ -243,6 +243,11 @@ impl Watchdog {
         }
         took
     }
+}
+
+/// Whether work that began at `since` has had its slice of the turn, even if a step was cut off.
+pub(super) fn slice_is_over(since: BootNs) -> bool {
+    since.after(SLICE) <= clock::boot()
 }
 
 /// The bound of a step: a tenth of the time for which a renewal raises the fence.

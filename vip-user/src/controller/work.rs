@@ -1,6 +1,9 @@
 //! The work of the loop on the host, within the time limits of a turn.
 
-use super::{Controller, watchdog::Activity};
+use super::{
+    Controller,
+    watchdog::{Activity, slice_is_over},
+};
 use crate::{
     clock,
     model::{
@@ -120,14 +123,14 @@ impl<D: Dataplane> Controller<D> {
     /// stay due.
     pub(super) async fn speak(&mut self) {
         let began = clock::boot();
-        while !self.watchdog.is_used_up(began)
+        while !slice_is_over(began)
             && let Some(frames) = self.agent.next_frames(clock::boot())
         {
             let announce = self.dataplane.announce(&frames.vips, frames.asks);
             let sent = self.watchdog.run(Activity::Announce, announce).await;
             self.agent.announced(clock::boot(), &frames, in_words(sent));
         }
-        while !self.watchdog.is_used_up(began)
+        while !slice_is_over(began)
             && let Some((slot, vips)) = self.agent.next_probe(clock::now())
         {
             let probed = self.watchdog.run(Activity::Probe, self.dataplane.probe(&vips)).await;

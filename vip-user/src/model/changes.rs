@@ -12,7 +12,7 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
-use vip_common::abi::{Ip, Port, Vip};
+use vip_common::abi::{HostAddr, Ip, Port, Vip};
 
 /// Why work on the host has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +47,17 @@ pub struct Changes {
     still_there: BTreeSet<Ip>,
     /// Whether an entry is not as it should be.
     pub entries_failed: bool,
+    /// Addresses that are there, and only get a new lifetime: a failure harms nothing yet.
+    present: BTreeSet<HostAddr>,
+    /// Something has failed only because the kernel did not answer in time.
+    soon: bool,
     /// All failures, in words.
     failed: Vec<String>,
+}
+
+/// A kernel that did not answer in time is usually well a moment later, and the change may be made.
+const fn pause(blind: bool) -> Duration {
+    if blind { Duration::from_millis(100) } else { RETRY }
 }
 
 impl Changes {
@@ -56,7 +65,9 @@ impl Changes {
     pub fn new(now: BootNs, want: Desired, have: &Actual, put_off: &mut PutOff) -> Self {
         put_off.0.retain(|_, (until, _)| *until > now);
         let left = plan(&want, have).into();
-        Self { left, want, ..Self::default() }
+        let here = have.addrs.keys().filter(|addr| !have.unrouted.contains(addr));
+        let present = here.filter(|addr| want.addrs.contains_key(addr)).copied().collect();
+        Self { left, want, present, ..Self::default() }
     }
 
     /// The next change. `None` when each has been done or has failed.
@@ -73,8 +84,14 @@ impl Changes {
 
     /// Notes that a change has failed.
     pub fn has_failed(&mut self, now: BootNs, action: Action, failed: Failed, put_off: &mut PutOff) {
-        put_off.0.insert(action, (now.after(RETRY), failed.why.clone()));
+        self.soon |= failed.blind;
+        put_off.0.insert(action, (now.after(pause(failed.blind)), failed.why.clone()));
         self.failed(&action, failed.why);
+    }
+
+    /// The pause before what has failed is tried again.
+    pub const fn pause(&self) -> Duration {
+        pause(self.soon)
     }
 
     /// The first failure, and the number of further ones.
@@ -100,6 +117,7 @@ impl Changes {
     fn failed(&mut self, action: &Action, why: String) {
         match *action {
             Action::Publish(ip, _) => drop(self.without_entry.insert(ip, why.clone())),
+            Action::AddAddr(addr, _) if self.present.contains(&addr) => {}
             Action::AddAddr(addr, _) => drop(self.without_address.insert(addr.ip, why.clone())),
             Action::DelAddr(addr) => drop(self.still_there.insert(addr.ip)),
             Action::SetIface(..) | Action::RemoveIface(_) | Action::Withdraw(_) => {}
@@ -158,7 +176,6 @@ impl Actual {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vip_common::abi::{HostAddr, Vip};
 
     const IP: Ip = Ip::v4([192, 0, 2, 10]);
 
@@ -187,6 +204,30 @@ mod tests {
             done += 1;
         }
         assert_eq!((done, plan(&want, &have)), (5, Vec::new()));
+    }
+
+    /// The address is there for some more seconds, and is answered for.
+    #[test]
+    fn a_lifetime_that_could_not_be_raised_harms_nothing_yet() {
+        let addr = HostAddr { ip: IP, ifindex: 1 };
+        let entry = Vip::new(0, 3, 1, 1);
+        let spec = AddrSpec::Vip { valid_s: 30 };
+        let want = Desired {
+            vips: BTreeMap::from([(IP, entry)]),
+            addrs: BTreeMap::from([(addr, spec)]),
+            ..Desired::default()
+        };
+        let mut have = Actual { addrs: BTreeMap::from([(addr, 10)]), ..Actual::default() };
+        have.owned.insert(addr);
+        have.vips.insert(IP, Vip { generation: 0, ..entry });
+        let mut put_off = PutOff::default();
+        let mut changes = Changes::new(BootNs(0), want, &have, &mut put_off);
+        assert_eq!(changes.next(&put_off), Some(Action::Publish(IP, entry)), "the rest can wait");
+        let refresh = changes.next(&put_off).expect("the lifetime");
+        assert_eq!(refresh, Action::AddAddr(addr, spec));
+        let late = Failed { why: "late".into(), blind: true, cut_off: false };
+        changes.has_failed(BootNs(0), refresh, late, &mut put_off);
+        assert!(changes.without_address.is_empty() && changes.problem().is_some());
     }
 
     #[test]

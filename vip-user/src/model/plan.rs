@@ -56,26 +56,18 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
     for (ip, vip) in unwanted(want, have).filter(|(_, vip)| vip.generation != 0) {
         actions.push(Action::Publish(*ip, Vip { generation: 0, ..*vip }));
     }
+    let Addresses { groups, mut new, refreshed } = addresses(want, have);
+    actions.extend(groups);
+    // One VIP after the other: the first of ten thousand need not wait for the last.
     for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation != 0) {
         if let Some(guard) = guard_first(vip, have.vips.get(ip)) {
             actions.push(Action::Publish(*ip, guard));
         }
-    }
-    let stays = |addr: &HostAddr| have.owned.contains(addr) && have.addrs.contains_key(addr);
-    let lingering = want.lingering.iter().filter(|(addr, _)| stays(addr));
-    for (addr, spec) in want.addrs.iter().chain(lingering) {
-        let unrouted = have.unrouted.contains(addr);
-        if unrouted {
-            // The kernel creates the route only together with the address.
-            actions.push(Action::DelAddr(*addr));
-        }
-        if unrouted || needs_adding(*addr, *spec, have) {
-            actions.push(Action::AddAddr(*addr, *spec));
-        }
-    }
-    for (ip, vip) in changed(want, have).filter(|(_, vip)| vip.generation != 0) {
+        actions.extend(new.remove(ip).unwrap_or_default());
         actions.push(Action::Publish(*ip, *vip));
     }
+    actions.extend(new.into_values().flatten());
+    actions.extend(refreshed);
     let leaving = |addr: &HostAddr| have.owned.contains(addr) && !keeps(want, addr);
     for addr in have.owned.iter().filter(|addr| leaving(addr)) {
         actions.push(Action::DelAddr(*addr));
@@ -91,6 +83,36 @@ pub fn plan(want: &Desired, have: &Actual) -> Vec<Action> {
         actions.push(Action::RemoveIface(*port));
     }
     actions
+}
+
+/// Additions of addresses and groups.
+#[derive(Default)]
+struct Addresses {
+    groups: Vec<Action>,
+    /// Addresses that are not there, or not with their route.
+    new: BTreeMap<Ip, Vec<Action>>,
+    /// Addresses that get a new lifetime. None of these is urgent.
+    refreshed: Vec<Action>,
+}
+
+fn addresses(want: &Desired, have: &Actual) -> Addresses {
+    let mut found = Addresses::default();
+    let stays = |addr: &HostAddr| have.owned.contains(addr) && have.addrs.contains_key(addr);
+    let lingering = want.lingering.iter().filter(|(addr, _)| stays(addr));
+    for (addr, spec) in want.addrs.iter().chain(lingering) {
+        let add = Action::AddAddr(*addr, *spec);
+        if have.unrouted.contains(addr) {
+            // The kernel creates the route only together with the address.
+            found.new.entry(addr.ip).or_default().extend([Action::DelAddr(*addr), add]);
+        } else if needs_adding(*addr, *spec, have) {
+            match spec {
+                AddrSpec::Group => found.groups.push(add),
+                _ if have.addrs.contains_key(addr) => found.refreshed.push(add),
+                AddrSpec::Vip { .. } => found.new.entry(addr.ip).or_default().push(add),
+            }
+        }
+    }
+    found
 }
 
 fn changed<'a>(want: &'a Desired, have: &'a Actual) -> impl Iterator<Item = (&'a Ip, &'a Vip)> {

@@ -49,8 +49,8 @@ pub struct Kernel {
     watch: Watch,
     /// The interfaces as the last look has shown them.
     links: Links,
-    /// The last look was not possible, and what an earlier one has found is too old by now.
-    is_blind: bool,
+    /// The last look has failed: what an earlier one has found does not count any more.
+    has_failed: bool,
     /// The names of the interfaces that have programs.
     names: BTreeMap<u32, String>,
     /// The problems that the last look has found.
@@ -87,7 +87,7 @@ impl Kernel {
             vips: guards.selection.vips.iter().map(|(vip, _)| *vip).collect(),
             watch: Watch::Idle(Box::new(guards)),
             links: Links::default(),
-            is_blind: false,
+            has_failed: false,
             names: BTreeMap::new(),
             problems: BTreeMap::new(),
             namespace: settings.namespace.clone(),
@@ -176,7 +176,7 @@ impl Dataplane for Kernel {
                 let Some(looked) = self.watch.ended().await else {
                     let since = self.watch.since();
                     let took = since.map_or(Duration::ZERO, |since| since.until(clock::boot()));
-                    if took >= BLIND_FOR || self.is_blind {
+                    if took >= BLIND_FOR || self.has_failed {
                         return Err(HostError::CutOff { step: "interfaces", took });
                     }
                     return Ok(self.links.clone());
@@ -185,7 +185,7 @@ impl Dataplane for Kernel {
             }
         };
         self.take_in();
-        self.is_blind = looked.as_ref().is_err_and(HostError::is_blind);
+        self.has_failed = looked.is_err();
         if let Ok(links) = &looked {
             self.links = Links { attached: false, ..links.clone() };
         }

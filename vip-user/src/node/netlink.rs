@@ -51,7 +51,7 @@ impl Netlink {
 
     /// Another connection to the same host, for a look that the kernel may keep waiting.
     pub fn beside(&self) -> Result<Self> {
-        Ok(Self { requests: Requests::open()?, touched: self.touched.clone() })
+        Ok(Self { requests: Requests::of_looks()?, touched: self.touched.clone() })
     }
 
     /// What has changed since the last look.

@@ -82,7 +82,9 @@ pub(super) async fn drain(
     let give_up = clock::boot().after(LIMIT);
     loop {
         if announcer.queued().map_err(HostError::Announce)? == 0 {
-            let queues = netlink.queues(interfaces).await.ok();
+            // A kernel that is busy says nothing; then the margin decides.
+            let queues = tokio::time::timeout(LIMIT, netlink.queues(interfaces)).await;
+            let queues = queues.ok().and_then(Result::ok);
             let now = clock::boot();
             slots.retain(|_, cleared| !cleared.have_sent(now, queues.as_ref(), margin));
         }

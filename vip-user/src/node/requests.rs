@@ -15,7 +15,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,6 +24,9 @@ use tokio::sync::Notify;
 /// How long a request may take, from sending it to the last answer. This is a small part of the
 /// shortest fence (0.8 s).
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(250);
+/// The same for looks at the interfaces, which have a thread of their own. While many containers come
+/// and go, RTNL is taken for longer than [`REQUEST_LIMIT`], and the host must not count as blind.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// The same for the command line, where no fence runs out meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first pause before a listing that was interrupted by changes is requested again. Each later
@@ -128,6 +131,41 @@ fn connect(prepare: impl FnOnce(&mut Connection) + Send + 'static) -> io::Result
     }
 }
 
+/// Reads from the kernel on a thread of its own, which may wait for RTNL in a system call: no deadline
+/// of the caller can end that. Refused if [`WAITING`] such threads wait already.
+pub(super) async fn aside<T, F>(read: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>>,
+{
+    let place = Place::take().ok_or(NetlinkError::Busy)?;
+    let work = move || {
+        let _place = place;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        runtime.map_err(NetlinkError::Socket)?.block_on(read())
+    };
+    let failed = |error| Err(NetlinkError::Socket(io::Error::other(error)));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
+}
+
+/// The right to one more thread that waits for the kernel.
+struct Place;
+
+static PLACES: AtomicUsize = AtomicUsize::new(WAITING);
+
+impl Place {
+    fn take() -> Option<Self> {
+        let take = |left: usize| left.checked_sub(1);
+        PLACES.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        PLACES.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// The state of a connection's thread.
 #[derive(Debug, Default)]
 struct Alive {
@@ -173,6 +211,11 @@ impl Requests {
     /// Opens a connection.
     pub fn open() -> Result<Self> {
         Self::open_with(|| connect(|_| {}))
+    }
+
+    /// The same for looks at the interfaces.
+    pub fn of_looks() -> Result<Self> {
+        Ok(Self { limit: LOOK_LIMIT, ..Self::open()? })
     }
 
     /// The same for a caller that renews nothing and can wait.

@@ -5,7 +5,7 @@
 use super::{
     netlink::{Netlink, NetlinkError},
     nexthops::NextHops,
-    requests::Result,
+    requests::{Result, aside},
 };
 use futures::TryStreamExt as _;
 use rtnetlink::packet_route::{
@@ -180,7 +180,9 @@ impl LocalRoutes {
         }
         let families = [true, false].into_iter();
         let families = families.filter(|v4| unicast.iter().any(|(_, ip)| ip.is_ipv4() == *v4));
-        match in_time("list local routes", taken_in(families)).await {
+        let families: Vec<bool> = families.collect();
+        let read = aside(|| taken_in(families.into_iter()));
+        match in_time("list local routes", read).await {
             Ok(taken) => {
                 let missing = unicast.into_iter().filter(|(_, ip)| !taken.contains(ip));
                 let missing: BTreeSet<HostAddr> = missing.map(|(addr, _)| addr).collect();
@@ -225,8 +227,8 @@ fn family(v4: bool) -> AddressFamily {
 }
 
 async fn next_hops() -> Result<NextHops> {
-    let read = async { NextHops::read().await.map_err(NetlinkError::Socket) };
-    in_time("list next hops", read).await
+    let read = || async { NextHops::read().await.map_err(NetlinkError::Socket) };
+    in_time("list next hops", aside(read)).await
 }
 
 async fn in_time<T>(what: &str, read: impl Future<Output = Result<T>>) -> Result<T> {

@@ -59,6 +59,17 @@ enum Phase {
     PutOff(Box<Phase>),
 }
 
+/// Whether the interfaces are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// No look has succeeded yet.
+    Never,
+    /// Links or addresses may have changed since the last look.
+    Stale,
+    /// Nothing has changed since the last look.
+    Current,
+}
+
 /// What has happened to the known state of the host since it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Picture {
@@ -80,8 +91,7 @@ pub(super) struct HostState {
     entries: Look,
     /// Whether no VIP's entry could be written.
     full: bool,
-    /// Whether links or addresses may have changed since the last look.
-    links_stale: bool,
+    links: Known,
     /// The state of the host as it was last read, with the changes since.
     known: Option<Actual>,
     /// When the host must be read again.
@@ -102,7 +112,7 @@ impl Default for HostState {
             interfaces: Look::Never,
             entries: Look::Never,
             full: false,
-            links_stale: true,
+            links: Known::Never,
             known: None,
             read_at: BootNs(0),
             picture: Picture::Planned,
@@ -140,7 +150,9 @@ impl HostState {
     /// Links or addresses have changed. A plan that is being carried out may end first: it takes no
     /// longer than [`PLAN_LASTS`].
     pub(super) fn has_changed(&mut self, now: BootNs) {
-        self.links_stale = true;
+        if self.links == Known::Current {
+            self.links = Known::Stale;
+        }
         self.read_at = BootNs(0);
         self.wake_at(now);
     }
@@ -276,9 +288,14 @@ impl Agent {
     /// The next piece of work on the host. `None` if the work is done or must wait.
     pub fn next_on_host(&mut self, now: BootNs) -> Option<Work> {
         if let Phase::Begun { looked } = &mut self.host.phase {
-            if self.host.links_stale && !*looked && self.host.picture != Picture::Fresh {
+            if self.host.links != Known::Current && !*looked && self.host.picture != Picture::Fresh {
                 *looked = true;
                 return Some(Work::Interfaces);
+            }
+            // Every entry of the interface map would seem to be left over.
+            if self.host.links == Known::Never {
+                self.host.phase = Phase::Idle;
+                return None;
             }
             if self.host.must_be_read(now) {
                 return Some(Work::Read);
@@ -311,7 +328,7 @@ impl Agent {
         match looked {
             Ok(links) => {
                 self.tell("interfaces", Of::Node, None);
-                self.host.links_stale = false;
+                self.host.links = Known::Current;
                 self.host.interfaces = Look::Good;
                 self.use_links(now, links);
             }
@@ -333,6 +350,7 @@ impl Agent {
                 self.host.read_at = now.after(READ_EVERY);
                 self.host.picture = Picture::Fresh;
                 self.note_published(now, old.as_ref());
+                self.forget_dropped(now);
                 self.tell("host", Of::Node, None);
             }
             Err(failed) => {
@@ -386,7 +404,7 @@ impl Agent {
         let entry = known.vips.get(&Ip::from(vip));
         let is_up = |link: &Link| known.ifaces.get(&link.port).is_some_and(|iface| iface.up == 1);
         entry.is_some_and(|entry| entry.generation == generation && answer & !entry.answer == 0)
-            && self.links.of(vip).filter(|link| link.up).all(is_up)
+            && (!self.links.of(vip).any(|link| link.up) || self.links.of(vip).any(is_up))
     }
 
     /// Plans the way to the desired state of the host.
@@ -423,14 +441,16 @@ impl Agent {
         self.note_harms(planned_at, changes, false);
         // The first look at the interfaces also removes the programs of another version. Before that,
         // those programs may answer under fences that this process does not lower.
-        self.host.reconciled |= !changes.entries_failed && !self.host.links_stale;
+        self.host.reconciled |= !changes.entries_failed;
         if let Some(why) = changes.problem() {
-            self.host.wake_at(now.after(RETRY));
+            let has_news = self.host.read_at == BootNs(0);
+            self.host.wake_at(if has_news { now } else { now.after(changes.pause()) });
             self.tell("change of the host", Of::Node, Some(why));
         } else {
             self.tell("change of the host", Of::Node, None);
-            self.host.settled_at = (!self.host.links_stale).then_some(planned_at);
-            let retry = self.host.links_stale.then(|| now.after(RETRY));
+            let is_current = self.host.links == Known::Current;
+            self.host.settled_at = is_current.then_some(planned_at);
+            let retry = (!is_current).then(|| now.after(RETRY));
             self.host.wake_at(retry.map_or(self.host.read_at, |retry| retry.min(self.host.read_at)));
         }
         for slot in self.slots_in_use() {

@@ -107,6 +107,26 @@ fn changes_that_fail_stop_nothing_behind_them() {
     assert!(world.agent.host_is_due(soon) && !world.agent.host_is_due(at(world.now + 900).boot));
 }
 
+/// Without the interfaces every entry of the interface map would seem to be left over: a restarted
+/// owner would go mute.
+#[test]
+fn nothing_is_planned_before_the_interfaces_are_known() {
+    let mut world = World::new(agent(free()));
+    let mut turn = world.agent.step(at(0), Event::Wanted(vec![spec("one", &[10])]));
+    assert!(std::iter::from_fn(|| turn.next(false)).any(|step| step == Step::Host));
+    for round in 0..4 {
+        let now = at(round * 1_000).boot;
+        world.agent.begin_on_host(now);
+        assert_eq!(world.agent.next_on_host(now), Some(Work::Interfaces));
+        let failed = Failed { why: "busy".into(), blind: true, cut_off: true };
+        world.agent.looked(now, Err(failed));
+        assert_eq!(world.agent.next_on_host(now), None);
+        world.agent.interrupt_host(now);
+        assert!(!world.agent.host_is_due(at(round * 1_000 + 900).boot));
+    }
+    assert!(!world.agent.is_reconciled());
+}
+
 /// A host that others change all the time must not be read all the time.
 #[test]
 fn between_two_reads_there_is_time_for_a_plan() {
