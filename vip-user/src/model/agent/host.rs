@@ -295,6 +295,7 @@ impl Agent {
             // Every entry of the interface map would seem to be left over.
             if self.host.links == Known::Never {
                 self.host.phase = Phase::Idle;
+                self.host.wake_at(now.after(RETRY));
                 return None;
             }
             if self.host.must_be_read(now) {
