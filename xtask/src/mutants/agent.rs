@@ -117,10 +117,10 @@ pub(super) const AGENTS: &[Mutation] = &[
     },
     Mutation {
         rule: "one failure does not stop the rest",
-        name: "a change that fails is tried again in every turn",
-        file: "vip-user/src/model/changes.rs",
-        from: "put_off.0.insert(action, (now.after(pause(failed.blind)), failed.why.clone()));",
-        to: "let _ = (&put_off, now);",
+        name: "a change that fails ends the plan",
+        file: "vip-user/src/model/agent/host.rs",
+        from: "if now < made.after(PLAN_LASTS) =>",
+        to: "if now < made.after(PLAN_LASTS) && self.picture != Picture::Uncertain =>",
         tests: AGENT,
     },
     Mutation {

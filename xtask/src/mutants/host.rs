@@ -371,7 +371,7 @@ pub(super) const HOST: &[Mutation] = &[
         file: "vip-user/src/model/changes.rs",
         from: "put_off.0.insert(action, (now.after(pause(failed.blind)), failed.why.clone()));",
         to: "let _ = (&put_off, now);",
-        tests: &["-p", "vip-tests", "--test", "controller", "a_change_that_hangs"],
+        tests: &["-p", "vip-user", "--lib", "changes::tests"],
     },
     Mutation {
         rule: "the entry outlives the address",

@@ -92,6 +92,8 @@ struct World {
     announced: Vec<u32>,
     announced_vips: Vec<IpAddr>,
     fails: Option<fn(&Action) -> bool>,
+    /// A turn has time for one change only.
+    slow: bool,
 }
 
 impl World {
@@ -109,6 +111,7 @@ impl World {
             announced: Vec::new(),
             announced_vips: Vec::new(),
             fails: None,
+            slow: false,
         }
     }
 
@@ -169,6 +172,9 @@ impl World {
                     self.changes.push(action);
                     self.actual.take_in(action);
                     self.agent.changed(now, action, Ok(()));
+                    if self.slow {
+                        return self.agent.interrupt_host(now);
+                    }
                 }
             }
         }
