@@ -53,7 +53,7 @@ pub fn test(choice: &Choice) -> anyhow::Result<()> {
     build(choice)?;
     let (stages, background) = match choice {
         Choice::All => (rung::stages(), rung::background()),
-        Choice::Quick => (vec![vec![rung::quick()]], Lane::new()),
+        Choice::Quick => (rung::quick(), Lane::new()),
         Choice::Only(rung, filter) => (rung::only(*rung, filter), Lane::new()),
     };
     let servers = Servers::default();

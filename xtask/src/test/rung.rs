@@ -124,12 +124,11 @@ pub fn background() -> Lane {
     vec![Pass::whole(Rung::Simulation, ""), Pass::whole(Rung::Vm, "")]
 }
 
-/// The passes of the inner loop.
-pub fn quick() -> Lane {
-    let mut passes: Lane = [Rung::Unit, Rung::Packets].map(|rung| Pass::whole(rung, "")).to_vec();
-    passes.push(controller());
-    passes.push(Pass::part(Rung::Lab, "quick", &QUICK_LABS));
-    passes
+/// The stages of the inner loop.
+pub fn quick() -> Vec<Stage> {
+    let pure = [Rung::Unit, Rung::Packets].map(|rung| Pass::whole(rung, "")).to_vec();
+    let labs = Pass::part(Rung::Lab, "quick", &QUICK_LABS);
+    vec![vec![pure, vec![controller()]], vec![vec![labs]]]
 }
 
 /// The stages of one rung alone; with a filter it is not split into parts.
