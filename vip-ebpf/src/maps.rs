@@ -57,7 +57,7 @@ static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS + 1], 1> = PerCpuArray::new();
 const SCRATCH_WORDS: usize = 8;
 
-/// Runs `work`, which uses [`SCRATCH`]; `busy` if another program of this CPU is using it. On PREEMPT_RT
+/// Runs `work`, which uses [`SCRATCH`]; `busy` if another program of this CPU uses it. On PREEMPT_RT
 /// (since Linux 6.18 without PREEMPT_RT_NEEDS_BH_LOCK) one program may interrupt another and overwrite
 /// what that passes to a helper. Each adds itself to the count, so the second reads at least 2.
 #[inline(always)]

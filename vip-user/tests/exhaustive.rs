@@ -35,8 +35,8 @@ fn bounds<const N: usize>(duration_s: [u32; N], rate: [u64; N], mishap: Option<M
     }
 }
 
-/// Whether worlds of more than a million states are played too. They take three of four minutes, and
-/// have never found what the smaller ones had not. `cargo xtask nightly` plays them.
+/// Whether worlds of more than a million states are played too: three of them have more states than all
+/// others together. `cargo xtask nightly` plays them.
 fn plays_large_worlds() -> bool {
     std::env::var_os("XVIP_LARGE_WORLDS").is_some()
 }

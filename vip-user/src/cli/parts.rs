@@ -1,5 +1,5 @@
-//! Builds the parts of the daemon from the configuration: its identity, the client of the API, the setup
-//! of the loop, and the thread that serves `xvip status` and the admin port.
+//! Builds the parts of the daemon from the configuration: its identity, the client of the API, the
+//! setup of the loop, and the thread that serves `xvip status` and the admin port.
 
 use super::settings;
 use crate::{

@@ -21,7 +21,8 @@ use vip_common::abi::MAX_SLOTS;
 type Checked = Result<(), Refused>;
 
 impl Config {
-    /// Everything that cannot work: an operator mends all of it in one go.
+    /// What cannot work, so that an operator mends it in one go: every address, and of each other group
+    /// of settings the first.
     pub(super) fn check(&self) -> Vec<Refused> {
         let checks: [fn(&Self) -> Checked; 11] = [
             Self::check_names,
@@ -29,7 +30,7 @@ impl Config {
             |config| check_hooks(&config.attach),
             Self::check_leases,
             Self::check_announcements,
-            Self::check_admin,
+            Self::check_diagnostics,
             Self::check_lan,
             Self::check_endpoints,
             Self::check_timing,
@@ -83,7 +84,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_admin(&self) -> Checked {
+    fn check_diagnostics(&self) -> Checked {
         if self.kernel_log_level > 5 {
             return refuse("kernel_log_level", self.kernel_log_level, "0 (off) to 5 (trace)");
         }

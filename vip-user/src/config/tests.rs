@@ -56,8 +56,8 @@ fn every_field_is_documented() {
 /// A file is mended in one go.
 #[test]
 fn all_refusals_are_told_at_once() {
-    let text = "vips: [169.254.1.1, 224.0.0.1]\ninterfaces: [lo]\nlease: {duration_s: 0, name: Not_a_name}\n\
-                linger_ms: 70000\non_stop: keep\nadmin: {port: 0}\n";
+    let text = "vips: [169.254.1.1, 224.0.0.1]\ninterfaces: [lo]\nadmin: {port: 0}\n\
+                lease: {duration_s: 0, name: Not_a_name}\nlinger_ms: 70000\non_stop: keep\n";
     let Err(ConfigError::Values(refused)) = Config::parse(Path::new("x.yaml"), text) else {
         panic!("it is not refused")
     };

@@ -15,7 +15,8 @@ use super::{
 pub struct Effects {
     /// Fences to raise or lower, in this order.
     pub fences: Vec<FenceChange>,
-    /// The kernel is to go silent. [`Input::Silenced`](super::lease::election::Input::Silenced) follows.
+    /// The kernel is to go silent.
+    /// [`Input::Silenced`](super::lease::election::Input::Silenced) follows.
     pub silence: Option<Why>,
     /// The host is to be brought into its desired state.
     pub host: bool,

@@ -107,7 +107,8 @@ impl Turn {
     }
 
     /// The fence of a group could not be lowered. A write that shortens D must not leave before the
-    /// fence is lowered. Give the election [`NotLowered`](super::lease::election::Input::NotLowered) too.
+    /// fence is lowered. Also give the election
+    /// [`NotLowered`](super::lease::election::Input::NotLowered).
     pub fn failed_to_lower(&mut self, slot: u32) {
         self.not_lowered.insert(slot);
     }

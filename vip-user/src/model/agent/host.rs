@@ -59,9 +59,9 @@ enum Phase {
     PutOff(Box<Phase>),
 }
 
-/// Whether the interfaces are known.
+/// How well the interfaces are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum Freshness {
     /// No look has succeeded yet.
     Never,
     /// Links or addresses may have changed since the last look.
@@ -91,7 +91,7 @@ pub(super) struct HostState {
     entries: Look,
     /// Whether no VIP's entry could be written.
     full: bool,
-    links: Known,
+    links: Freshness,
     /// The state of the host as it was last read, with the changes since.
     known: Option<Actual>,
     /// When the host must be read again.
@@ -112,7 +112,7 @@ impl Default for HostState {
             interfaces: Look::Never,
             entries: Look::Never,
             full: false,
-            links: Known::Never,
+            links: Freshness::Never,
             known: None,
             read_at: BootNs(0),
             picture: Picture::Planned,
@@ -150,8 +150,8 @@ impl HostState {
     /// Links or addresses have changed. A plan that is being carried out may end first: it takes no
     /// longer than [`PLAN_LASTS`].
     pub(super) fn has_changed(&mut self, now: BootNs) {
-        if self.links == Known::Current {
-            self.links = Known::Stale;
+        if self.links == Freshness::Current {
+            self.links = Freshness::Stale;
         }
         self.read_at = BootNs(0);
         self.wake_at(now);
@@ -288,12 +288,13 @@ impl Agent {
     /// The next piece of work on the host. `None` if the work is done or must wait.
     pub fn next_on_host(&mut self, now: BootNs) -> Option<Work> {
         if let Phase::Begun { looked } = &mut self.host.phase {
-            if self.host.links != Known::Current && !*looked && self.host.picture != Picture::Fresh {
+            if self.host.links != Freshness::Current && !*looked && self.host.picture != Picture::Fresh
+            {
                 *looked = true;
                 return Some(Work::Interfaces);
             }
             // Every entry of the interface map would seem to be left over.
-            if self.host.links == Known::Never {
+            if self.host.links == Freshness::Never {
                 self.host.phase = Phase::Idle;
                 self.host.wake_at(now.after(RETRY));
                 return None;
@@ -329,7 +330,7 @@ impl Agent {
         match looked {
             Ok(links) => {
                 self.tell("interfaces", Of::Node, None);
-                self.host.links = Known::Current;
+                self.host.links = Freshness::Current;
                 self.host.interfaces = Look::Good;
                 self.use_links(now, links);
             }
@@ -449,7 +450,7 @@ impl Agent {
             self.tell("change of the host", Of::Node, Some(why));
         } else {
             self.tell("change of the host", Of::Node, None);
-            let is_current = self.host.links == Known::Current;
+            let is_current = self.host.links == Freshness::Current;
             self.host.settled_at = is_current.then_some(planned_at);
             let retry = (!is_current).then(|| now.after(RETRY));
             self.host.wake_at(retry.map_or(self.host.read_at, |retry| retry.min(self.host.read_at)));

@@ -21,8 +21,8 @@ pub(super) enum Look {
     Never,
     /// The host could be examined.
     Good,
-    /// The host could not be examined since then, at so many attempts. Unknown does not mean bad: others
-    /// may keep the kernel busy for seconds.
+    /// The host could not be examined since then, at so many attempts. Unknown does not mean bad:
+    /// others may keep the kernel busy for seconds.
     Blind { since: BootNs, looks: u32 },
     /// The look has failed, or was impossible for too long.
     Failed,

@@ -74,7 +74,8 @@ pub struct Holding {
     pub base: Version,
     /// The deadline of the fence: from then on the kernel is silent.
     pub until: BootNs,
-    /// When the clock was read before sending the write that raised the fence. The fence counts from here.
+    /// When the clock was read before sending the write that raised the fence. The fence counts from
+    /// here.
     pub sent: BootNs,
     /// D of the last confirmed write.
     pub duration_s: u32,
@@ -86,7 +87,8 @@ pub struct Holding {
     pub failures: u32,
     /// Writes without an answer, by id.
     pub in_flight: BTreeMap<u64, InFlight>,
-    /// Whether the fence has run out and [`Notice::Lapsed`](crate::model::news::Notice::Lapsed) was reported.
+    /// Whether the fence has run out and
+    /// [`Notice::Lapsed`](crate::model::news::Notice::Lapsed) was reported.
     pub lapsed: bool,
     /// Whether `base` is known to be outdated: then nothing is written before the Lease was observed
     /// again.

@@ -209,9 +209,10 @@ fn a_vip_that_is_published_late_is_announced_then() {
     world.take_in(Event::Wanted(vec![spec("one", &[10, 20])]));
     world.seen(0, Record::unheld("uid-0".into(), 1, 3));
     let ip = Ip::from(vip(20));
-    world.fails = Some(
-        |action| matches!(action, Action::Publish(ip, entry) if ip.octets[15] == 20 && entry.generation != 0),
-    );
+    world.fails = Some(|action| {
+        let Action::Publish(ip, entry) = action else { return false };
+        ip.octets[15] == 20 && entry.generation != 0
+    });
     world.run_until(20_000);
     assert!(world.announced_vips.contains(&vip(10)) && !world.announced_vips.contains(&vip(20)));
     world.announced_vips.clear();
