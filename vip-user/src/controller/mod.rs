@@ -217,7 +217,7 @@ impl<D: Dataplane> Controller<D> {
                         }
                     }
                     Step::KeepBack(slot, id) => {
-                        let input = Input::Written { id, outcome: Written::Failed };
+                        let input = Input::Written { id, outcome: Written::KeptBack };
                         events.push_back(agent::Event::Election(slot, input));
                     }
                     Step::News(news) => self.tell(news, at),

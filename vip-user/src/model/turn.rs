@@ -52,7 +52,8 @@ pub enum Step {
     Host,
     /// Send this for a group.
     Send(u32, Outgoing),
-    /// The write with this id must not leave. It counts as failed.
+    /// The write with this id must not leave. Its outcome is
+    /// [`KeptBack`](super::lease::election::Written::KeptBack).
     KeepBack(u32, u64),
     /// Report this.
     News(News),

@@ -225,7 +225,7 @@ impl Bounds {
                     Step::Host => node.reconcile(),
                     Step::Send(_, send) => node.messages.extend(message(send, now)),
                     Step::KeepBack(_, id) => {
-                        inputs.push(Input::Written { id, outcome: Written::Failed });
+                        inputs.push(Input::Written { id, outcome: Written::KeptBack });
                     }
                     Step::Stations(..) | Step::News(_) => {}
                 }

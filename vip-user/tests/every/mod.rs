@@ -209,7 +209,7 @@ impl Bounds {
                         node.messages.push(create);
                     }
                     Step::KeepBack(_, id) => {
-                        inputs.push(Input::Written { id, outcome: Written::Failed });
+                        inputs.push(Input::Written { id, outcome: Written::KeptBack });
                     }
                     Step::Host | Step::Stations(..) | Step::News(_) | Step::Send(..) => {}
                 }

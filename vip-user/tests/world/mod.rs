@@ -439,8 +439,8 @@ impl World {
             }
             Step::Send(_, send) => self.send(index, send),
             Step::KeepBack(slot, id) => {
-                let failed = Input::Written { id, outcome: Written::Failed };
-                self.nodes[index].waiting.push_front(Event::Election(slot, failed));
+                let kept_back = Input::Written { id, outcome: Written::KeptBack };
+                self.nodes[index].waiting.push_front(Event::Election(slot, kept_back));
             }
             Step::Stations(..) | Step::News(_) => {}
         }

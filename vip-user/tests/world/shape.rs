@@ -47,6 +47,7 @@ impl Shape {
             Input::Written { outcome: Written::Stored(_), .. } => "stored",
             Input::Written { outcome: Written::Conflict, .. } => "conflict",
             Input::Written { outcome: Written::Failed, .. } => "failed write",
+            Input::Written { outcome: Written::KeptBack, .. } => "write kept back",
             Input::NotLowered(_) => "fence not lowered",
             Input::ReadFailed => "failed read",
             Input::Observed(..)

@@ -237,6 +237,14 @@ pub(super) const ELECTIONS: &[Mutation] = &[
     },
     Mutation {
         rule: "refused writes come no faster",
+        name: "a release that was kept back is paused like one that failed",
+        file: "vip-user/src/model/lease/leaving.rs",
+        from: "Written::KeptBack => holding.next_write = now.boot.after(self.hedge()),",
+        to: "Written::KeptBack => {}",
+        tests: RETRY,
+    },
+    Mutation {
+        rule: "refused writes come no faster",
         name: "no attempt is made before the end of the fence",
         file: "vip-user/src/model/lease/retry.rs",
         from: "if fits && next.after(self.timing.renew_every) > last { last } else { next }",

@@ -143,7 +143,7 @@ impl World {
                         events.push_back(Event::Election(slot, listed));
                     }
                     Step::KeepBack(slot, id) => {
-                        let input = Input::Written { id, outcome: Written::Failed };
+                        let input = Input::Written { id, outcome: Written::KeptBack };
                         events.push_back(Event::Election(slot, input));
                     }
                     Step::Fence(..) | Step::Stations(..) | Step::Send(..) | Step::News(_) => {}

@@ -47,6 +47,9 @@ pub enum Written {
     Conflict,
     /// Anything else: the write may or may not have been stored.
     Failed,
+    /// The write never left this node ([`Step::KeepBack`](crate::model::turn::Step::KeepBack)). It says
+    /// nothing about the API, so it is written again soon, however often it was kept back.
+    KeptBack,
 }
 
 /// An event that an election must handle.

@@ -183,7 +183,10 @@ impl Election {
                     holding.failures = holding.failures.saturating_add(1);
                     holding.next_write = self.holder_retries_at(now, &holding, holding.failures);
                 }
-                Written::Failed => {}
+                Written::KeptBack if holding.was_last(&attempt) => {
+                    holding.next_write = now.boot.after(self.hedge());
+                }
+                Written::Failed | Written::KeptBack => {}
             }
         }
         self.state = State::Holding(holding);

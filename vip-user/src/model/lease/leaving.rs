@@ -137,6 +137,8 @@ impl Election {
                         holding.next_write = now.boot.after(self.pause(holding.failures, 1));
                     }
                 }
+                // Nothing has left: the release cannot have been stored.
+                Written::KeptBack => holding.next_write = now.boot.after(self.hedge()),
                 Written::Failed => {}
             }
         }

@@ -125,6 +125,29 @@ fn refused_writes_come_no_faster_than_renewals_but_for_one() {
     }
 }
 
+/// A host that is slow to start keeps writes back for long. The API has refused nothing, so the first
+/// write that may leave comes soon. A release that never left is not looked for in the Lease either.
+#[test]
+fn a_write_that_was_kept_back_is_no_failure() {
+    let mut renewing = holder();
+    let mut taking = fresh();
+    taking.step(at(0), quorum(Some(held("other", 4, 10))));
+    let mut releasing = yielding();
+    releasing.step(at(3_710), Input::Silenced);
+    for (name, election) in
+        [("renewing", &mut renewing), ("taking", &mut taking), ("releasing", &mut releasing)]
+    {
+        let kept_back =
+            |_, write: &LeaseWrite| Input::Written { id: write.id, outcome: Written::KeptBack };
+        let sent = play(election, (4_000, 6_000), kept_back);
+        let soon = sent.windows(2).all(|pair| pair[1] - pair[0] <= 150);
+        assert!(sent.len() >= 2 && soon, "{name}: {sent:?}");
+        if let State::Leaving(holding) = election.state() {
+            assert_eq!(holding.lost_release, None);
+        }
+    }
+}
+
 #[test]
 fn creations_and_offers_that_bring_nothing_are_asked_less_and_less() {
     let mut creating = fresh();

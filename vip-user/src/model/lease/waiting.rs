@@ -145,6 +145,7 @@ impl Election {
                     waiting.failures = waiting.failures.saturating_add(1);
                     waiting.not_before = now.boot.after(self.pause(waiting.failures, 1));
                 }
+                Written::KeptBack => waiting.not_before = now.boot.after(self.hedge()),
                 Written::Failed => {}
             }
         }
