@@ -227,6 +227,7 @@ async fn a_late_write_creates_no_lease_that_is_gone() {
         renew_us: 2,
         release,
         fitness,
+        preference: None,
         macs,
         vips: None,
         in_flight,

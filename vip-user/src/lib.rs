@@ -22,6 +22,8 @@ pub mod escape;
 #[cfg(feature = "host")]
 mod guests;
 #[cfg(feature = "host")]
+pub mod handover;
+#[cfg(feature = "host")]
 mod log;
 #[cfg(feature = "host")]
 pub mod metrics;

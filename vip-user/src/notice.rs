@@ -17,6 +17,7 @@ pub const fn reason(notice: &Notice) -> &'static str {
         Notice::Reasserted => "reasserted",
         Notice::Lapsed => "lapsed",
         Notice::Yields { .. } => "yields",
+        Notice::NobodyTook => "nobody_took",
         Notice::Released => "gave_up",
         Notice::ReleaseFailed => "release_failed",
     }
@@ -52,6 +53,9 @@ pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
         }
         Notice::Yields { to, fitness } => {
             tracing::warn!(lease, node, %to, ?fitness, "giving way to a node that can serve better");
+        }
+        Notice::NobodyTook => {
+            tracing::warn!(lease, node, "nobody has taken the Lease; leadership stays here");
         }
         Notice::Released => tracing::info!(lease, node, "leadership released"),
         Notice::ReleaseFailed => {

@@ -7,16 +7,17 @@ use crate::{
     controller::Event,
     escape,
     guests::{Guests, tell},
-    node::{lock::Lock, socket},
+    handover::{Reply, Wish},
+    node::{lock::Lock, pins::Pins, proof, socket},
     state::DaemonState,
 };
 use anyhow::Context as _;
 use std::{io, os::unix::net::UnixListener, thread, time::Duration};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     runtime,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
 
@@ -26,6 +27,10 @@ const ASKERS: usize = 8;
 const BETWEEN_ASKERS: Duration = Duration::from_millis(1);
 /// How long a client may take to read its answer.
 const ASKER_LIMIT: Duration = Duration::from_secs(2);
+/// How long a client may take to say what it wants.
+const REQUEST_LIMIT: Duration = Duration::from_millis(100);
+/// The longest request that is read.
+const LONGEST_REQUEST: u64 = 4_096;
 /// Time between attempts to get the usual name from another process, and after a failed accept.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -36,8 +41,8 @@ pub struct Observers {
     pub listener: UnixListener,
     /// The process that holds the socket's usual name, if another one does.
     pub stranger: Option<String>,
-    /// The name of the instance.
-    pub instance: String,
+    /// The pins of the instance.
+    pub pins: Pins,
     /// The state of the loop.
     pub latest: watch::Receiver<DaemonState>,
     /// The admin port, if one is configured.
@@ -50,14 +55,14 @@ impl Observers {
     /// Takes the socket of the held lock.
     pub fn new(
         lock: &Lock,
-        instance: &str,
+        pins: &Pins,
         latest: watch::Receiver<DaemonState>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
         Ok(Self {
             listener: lock.listener()?,
             stranger: lock.stranger().map(str::to_owned),
-            instance: instance.into(),
+            pins: pins.clone(),
             latest,
             admin: None,
             events,
@@ -88,30 +93,39 @@ impl Observers {
     }
 
     async fn serve_socket(self) {
-        let Self { listener, stranger, instance, latest, events, .. } = self;
+        let Self { listener, stranger, pins, latest, events, .. } = self;
         let mut listener = listener;
+        let desk = Desk { pins, latest, events };
         if let Some(stranger) = stranger {
-            tell(&events, "local socket", Some(format!("its name is held by {stranger}"))).await;
+            tell(&desk.events, "local socket", Some(format!("its name is held by {stranger}"))).await;
             let again = async {
                 loop {
                     sleep(RETRY).await;
-                    if let Some(usual) = socket::bind_again(&instance) {
+                    if let Some(usual) = socket::bind_again(desk.pins.instance()) {
                         return usual;
                     }
                 }
             };
             listener = tokio::select! {
                 usual = again => usual,
-                () = answer(listener, &latest) => return,
+                () = answer(listener, &desk) => return,
             };
-            tell(&events, "local socket", None).await;
+            tell(&desk.events, "local socket", None).await;
         }
-        answer(listener, &latest).await;
+        answer(listener, &desk).await;
     }
 }
 
-/// Sends the daemon's state, as JSON, to each client that connects.
-async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
+/// What is needed to answer a client of the local socket.
+#[derive(Clone, Debug)]
+struct Desk {
+    pins: Pins,
+    latest: watch::Receiver<DaemonState>,
+    events: mpsc::Sender<Event>,
+}
+
+/// Answers each client that connects.
+async fn answer(listener: UnixListener, desk: &Desk) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::warn!(%error, "the local socket cannot be served"),
@@ -120,8 +134,7 @@ async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let state = latest.borrow().clone();
-                askers.admit(timeout(ASKER_LIMIT, write(stream, state))).await;
+                askers.admit(timeout(ASKER_LIMIT, desk.clone().serve(stream))).await;
                 // This thread shares its share of the processor with the loop.
                 sleep(BETWEEN_ASKERS).await;
             }
@@ -131,10 +144,50 @@ async fn answer(listener: UnixListener, latest: &watch::Receiver<DaemonState>) {
     }
 }
 
-async fn write(mut stream: UnixStream, state: DaemonState) {
-    let text = escape::json(&serde_json::to_string(&state).unwrap_or_default());
-    // A client that has left does not matter.
-    let _ = stream.write_all(text.as_bytes()).await;
+impl Desk {
+    /// Sends the daemon's state as JSON, or the reply to what a trusted client asks for.
+    async fn serve(self, mut stream: UnixStream) {
+        // Taken before anything is waited for: the state when the client came.
+        let state = self.latest.borrow().clone();
+        let request = request(&mut stream).await;
+        let text = if request.is_empty() {
+            serde_json::to_string(&state)
+        } else {
+            serde_json::to_string(&self.reply(&request).await)
+        };
+        // A client that has left does not matter.
+        let _ = stream.write_all(escape::json(&text.unwrap_or_default()).as_bytes()).await;
+    }
+
+    async fn reply(&self, request: &str) -> Reply {
+        let wish: Wish = match serde_json::from_str(request) {
+            Ok(wish) => wish,
+            Err(error) => return Reply::Refused(format!("the request cannot be read: {error}")),
+        };
+        if !proof::accept(&self.pins, &wish.proof) {
+            return Reply::Refused("only root of this host may ask for this".into());
+        }
+        let (answer, reply) = oneshot::channel();
+        if self.events.send(Event::HandOver { wish, answer }).await.is_err() {
+            return Reply::Refused("this xvip is stopping".into());
+        }
+        reply.await.unwrap_or_else(|_| Reply::Refused("this xvip is stopping".into()))
+    }
+}
+
+/// What a trusted client sends before it waits for the answer. Older versions send nothing, and do not
+/// say so.
+async fn request(stream: &mut UnixStream) -> String {
+    if !stream.peer_cred().is_ok_and(|peer| socket::is_trusted(peer.uid())) {
+        return String::new();
+    }
+    let mut text = String::new();
+    let mut limited = stream.take(LONGEST_REQUEST);
+    let read = limited.read_to_string(&mut text);
+    match timeout(REQUEST_LIMIT, read).await {
+        Ok(Ok(_)) => text,
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]

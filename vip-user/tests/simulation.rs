@@ -10,6 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
+use vip_user::model::fitness::Fitness;
 use world::{
     World,
     knobs::Knobs,
@@ -69,7 +70,8 @@ fn no_two_owners_in_thousands_of_hours_of_faults() {
             if seed % 1_250 == 1_249 {
                 println!("{} of {} simulated hours", (seed + 1) * HOURS, seeds * HOURS);
             }
-            let world = panic::catch_unwind(|| play(first + seed, &Knobs::hostile(), HOURS));
+            let knobs = Knobs { weighted: (first + seed) % 2 == 1, ..Knobs::hostile() };
+            let world = panic::catch_unwind(|| play(first + seed, &knobs, HOURS));
             let world = world.unwrap_or_else(|crime| {
                 // The other threads can stop.
                 next.store(seeds, Ordering::Relaxed);
@@ -115,6 +117,54 @@ fn a_slow_api_does_not_keep_the_vip_dark() {
     let knobs = Knobs { delay_ms: 250..260, ..Knobs::calm() };
     let world = play(2, &knobs, 1);
     assert!(world.owned_share() > 0.99, "owned only {}", world.owned_share());
+}
+
+/// A slow etcd: the API servers of all nodes fall ill and recover one after the other, again and again.
+#[test]
+fn a_vip_does_not_go_round_when_all_nodes_fall_ill() {
+    let mut world = World::new(3, Knobs::calm());
+    for (round, at) in (40..600).step_by(40).enumerate() {
+        for turn in 0..3 {
+            let (node, late) = ((round + turn) % 3, turn as u64 * 900);
+            world.ail(at * 1_000 + late, node, Some(Fitness::Doubtful));
+            world.ail((at + 20) * 1_000 + late, node, None);
+        }
+    }
+    world.run_until(HOUR_MS / 6);
+    assert_eq!((world.crime.as_deref(), world.takeovers), (None, 1));
+}
+
+/// The load of the VIP makes its holder ill, whichever node that is.
+#[test]
+fn a_vip_that_makes_its_holder_ill_moves_twice_a_minute_at_most() {
+    let mut world = World::new(4, Knobs::calm());
+    for second in 10..600 {
+        world.run_until(second * 1_000);
+        for node in 0..3 {
+            let ill = world.owns(node).then_some(Fitness::Doubtful);
+            world.ail(second * 1_000, node, ill);
+        }
+    }
+    assert_eq!(world.crime, None);
+    assert!((15..=20).contains(&world.takeovers), "{} take-overs in ten minutes", world.takeovers);
+}
+
+/// `kubeadm upgrade` on one node after the other: each API server refuses for 20 seconds.
+#[test]
+fn an_upgrade_moves_the_vip_once_per_node_that_serves_and_never_back() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, Knobs::calm());
+        let mut served = 0;
+        for node in 0..3 {
+            let begin = 60_000 + node as u64 * 60_000;
+            world.run_until(begin);
+            served += u64::from(world.owns(node));
+            world.ail(begin, node, Some(Fitness::Unable));
+            world.ail(begin + 20_000, node, None);
+        }
+        world.run_until(HOUR_MS / 6);
+        assert_eq!((world.crime.as_deref(), world.takeovers), (None, 1 + served), "seed {seed}");
+    }
 }
 
 #[test]

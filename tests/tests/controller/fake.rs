@@ -355,7 +355,7 @@ pub struct Lease {
 
 /// A Lease of a test and its VIPs.
 pub fn lease(address: SocketAddr, name: &str, slot: u32, vips: Vec<IpAddr>) -> Lease {
-    Lease { address, slot, spec: GroupSpec { lease: name.into(), vips, nodes: BTreeMap::new() } }
+    Lease { address, slot, spec: GroupSpec { lease: name.into(), vips, ..GroupSpec::default() } }
 }
 
 /// A controller on `node`, with its own API unless one is given.

@@ -1,9 +1,15 @@
 //! The tasks that send events to the loop: signals, changes of the host, claims, this node, the LAN.
 
+use super::settings;
 use crate::{
-    cluster::{lease::LeaseApi, node as api_node},
-    config::{Config, LanCheck},
+    cluster::{
+        health::{self, Question},
+        lease::LeaseApi,
+        node as api_node,
+    },
+    config::{Config, HealthConfig, LanCheck},
     controller::Event,
+    model::health::Service,
     node::{changes::Changes, lan, netlink::Netlink, pins::Pins, reports},
 };
 use anyhow::Context as _;
@@ -30,6 +36,9 @@ pub(super) fn follow(
     tokio::spawn(reports::follow_claims(pins, sender)?);
     tokio::spawn(forward(receiver, events.clone(), Event::Claim));
     tokio::spawn(api_node::follow(api, node, events.clone(), Event::Node));
+    for question in questions(config) {
+        tokio::spawn(health::follow(question, events.clone(), Event::Health));
+    }
     if let Some(targets) = lan_targets(config) {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(lan::watch(netlink.clone(), config.selection(), targets, sender));
@@ -63,6 +72,24 @@ async fn forward<T>(
             return;
         }
     }
+}
+
+/// The questions to the services of this node.
+fn questions(config: &Config) -> Vec<Question> {
+    let HealthConfig { every_ms, timeout_ms, ca, .. } = &config.health;
+    let question = |service| {
+        let with_credentials = service == Service::ApiServer;
+        Some(Question {
+            service,
+            url: config.asked_at(service)?,
+            access: with_credentials.then(|| settings::access(&config.api)),
+            ca: ca.clone().filter(|_| with_credentials),
+            every: Duration::from_millis(*every_ms),
+            limit: Duration::from_millis(*timeout_ms),
+            limits: config.health_limits(service),
+        })
+    };
+    [Service::ApiServer, Service::Kubelet].into_iter().filter_map(question).collect()
 }
 
 fn lan_targets(config: &Config) -> Option<lan::Targets> {

@@ -3,6 +3,7 @@
 pub mod cleanup;
 pub mod config;
 mod feeds;
+pub mod handover;
 pub mod health;
 pub mod map;
 mod parts;
@@ -56,6 +57,8 @@ pub enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Move VIPs of this node to another node; 0: done, 1: this node keeps them.
+    Handover(handover::Handover),
     /// Remove everything that xvip has put on this host. Refuses while a daemon runs.
     Cleanup(Place),
 }
@@ -146,6 +149,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config { what: ConfigCommand::Show { file, pin_root, output } } => {
             config::show(&file, pin_root, output)
         }
+        Command::Handover(args) => async_runtime()?.block_on(handover::handover(&args)),
         Command::Cleanup(place) => async_runtime()?.block_on(cleanup::cleanup(&place)),
     }
 }

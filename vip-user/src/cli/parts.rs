@@ -68,8 +68,7 @@ pub(super) fn observe(
     (metrics, latest): (&Metrics, watch::Receiver<DaemonState>),
     events: mpsc::Sender<Event>,
 ) -> anyhow::Result<()> {
-    let mut observers =
-        Observers::new(lock, &config.instance, latest.clone(), events).context(SOCKET)?;
+    let mut observers = Observers::new(lock, pins, latest.clone(), events).context(SOCKET)?;
     observers.admin = config.admin.port.map(|port| {
         let address = SocketAddr::new(config.admin.address, port);
         Admin::new(address, metrics.registry(Box::new(FromMaps(pins.clone()))), latest)

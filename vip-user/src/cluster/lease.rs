@@ -8,7 +8,8 @@ use crate::{
         lease::{
             admission::{Guarded, Strike},
             election::Written,
-            record::{LeaseWrite, Offer, Record, TenureNote, Version},
+            offers::Offer,
+            record::{LeaseWrite, Record, TenureNote, Version},
         },
     },
 };
@@ -36,6 +37,8 @@ pub const TENURE: &str = "xvip.io/tenure";
 pub const RELEASED: &str = "xvip.io/released";
 /// The annotation in which the holder states its fitness.
 pub const FITNESS: &str = "xvip.io/fitness";
+/// The annotation in which the holder states where the VIPs should be.
+pub const PREFERENCE: &str = "xvip.io/preference";
 /// The annotation in which a candidate offers to serve better.
 pub const OFFER: &str = "xvip.io/offer";
 /// The annotation with the MAC addresses that the holder answers with.
@@ -352,6 +355,13 @@ impl LeaseApi {
         // The holder has seen the offer before it writes, and has decided about it.
         annotations.remove(OFFER);
         annotations.insert(FITNESS.into(), fitness_text(write.fitness));
+        match &write.preference {
+            Some(preference) => {
+                let text = serde_json::to_string(preference).unwrap_or_default();
+                annotations.insert(PREFERENCE.into(), text);
+            }
+            None => drop(annotations.remove(PREFERENCE)),
+        }
         annotations.insert(MACS.into(), macs_text(&write.macs));
         if let Some(guarded) = write.guarded() {
             annotations.insert(VIPS.into(), serde_json::to_string(&guarded).unwrap_or_default());
@@ -402,6 +412,7 @@ pub fn record(lease: &Lease) -> Record {
             .and_then(|text| serde_json::from_value(text.into()).ok())
             .unwrap_or_default(),
         offer: annotation(OFFER).and_then(|text| serde_json::from_str(text).ok()),
+        preference: annotation(PREFERENCE).and_then(|text| serde_json::from_str(text).ok()),
         macs: annotation(MACS).map(macs).unwrap_or_default(),
         guarded: annotation(VIPS).and_then(|text| serde_json::from_str::<Guarded>(text).ok()),
     }

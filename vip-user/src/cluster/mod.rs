@@ -8,6 +8,7 @@ pub mod endpoints;
 pub mod events;
 mod evidence;
 mod follow;
+pub mod health;
 mod kubeconfig;
 pub mod lease;
 mod lenient;

@@ -1,6 +1,6 @@
 //! Checks of a configuration that need no look at the host.
 
-use super::{Config, LeaseConfig, Refused, VipConfig};
+use super::{Asked, Config, HealthConfig, LeaseConfig, Refused, VipConfig};
 use crate::{
     model::{
         hooks::{Hook, Hooks},
@@ -24,7 +24,7 @@ impl Config {
     /// What cannot work, so that an operator mends it in one go: every address, and of each other group
     /// of settings the first.
     pub(super) fn check(&self) -> Vec<Refused> {
-        let checks: [fn(&Self) -> Checked; 11] = [
+        let checks: [fn(&Self) -> Checked; 12] = [
             Self::check_names,
             Self::check_interfaces,
             |config| check_hooks(&config.attach),
@@ -32,6 +32,7 @@ impl Config {
             Self::check_announcements,
             Self::check_diagnostics,
             Self::check_lan,
+            Self::check_health,
             Self::check_endpoints,
             Self::check_timing,
             Self::check_lingering,
@@ -104,6 +105,35 @@ impl Config {
         Ok(())
     }
 
+    fn check_health(&self) -> Checked {
+        let HealthConfig { every_ms, timeout_ms, refusals, slow_s, good_s, .. } = self.health;
+        let ranges = [
+            ("health.every_ms", every_ms, 100..=60_000),
+            ("health.timeout_ms", timeout_ms, 100..=60_000),
+            ("health.refusals", u64::from(refusals), 1..=1_000),
+            ("health.slow_s", slow_s, 1..=3_600),
+            ("health.good_s", good_s, 0..=3_600),
+        ];
+        for (field, value, range) in ranges {
+            if !range.contains(&value) {
+                return refuse(field, value, format!("{} to {}", range.start(), range.end()));
+            }
+        }
+        let asked =
+            [("health.api_server", &self.health.api_server), ("health.kubelet", &self.health.kubelet)];
+        for (field, asked) in asked {
+            let Asked::At(url) = asked else { continue };
+            match server(url) {
+                None => return refuse(field, format!("{url:?}"), "auto, off, or a URL"),
+                Some(uri) if host_address(&uri).is_some_and(|ip| self.addresses().contains(&ip)) => {
+                    return refuse(field, url, "the service of this node, not a VIP");
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The API must be reachable without a VIP, because a VIP is down until its holder has reached
     /// the API.
     fn check_endpoints(&self) -> Checked {
@@ -165,26 +195,31 @@ impl Config {
     fn check_leases(&self) -> Checked {
         for vip in &self.vips {
             match &vip.lease {
-                None if vip.interfaces.is_some() || vip.nodes.is_some() => {
+                None if vip.has_own_nodes() || vip.interfaces.is_some() => {
                     return refuse(
                         "vips.lease",
                         format!("none for {}", vip.address),
-                        "a name: it has its own interfaces or nodes, so it also needs its own Lease",
+                        "a name: it has its own interfaces, nodes or weights, so it also needs its own Lease",
                     );
                 }
                 Some(name) if !is_object_name(name) => return refuse("vips.lease", name, OBJECT_NAME),
                 _ => {}
             }
             let lease = |vip: &VipConfig| vip.lease.clone().unwrap_or_else(|| self.lease.name.clone());
-            let partner = self
-                .vips
-                .iter()
-                .find(|other| lease(other) == lease(vip) && self.nodes_of(other) != self.nodes_of(vip));
+            let same_nodes = |other: &VipConfig| {
+                self.nodes_of(other) == self.nodes_of(vip)
+                    && self.weights_of(other) == self.weights_of(vip)
+            };
+            let partner =
+                self.vips.iter().find(|other| lease(other) == lease(vip) && !same_nodes(other));
             if let Some(partner) = partner {
                 return refuse(
                     "vips.nodes",
                     format!("that of {}", vip.address),
-                    format!("{} shares its Lease, and so must share its nodes", partner.address),
+                    format!(
+                        "{} shares its Lease, and so must share its nodes and weights",
+                        partner.address
+                    ),
                 );
             }
         }

@@ -2,6 +2,7 @@
 //! host. Each refusal names the field, the value and what is allowed.
 
 mod check;
+mod health;
 mod hooks;
 pub mod show;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::model::{
     selection::Selection,
     timing::Timing,
 };
+pub use health::{Asked, HealthConfig};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -56,6 +58,9 @@ pub struct Config {
     /// The labels of the nodes that may hold the VIPs; empty: every node.
     #[serde(default)]
     pub nodes: BTreeMap<String, String>,
+    /// How much the VIPs belong to each node, by name; 0 for a node that is not listed.
+    #[serde(default)]
+    pub weights: BTreeMap<String, u8>,
     /// The Lease.
     #[serde(default)]
     pub lease: LeaseConfig,
@@ -100,6 +105,9 @@ pub struct Config {
     /// Probes that show whether the LAN works.
     #[serde(default)]
     pub lan_check: LanCheck,
+    /// Checks of this node's API server and kubelet.
+    #[serde(default)]
+    pub health: HealthConfig,
     /// The port for metrics, health and state.
     #[serde(default)]
     pub admin: AdminConfig,
@@ -345,6 +353,7 @@ const FIELDS: &[&str] = &[
     "guard",
     "exclude",
     "nodes",
+    "weights",
     "lease",
     "api",
     "attach",
@@ -376,6 +385,14 @@ const FIELDS: &[&str] = &[
     "gateway",
     "peers",
     "every_ms",
+    "health",
+    "api_server",
+    "kubelet",
+    "timeout_ms",
+    "refusals",
+    "slow_s",
+    "good_s",
+    "ca",
     "admin",
     "port",
     "address",

@@ -200,7 +200,7 @@ fn every_setting_is_shown_with_its_source() {
     assert!(source("lease.renew_ms").1.starts_with("computed: "));
     assert_eq!(source("node").0, "\"node7\"");
     // Every field that a file may contain is shown.
-    let groups = ["lease", "api", "announce", "log", "lan_check", "admin"];
+    let groups = ["lease", "api", "announce", "log", "lan_check", "health", "admin"];
     // Fields of a VIP are part of the list.
     for field in FIELDS.iter().filter(|field| !groups.contains(field)) {
         let shown = |name: &str| name == *field || name.ends_with(&format!(".{field}"));

@@ -21,6 +21,8 @@ pub struct VipConfig {
     pub interfaces: Option<Vec<String>>,
     /// The labels of the nodes that may hold it, instead of the global `nodes`.
     pub nodes: Option<BTreeMap<String, String>>,
+    /// How much it belongs to each node, instead of the global `weights`.
+    pub weights: Option<BTreeMap<String, u8>>,
     /// The name of its Lease, instead of `lease.name`.
     pub lease: Option<String>,
 }
@@ -35,6 +37,8 @@ struct Long {
     interfaces: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nodes: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weights: Option<BTreeMap<String, u8>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease: Option<String>,
 }
@@ -52,6 +56,7 @@ impl Config {
                     lease: name.clone(),
                     vips: vec![vip.address],
                     nodes: self.nodes_of(vip).clone(),
+                    weights: self.weights_of(vip).clone(),
                 }),
             }
         }
@@ -63,25 +68,37 @@ impl Config {
         vip.nodes.as_ref().unwrap_or(&self.nodes)
     }
 
+    /// How much a VIP belongs to each node.
+    pub fn weights_of<'a>(&'a self, vip: &'a VipConfig) -> &'a BTreeMap<String, u8> {
+        vip.weights.as_ref().unwrap_or(&self.weights)
+    }
+
     /// The addresses.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.vips.iter().map(|vip| vip.address).collect()
     }
 }
 
+impl VipConfig {
+    /// Whether it has nodes or weights of its own.
+    pub(super) fn has_own_nodes(&self) -> bool {
+        self.nodes.is_some() || self.weights.is_some()
+    }
+}
+
 impl From<IpAddr> for VipConfig {
     fn from(address: IpAddr) -> Self {
-        Self { address, interfaces: None, nodes: None, lease: None }
+        Self { address, interfaces: None, nodes: None, weights: None, lease: None }
     }
 }
 
 impl Serialize for VipConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { address, interfaces, nodes, lease } = self.clone();
+        let Self { address, interfaces, nodes, weights, lease } = self.clone();
         if *self == Self::from(address) {
             return address.serialize(serializer);
         }
-        Long { address, interfaces, nodes, lease }.serialize(serializer)
+        Long { address, interfaces, nodes, weights, lease }.serialize(serializer)
     }
 }
 
@@ -93,7 +110,7 @@ impl<'de> Deserialize<'de> for VipConfig {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter
-                    .write_str("an IP address, or {address: …, interfaces: […], nodes: {…}, lease: …}")
+                    .write_str("an IP address, or {address: …, interfaces: […], nodes: {…}, weights: {…}, lease: …}")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<VipConfig, E> {
@@ -101,9 +118,9 @@ impl<'de> Deserialize<'de> for VipConfig {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<VipConfig, A::Error> {
-                let Long { address, interfaces, nodes, lease } =
+                let Long { address, interfaces, nodes, weights, lease } =
                     Long::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(VipConfig { address, interfaces, nodes, lease })
+                Ok(VipConfig { address, interfaces, nodes, weights, lease })
             }
         }
         deserializer.deserialize_any(Either)

@@ -2,15 +2,18 @@
 
 use crate::{
     cluster::{events::Recorder, lease::LeaseApi, node::Report, watch::Sighting},
+    handover::{Reply, Wish},
     metrics::Metrics,
     model::{
         agent::Policy,
         group::GroupSpec,
+        health::{Ailment, Service},
         lease::{election::Written, record::Record},
         policy::OnStop,
         slots::SlotState,
     },
 };
+use tokio::sync::oneshot;
 use vip_common::abi::Claim;
 
 /// Identifies a group in requests. Its slot may be given to another group while a request is in flight.
@@ -54,6 +57,15 @@ pub enum Event {
     Node(Report),
     /// Whether the LAN (the gateway or a named peer) answers: `None` if it does, else the problem.
     Lan(Option<String>),
+    /// What ails a service of this node; `None`: it is well.
+    Health(Service, Option<Ailment>),
+    /// Root asks this node to hand a Lease over, or all that it holds.
+    HandOver {
+        /// Which, and to whom.
+        wish: Wish,
+        /// Where the reply goes.
+        answer: oneshot::Sender<Reply>,
+    },
     /// Another station claims a VIP.
     Claim(Claim),
     /// Something outside the loop has a problem: its subject, and the reason, or `None` once it is

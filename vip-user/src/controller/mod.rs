@@ -3,6 +3,7 @@
 //! nothing.
 
 pub mod event;
+mod handover;
 mod problems;
 mod report;
 mod requests;
@@ -141,6 +142,13 @@ impl<D: Dataplane> Controller<D> {
             // The last known facts are kept, because nothing better is known.
             Event::Node(Err(why)) => return self.problem("Node", Some(why)),
             Event::Lan(problem) => agent::Event::Lan(problem),
+            Event::Health(service, ailment) => agent::Event::Health(service, ailment),
+            Event::HandOver { wish, answer } => {
+                let reply = self.hand_over(wish).await;
+                // A client that has left does not matter.
+                let _ = answer.send(reply);
+                return;
+            }
             Event::MayList(forbidden) => agent::Event::MayList(forbidden),
             Event::Claim(claim) => {
                 let (mac, ifindex) = (vip_common::mac::Mac(claim.mac), claim.ifindex);

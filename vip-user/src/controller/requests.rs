@@ -15,7 +15,8 @@ use crate::{
         lease::{
             admission::Strike,
             election::Source,
-            record::{LeaseWrite, Offer, Version},
+            offers::Offer,
+            record::{LeaseWrite, Version},
         },
     },
     node::dataplane::Dataplane,

@@ -4,7 +4,8 @@
 use super::{
     lease::{
         admission::{Request, Strike},
-        record::{LeaseWrite, Offer, Tenure, Version},
+        offers::Offer,
+        record::{LeaseWrite, Tenure, Version},
     },
     news::{Notice, Why},
     time::BootNs,

@@ -12,9 +12,12 @@ pub enum Fitness {
     /// Nothing speaks against this node.
     #[default]
     Able,
-    /// It can answer, but something speaks against it: for example a link that has just come back, or a
-    /// gateway that does not answer.
+    /// It can answer, but something speaks against it: for example a link that has just come back, a
+    /// gateway or a kubelet that does not answer. Other nodes may be about to suffer the same, so VIPs
+    /// leave such a node only after a while.
     Doubtful,
+    /// It answers for some of the VIPs only. They leave it at once.
+    Impaired,
     /// It cannot answer: for example, its interface is missing, down or unguarded. It is the last
     /// choice.
     Unable,
@@ -27,6 +30,7 @@ impl fmt::Display for Fitness {
         formatter.write_str(match self {
             Self::Able => "able",
             Self::Doubtful => "doubtful",
+            Self::Impaired => "impaired",
             Self::Unable => "unable",
             Self::Barred => "barred",
         })

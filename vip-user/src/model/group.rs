@@ -28,6 +28,15 @@ pub struct GroupSpec {
     pub vips: Vec<IpAddr>,
     /// The labels of the nodes that may hold the Lease.
     pub nodes: BTreeMap<String, String>,
+    /// How much the VIPs belong to each node, by name. A node that is not listed has weight 0.
+    pub weights: BTreeMap<String, u8>,
+}
+
+impl GroupSpec {
+    /// How much the VIPs belong to node `node`.
+    pub fn weight_of(&self, node: &str) -> u8 {
+        self.weights.get(node).copied().unwrap_or(0)
+    }
 }
 
 /// VIPs that share one owner, with their election and their timers.
@@ -79,7 +88,9 @@ impl Group {
         asks_first: bool,
     ) -> Self {
         let was_adopted = adopted.is_some();
+        let weight = spec.weight_of(&me.node);
         let mut election = Election::new(me, timing, generation, adopted);
+        election.set_weight(weight);
         if asks_first {
             election.admit_only(&spec.lease, &spec.vips, PROBE_TIME);
         }
@@ -145,7 +156,7 @@ impl Group {
         let up = |vip: &&IpAddr| links.of(**vip).any(|link| link.up);
         self.reach = match self.spec.vips.iter().filter(up).count() {
             0 => Fitness::Unable,
-            some if some < self.spec.vips.len() => Fitness::Doubtful,
+            some if some < self.spec.vips.len() => Fitness::Impaired,
             _ => Fitness::Able,
         };
         let macs: BTreeSet<Mac> =

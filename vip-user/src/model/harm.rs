@@ -87,7 +87,7 @@ impl Harms {
         let fitness = match reasons.len() {
             0 => Fitness::Able,
             _ if dark == vips.len() => Fitness::Unable,
-            _ => Fitness::Doubtful,
+            _ => Fitness::Impaired,
         };
         (fitness, in_words(reasons.into_iter()))
     }

@@ -2,7 +2,7 @@
 //! in here reads a clock, does I/O or can fail. `now` comes in as an argument; what to do comes out as
 //! a [`turn`].
 //!
-//! Reading order: [`time`], [`timing`], [`news`], [`effects`], [`lease`], [`fitness`], [`rule`],
+//! Reading order: [`time`], [`timing`], [`news`], [`effects`], [`lease`], [`fitness`], [`health`], [`rule`],
 //! [`selection`], [`edges`], [`hooks`], [`policy`], [`ownership`], [`desired`], [`plan`], [`changes`],
 //! [`schedule`], [`precedence`], [`harm`], [`facts`], [`conflicts`], [`namesake`], [`slots`],
 //! [`group`], [`turn`], [`agent`].
@@ -18,6 +18,7 @@ pub mod facts;
 pub mod fitness;
 pub mod group;
 pub mod harm;
+pub mod health;
 pub mod hooks;
 pub mod lease;
 pub mod namesake;

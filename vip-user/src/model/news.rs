@@ -55,6 +55,8 @@ pub enum Notice {
         /// How well this node serves.
         fitness: Fitness,
     },
+    /// No node has taken the Lease that this node wanted to hand over. It keeps the Lease.
+    NobodyTook,
     /// The Lease was given up.
     Released,
     /// The holder could not give the Lease up. The Lease will expire.

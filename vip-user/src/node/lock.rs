@@ -117,6 +117,7 @@ impl Lock {
             let Some(directory) = taken else {
                 return Ok(Attempt::Busy("another xvip".into()));
             };
+            pins.sweep_lock(netns);
             // The root exists from here on, so its owner cannot change any more.
             pins.check_strangers()?;
             Some(directory)

@@ -26,6 +26,7 @@ pub mod netlink;
 mod nexthops;
 pub mod pins;
 pub mod programs;
+pub mod proof;
 pub mod queues;
 pub mod raw_map;
 pub mod reports;

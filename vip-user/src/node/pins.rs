@@ -418,10 +418,18 @@ impl Pins {
         Self::map_names().try_for_each(|name| self.remove(&self.map(name)))
     }
 
+    /// Removes the [proofs](super::proof) that clients have left in the lock when they died.
+    pub fn sweep_lock(&self, netns: u64) {
+        for entry in fs::read_dir(self.lock(netns)).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+
     /// Removes the directory of the lock, and the root if it is empty. A process that holds the lock
     /// keeps it, but the next process locks another directory. So this is only for the end of a
     /// cleanup.
     pub fn remove_lock(&self, netns: u64) {
+        self.sweep_lock(netns);
         let _ = fs::remove_dir(self.lock(netns));
         let _ = fs::remove_dir(&self.root);
     }

@@ -4,6 +4,7 @@
 
 use crate::state::DaemonState;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -15,7 +16,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixStream, unix::UCred},
     time::{sleep, timeout},
 };
@@ -117,10 +118,16 @@ fn name(instance: &str) -> String {
 
 /// Asks the running daemon of an instance for its state. This takes at most a second.
 pub async fn ask(instance: &str) -> Result<DaemonState, AskError> {
+    talk(instance, "").await
+}
+
+/// Sends a request to the running daemon of an instance, and returns the answer. Without a request the
+/// answer is the state. This takes at most a second.
+pub async fn talk<T: DeserializeOwned>(instance: &str, request: &str) -> Result<T, AskError> {
     let late = || AskError::Silent(format!("within {} s", LIMIT.as_secs()));
     let answered = timeout(LIMIT, async {
         loop {
-            match ask_all(instance).await {
+            match ask_all(instance, request).await {
                 Err(AskError::Full) => sleep(FULL_RETRY).await,
                 answered => return answered,
             }
@@ -129,15 +136,15 @@ pub async fn ask(instance: &str) -> Result<DaemonState, AskError> {
     answered.await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn ask_all(instance: &str) -> Result<DaemonState, AskError> {
-    let mut why = match ask_one(&name(instance)).await {
-        Ok(state) => return Ok(state),
+async fn ask_all<T: DeserializeOwned>(instance: &str, request: &str) -> Result<T, AskError> {
+    let mut why = match ask_one(&name(instance), request).await {
+        Ok(answer) => return Ok(answer),
         Err(error) => error,
     };
     // A stranger may have the usual name. The daemon then has a name beside it.
     for name in names_beside(instance) {
-        match ask_one(&name).await {
-            Ok(state) => return Ok(state),
+        match ask_one(&name, request).await {
+            Ok(answer) => return Ok(answer),
             Err(AskError::Nobody) => {}
             Err(AskError::Stranger(_)) if matches!(why, AskError::Silent(_) | AskError::Full) => {}
             Err(error) => why = error,
@@ -146,9 +153,9 @@ async fn ask_all(instance: &str) -> Result<DaemonState, AskError> {
     Err(why)
 }
 
-async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
+async fn ask_one<T: DeserializeOwned>(name: &str, request: &str) -> Result<T, AskError> {
     let silent = |error: io::Error| AskError::Silent(error.to_string());
-    let stream = match UnixStream::connect(format!("\0{name}")).await {
+    let mut stream = match UnixStream::connect(format!("\0{name}")).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(AskError::Nobody),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(AskError::Full),
@@ -160,6 +167,9 @@ async fn ask_one(name: &str) -> Result<DaemonState, AskError> {
         let of = peer.pid().map(process).unwrap_or_default();
         return Err(AskError::Stranger(format!("user {}{of}", peer.uid())));
     }
+    // The daemon need not wait for more. It may have answered already, and have closed the connection.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let _ = stream.shutdown().await;
     let mut text = Vec::new();
     stream.take(LONGEST).read_to_end(&mut text).await.map_err(silent)?;
     serde_json::from_slice(&text).map_err(|error| AskError::Silent(error.to_string()))

@@ -1,6 +1,5 @@
 use super::*;
 use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
-use tokio::io::AsyncReadExt as _;
 
 /// Clients that read nothing keep no other client waiting, however long the answer is.
 #[tokio::test]
@@ -12,8 +11,14 @@ async fn a_reader_that_does_not_read_blocks_nobody() {
     let mut state = DaemonState::default();
     state.problems.insert("long".into(), "x".repeat(1 << 20));
     let (_sender, latest) = watch::channel(state.clone());
-    let serving = tokio::spawn(async move { answer(listener, &latest).await });
-    let connect = || UnixStream::connect(format!("\0{name}"));
+    let (events, _inbox) = mpsc::channel(1);
+    let desk = Desk { pins: Pins::new(std::path::Path::new("/nonexistent"), "unit"), latest, events };
+    let serving = tokio::spawn(async move { answer(listener, &desk).await });
+    let connect = async || {
+        let mut stream = UnixStream::connect(format!("\0{name}")).await?;
+        // It wants nothing but the state.
+        stream.shutdown().await.map(|()| stream)
+    };
     let mut silent = Vec::new();
     for _ in 0..3 * ASKERS {
         silent.push(connect().await.unwrap());

@@ -6,11 +6,10 @@ use std::collections::BTreeSet;
 use vip_user::model::{
     effects::{FenceChange, Outgoing},
     fitness::Fitness,
-    lease::{
-        election::{AdoptedFence, Election, Identity, Input, Source, Written},
-        record::{LeaseWrite, Offer, Record, Tenure, Version},
-        state::State,
-    },
+    lease::election::{AdoptedFence, Election, Identity, Input, Source, Written},
+    lease::offers::Offer,
+    lease::record::{LeaseWrite, Record, Tenure, Version},
+    lease::state::State,
     time::{BootNs, Now},
     timing::Timing,
     turn::{self, Step},
@@ -422,8 +421,9 @@ impl Bounds {
     fn give_way(&self, world: &mut World) {
         let Some(tenure) = world.lease.as_ref().and_then(Record::tenure) else { return };
         let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
-        let offer = Offer { node: "1".into(), fitness: Fitness::Able, transitions, acquire_us };
-        world.nodes[0].election.set_fitness(Fitness::Doubtful, Vec::new());
+        let offer =
+            Offer { node: "1".into(), fitness: Fitness::Able, weight: 0, transitions, acquire_us };
+        world.nodes[0].election.set_fitness(Fitness::Impaired, Vec::new());
         assert!(world.edit(|lease| lease.offer = Some(offer)).is_some());
         let event = world.nodes[0].stream.remove(0);
         self.step(world, 0, event);

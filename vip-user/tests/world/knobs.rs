@@ -1,7 +1,7 @@
 //! How hostile a simulation is to its nodes.
 
 use super::Ms;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 /// The faults of a world and the errors of its clocks. Probabilities are per thousand.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct Knobs {
     pub mishap_every_ms: Ms,
     pub clock_error_percent: u64,
     pub extreme_clocks: bool,
+    /// Whether the VIP prefers nodes.
+    pub weighted: bool,
 }
 
 impl Knobs {
@@ -46,7 +48,14 @@ impl Knobs {
             mishap_every_ms: Ms::MAX / 4,
             clock_error_percent: 10,
             extreme_clocks: false,
+            weighted: false,
         }
+    }
+
+    /// How much the VIP belongs to each node, by name. The last one is the heaviest.
+    pub fn weights(&self) -> BTreeMap<String, u8> {
+        let nodes = 0..if self.weighted { self.nodes } else { 0 };
+        nodes.map(|index| (format!("node{index}"), index as u8 * 10)).collect()
     }
 
     pub fn hostile() -> Self {

@@ -14,9 +14,9 @@ use vip_user::model::{
 
 /// How often the faults end for a while.
 pub(super) const QUIET_EVERY_MS: Ms = 1_200_000;
-/// By then every dead watch was noticed, every process runs, and the wait for a foreign holder with a D
-/// of 19 s is over.
-const SETTLED_MS: Ms = 180_000;
+/// By then every dead watch was noticed, every process runs, the wait for a foreign holder with a D of
+/// 19 s is over, and heavier nodes have taken over, which takes a minute each.
+const SETTLED_MS: Ms = 340_000;
 /// How long the requests of a quiet cluster are counted.
 const COUNTED_MS: Ms = 60_000;
 
@@ -71,6 +71,10 @@ impl World {
         let owners = (0..self.nodes.len()).filter(|index| self.answers(*index, self.now)).count();
         if owners != 1 {
             self.crime = Some(format!("the faults are over and {owners} nodes answer"));
+        }
+        let heaviest = self.nodes.len() - 1;
+        if self.knobs.weighted && !self.answers(heaviest, self.now) {
+            self.crime = Some("the faults are over and the heaviest node does not answer".into());
         }
         let Asked { writes, others } = self.asked;
         // The number of renewals by one holder, whose clock may be fast.

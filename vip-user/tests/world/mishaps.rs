@@ -5,8 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 use vip_user::model::{
     agent::Event,
     fitness::Fitness,
+    health::{Ailment, Service},
     lease::{
         election::{AdoptedFence, Input},
+        offers::Heir,
         record::Record,
         state::State,
     },
@@ -35,7 +37,7 @@ impl ClientGo {
 impl World {
     pub(super) fn mishap(&mut self) {
         let node = self.rng.usize(0..self.nodes.len());
-        let kind = self.rng.u32(0..14);
+        let kind = self.rng.u32(0..16);
         // While client-go holds the Lease, the promise covers only what client-go itself waits for.
         // So its Lease is not edited.
         let foreign = self.client_go.is_some() && (matches!(kind, 4..=9) || kind > 11);
@@ -75,6 +77,18 @@ impl World {
                 self.set_fitness(node, fitness);
             }
             12 => self.roll_back(node),
+            13 => {
+                let process = self.nodes[node].process;
+                let heir = match self.rng.usize(0..=self.nodes.len()) {
+                    0 => Heir::Anyone,
+                    index => Heir::Node(format!("node{}", index - 1)),
+                };
+                self.push(self.now, Happening::Input(node, process, Input::HandOver(heir)));
+            }
+            14 => {
+                let fitness = if self.chance(500) { Fitness::Doubtful } else { Fitness::Unable };
+                self.fall_ill(node, Some(Ailment { fitness, why: "ill".into() }));
+            }
             _ => {
                 // etcd is restored from a backup: the content is old, but versions continue.
                 if let Some(old) = self.backup.clone() {
@@ -101,12 +115,36 @@ impl World {
             node.facts.labels.clear();
         }
         node.link_up = fitness != Fitness::Unable;
+        if fitness == Fitness::Able {
+            self.fall_ill(index, None);
+        }
+        let node = &self.nodes[index];
         if node.down {
             return;
         }
         let (process, facts) = (node.process, node.facts.clone());
         self.push(self.now, Happening::Event(index, process, Event::Facts(facts)));
         self.push(self.now, Happening::Event(index, process, Event::HostChanged));
+    }
+
+    /// At this time, the API server of a node falls ill, or is well again.
+    pub fn ail(&mut self, at: Ms, index: usize, fitness: Option<Fitness>) {
+        let ailment = fitness.map(|fitness| Ailment { fitness, why: "ill".into() });
+        let event = Event::Health(Service::ApiServer, ailment);
+        self.push(at, Happening::Event(index, self.nodes[index].process, event));
+    }
+
+    /// Whether a node answers for the VIP now.
+    pub fn owns(&self, index: usize) -> bool {
+        self.answers(index, self.now)
+    }
+
+    /// The API server of a node falls ill, or is well again.
+    fn fall_ill(&mut self, index: usize, ailment: Option<Ailment>) {
+        if !self.nodes[index].down {
+            let event = Event::Health(Service::ApiServer, ailment);
+            self.push(self.now, Happening::Event(index, self.nodes[index].process, event));
+        }
     }
 
     /// The process dies on the node that wrote the Lease last, and a client-go program starts there
@@ -176,7 +214,7 @@ impl World {
         let lease = if tenure.is_some() { "lease".into() } else { String::new() };
         let slot = SlotState { lease, generation: *generation, adopted };
         let process = node.process;
-        node.begin(identity(index, process, node.boot), slot);
+        node.begin(identity(index, process, node.boot), slot, self.knobs.weights());
         self.push(self.now, Happening::GoOn(index, process));
         self.watch_after(index, 1);
     }

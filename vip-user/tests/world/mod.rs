@@ -29,7 +29,8 @@ use vip_user::model::{
     group::{Group, GroupSpec},
     lease::{
         election::{Election, Identity, Input, Source, Written},
-        record::{LeaseWrite, Offer, Record, Version},
+        offers::Offer,
+        record::{LeaseWrite, Record, Version},
         state::State,
     },
     policy::ConflictPolicy,
@@ -148,11 +149,11 @@ impl Node {
     }
 
     /// Starts a process, which first learns its groups and what the API knows of its node.
-    fn begin(&mut self, me: Identity, slot: SlotState) {
+    fn begin(&mut self, me: Identity, slot: SlotState, weights: BTreeMap<String, u8>) {
         self.agent = Agent::new(policy(me), Slots::found([(SLOT, slot)]));
         (self.turn, self.works) = (Turn::default(), false);
         let nodes = BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())]);
-        let spec = GroupSpec { lease: "lease".into(), vips: vec![vip().into()], nodes };
+        let spec = GroupSpec { lease: "lease".into(), vips: vec![vip().into()], nodes, weights };
         self.waiting = VecDeque::from([Event::Wanted(vec![spec]), Event::Facts(self.facts.clone())]);
     }
 
@@ -216,7 +217,7 @@ impl World {
                     facts: facts(),
                     spins: 0,
                 };
-                node.begin(identity(index, 0, 0), SlotState::default());
+                node.begin(identity(index, 0, 0), SlotState::default(), knobs.weights());
                 node
             })
             .collect();
@@ -253,10 +254,12 @@ impl World {
     }
 
     pub fn run_until(&mut self, end: Ms) {
-        while let Some(((at, _), happening)) = self.queue.pop_first() {
+        while let Some(next) = self.queue.first_entry() {
+            let (at, _) = *next.key();
             if at > end || self.crime.is_some() {
                 break;
             }
+            let happening = next.remove();
             self.owned_ms += self.owned_between(self.now, at);
             self.now = at;
             self.happen(*happening);

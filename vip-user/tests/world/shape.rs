@@ -52,6 +52,7 @@ impl Shape {
             Input::ReadFailed => "failed read",
             Input::Observed(..)
             | Input::Silenced
+            | Input::HandOver(_)
             | Input::Leave
             | Input::Listed(..)
             | Input::Heard(..)

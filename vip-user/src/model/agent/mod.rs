@@ -22,6 +22,7 @@ use super::{
     fitness::Fitness,
     group::{Group, GroupSpec},
     harm::{Harm, Harms},
+    health::{Ailment, Service},
     lease::{
         election::{Identity, Input, Source},
         record::Record,
@@ -86,6 +87,8 @@ pub enum Event {
     Facts(NodeFacts),
     /// Why the LAN does not answer; `None`: it does answer.
     Lan(Option<String>),
+    /// What ails a service of this node; `None`: it is well.
+    Health(Service, Option<Ailment>),
     /// Why this process may not list Leases; `None`: it may list them.
     MayList(Option<String>),
     /// Another station claims an address.
@@ -123,6 +126,8 @@ pub struct Agent {
     facts: Option<NodeFacts>,
     /// Why the LAN does not answer.
     lan: Option<String>,
+    /// What ails the services of this node.
+    ailments: BTreeMap<Service, Ailment>,
     /// Why this process may not list Leases.
     cannot_list: Option<String>,
     /// Whether something has changed that may affect the fitness of all groups.
@@ -185,6 +190,7 @@ impl Agent {
             harms: Harms::default(),
             facts: None,
             lan: None,
+            ailments: BTreeMap::new(),
             cannot_list: None,
             weighs_all: true,
             bursts: Rounds::bursts(),
@@ -215,6 +221,7 @@ impl Agent {
                 self.tell("LAN", Of::Node, why.clone());
                 self.lan = why;
             }
+            Event::Health(service, ailment) => self.hear_of(service, ailment),
             Event::MayList(why) => {
                 self.weighs_all |= self.cannot_list != why;
                 self.tell("rights", Of::Node, why.clone());

@@ -49,7 +49,7 @@ fn vip(last: u8) -> IpAddr {
 
 fn spec(lease: &str, vips: &[u8]) -> GroupSpec {
     let vips = vips.iter().map(|last| vip(*last)).collect();
-    GroupSpec { lease: lease.into(), vips, nodes: BTreeMap::new() }
+    GroupSpec { lease: lease.into(), vips, ..GroupSpec::default() }
 }
 
 fn free() -> [(u32, SlotState); 2] {
@@ -313,7 +313,7 @@ fn announcements_leave_at_a_pace() {
     let many: Vec<IpAddr> =
         (0..1_000u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
     let mut world = World::new(agent(free()));
-    let spec = GroupSpec { lease: "one".into(), vips: many.clone(), nodes: BTreeMap::new() };
+    let spec = GroupSpec { lease: "one".into(), vips: many.clone(), ..GroupSpec::default() };
     world.take_in(Event::Wanted(vec![spec]));
     let links = Links { answer: many.iter().map(|vip| (*vip, 1)).collect(), ..links(&[]) };
     world.agent.looked(at(world.now).boot, Ok(links));
@@ -375,7 +375,7 @@ fn a_burst_comes_before_what_refreshes() {
         (0..1_000u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
     let mut world = World::new(agent(free()));
     world.agent.policy.refresh = Duration::from_secs(3);
-    let large = GroupSpec { lease: "large".into(), vips: many.clone(), nodes: BTreeMap::new() };
+    let large = GroupSpec { lease: "large".into(), vips: many.clone(), ..GroupSpec::default() };
     world.take_in(Event::Wanted(vec![large, spec("small", &[10])]));
     let mut links = links(&[10]);
     links.answer.extend(many.iter().map(|vip| (*vip, 1)));

@@ -32,7 +32,7 @@ impl Agent {
                         self.bursts.keep(slot, &vips);
                         self.refreshes.keep(slot, &vips);
                     }
-                    group.change(spec.clone(), &self.links);
+                    group.change(spec.clone(), &self.policy.me.node, &self.links);
                     group.damper.observe(now.boot, group.reach < Fitness::Unable, false);
                     self.set_timer(now.boot, slot);
                 }
@@ -149,8 +149,9 @@ impl Agent {
 }
 
 impl Group {
-    /// Changes the VIPs of the group, or the nodes that may hold its Lease.
-    fn change(&mut self, spec: GroupSpec, links: &Links) {
+    /// Changes the VIPs of the group, the nodes that may hold its Lease, or their weights.
+    fn change(&mut self, spec: GroupSpec, node: &str, links: &Links) {
+        self.election.set_weight(spec.weight_of(node));
         if self.spec.vips != spec.vips {
             self.election.want(&spec.vips);
         }

@@ -5,6 +5,7 @@ use crate::model::{
     changes::{BLIND_FOR, Failed},
     fitness::Fitness,
     group::Group,
+    health::{Ailment, Service},
     lease::election::Input,
     news::{News, Of},
     ownership::Ownership,
@@ -81,6 +82,20 @@ impl Agent {
         }
     }
 
+    /// Notes what ails a service of this node.
+    pub(super) fn hear_of(&mut self, service: Service, ailment: Option<Ailment>) {
+        self.weighs_all |= self.ailments.get(&service) != ailment.as_ref();
+        let what = match service {
+            Service::ApiServer => "API server",
+            Service::Kubelet => "kubelet",
+        };
+        self.tell(what, Of::Node, ailment.as_ref().map(|ailment| ailment.why.clone()));
+        match ailment {
+            Some(ailment) => self.ailments.insert(service, ailment),
+            None => self.ailments.remove(&service),
+        };
+    }
+
     fn fitness(&self, now: BootNs, group: &Group) -> (Fitness, Option<String>) {
         let ownership = group.election.ownership(now);
         let nodes = &group.spec.nodes;
@@ -102,13 +117,24 @@ impl Agent {
         if harmed == Fitness::Unable {
             return (harmed, harm);
         }
+        let ill = |least: Fitness| {
+            let ailing = self.ailments.values().find(|ailment| ailment.fitness >= least);
+            ailing.map(|ailment| ailment.why.clone())
+        };
+        if let Some(why) = ill(Fitness::Unable) {
+            return (Fitness::Unable, Some(why));
+        }
+        if group.reach == Fitness::Impaired {
+            return (Fitness::Impaired, Some("some VIPs have no interface that is up".into()));
+        }
+        if harmed == Fitness::Impaired {
+            return (harmed, harm);
+        }
         let cordoned = self.facts.as_ref().is_some_and(|facts| facts.cordoned);
         let doubts = [
             (links == Fitness::Doubtful).then(|| "the link has just come back".to_owned()),
-            (group.reach == Fitness::Doubtful)
-                .then(|| "some VIPs have no interface that is up".to_owned()),
-            harm,
             self.lan.clone(),
+            ill(Fitness::Doubtful),
             // If another version left a Lease behind, this node could not publish its VIPs.
             self.cannot_list.is_some().then(|| "it may not list Leases".to_owned()),
             self.waits_for_its_node(ownership, group)

@@ -16,7 +16,7 @@ fn what_still_fails_a_second_later_counts_and_a_success_ends_it() {
     harms.failed(vip, Harm::Address, "no".into(), at(0).after(Duration::from_millis(999)));
     assert_eq!(harms.weigh(&vips()), (Fitness::Able, None));
     harms.failed(vip, Harm::Address, "not now".into(), at(1));
-    assert_eq!(harms.weigh(&vips()), (Fitness::Doubtful, Some("192.0.2.10: not now".into())));
+    assert_eq!(harms.weigh(&vips()), (Fitness::Impaired, Some("192.0.2.10: not now".into())));
     assert_eq!(harms.weigh(&[other]), (Fitness::Able, None), "another Lease must not be affected");
     assert_eq!(harms.weigh(&[vip]).0, Fitness::Unable, "this Lease has no VIP that is answered");
     harms.worked(vip, Harm::Address);
@@ -30,9 +30,9 @@ fn a_vip_without_announcements_is_still_answered_for() {
     for second in 0..2 {
         harms.failed(vip, Harm::Announcement, "no buffer".into(), at(second));
     }
-    assert_eq!(harms.weigh(&[vip]).0, Fitness::Doubtful);
+    assert_eq!(harms.weigh(&[vip]).0, Fitness::Impaired);
     harms.forget(at(60));
-    assert_eq!(harms.weigh(&[vip]).0, Fitness::Doubtful);
+    assert_eq!(harms.weigh(&[vip]).0, Fitness::Impaired);
     harms.forget(at(61));
     assert_eq!(harms.weigh(&[vip]).0, Fitness::Able);
 }
@@ -42,7 +42,7 @@ fn what_is_known_in_advance_counts_before_anything_has_failed() {
     let [vip, _] = vips();
     let mut harms = Harms::default();
     harms.foretell(BTreeMap::from([(vip, "IPv6 is off".into())]));
-    assert_eq!(harms.weigh(&vips()), (Fitness::Doubtful, Some("192.0.2.10: IPv6 is off".into())));
+    assert_eq!(harms.weigh(&vips()), (Fitness::Impaired, Some("192.0.2.10: IPv6 is off".into())));
     harms.foretell(BTreeMap::new());
     assert_eq!(harms.weigh(&vips()).0, Fitness::Able);
 }

@@ -2,6 +2,7 @@
 
 use super::{
     admission::{Admission, Obstacle},
+    offers::Heir,
     reading::Reading,
     record::{Record, Tenure, Version},
     state::{Holding, State},
@@ -76,6 +77,8 @@ pub enum Input {
     Listed(u64, Result<Vec<(String, Record)>, String>),
     /// Another station answers for an address.
     Heard(IpAddr, Mac),
+    /// Another node should have the Lease. A node that does not hold it ignores this.
+    HandOver(Heir),
     /// Give the Lease up.
     Leave,
     /// The time of [`Election::wake_at`] has come.
@@ -116,6 +119,7 @@ pub struct Election {
     pub(super) adopted: Option<AdoptedFence>,
     pub(super) last_tenure: Option<Tenure>,
     pub(super) fitness: Fitness,
+    pub(super) weight: u8,
     pub(super) macs: Vec<Mac>,
     /// `None`: all VIPs count as admitted. This suits a single Lease that no other Lease can
     /// contradict.
@@ -141,6 +145,7 @@ impl Election {
             adopted,
             last_tenure: None,
             fitness: Fitness::Able,
+            weight: 0,
             macs: Vec::new(),
             admission: None,
             leaving: false,
@@ -160,6 +165,7 @@ impl Election {
         let mut out = Effects::default();
         match input {
             Input::Leave => self.leave(now, &mut out),
+            Input::HandOver(heir) => self.hand_over(now, heir),
             Input::NotLowered(deadline) => {
                 if let State::Holding(holding) = &mut self.state {
                     holding.lower_to = Some(deadline);
@@ -211,6 +217,11 @@ impl Election {
         let changed = self.fitness != fitness;
         (self.fitness, self.macs) = (fitness, macs);
         changed
+    }
+
+    /// Sets how much the VIPs belong to this node. The next write says so.
+    pub fn set_weight(&mut self, weight: u8) {
+        self.weight = weight;
     }
 
     /// From now on the election admits VIPs one by one to the Lease `name`. The LAN is asked for
@@ -282,7 +293,8 @@ impl Election {
                 let admission = (!holding.lapsed)
                     .then(|| self.admission.as_ref().and_then(Admission::wake_at))
                     .flatten();
-                [lapse, admission, write].into_iter().flatten().min()
+                let heir = holding.heir.is_some().then_some(holding.heir_until);
+                [lapse, admission, write, heir].into_iter().flatten().min()
             }
             State::Leaving(holding) if holding.may_release() => {
                 Some(holding.next_write.min(self.leave_until))

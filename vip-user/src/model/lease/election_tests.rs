@@ -68,6 +68,7 @@ pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
         released: None,
         fitness: Fitness::Able,
         offer: None,
+        preference: None,
         macs: Vec::new(),
         guarded: None,
     }
@@ -154,6 +155,7 @@ pub(super) fn own_record(election: &Election, version: u64) -> Record {
         released: None,
         fitness: Fitness::Able,
         offer: None,
+        preference: None,
         macs: Vec::new(),
         guarded: None,
     }

@@ -5,7 +5,8 @@ use super::{
     election_tests::{
         answered, at, deadline, fresh, held, holder, own_record, quorum, released, watched, writes,
     },
-    record::{Offer, Record, Version},
+    offers::Offer,
+    record::{Record, Version},
     state::State,
 };
 use crate::model::{
@@ -17,7 +18,7 @@ use crate::model::{
 fn offer_of(record: &Record, node: &str, fitness: Fitness) -> Offer {
     let tenure = record.tenure().unwrap();
     let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
-    Offer { node: node.into(), fitness, transitions, acquire_us }
+    Offer { node: node.into(), fitness, weight: 0, transitions, acquire_us }
 }
 
 fn offers(turn: &Effects) -> Vec<(&Version, &Offer)> {
@@ -55,7 +56,8 @@ fn a_holder_gives_way_to_a_better_offer_and_is_silent_before_it_releases() {
     assert!(matches!(election.state(), State::Waiting(_)), "it must stay a candidate");
     // If it could serve, it would take the Lease back at once. As it cannot, others come first.
     assert!(writes(&election.step(at(3_730), Input::Tick)).is_empty());
-    let turn = election.step(at(3_720 + 3_300), Input::Tick);
+    // D·(1+ρ), and a renewal interval for the node that it was given to.
+    let turn = election.step(at(3_720 + 3_300 + 600), Input::Tick);
     assert_eq!(writes(&turn).len(), 1, "no VIP may stay without an owner");
 }
 
@@ -89,7 +91,7 @@ fn with_nobody_better_the_owner_stays_and_goes_on_renewing() {
 #[test]
 fn saying_so_happens_once_and_does_not_spin() {
     let mut election = holder();
-    election.set_fitness(Fitness::Doubtful, Vec::new());
+    election.set_fitness(Fitness::Impaired, Vec::new());
     assert_eq!(writes(&election.step(at(3_600), Input::Tick)).len(), 1);
     for ms in 3_601..3_650 {
         assert!(writes(&election.step(at(ms), Input::Tick)).is_empty());
@@ -101,7 +103,7 @@ fn saying_so_happens_once_and_does_not_spin() {
 #[test]
 fn a_candidate_offers_once_only_if_it_is_better_and_able_to_answer() {
     let mut record = held("other", 4, 10);
-    record.fitness = Fitness::Doubtful;
+    record.fitness = Fitness::Impaired;
     let mut election = fresh();
     let turn = election.step(at(0), quorum(Some(record.clone())));
     let wanted = (Version("10".into()), offer_of(&record, "me", Fitness::Able));

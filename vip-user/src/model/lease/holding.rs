@@ -3,7 +3,8 @@
 use super::{
     admission::Admission,
     election::{AdoptedFence, Election, Source, Written, next_renew_time},
-    record::{LeaseWrite, Record, Tenure, Version},
+    offers::{HANDOVER_LASTS, Heir, Offer, Preference, SETTLED, Suits},
+    record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     state::{Holding, InFlight, State},
 };
 use crate::model::{
@@ -36,6 +37,10 @@ impl Holding {
             silent: false,
             lost_release: None,
             told: Fitness::Able,
+            began: now,
+            heir: None,
+            heir_until: BootNs(0),
+            told_heir: None,
         }
     }
 
@@ -49,6 +54,11 @@ impl Holding {
     /// now.
     pub(super) fn was_last(&self, attempt: &InFlight) -> bool {
         self.in_flight.values().all(|other| other.sent <= attempt.sent)
+    }
+
+    /// Whether this process has held it for so short a time that doubts do not count.
+    fn is_young(&self, now: Now) -> bool {
+        now.boot < self.began.after(SETTLED)
     }
 
     /// Whether a renewal may leave this host.
@@ -126,7 +136,7 @@ impl Election {
                     self.shorten(&mut holding, record.duration_s, out);
                 }
                 match record.offer {
-                    Some(offer) if offer.is_for(&holding.tenure) && offer.fitness < self.fitness => {
+                    Some(offer) if self.accepts(now, &holding, &offer) => {
                         self.give_way(now, holding, offer.node, out);
                     }
                     _ => self.state = State::Holding(holding),
@@ -200,6 +210,10 @@ impl Election {
         if let (false, Some(admission)) = (holding.lapsed, &mut self.admission) {
             admission.act(now.boot);
         }
+        if holding.heir.is_some() && now.boot >= holding.heir_until {
+            holding.heir = None;
+            out.news.push(Notice::NobodyTook);
+        }
         if holding.may_write() && now.boot >= self.next_write(&holding) {
             holding.next_write = now.boot.after(self.timing.renew_every);
             self.shorten(&mut holding, self.timing.duration_s, out);
@@ -212,14 +226,53 @@ impl Election {
     }
 
     /// When to write next. The write comes early if the fitness is worse than the last write says, so
-    /// that a better node can offer. The same applies if the admission has something new to write.
+    /// that a better node can offer. The same applies to a new heir, and if the admission has something
+    /// new to write.
     pub(super) fn next_write(&self, holding: &Holding) -> BootNs {
-        let news = self.admission.as_ref().is_some_and(Admission::has_news);
-        if (self.fitness > holding.told || news) && holding.failures == 0 {
-            holding.next_write.min(holding.sent.after(self.hedge()))
-        } else {
-            holding.next_write
+        if holding.failures > 0 {
+            return holding.next_write;
         }
+        let soon = holding.sent.after(self.hedge());
+        let worse = match self.fitness {
+            fitness if fitness <= holding.told => None,
+            Fitness::Doubtful => Some(soon.max(holding.began.after(SETTLED))),
+            _ => Some(soon),
+        };
+        let admission = self.admission.as_ref().is_some_and(Admission::has_news);
+        let news = (admission || holding.heir != holding.told_heir).then_some(soon);
+        [worse, news].into_iter().flatten().fold(holding.next_write, BootNs::min)
+    }
+
+    /// How well this node suits, as a holder says it. While its tenure is `young` it does not mention
+    /// doubts.
+    pub(super) fn stated(&self, young: bool) -> Suits {
+        let fitness = match self.fitness {
+            Fitness::Doubtful if young => Fitness::Able,
+            fitness => fitness,
+        };
+        Suits { fitness, weight: self.weight }
+    }
+
+    /// Whether this holder gives the Lease to the node that has made the offer.
+    fn accepts(&self, now: Now, holding: &Holding, offer: &Offer) -> bool {
+        let stated = self.stated(holding.is_young(now));
+        holding.tenure.is_addressed_by(offer) && stated.gives_way_to(offer, holding.heir.as_ref())
+    }
+
+    /// Another node should have the Lease. The next write says so, and that node offers.
+    pub(super) fn hand_over(&mut self, now: Now, heir: Heir) {
+        if let State::Holding(holding) = &mut self.state {
+            holding.heir = Some(heir);
+            holding.heir_until = now.boot.after(HANDOVER_LASTS);
+        }
+    }
+
+    /// What a write says about where the VIPs should be.
+    pub(super) fn preference(&self, note: &TenureNote, heir: Option<Heir>) -> Option<Preference> {
+        let TenureNote { transitions, acquire_us, .. } = *note;
+        let weight = self.weight;
+        let says = weight > 0 || heir.is_some();
+        says.then_some(Preference { transitions, acquire_us, weight, heir })
     }
 
     /// A write of the present tenure, or its release. It is remembered as on its way.
@@ -232,7 +285,9 @@ impl Election {
         holding.renew_us = next_renew_time(now, Some(holding.renew_us));
         let id = self.fresh_id();
         let release = holding.silent;
-        holding.told = self.fitness;
+        let Suits { fitness, .. } = self.stated(holding.is_young(now));
+        holding.told = fitness;
+        holding.told_heir.clone_from(&holding.heir);
         let vips = self.admission.as_mut().map(|admission| admission.write(release));
         let in_flight = holding.in_flight.len();
         // `now` was read before the request leaves, so the fence can count from it.
@@ -245,7 +300,8 @@ impl Election {
             renew_us: holding.renew_us,
             release,
             in_flight,
-            fitness: self.fitness,
+            fitness,
+            preference: self.preference(&holding.tenure.note, holding.heir.clone()),
             macs: self.macs.clone(),
             vips,
         }

@@ -2,6 +2,7 @@
 
 use super::{
     election::{Election, Source, Written},
+    offers::Heir,
     record::Record,
     state::{Holding, State},
 };
@@ -19,6 +20,7 @@ impl Election {
         holding.next_write = self.leave_until;
         holding.failures = 0;
         self.linger_until = now.boot.after(self.timing.linger);
+        holding.heir = Some(Heir::Node(to.clone()));
         out.news.push(Notice::Yields { to, fitness: self.fitness });
         out.silence = Some(Why::Yielding);
         self.state = State::Leaving(holding);
@@ -35,6 +37,7 @@ impl Election {
             State::Holding(mut holding) => {
                 holding.next_write = self.leave_until;
                 holding.failures = 0;
+                holding.heir = None;
                 self.linger_until = now.boot.after(self.timing.linger);
                 out.silence = Some(Why::Leaving);
                 self.state = State::Leaving(holding);

@@ -2,13 +2,15 @@
 //! rest of the model sees its [`Ownership`](super::ownership::Ownership), and none of its states.
 //!
 //! Reading order: [`record`], [`state`], [`election`], [`holding`], [`waiting`], [`leaving`],
-//! [`reading`], [`retry`]; for the VIPs of a Lease [`naming`], [`rivals`], [`admission`].
+//! [`reading`], [`retry`], [`offers`], [`invites`]; for the VIPs of a Lease [`naming`], [`rivals`], [`admission`].
 
 pub mod admission;
 pub mod election;
 pub mod holding;
+pub mod invites;
 pub mod leaving;
 pub mod naming;
+pub mod offers;
 pub mod reading;
 pub mod record;
 pub mod retry;
@@ -28,5 +30,7 @@ mod evidence_tests;
 mod fitness_tests;
 #[cfg(test)]
 mod foreign_tests;
+#[cfg(test)]
+mod offers_tests;
 #[cfg(test)]
 mod retry_tests;

@@ -1,6 +1,9 @@
 //! What xvip reads of a Lease, and what it writes into one.
 
-use super::naming::{Guarded, Marks, Names};
+use super::{
+    naming::{Guarded, Marks, Names},
+    offers::{Offer, Preference},
+};
 use crate::model::fitness::Fitness;
 use serde::{Deserialize, Serialize};
 use vip_common::mac::Mac;
@@ -50,6 +53,11 @@ impl Tenure {
     pub fn is_before(&self, other: &Self) -> bool {
         self.uid == other.uid && self.note.transitions < other.note.transitions
     }
+
+    /// Whether an offer was made to this tenure.
+    pub fn is_addressed_by(&self, offer: &Offer) -> bool {
+        offer.transitions == self.note.transitions && offer.acquire_us == self.note.acquire_us
+    }
 }
 
 /// A Lease as it was read.
@@ -80,6 +88,8 @@ pub struct Record {
     pub fitness: Fitness,
     /// The annotation `xvip.io/offer`, if it could be read.
     pub offer: Option<Offer>,
+    /// The annotation `xvip.io/preference`, if it could be read.
+    pub preference: Option<Preference>,
     /// The annotation `xvip.io/macs`: the MAC addresses with which the holder answers.
     pub macs: Vec<Mac>,
     /// The annotation `xvip.io/vips`, if it could be read.
@@ -129,7 +139,7 @@ impl Record {
         self.noted_renew_us.is_none_or(|noted| Some(noted) == self.renew_us)
     }
 
-    fn repeats(&self, note: &TenureNote) -> bool {
+    pub(super) fn repeats(&self, note: &TenureNote) -> bool {
         note.transitions == self.transitions && Some(note.acquire_us) == self.acquire_us
     }
 }
@@ -150,6 +160,7 @@ impl Record {
             released: None,
             fitness: Fitness::default(),
             offer: None,
+            preference: None,
             macs: Vec::new(),
             guarded: None,
         }
@@ -172,8 +183,10 @@ pub struct LeaseWrite {
     pub renew_us: i64,
     /// Whether this write gives the Lease up.
     pub release: bool,
-    /// How well the holder serves.
+    /// How well the holder serves, as it says.
     pub fitness: Fitness,
+    /// Where the VIPs should be; `None` leaves the annotation out.
+    pub preference: Option<Preference>,
     /// The MAC addresses with which the holder answers.
     pub macs: Vec<Mac>,
     /// What the Lease says of its VIPs; `None` leaves the annotation out.
@@ -205,6 +218,7 @@ impl LeaseWrite {
             released: self.release.then(|| self.note.clone()),
             fitness: self.fitness,
             offer: None,
+            preference: self.preference.clone(),
             macs: self.macs.clone(),
             guarded: self.guarded(),
         }
@@ -224,42 +238,5 @@ impl Record {
             (_, Some(note)) if repeats(note.transitions, note.acquire_us) => Names::Unknown,
             _ => Names::Nothing,
         }
-    }
-}
-
-/// A candidate that could serve better than the holder says it does. The candidate writes it into the
-/// Lease as an annotation, by CAS. It permits nothing: the holder decides whether to go silent and give
-/// the Lease up, or to keep it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Offer {
-    /// The candidate's node name.
-    pub node: String,
-    /// How well it could serve.
-    pub fitness: Fitness,
-    /// `leaseTransitions` of the tenure to which the offer was made.
-    pub transitions: i64,
-    /// `acquireTime` of that tenure, microseconds since 1970.
-    pub acquire_us: i64,
-}
-
-impl Offer {
-    /// Whether the offer was made to this tenure.
-    pub fn is_for(&self, tenure: &Tenure) -> bool {
-        self.transitions == tenure.note.transitions && self.acquire_us == tenure.note.acquire_us
-    }
-}
-
-impl Record {
-    /// The offer that node `node` of this fitness should make to the holder, if any.
-    pub fn invites(&self, node: &str, fitness: Fitness) -> Option<Offer> {
-        let tenure = self.tenure()?;
-        let better = fitness < self.fitness && fitness < Fitness::Unable;
-        let standing = self.offer.as_ref().filter(|offer| offer.is_for(&tenure));
-        if !better || standing.is_some_and(|offer| offer.fitness <= fitness) {
-            return None;
-        }
-        let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
-        Some(Offer { node: node.into(), fitness, transitions, acquire_us })
     }
 }

@@ -6,7 +6,8 @@ use super::{
     election_tests::{
         D, answered, at, deadline, fresh, held, holder, own_record, quorum, tenure_of, watched, writes,
     },
-    record::{LeaseWrite, Offer},
+    offers::Offer,
+    record::LeaseWrite,
     state::State,
 };
 use crate::model::{effects::Outgoing, fitness::Fitness, time::BootNs, timing::Timing, turn::Turn};
@@ -14,13 +15,19 @@ use crate::model::{effects::Outgoing, fitness::Fitness, time::BootNs, timing::Ti
 /// A holder that gives way to a better node, but is not silent yet.
 fn yielding() -> Election {
     let mut election = holder();
-    assert!(election.set_fitness(Fitness::Doubtful, Vec::new()));
+    assert!(election.set_fitness(Fitness::Impaired, Vec::new()));
     let write = writes(&election.step(at(3_600), Input::Tick))[0].clone();
     election.step(at(3_610), answered(&write, 12));
     let mut seen = own_record(&election, 13);
     let note = tenure_of(&election).note;
     let (transitions, acquire_us) = (note.transitions, note.acquire_us);
-    seen.offer = Some(Offer { node: "other".into(), fitness: Fitness::Able, transitions, acquire_us });
+    seen.offer = Some(Offer {
+        node: "other".into(),
+        fitness: Fitness::Able,
+        weight: 0,
+        transitions,
+        acquire_us,
+    });
     election.step(at(3_700), watched(seen));
     assert!(matches!(election.state(), State::Leaving(_)));
     election
@@ -86,7 +93,7 @@ fn a_read_that_fails_is_asked_again_by_the_election_that_needs_it() {
     assert!((20..=26).contains(&reads.len()), "{} reads in a minute", reads.len());
     election.step(at(ms + 10), quorum(Some(held("other", 99, 100_000))));
     assert!(matches!(election.state(), State::Waiting(_)));
-    assert_eq!(writes(&election.step(at(ms + 10 + 3_900), Input::Tick)).len(), 1);
+    assert_eq!(writes(&election.step(at(ms + 10 + 4_500), Input::Tick)).len(), 1);
 }
 
 #[test]
@@ -154,7 +161,7 @@ fn creations_and_offers_that_bring_nothing_are_asked_less_and_less() {
     creating.step(at(0), quorum(None));
     let mut offering = fresh();
     let mut record = held("other", 4, 10);
-    record.fitness = Fitness::Doubtful;
+    record.fitness = Fitness::Impaired;
     offering.step(at(0), quorum(Some(record.clone())));
     for version in 11_u64..120 {
         creating.step(at(version * 100), Input::Tick);

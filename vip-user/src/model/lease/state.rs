@@ -1,6 +1,9 @@
 //! The data that an election keeps in each of its states.
 
-use super::record::{Record, Tenure, TenureNote, Version};
+use super::{
+    offers::Heir,
+    record::{Record, Tenure, TenureNote, Version},
+};
 use crate::model::{fitness::Fitness, news::TakeReason, time::BootNs};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -44,6 +47,10 @@ pub struct Waiting {
     pub offer_at: BootNs,
     /// Offers that this node has sent to the present tenure.
     pub offers: u32,
+    /// When a later tenure than the one in the record is dead for certain.
+    pub outlived_at: Option<BootNs>,
+    /// Since when this node has suited better than the holder says of itself.
+    pub better_since: Option<BootNs>,
 }
 
 /// A take-over that was sent. All attempts carry the same note. So the record is recognised as ours
@@ -99,6 +106,14 @@ pub struct Holding {
     pub lost_release: Option<u64>,
     /// The fitness of this node according to the last write.
     pub told: Fitness,
+    /// When this process began to hold it.
+    pub began: BootNs,
+    /// Who should have the Lease next.
+    pub heir: Option<Heir>,
+    /// How long [`heir`](Self::heir) stands.
+    pub heir_until: BootNs,
+    /// The heir according to the last write.
+    pub told_heir: Option<Heir>,
 }
 
 /// A write without an answer.

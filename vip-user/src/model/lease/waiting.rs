@@ -4,6 +4,7 @@
 use super::{
     admission::PROBE_TIME,
     election::{Election, Source, Written, next_renew_time},
+    offers::Suits,
     record::{LeaseWrite, Record, TenureNote},
     state::{Holding, State, Taking, Waiting},
 };
@@ -54,17 +55,16 @@ impl Election {
                 admission.probing(now.boot);
             }
         }
-        if let Some(tenure) = record.as_ref().and_then(Record::tenure)
-            && self.last_tenure.as_ref().is_none_or(|last| !tenure.is_before(last))
-        {
-            self.last_tenure = Some(tenure);
-        }
+        let unbroken = before.filter(|_| source == Source::Watch);
+        let outlived_at = self.follow_tenure(now, unbroken, record.as_ref(), wait);
         let taking = before.and_then(|before| before.taking.clone());
         let not_before = before.map_or(BootNs(0), |before| before.not_before);
         let offer_at = before.map_or(BootNs(0), |before| before.offer_at);
         let tenure = record.as_ref().and_then(Record::tenure);
         let of_same = |before: &&Waiting| before.seen.as_ref().and_then(Record::tenure) == tenure;
-        let offers = before.filter(of_same).map_or(0, |before| before.offers);
+        let of_same = before.filter(of_same);
+        let offers = of_same.map_or(0, |before| before.offers);
+        let better_since = of_same.and_then(|before| before.better_since);
         self.state = State::Waiting(Waiting {
             seen: record,
             since: now.boot,
@@ -76,7 +76,33 @@ impl Election {
             creations: 0,
             offer_at,
             offers,
+            better_since,
+            outlived_at,
         });
+    }
+
+    /// Notes the newest tenure that this node has seen: only a release of that one counts. If an older
+    /// content was restored, a later tenure may still have a live fence. Its node can renew it only by
+    /// a write that an unbroken watch (`before`) would show. So after `wait` the later tenure is dead,
+    /// and the restored one counts again. Returns when that will be.
+    fn follow_tenure(
+        &mut self,
+        now: Now,
+        before: Option<&Waiting>,
+        record: Option<&Record>,
+        wait: Duration,
+    ) -> Option<BootNs> {
+        let tenure = record?.tenure()?;
+        if self.last_tenure.as_ref().is_some_and(|last| tenure.is_before(last)) {
+            let wait = wait.max(self.timing.wait(self.timing.duration_s));
+            let known = before.and_then(|before| before.outlived_at);
+            let outlived_at = known.unwrap_or(now.boot.after(wait));
+            if now.boot < outlived_at {
+                return Some(outlived_at);
+            }
+        }
+        self.last_tenure = Some(tenure);
+        None
     }
 
     pub(super) fn observed_waiting(
@@ -170,9 +196,9 @@ impl Election {
                 waiting.not_before = now.boot.after(self.unheard(waiting.creations));
             }
             out.sends.push(write.map_or(Outgoing::Create, Outgoing::Write));
-        } else if now.boot >= waiting.offer_at
+        } else if self.offers_at(now, &mut waiting).is_some_and(|at| at <= now.boot)
             && let Some(seen) = &waiting.seen
-            && let Some(offer) = seen.invites(&self.me.node, self.fitness)
+            && let Some(offer) = seen.offer_by(&self.me.node, self.suits())
         {
             waiting.offers = waiting.offers.saturating_add(1);
             waiting.offer_at = now.boot.after(self.unheard(waiting.offers));
@@ -181,26 +207,49 @@ impl Election {
         self.state = State::Waiting(waiting);
     }
 
+    fn suits(&self) -> Suits {
+        Suits { fitness: self.fitness, weight: self.weight }
+    }
+
+    /// When this node may offer to the holder, if it suits better now. Notes since when it does.
+    fn offers_at(&self, now: Now, waiting: &mut Waiting) -> Option<BootNs> {
+        let invites = |seen: &Record| seen.invites(&self.me.node, self.suits());
+        let lasting = waiting.seen.as_ref().and_then(invites);
+        waiting.better_since = lasting.map(|_| waiting.better_since.unwrap_or(now.boot));
+        self.next_offer(waiting)
+    }
+
+    fn next_offer(&self, waiting: &Waiting) -> Option<BootNs> {
+        let seen = waiting.seen.as_ref()?;
+        let lasting = seen.invites(&self.me.node, self.suits())?;
+        seen.offer_by(&self.me.node, self.suits())?;
+        Some(waiting.offer_at.max(waiting.better_since?.after(lasting)))
+    }
+
     pub(super) fn waiting_wake(&self, waiting: &Waiting) -> BootNs {
         if self.leaving {
             return self.leave_until;
         }
         let due = self.due(waiting).max(waiting.not_before);
-        let invited = |seen: &Record| seen.invites(&self.me.node, self.fitness).is_some();
-        let offers = waiting.seen.as_ref().is_some_and(invited);
-        if offers { due.min(waiting.offer_at) } else { due }
+        self.next_offer(waiting).map_or(due, |offer| due.min(offer))
     }
 
     /// When the Lease may be taken (or created, if there is none). A doubtful node waits one renewal
-    /// interval longer, and an unable one D·(1+ρ) longer. A barred node never takes it.
+    /// interval longer, an impaired one two, and an unable one D·(1+ρ) longer. A barred node never takes
+    /// it. A node waits one interval longer if the Lease was given up for another one.
     fn due(&self, waiting: &Waiting) -> BootNs {
         if waiting.seen.is_none() && self.fitness != Fitness::Barred {
             return waiting.since;
         }
-        let due = if waiting.released { waiting.since } else { waiting.since.after(waiting.wait) };
+        let mut due = if waiting.released { waiting.since } else { waiting.since.after(waiting.wait) };
+        let reserved = |seen: &Record| seen.is_reserved_from(&self.me.node);
+        if waiting.released && waiting.seen.as_ref().is_some_and(reserved) {
+            due = due.after(self.timing.renew_every);
+        }
         match self.fitness {
             Fitness::Able => due,
             Fitness::Doubtful => due.after(self.timing.renew_every),
+            Fitness::Impaired => due.after(self.timing.renew_every * 2),
             Fitness::Unable => due.after(self.timing.wait(self.timing.duration_s)),
             Fitness::Barred => BootNs(u64::MAX),
         }
@@ -275,6 +324,7 @@ impl Election {
             });
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
         let vips = self.admission.as_mut().map(|admission| admission.take(seen));
+        let preference = self.preference(&taking.note, None);
         let write = LeaseWrite {
             id,
             base: Some(base),
@@ -283,7 +333,8 @@ impl Election {
             renew_us: taking.renew_us,
             release: false,
             in_flight: taking.in_flight.len(),
-            fitness: self.fitness,
+            fitness: self.stated(true).fitness,
+            preference,
             macs: self.macs.clone(),
             vips,
         };
