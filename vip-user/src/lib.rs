@@ -2,9 +2,11 @@
 //!
 //! Userspace decides which node may answer for a VIP, and until when. The kernel enforces this
 //! packet by packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop),
-//! [`cluster`] (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`cli`]. Without
-//! the feature `host` only the model is built.
+//! [`cluster`] (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`adapter`] (runs
+//! kube-vip's manifests), [`cli`]. Without the feature `host` only the model is built.
 
+#[cfg(feature = "host")]
+pub mod adapter;
 #[cfg(feature = "host")]
 pub mod admin;
 #[cfg(feature = "host")]

@@ -23,7 +23,7 @@ type Checked = Result<(), Refused>;
 impl Config {
     /// What cannot work, so that an operator mends it in one go: every address, and of each other group
     /// of settings the first.
-    pub(super) fn check(&self) -> Vec<Refused> {
+    pub fn check_all(&self) -> Vec<Refused> {
         let checks: [fn(&Self) -> Checked; 12] = [
             Self::check_names,
             Self::check_interfaces,
@@ -91,6 +91,15 @@ impl Config {
         }
         if self.admin.port == Some(0) {
             return refuse("admin.port", 0, "1 to 65535; leave it out for no port at all");
+        }
+        match self.admin.health_port {
+            Some(0) => {
+                return refuse("admin.health_port", 0, "1 to 65535; leave it out for no port at all");
+            }
+            Some(port) if self.admin.port == Some(port) => {
+                return refuse("admin.health_port", port, "another port than admin.port");
+            }
+            _ => {}
         }
         Ok(())
     }

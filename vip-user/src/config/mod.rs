@@ -218,6 +218,9 @@ pub struct AdminConfig {
     pub port: Option<u16>,
     /// Where it listens. There is no password, so any address but loopback needs a firewall.
     pub address: IpAddr,
+    /// A second port on every address, for probes that know no other way: `/healthz` only. Off unless
+    /// set.
+    pub health_port: Option<u16>,
 }
 
 /// What happens to IP traffic to a VIP that this node no longer holds.
@@ -274,6 +277,39 @@ fn all(refused: &[Refused]) -> String {
     refused.iter().map(Refused::to_string).collect::<Vec<_>>().join("; ")
 }
 
+impl Default for Config {
+    /// The defaults of every field, and no VIP.
+    fn default() -> Self {
+        Self {
+            node: None,
+            instance: default_instance(),
+            vips: Vec::new(),
+            interfaces: default_interfaces(),
+            guard: default_guard(),
+            exclude: default_exclude(),
+            nodes: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            lease: LeaseConfig::default(),
+            api: ApiConfig::default(),
+            attach: Hooks::default(),
+            placement: Placement::default(),
+            announce: AnnounceConfig::default(),
+            on_stop: OnStop::default(),
+            on_loss: OnLoss::default(),
+            linger_ms: default_linger_ms(),
+            conflict: ConflictPolicy::default(),
+            guard_neighbours: false,
+            pin_root: default_pin_root(),
+            log: LogConfig::default(),
+            events: yes(),
+            lan_check: LanCheck::default(),
+            health: HealthConfig::default(),
+            admin: AdminConfig::default(),
+            kernel_log_level: 0,
+        }
+    }
+}
+
 impl Default for LeaseConfig {
     fn default() -> Self {
         Self {
@@ -312,7 +348,7 @@ impl Default for LanCheck {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { port: None, address: Ipv4Addr::LOCALHOST.into() }
+        Self { port: None, address: Ipv4Addr::LOCALHOST.into(), health_port: None }
     }
 }
 
@@ -396,6 +432,7 @@ const FIELDS: &[&str] = &[
     "admin",
     "port",
     "address",
+    "health_port",
 ];
 
 impl Config {
@@ -413,7 +450,7 @@ impl Config {
             let hint = hint(&message);
             ConfigError::Parse { path: path.into(), message, hint }
         })?;
-        let refused = config.check();
+        let refused = config.check_all();
         if refused.is_empty() { Ok(config) } else { Err(ConfigError::Values(refused)) }
     }
 
@@ -467,7 +504,7 @@ fn hint(message: &str) -> String {
 }
 
 /// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut diagonal = row[0];

@@ -25,7 +25,7 @@ fn every_allowed_lease_fits_its_defaults() {
             config.lease.duration_s = duration_s;
             config.lease.clock_error_percent = percent;
             let lease = format!("duration_s: {duration_s}, clock_error_percent: {percent}");
-            let refused = config.check();
+            let refused = config.check_all();
             assert!(refused.is_empty(), "{lease}: {refused:?}");
             let timing = config.timing();
             assert!(timing.renew_every * 2 <= timing.hold(duration_s), "{lease}");

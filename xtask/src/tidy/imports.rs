@@ -12,8 +12,10 @@ const ROOT: &str = "vip-user/src/";
 const MAY_NAME: &[(&str, &str)] = &[
     (
         "cli",
-        "admin clock cluster config controller escape handover log metrics model node observers probe state",
+        "adapter admin clock cluster config controller escape handover log metrics model node observers \
+         probe state",
     ),
+    ("adapter", "config model"),
     ("log", "config escape"),
     ("observers", "admin controller escape guests handover node state"),
     ("admin", "clock controller escape guests state"),

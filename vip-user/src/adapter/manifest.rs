@@ -1,0 +1,259 @@
+//! Generates the manifests that `kube-vip manifest` and `kube-vip kubeadm` generate, with the rights that
+//! xvip needs.
+
+use super::{
+    Input,
+    gather::{self, Gathered},
+    report::Refusal,
+    rights,
+    table::{self, Kind},
+    value,
+};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// What kind of object is wanted, besides the settings.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The image, with its tag.
+    pub image: String,
+    /// Whether the credentials are those of a service account.
+    pub in_cluster: bool,
+    /// Whether the DaemonSet runs on nodes of the control plane only, whatever their taints.
+    pub taint: bool,
+}
+
+/// What the settings say about a pod.
+struct Pod {
+    environment: Vec<Value>,
+    namespace: String,
+    /// The host's directory with the kubeconfig.
+    directory: Option<String>,
+    port: Option<u16>,
+    grace_s: u64,
+}
+
+/// The variables of the container that these settings make, without those whose value is only known in
+/// a pod.
+pub fn environment(input: &Input) -> Vec<(String, String)> {
+    let gathered = gather::gather(input);
+    let mut variables: Vec<(String, String)> = vec![
+        ("vip_arp".into(), gathered.truth("vip_arp").to_string()),
+        ("port".into(), gathered.text("port").unwrap_or("6443").into()),
+    ];
+    // A secret has no effect here, and a manifest is no place for it.
+    let shown = |name: &&table::Name| name.in_environment && name.kind != Kind::Secret;
+    for name in table::all().filter(shown) {
+        let Some(given) = gathered.values.get(name.id) else { continue };
+        if !matches!(name.id, "vip_arp" | "port" | "vip_nodename") && !given.value.is_empty() {
+            variables.push((name.id.into(), given.value.clone()));
+        }
+    }
+    let mut add = |id: &str, text: String| {
+        if gathered.text(id).is_none() && !text.is_empty() {
+            variables.push((id.into(), text));
+        }
+    };
+    if gathered.truth("cp_enable") {
+        add("cp_namespace", "kube-system".into());
+    }
+    add("vip_subnet", prefixes(&gathered));
+    if !gathered.values.contains_key("prometheus_server") {
+        add("prometheus_server", ":2112".into());
+    }
+    if !gathered.without.is_empty() {
+        variables.push((table::WITHOUT.into(), gathered.without.join(",")));
+    }
+    variables
+}
+
+/// The prefix of each family that the VIPs have, IPv4 first.
+fn prefixes(gathered: &Gathered) -> String {
+    let items: Vec<IpAddr> =
+        value::list(gathered.text("address").unwrap_or_default()).flat_map(str::parse).collect();
+    let mut found = Vec::new();
+    found.extend(items.iter().any(IpAddr::is_ipv4).then_some("32"));
+    found.extend(items.iter().any(IpAddr::is_ipv6).then_some("128"));
+    found.join(",")
+}
+
+/// A static pod.
+pub fn pod(input: &Input, wanted: &Wanted) -> Value {
+    let pod = settings(input, wanted);
+    let labels = json!({
+        "k8s-app": "kube-vip", "component": "kube-vip", "app.kubernetes.io/name": "kube-vip",
+    });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "kube-vip", "namespace": pod.namespace, "labels": labels},
+        "spec": spec(&pod, wanted),
+    })
+}
+
+/// A DaemonSet, with the name and the selector that kube-vip's has: a selector can never be changed.
+pub fn daemonset(input: &Input, wanted: &Wanted) -> Value {
+    let pod = settings(input, wanted);
+    let name = "kube-vip-ds";
+    let labels = json!({
+        "k8s-app": "kube-vip", "component": "kube-vip", "app.kubernetes.io/name": name,
+    });
+    let mut spec = spec(&pod, wanted);
+    if wanted.taint {
+        let exists = |effect: &str| json!({"effect": effect, "operator": "Exists"});
+        spec["tolerations"] = json!([exists("NoSchedule"), exists("NoExecute")]);
+        let role = |role: &str| {
+            let key = format!("node-role.kubernetes.io/{role}");
+            json!({"matchExpressions": [{"key": key, "operator": "Exists"}]})
+        };
+        spec["affinity"] = json!({"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [role("master"), role("control-plane")],
+            },
+        }});
+    }
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": pod.namespace, "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            // Each node gives its VIPs up before the next one is updated.
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    })
+}
+
+/// The service account, its role and the binding, with kube-vip's names and the rights that xvip uses.
+pub fn rbac(input: &Input, role: bool, role_binding: bool) -> [Value; 3] {
+    let namespace = namespace(&gather::gather(input));
+    let api = "rbac.authorization.k8s.io/v1";
+    let group = "rbac.authorization.k8s.io";
+    let leases = json!({
+        "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+        "verbs": ["get", "list", "watch", "create", "update"],
+    });
+    // Its own Node: whether it is cordoned. A Role cannot grant this.
+    let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "watch"]});
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "kube-vip", "namespace": namespace},
+    });
+    let (kind, name) =
+        if role { ("Role", "kube-vip") } else { ("ClusterRole", "system:kube-vip-role") };
+    let rules = if role { json!([leases]) } else { json!([leases, nodes]) };
+    let mut granted =
+        json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "rules": rules});
+    // As with kube-vip, a Role needs a RoleBinding.
+    let (binding, bound) = if role || role_binding {
+        ("RoleBinding", "kube-vip")
+    } else {
+        ("ClusterRoleBinding", "system:kube-vip-binding")
+    };
+    let mut binding = json!({
+        "apiVersion": api, "kind": binding, "metadata": {"name": bound},
+        "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace}],
+    });
+    if role {
+        granted["metadata"]["namespace"] = namespace.clone().into();
+    }
+    if role || role_binding {
+        binding["metadata"]["namespace"] = namespace.into();
+    }
+    [account, granted, binding]
+}
+
+/// What the generator cannot put into a manifest.
+pub fn refused(input: &Input) -> Vec<Refusal> {
+    let mut refused = input.flags.refused.clone();
+    if input.flags.config_file.is_some() {
+        refused.push(Refusal {
+            name: "config-file".into(),
+            given: None,
+            why: "a manifest contains variables, and kube-vip's generator reads no file either".into(),
+            instead: "give the settings as flags".into(),
+            waivable: false,
+        });
+    }
+    refused
+}
+
+fn namespace(gathered: &Gathered) -> String {
+    gathered.text("svc_namespace").unwrap_or("kube-system").to_owned()
+}
+
+fn settings(input: &Input, wanted: &Wanted) -> Pod {
+    let gathered = gather::gather(input);
+    let mut environment: Vec<Value> = environment(input)
+        .into_iter()
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+    let node =
+        json!({"name": "vip_nodename", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}});
+    environment.insert(environment.len().min(2), node);
+    environment.push(json!({"name": "XVIP_PIN_ROOT", "value": rights::PIN_ROOT}));
+    let file = gathered.text("k8s_config_file").unwrap_or("/etc/kubernetes/admin.conf");
+    let directory = file.rsplit_once('/').map(|(directory, _)| directory.to_owned());
+    let server = gathered.values.get("prometheus_server").map_or(":2112", |given| &given.value);
+    let preserves = gathered.truth("vip_preserve_on_leadership_loss");
+    Pod {
+        environment,
+        namespace: namespace(&gathered),
+        directory: directory.filter(|directory| !wanted.in_cluster && !directory.is_empty()),
+        port: server.rsplit(':').next().and_then(|port| port.parse().ok()),
+        // A handover takes one write; what is served afterwards comes on top.
+        grace_s: if preserves { 75 } else { 15 },
+    }
+}
+
+fn spec(pod: &Pod, wanted: &Wanted) -> Value {
+    let mut container = json!({
+        "name": "kube-vip",
+        "image": wanted.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["manager"],
+        "env": pod.environment,
+        "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "startupProbe": {
+            "exec": {"command": ["/xvip", "health"]},
+            "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 60,
+        },
+        "readinessProbe": {
+            "exec": {"command": ["/xvip", "health", "--ready"]}, "periodSeconds": 2, "timeoutSeconds": 3,
+        },
+        "securityContext": {
+            "readOnlyRootFilesystem": true,
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "NET_RAW"]},
+        },
+        "volumeMounts": [{"name": "bpf", "mountPath": rights::MOUNT}],
+    });
+    if let Some(port) = pod.port {
+        container["ports"] = json!([{"name": "metrics", "containerPort": port}]);
+    }
+    let mut volumes =
+        vec![json!({"name": "bpf", "hostPath": {"path": "/sys/fs/bpf", "type": "Directory"}})];
+    // The directory, not the file: a container never sees a file that is renamed over a mounted one.
+    if let Some(path) = &pod.directory {
+        let mount = json!({"name": "kubeconfig", "mountPath": path, "readOnly": true});
+        if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+            mounts.push(mount);
+        }
+        volumes.push(json!({"name": "kubeconfig", "hostPath": {"path": path, "type": "Directory"}}));
+    }
+    let mut spec = json!({
+        "hostNetwork": true,
+        "dnsPolicy": "Default",
+        "priorityClassName": "system-node-critical",
+        "terminationGracePeriodSeconds": pod.grace_s,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": volumes,
+    });
+    if wanted.in_cluster {
+        spec["serviceAccountName"] = "kube-vip".into();
+    }
+    spec
+}
