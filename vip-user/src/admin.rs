@@ -22,7 +22,7 @@ use hyper_util::{
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -45,6 +45,8 @@ const HEADER_BYTES: usize = 16 << 10;
 const SCRAPE_EVERY: Duration = Duration::from_millis(250);
 /// The subject under which the port's problems are reported.
 const SUBJECT: &str = "admin port";
+/// The same for the port that serves `/healthz` alone.
+const HEALTH_SUBJECT: &str = "health port";
 
 /// The admin port, not open yet.
 #[derive(Clone)]
@@ -76,19 +78,7 @@ impl Admin {
             .route("/readyz", get(readyz))
             .route("/state", get(state))
             .with_state(self);
-        loop {
-            match TcpListener::bind(address).await {
-                Ok(listener) => {
-                    tracing::info!(%address, "admin port is open");
-                    tell(events, SUBJECT, None).await;
-                    return accept(listener, router).await;
-                }
-                Err(error) => {
-                    tell(events, SUBJECT, Some(format!("{address} cannot be opened: {error}"))).await;
-                }
-            }
-            sleep(RETRY).await;
-        }
+        serve(&[address], SUBJECT, router, events).await;
     }
 
     /// The text of `/metrics`, computed at most once in [`SCRAPE_EVERY`].
@@ -103,6 +93,51 @@ impl Admin {
         let text = escape::metrics(&text);
         *scraped = Some((Instant::now(), text.clone()));
         Ok(text)
+    }
+}
+
+/// A port that only says whether the process works, for probes that know no other way. It listens on
+/// every address, because a kubelet asks the address of the host.
+#[derive(Clone, Debug)]
+pub struct HealthPort {
+    /// The port.
+    pub port: u16,
+    /// The state of the loop.
+    pub latest: watch::Receiver<DaemonState>,
+}
+
+impl HealthPort {
+    /// Serves for ever, as [`Admin::serve`].
+    pub(crate) async fn serve(self, events: &mpsc::Sender<Event>) {
+        // Where IPv6 is off, only the second one can be opened.
+        let everywhere = [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)];
+        let addresses = everywhere.map(|address| SocketAddr::new(address, self.port));
+        let router = Router::new().route("/healthz", get(alive)).with_state(self.latest);
+        serve(&addresses, HEALTH_SUBJECT, router, events).await;
+    }
+}
+
+/// Opens the first address that can be opened, and serves there.
+async fn serve(
+    addresses: &[SocketAddr],
+    subject: &'static str,
+    router: Router,
+    events: &mpsc::Sender<Event>,
+) {
+    loop {
+        let mut why = String::new();
+        for address in addresses {
+            match TcpListener::bind(address).await {
+                Ok(listener) => {
+                    tracing::info!(%address, "{subject} is open");
+                    tell(events, subject, None).await;
+                    return accept(listener, router).await;
+                }
+                Err(error) => why = format!("{address} cannot be opened: {error}"),
+            }
+        }
+        tell(events, subject, Some(why)).await;
+        sleep(RETRY).await;
     }
 }
 
@@ -145,7 +180,11 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 /// Whether the process works. An unreachable API does not count as a failure, because a restart would
 /// not help.
 async fn healthz(State(admin): State<Admin>) -> Response {
-    verdict(admin.latest.borrow().stuck(clock::boot()).into_iter().collect())
+    alive(State(admin.latest)).await
+}
+
+async fn alive(State(latest): State<watch::Receiver<DaemonState>>) -> Response {
+    verdict(latest.borrow().stuck(clock::boot()).into_iter().collect())
 }
 
 /// Whether this node could take over if it had to.
@@ -166,3 +205,6 @@ fn verdict(reasons: Vec<String>) -> Response {
     let lines = reasons.iter().map(|reason| escape::printable(reason) + "\n");
     (StatusCode::SERVICE_UNAVAILABLE, lines.collect::<String>()).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use clap::Parser as _;
 use std::process::ExitCode;
 use vip_user::{
-    cli::{Cli, Command, dispatch},
+    cli::{Cli, Command, arranged, dispatch},
     config::ConfigError,
     escape::printable,
 };
@@ -12,7 +12,7 @@ use vip_user::{
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(arranged(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             // A closed pipe does not matter.
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     };
     // `xvip status | head` must not count as a failure. The daemon ignores SIGPIPE and continues when
     // its log reader is gone.
-    if !matches!(cli.command, Command::Run { .. }) {
+    if !matches!(cli.command, Command::Run { .. } | Command::Manager(_)) {
         end_with_the_reader();
     }
     match dispatch(cli) {

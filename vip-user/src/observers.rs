@@ -3,7 +3,7 @@
 //! shares short locks with the loop, and a thread that seldom runs would hold them for long.
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, HealthPort},
     controller::Event,
     escape,
     guests::{Guests, tell},
@@ -47,6 +47,8 @@ pub struct Observers {
     pub latest: watch::Receiver<DaemonState>,
     /// The admin port, if one is configured.
     pub admin: Option<Admin>,
+    /// The port for health alone, if one is configured.
+    pub health: Option<HealthPort>,
     /// The channel on which problems are reported.
     pub events: mpsc::Sender<Event>,
 }
@@ -65,6 +67,7 @@ impl Observers {
             pins: pins.clone(),
             latest,
             admin: None,
+            health: None,
             events,
         })
     }
@@ -82,14 +85,20 @@ impl Observers {
     }
 
     async fn serve(mut self) {
-        let admin = self.admin.take();
+        let (admin, health) = (self.admin.take(), self.health.take());
         let events = self.events.clone();
         let serve_admin = async move {
             if let Some(admin) = admin {
                 admin.serve(&events).await;
             }
         };
-        tokio::join!(serve_admin, self.serve_socket());
+        let events = self.events.clone();
+        let serve_health = async move {
+            if let Some(health) = health {
+                health.serve(&events).await;
+            }
+        };
+        tokio::join!(serve_admin, serve_health, self.serve_socket());
     }
 
     async fn serve_socket(self) {

@@ -43,7 +43,7 @@ pub fn pause() -> anyhow::Result<()> {
     write("xvip.local/pause:1", "pause", "pause", &program, "").map(drop)
 }
 
-/// Writes the archive of an image with `program` as its only file and entry point. The result
+/// Writes the archive of an image with `program` as its only program and its entry point. The result
 /// depends only on the program.
 fn write(
     name: &str,
@@ -88,7 +88,7 @@ fn write(
     Ok(path)
 }
 
-/// The root file system: the program, and the mount points.
+/// The root file system: the program, a link with the name of kube-vip's, and the mount points.
 fn layer(file: &str, program: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for dir in ["proc", "sys", "dev", "etc", "tmp"] {
@@ -99,6 +99,14 @@ fn layer(file: &str, program: &[u8]) -> anyhow::Result<Vec<u8>> {
         archive.append_data(&mut header, format!("{dir}/"), std::io::empty())?;
     }
     append(&mut archive, file, program, 0o755)?;
+    if file == "xvip" {
+        // Manifests and guides run kube-vip by this path.
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        archive.append_link(&mut header, "kube-vip", file)?;
+    }
     Ok(archive.into_inner()?)
 }
 

@@ -69,7 +69,6 @@ pub fn decide(chosen: &LeaseName, seen: &[(LeaseName, Sight)]) -> Decision {
     let mut holders: Vec<(&LeaseName, &str, bool)> = Vec::new();
     for (lease, sight) in seen {
         match sight {
-            Sight::Missing => {}
             Sight::Forbidden => told.push(format!(
                 "the Lease {lease} may not be read: whether another kube-vip uses it is not known"
             )),
@@ -79,7 +78,7 @@ pub fn decide(chosen: &LeaseName, seen: &[(LeaseName, Sight)]) -> Decision {
             Sight::Held { holder, fresh, .. } if !holder.is_empty() => {
                 holders.push((lease, holder, *fresh));
             }
-            Sight::Held { .. } => {}
+            Sight::Missing | Sight::Held { .. } => {}
         }
     }
     if let Some((lease, holder, _)) =

@@ -15,7 +15,7 @@ use crate::{
 use anyhow::Context as _;
 use std::time::Duration;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 
@@ -26,9 +26,9 @@ pub(super) fn follow(
     netlink: &Netlink,
     changes: Changes,
     (api, node): (LeaseApi, String),
-    events: &mpsc::Sender<Event>,
+    (stop, events): (Stop, &mpsc::Sender<Event>),
 ) -> anyhow::Result<()> {
-    tokio::spawn(forward_signals(events.clone())?);
+    tokio::spawn(forward_stop(stop, events.clone()));
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(changes.tell(sender));
     tokio::spawn(forward(receiver, events.clone(), |()| Event::HostChanged));
@@ -47,18 +47,33 @@ pub(super) fn follow(
     Ok(())
 }
 
-fn forward_signals(
-    events: mpsc::Sender<Event>,
-) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    Ok(async move {
+/// SIGTERM and SIGINT. From its beginning on they no longer end the process by themselves.
+#[derive(Debug)]
+pub(super) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+        })
+    }
+
+    /// Waits for one of them.
+    pub(super) async fn asked(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        let _ = events.send(Event::Stop).await;
-    })
+    }
+}
+
+async fn forward_stop(mut stop: Stop, events: mpsc::Sender<Event>) {
+    stop.asked().await;
+    let _ = events.send(Event::Stop).await;
 }
 
 /// Forwards the values of a task as events.

@@ -3,8 +3,12 @@
 pub mod cleanup;
 pub mod config;
 mod feeds;
+mod find;
 pub mod handover;
 pub mod health;
+mod kube_vip;
+pub mod manager;
+pub mod manifest;
 pub mod map;
 mod parts;
 pub mod probe;
@@ -15,9 +19,9 @@ pub mod table;
 
 use crate::{config::DEFAULT_PIN_ROOT, escape, node::pins::Pins};
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 /// The variable that replaces the default of every `--pin-root`, and `pin_root` of the file.
 const PIN_ROOT: &str = "XVIP_PIN_ROOT";
@@ -61,6 +65,42 @@ pub enum Command {
     Handover(handover::Handover),
     /// Remove everything that xvip has put on this host. Refuses while a daemon runs.
     Cleanup(Place),
+    /// Hold VIPs with the settings of kube-vip; `--check`: say whether this would run here.
+    #[command(visible_alias = "service")]
+    Manager(KubeVip),
+    /// Print a manifest with the settings of kube-vip.
+    Manifest {
+        /// What to print.
+        #[arg(value_enum)]
+        kind: manifest::Kind,
+        /// The settings.
+        #[command(flatten)]
+        settings: KubeVip,
+    },
+    /// Print a static pod for kubeadm, with the settings of kube-vip.
+    Kubeadm {
+        /// The step.
+        #[arg(value_enum)]
+        step: manifest::Step,
+        /// The settings.
+        #[command(flatten)]
+        settings: KubeVip,
+    },
+    /// Print the version.
+    Version,
+    /// Print the subcommands.
+    Sample,
+    /// Refused: old versions of kube-vip began so. Use `manager`.
+    #[command(hide = true)]
+    Start(KubeVip),
+}
+
+/// Settings of kube-vip: its variables, and these flags.
+#[derive(Debug, Args)]
+pub struct KubeVip {
+    /// kube-vip's flags.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub flags: Vec<OsString>,
 }
 
 /// What to do with a configuration file.
@@ -68,13 +108,19 @@ pub enum Command {
 pub enum ConfigCommand {
     /// Say whether it is valid.
     Check {
-        /// The file (YAML).
-        file: PathBuf,
+        /// The file (YAML); without one, the settings of kube-vip in the environment.
+        file: Option<PathBuf>,
+        /// kube-vip's flags.
+        #[arg(last = true, conflicts_with = "file")]
+        flags: Vec<OsString>,
     },
     /// Print every setting in force and where it comes from.
     Show {
-        /// The file (YAML).
-        file: PathBuf,
+        /// The file (YAML); without one, the settings of kube-vip in the environment.
+        file: Option<PathBuf>,
+        /// kube-vip's flags.
+        #[arg(last = true, conflicts_with = "file")]
+        flags: Vec<OsString>,
         /// Where the maps are pinned, whatever the file says.
         #[arg(long, env = PIN_ROOT)]
         pin_root: Option<PathBuf>,
@@ -145,12 +191,29 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Health(args) => async_runtime()?.block_on(health::health(&args)),
         Command::Map(view) => map::map(&view),
         Command::Probe(args) => async_runtime()?.block_on(probe::probe(&args)),
-        Command::Config { what: ConfigCommand::Check { file } } => config::check(&file),
-        Command::Config { what: ConfigCommand::Show { file, pin_root, output } } => {
-            config::show(&file, pin_root, output)
-        }
+        Command::Config { what } => config::config(what),
         Command::Handover(args) => async_runtime()?.block_on(handover::handover(&args)),
         Command::Cleanup(place) => async_runtime()?.block_on(cleanup::cleanup(&place)),
+        Command::Manager(settings) => {
+            let runtime = async_runtime()?;
+            let ended = runtime.block_on(manager::manager(&settings.flags));
+            runtime.shutdown_background();
+            ended
+        }
+        Command::Manifest { kind, settings } => manifest::manifest(kind, &settings.flags),
+        Command::Kubeadm { step, settings } => manifest::kubeadm(step, &settings.flags),
+        Command::Version => {
+            println!("xvip {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Sample => {
+            Cli::command().print_long_help().context("cannot print")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Start(_) => {
+            let why = "start is a command of kube-vip up to 0.4: run `manager` with the same settings";
+            Ok(kube_vip::refuse(&[why.into()]))
+        }
     }
 }
 
@@ -161,3 +224,21 @@ fn async_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .build()
         .context("cannot start the async runtime")
 }
+
+/// The command line with the subcommand first. kube-vip takes its flags before it, too.
+pub fn arranged(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    const WORDS: [&str; 4] = ["manager", "service", "manifest", "kubeadm"];
+    let is_flag = |argument: &OsString| argument.to_string_lossy().starts_with("--");
+    if !arguments.get(1).is_some_and(is_flag) {
+        return arguments;
+    }
+    let is_word = |argument: &OsString| WORDS.iter().any(|word| argument == word);
+    if let Some(at) = arguments.iter().skip(1).position(is_word) {
+        let flags: Vec<OsString> = arguments.drain(1..=at).collect();
+        arguments.extend(flags);
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests;

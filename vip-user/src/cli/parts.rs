@@ -3,7 +3,7 @@
 
 use super::settings;
 use crate::{
-    admin::Admin,
+    admin::{Admin, HealthPort},
     cluster::{endpoints::Endpoints, events::Recorder, lease::LeaseApi},
     config::Config,
     controller::{Event, Setup},
@@ -69,6 +69,7 @@ pub(super) fn observe(
     events: mpsc::Sender<Event>,
 ) -> anyhow::Result<()> {
     let mut observers = Observers::new(lock, pins, latest.clone(), events).context(SOCKET)?;
+    observers.health = config.admin.health_port.map(|port| HealthPort { port, latest: latest.clone() });
     observers.admin = config.admin.port.map(|port| {
         let address = SocketAddr::new(config.admin.address, port);
         Admin::new(address, metrics.registry(Box::new(FromMaps(pins.clone()))), latest)

@@ -114,7 +114,7 @@ impl LeaseError {
     }
 
     /// Whether the server refused the request because this user lacks the right (HTTP 403).
-    pub(super) fn is_forbidden(&self) -> bool {
+    pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Request { forbidden: true, .. })
     }
 
@@ -141,6 +141,12 @@ impl LeaseApi {
     #[must_use]
     pub fn named(&self, name: &str) -> Self {
         Self { name: name.into(), recent: Arc::default(), ..self.clone() }
+    }
+
+    /// A Lease of another namespace on the same API servers.
+    #[must_use]
+    pub fn of(&self, namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), ..self.named(name) }
     }
 
     /// Counts requests in these metrics.

@@ -7,6 +7,8 @@ use std::{fs, io};
 const NEEDED: [u32; 3] = [CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF];
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// The rights that loading needs, for messages.
@@ -32,6 +34,19 @@ impl Confinement {
         let label = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"].map(read);
         let label = label.iter().find(|label| !label.is_empty());
         Self::parse(&read("/proc/self/status"), label.map_or("", String::as_str))
+    }
+
+    /// The capabilities that this process lacks, by their names in a manifest. `CAP_SYS_ADMIN` includes
+    /// `CAP_BPF` and `CAP_PERFMON`.
+    pub fn lacks(&self, perfmon: bool) -> Vec<&'static str> {
+        let has = |bit: u32| self.capabilities >> bit & 1 == 1;
+        let wanted: [(&'static str, bool); 4] = [
+            ("BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)),
+            ("PERFMON", !perfmon || has(CAP_PERFMON) || has(CAP_SYS_ADMIN)),
+            ("NET_ADMIN", has(CAP_NET_ADMIN)),
+            ("NET_RAW", has(CAP_NET_RAW)),
+        ];
+        wanted.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
     }
 
     fn parse(status: &str, label: &str) -> Self {

@@ -35,6 +35,11 @@ pub fn host_name() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_ascii_lowercase())
 }
 
+/// Whether the kernel is Linux 5.x, which needs `CAP_PERFMON` to load the programs.
+pub fn is_linux_5() -> bool {
+    fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| release.starts_with("5."))
+}
+
 /// Whether this process and the first process that it sees are in different network namespaces. Without
 /// the right to look, they count as being in the same one.
 pub fn in_own_netns() -> bool {

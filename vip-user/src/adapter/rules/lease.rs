@@ -50,7 +50,7 @@ fn timers(gathered: &mut Gathered, config: &mut Config) {
         match u32::try_from(duration) {
             Ok(duration) => config.lease.duration_s = duration,
             Err(_) => {
-                gathered.refuse("vip_leaseduration", "a Lease lasts some seconds", "set 1 to 600")
+                gathered.refuse("vip_leaseduration", "a Lease lasts some seconds", "set 1 to 600");
             }
         }
     }

@@ -14,16 +14,15 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
         Some("") => {
             gathered.tell("prometheus_server", "no metrics, no health and no state over HTTP");
         }
-        Some(text) => match socket(text, everywhere) {
-            Some((address, port)) => {
+        Some(text) => {
+            if let Some((address, port)) = socket(text, everywhere) {
                 config.admin.address = address;
                 config.admin.port = Some(port);
-            }
-            None => {
+            } else {
                 let why = "it is no address with a port";
                 gathered.refuse("prometheus_server", why, "set :2112, or an IP address with a port");
             }
-        },
+        }
         None => {
             config.admin.address = everywhere;
             config.admin.port = socket(METRICS, everywhere).map(|(_, port)| port);
@@ -43,9 +42,10 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
 
 /// The address that stands for all of them. A cluster with IPv6 VIPs has nodes with IPv6.
 fn everywhere(config: &Config) -> IpAddr {
-    match config.vips.iter().any(|vip| vip.address.is_ipv6()) {
-        true => Ipv6Addr::UNSPECIFIED.into(),
-        false => Ipv4Addr::UNSPECIFIED.into(),
+    if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
     }
 }
 

@@ -57,9 +57,10 @@ fn refuse(gathered: &mut Gathered, id: &'static str, item: &str, world: &dyn Wor
         return gathered.refuse(id, "a VIP has no length of a prefix", format!("set {id}={ip}"));
     }
     let found: Vec<String> = world.resolve(item).iter().map(IpAddr::to_string).collect();
-    let instead = match found.is_empty() {
-        true => format!("set {id} to the address that is meant"),
-        false => format!("{item} resolves to {0} here: set {id}={0}", found.join(",")),
+    let instead = if found.is_empty() {
+        format!("set {id} to the address that is meant")
+    } else {
+        format!("{item} resolves to {0} here: set {id}={0}", found.join(","))
     };
     let why = format!(
         "{item} is no IP address; nodes may resolve a name differently, and then hold two VIPs under \

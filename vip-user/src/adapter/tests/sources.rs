@@ -7,7 +7,7 @@ fn interface(environment: &[(&str, &str)], line: &str, file: Option<&str>) -> (S
     let input = Input { environment: owned(environment), flags, file };
     let adapted = adapt(&input, &Host::default());
     let row = adapted.rows.iter().find(|row| row.name == "vip_interface").unwrap();
-    assert_eq!(adapted.config.interfaces, [row.value.clone()]);
+    assert_eq!(adapted.config.interfaces.join(","), row.value);
     (row.value.clone(), row.source)
 }
 

@@ -40,3 +40,18 @@ fn refused_pins_name_the_profile_and_the_remedy() {
     assert!(why("unconfined\n").contains("needs root"));
     assert!(why("a\u{1b}[31mb").contains("a\\u{1b}[31mb"));
 }
+
+#[test]
+fn lacking_capabilities_are_named_as_in_a_manifest() {
+    let lacks =
+        |bits: u64, perfmon| Confinement::parse(&format!("CapEff:\t{bits:016x}\n"), "").lacks(perfmon);
+    let bits = |all: &[u32]| all.iter().map(|bit| 1_u64 << bit).sum::<u64>();
+    assert_eq!(lacks(0, false), ["BPF", "NET_ADMIN", "NET_RAW"]);
+    // What kube-vip's own manifests grant.
+    let of_kube_vip = bits(&[CAP_NET_ADMIN, CAP_NET_RAW]);
+    assert_eq!(lacks(of_kube_vip, false), ["BPF"]);
+    assert_eq!(lacks(of_kube_vip, true), ["BPF", "PERFMON"]);
+    assert_eq!(lacks(of_kube_vip | bits(&[CAP_SYS_ADMIN]), true), [""; 0]);
+    assert_eq!(lacks(bits(&NEEDED), true), ["PERFMON"]);
+    assert_eq!(lacks(u64::MAX, true), [""; 0]);
+}

@@ -1,0 +1,164 @@
+//! `xvip manifest` and `xvip kubeadm`: print manifests, as kube-vip's commands of these names do.
+
+use super::kube_vip;
+use crate::{
+    adapter::{
+        Input,
+        flags::Own,
+        manifest::{self, Wanted},
+        report::Refusal,
+        rights::Lacks,
+    },
+    escape::printable,
+};
+use clap::ValueEnum;
+use serde_json::Value;
+use std::{ffi::OsString, fs, process::ExitCode};
+
+/// What to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// A static pod.
+    Pod,
+    /// A DaemonSet.
+    Daemonset,
+    /// A service account with its role.
+    Rbac,
+}
+
+/// For which step of kubeadm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// The first node of the control plane.
+    Init,
+    /// Another one.
+    Join,
+}
+
+const OWN: [Own; 6] = [
+    Own { name: "inCluster", takes_value: false },
+    Own { name: "image", takes_value: true },
+    Own { name: "taint", takes_value: false },
+    Own { name: "role", takes_value: false },
+    Own { name: "rolebinding", takes_value: false },
+    Own { name: "config", takes_value: true },
+];
+
+/// The image of this version, as `deploy/` names it.
+const IMAGE: &str = concat!("xvip:", env!("CARGO_PKG_VERSION"));
+const TAG: &str = env!("CARGO_PKG_VERSION");
+/// The credentials that kubeadm gives a node that joins.
+const JOINED: &str = "/etc/kubernetes/admin.conf";
+
+/// Prints a manifest. Exit code 78 if xvip would refuse to run with it.
+pub fn manifest(kind: Kind, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    let input = kube_vip::input(arguments, &OWN);
+    let wanted = wanted(&input);
+    let refused = refused(&input);
+    if !refused.is_empty() {
+        return Ok(kube_vip::refuse(&kube_vip::objections(&refused, &Lacks::default())));
+    }
+    match kind {
+        Kind::Pod => print(&[manifest::pod(&input, &wanted)]),
+        Kind::Daemonset => print(&[manifest::daemonset(&input, &wanted)]),
+        Kind::Rbac => {
+            let (role, binding) = (input.flags.has("role"), input.flags.has("rolebinding"));
+            print(&manifest::rbac(&input, role, binding))
+        }
+    }
+}
+
+/// Prints the static pod for a step of kubeadm.
+pub fn kubeadm(step: Step, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    let input = kube_vip::input(arguments, &OWN);
+    let mut refused = refused(&input);
+    if !manifest::environment(&input).iter().any(|(name, _)| name == "vip_interface") {
+        refused.push(missing("vip_interface", "kubeadm needs --interface", "set --interface"));
+    }
+    let credentials = input.flags.own("config").unwrap_or(JOINED);
+    if step == Step::Join && !fs::exists(credentials).unwrap_or(false) {
+        let why = format!("{credentials} does not exist: this node has not joined");
+        refused.push(missing("config", &why, "run kubeadm join first, or set --config"));
+    }
+    if !refused.is_empty() {
+        return Ok(kube_vip::refuse(&kube_vip::objections(&refused, &Lacks::default())));
+    }
+    print(&[manifest::pod(&input, &wanted(&input))])
+}
+
+fn missing(name: &str, why: &str, instead: &str) -> Refusal {
+    let (name, why, instead) = (name.to_owned(), why.to_owned(), instead.to_owned());
+    Refusal { name, given: None, why, instead, waivable: false }
+}
+
+/// What the generator cannot print, and what xvip would refuse to run.
+fn refused(input: &Input) -> Vec<Refusal> {
+    let mut refused = manifest::refused(input);
+    let environment = manifest::environment(input);
+    refused.extend(kube_vip::adapted(&Input { environment, ..Input::default() }).refused);
+    // Flags without a variable: what they ask for would be lost silently.
+    let only_flags = input.flags.given.iter().filter(|(name, _)| !name.in_environment).cloned();
+    let mut lost = Input::default();
+    lost.flags.given = only_flags.collect();
+    let names: Vec<&str> = lost.flags.given.iter().map(|(name, _)| name.id).collect();
+    let lost = kube_vip::adapted(&lost).refused;
+    refused.extend(lost.into_iter().filter(|refusal| names.contains(&refusal.name.as_str())));
+    refused
+}
+
+fn wanted(input: &Input) -> Wanted {
+    let image = input.flags.own("image").map_or_else(|| IMAGE.to_owned(), tagged);
+    Wanted { image, in_cluster: input.flags.has("inCluster"), taint: input.flags.has("taint") }
+}
+
+/// An image with a tag. A colon before the last slash belongs to the port of a registry.
+fn tagged(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') || image.contains('@') { image.into() } else { format!("{image}:{TAG}") }
+}
+
+fn print(objects: &[Value]) -> anyhow::Result<ExitCode> {
+    for object in objects {
+        if objects.len() > 1 {
+            println!("---");
+        }
+        for line in serde_norway::to_string(object)?.lines() {
+            println!("{}", printable(line));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_tag_gets_that_of_this_version() {
+        let own = |image: &str| format!("{image}:{TAG}");
+        for image in ["xvip", "registry:5000/xvip", "a.example/b/xvip"] {
+            assert_eq!(tagged(image), own(image));
+        }
+        for image in ["xvip:1", "registry:5000/xvip:1", "xvip@sha256:ab"] {
+            assert_eq!(tagged(image), image);
+        }
+    }
+
+    #[test]
+    fn flags_without_a_variable_are_not_lost() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let usual = "--arp --controlplane --address 192.0.2.10";
+        let names = |line: &str| {
+            let mut input = kube_vip::input(&words(line), &OWN);
+            input.environment.clear();
+            refused(&input).into_iter().map(|refusal| refusal.name).collect::<Vec<_>>()
+        };
+        assert!(names(usual).is_empty());
+        assert!(names(&format!("{usual} --leaderElectionType kubernetes")).is_empty());
+        assert_eq!(names(&format!("{usual} --leaderElectionType etcd")), ["leaderElectionType"]);
+        assert_eq!(
+            names(&format!("{usual} --services --config-file x")),
+            ["config-file", "svc_enable"]
+        );
+    }
+}
