@@ -26,7 +26,7 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
         None => {
             config.admin.address = everywhere;
             config.admin.port = socket(METRICS, everywhere).map(|(_, port)| port);
-            let told = "not set: metrics, health and state are served on port 2112 of all addresses, as \
+            let told = "metrics, health and state are served on port 2112 of all addresses, as \
                         kube-vip serves its metrics. There is no password";
             gathered.tell("prometheus_server", told);
         }
