@@ -16,6 +16,8 @@ mod host;
 mod interfaces;
 #[path = "lab/leaving.rs"]
 mod leaving;
+#[path = "lab/manager.rs"]
+mod manager;
 #[path = "lab/netlink.rs"]
 mod netlink;
 #[path = "lab/probe.rs"]

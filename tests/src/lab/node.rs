@@ -180,6 +180,12 @@ impl Node {
         Ok(lines.collect())
     }
 
+    /// Sets a variable of the next starts and subcommands.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(other, _)| other != name);
+        self.environment.push((name.into(), value.into()));
+    }
+
     /// The command `xvip` inside the node, with only the rights of the manifests.
     ///
     /// # Errors
@@ -207,9 +213,18 @@ impl Node {
     /// # Errors
     /// If the binary is missing.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        let config = self.config.display().to_string();
+        self.start_as(&["run", "--config", &config])
+    }
+
+    /// Starts a subcommand that runs on.
+    ///
+    /// # Errors
+    /// If the binary is missing.
+    pub fn start_as(&mut self, words: &[&str]) -> anyhow::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = self.command()?;
-        command.args(["run", "--config"]).arg(&self.config).stdout(log.try_clone()?).stderr(log);
+        command.args(words).stdout(log.try_clone()?).stderr(log);
         self.process = Some(command.spawn().context("cannot start xvip")?);
         Ok(())
     }

@@ -9,6 +9,10 @@ use crate::adapter::{
 pub(in crate::adapter) fn by_class(gathered: &mut Gathered) {
     for name in table::all() {
         let Some(given) = gathered.values.get(name.id).cloned() else { continue };
+        // Its value cannot be read, and that was said.
+        if gathered.refused.iter().any(|refusal| refusal.name == name.id) {
+            continue;
+        }
         match name.class {
             Class::NoEffect => gathered.note(name, Some(given), name.why.into()),
             Class::Refused if is_off(gathered, name) => {
