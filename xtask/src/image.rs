@@ -125,3 +125,24 @@ fn append<W: std::io::Write>(
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_contains_the_path_of_kube_vip() {
+        let links = |file: &str| {
+            let layer = layer(file, b"program").unwrap();
+            let mut archive = tar::Archive::new(layer.as_slice());
+            let links = archive.entries().unwrap().filter_map(|entry| {
+                let entry = entry.unwrap();
+                let to = entry.link_name().unwrap()?.display().to_string();
+                Some((entry.path().unwrap().display().to_string(), to))
+            });
+            links.collect::<Vec<_>>()
+        };
+        assert_eq!(links("xvip"), [("kube-vip".to_owned(), "xvip".to_owned())]);
+        assert!(links("pause").is_empty());
+    }
+}

@@ -176,4 +176,20 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
         to: "(vip.unverified != Unverified::No)",
         tests: TABLES,
     },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a renewed Lease that kube-vip may mean is passed over",
+        file: "vip-user/src/adapter/lease.rs",
+        from: "*fresh && *lease != chosen",
+        to: "*fresh && *lease == chosen",
+        tests: &["-p", "vip-user", "--lib", "adapter::lease"],
+    },
+    Mutation {
+        rule: "one Lease guards a VIP",
+        name: "a holder counts as fresh only by what it says at once",
+        file: "vip-user/src/cli/find.rs",
+        from: "record.renew_us != first.renew_us",
+        to: "record.renew_us.is_none()",
+        tests: &["-p", "vip-user", "--lib", "cli::find"],
+    },
 ];
