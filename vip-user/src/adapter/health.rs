@@ -5,6 +5,8 @@ use super::gather::Gathered;
 /// How the API server of the node is to be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthWishes {
+    /// Whether the settings ask for it: an address to ask, or a load balancer that gives the VIP up.
+    pub asked: bool,
     /// `auto`, or the URL to ask.
     pub api_server: String,
     /// Milliseconds between two questions; `None`: xvip's default.
@@ -17,8 +19,8 @@ pub struct HealthWishes {
     pub ca: Option<String>,
 }
 
-/// Reads `control_plane_health_check_*`. `lb_enable` with the method `local` adds nothing, because xvip
-/// watches the API server anyway.
+/// Reads `control_plane_health_check_*`, and `lb_enable`. With the method `local` the latter only asks
+/// for the VIP to move when the API server of this node is dead.
 pub(super) fn wishes(gathered: &mut Gathered) -> HealthWishes {
     let number = |gathered: &mut Gathered, id: &'static str| -> Option<u32> {
         let number = gathered.number(id)?;
@@ -42,7 +44,9 @@ pub(super) fn wishes(gathered: &mut Gathered) -> HealthWishes {
         }
     }
     let millis = |seconds: Option<u32>| seconds.map(|seconds| u64::from(seconds) * 1_000);
+    let balances = gathered.truth("lb_enable") && gathered.truth("cp_enable");
     HealthWishes {
+        asked: balances || address.is_some(),
         api_server: address.unwrap_or_else(|| "auto".into()),
         every_ms: millis(every),
         timeout_ms: millis(timeout),

@@ -104,12 +104,16 @@ pub(super) fn refuse(lines: &[String]) -> ExitCode {
     let said: Vec<String> = lines.iter().map(|line| format!("xvip: {}", printable(line))).collect();
     let text = said.join("\n") + "\n";
     eprint!("{text}");
-    // Only a container has this file.
-    if let Ok(mut file) = fs::OpenOptions::new().write(true).open(LAST_WORDS) {
+    leave(Path::new(LAST_WORDS), &text);
+    ExitCode::from(CONFIG)
+}
+
+/// Writes as much as the kubelet takes. Only a container has the file; it is never created.
+fn leave(path: &Path, text: &str) {
+    if let Ok(mut file) = fs::OpenOptions::new().write(true).open(path) {
         let end = text.floor_char_boundary(LAST_WORDS_LEN);
         let _ = file.write_all(&text.as_bytes()[..end]);
     }
-    ExitCode::from(CONFIG)
 }
 
 /// The accepted losses, as problems that last.
@@ -120,3 +124,6 @@ pub(super) fn losses(adapted: &Adapted) -> Vec<(&'static str, String)> {
     };
     adapted.without.iter().map(loss).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::{
         report::Refusal,
         rights::Lacks,
     },
-    escape::printable,
+    escape,
 };
 use clap::ValueEnum;
 use serde_json::Value;
@@ -122,9 +122,8 @@ fn print(objects: &[Value]) -> anyhow::Result<ExitCode> {
         if objects.len() > 1 {
             println!("---");
         }
-        for line in serde_norway::to_string(object)?.lines() {
-            println!("{}", printable(line));
-        }
+        // Unlike other texts it is read by a program, to which a backslash is a backslash.
+        print!("{}", escape::json(&serde_norway::to_string(object)?));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -22,6 +22,11 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
     } else {
         config.interfaces = vec![interface];
     }
+    if gathered.text("vip_interface").is_none() && config.vips.iter().any(|vip| vip.address.is_ipv6()) {
+        let told = "an IPv6 VIP is answered on the interface of the IPv6 default route; kube-vip uses that \
+                    of IPv4 for both. Set vip_interface if there is no such route";
+        gathered.tell("vip_interface", told);
+    }
     announcements(gathered, config);
     if gathered.truth("vip_preserve_on_leadership_loss") {
         config.linger_ms = LONGEST_LINGER_MS;

@@ -180,6 +180,11 @@ fn the_api_is_reached_past_the_vip() {
 #[test]
 fn interfaces_and_announcements() {
     assert!(only(&with(&[("vip_interface", "lo")])).contains("loopback"));
+    let notes = |address: &str, interface: &str| {
+        told(&with(&[("address", address), ("vip_interface", interface)]), "vip_interface").len()
+    };
+    assert_eq!(notes("192.0.2.10,2001:db8::10", ""), 1);
+    assert_eq!(notes("192.0.2.10,2001:db8::10", "eth0") + notes("192.0.2.10", ""), 0);
     let refresh = |rate: &str| with(&[("vip_arpRate", rate)]).config.announce.refresh_s;
     for (rate, seconds) in [("3000", 3), ("500", 1), ("499", 3), ("-1", 3), ("2500", 2), ("10000", 10)]
     {
@@ -275,6 +280,7 @@ fn log_levels_are_those_of_kube_vip() {
 #[test]
 fn wishes_about_health() {
     let none = HealthWishes {
+        asked: false,
         api_server: "auto".into(),
         every_ms: None,
         timeout_ms: None,
@@ -290,6 +296,7 @@ fn wishes_about_health() {
         ("control_plane_health_check_ca_path", "/ca"),
     ]);
     let wanted = HealthWishes {
+        asked: true,
         api_server: "https://127.0.0.1:6443/readyz".into(),
         every_ms: Some(5_000),
         timeout_ms: Some(3_000),
@@ -297,6 +304,8 @@ fn wishes_about_health() {
         ca: Some("/ca".into()),
     };
     assert_eq!(all.health, wanted);
+    assert_eq!(with(&[("lb_enable", "true")]).health, HealthWishes { asked: true, ..none });
+    assert!(!with(&[("lb_enable", "true"), ("cp_enable", "false")]).health.asked);
     let bad = [
         ("control_plane_health_check_address", "127.0.0.1:6443"),
         ("control_plane_health_check_period_seconds", "0"),

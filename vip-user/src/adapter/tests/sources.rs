@@ -113,3 +113,53 @@ fn an_accepted_name_that_loses_nothing_is_told() {
     assert_eq!(refused(&modes), ["vip_arp"]);
     assert!(told(&modes, "vip_arp").iter().any(|told| told.contains("cannot be accepted")));
 }
+
+/// Whatever stands in a variable, a flag or a file: nothing panics, and each refusal says something.
+#[test]
+fn no_value_is_too_odd() {
+    const ODD: [&str; 18] = [
+        " ",
+        ",",
+        "-1",
+        "0",
+        "1e9",
+        "2147483647",
+        "99999999999999999999",
+        "::",
+        "0.0.0.0",
+        "[",
+        ":",
+        "a/b/c",
+        "https://",
+        "tcp://x",
+        "\u{1b}[2J\n",
+        "\u{202e}",
+        "true",
+        "\u{e4}=\u{e4}",
+    ];
+    let nowhere = Host::default();
+    for name in table::all() {
+        for odd in ODD {
+            let mut inputs = Vec::new();
+            if name.in_environment {
+                inputs.push(Input { environment: owned(&[(name.id, odd)]), ..Input::default() });
+            }
+            let flag = name.flags.split(' ').next().unwrap_or_default();
+            let flags = flags::parse(&[format!("--{flag}"), odd.to_owned()], &[]);
+            inputs.push(Input { environment: owned(&BASE), flags, file: None });
+            for input in inputs {
+                let adapted = adapt(&input, &nowhere);
+                for refusal in &adapted.refused {
+                    assert!(!refusal.name.is_empty() && !refusal.why.is_empty(), "{refusal:?}");
+                }
+                assert!(adapted.notes.iter().all(|note| !note.told.is_empty()), "{} {odd}", name.id);
+            }
+        }
+    }
+    for text in
+        ["{", "[]", "1", "\u{0}", "a: {b: {c: [1, {d: e}]}}", "? [a]\n: b", "&a [*a]", "a: !!binary x"]
+    {
+        let file = Some(("f".to_owned(), Ok(text.to_owned())));
+        let _ = adapt(&Input { file, ..Input::default() }, &nowhere);
+    }
+}
