@@ -54,7 +54,7 @@ const JOINED: &str = "/etc/kubernetes/admin.conf";
 pub fn manifest(kind: Kind, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let input = kube_vip::input(arguments, &OWN);
     let wanted = wanted(&input);
-    let refused = refused(&input);
+    let refused = objections(kind, &input);
     if !refused.is_empty() {
         return Ok(kube_vip::refuse(&kube_vip::objections(&refused, &Lacks::default())));
     }
@@ -89,6 +89,11 @@ pub fn kubeadm(step: Step, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
 fn missing(name: &str, why: &str, instead: &str) -> Refusal {
     let (name, why, instead) = (name.to_owned(), why.to_owned(), instead.to_owned());
     Refusal { name, given: None, why, instead, waivable: false }
+}
+
+/// Why a manifest is not printed. Rights need no settings.
+fn objections(kind: Kind, input: &Input) -> Vec<Refusal> {
+    if kind == Kind::Rbac { manifest::refused(input) } else { refused(input) }
 }
 
 /// What the generator cannot print, and what xvip would refuse to run.
@@ -141,6 +146,20 @@ mod tests {
         for image in ["xvip:1", "registry:5000/xvip:1", "xvip@sha256:ab"] {
             assert_eq!(tagged(image), image);
         }
+    }
+
+    #[test]
+    fn rights_are_printed_without_settings() {
+        let names = |kind, words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let mut input = kube_vip::input(&words, &OWN);
+            input.environment.clear();
+            objections(kind, &input).into_iter().map(|refusal| refusal.name).collect::<Vec<_>>()
+        };
+        assert!(names(Kind::Rbac, &[]).is_empty());
+        assert!(names(Kind::Rbac, &["--role", "--rolebinding"]).is_empty());
+        assert_eq!(names(Kind::Rbac, &["--nonsense"]), ["--nonsense"]);
+        assert_eq!(names(Kind::Pod, &[]), ["vip_arp", "cp_enable"]);
     }
 
     #[test]

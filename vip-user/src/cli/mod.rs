@@ -98,7 +98,7 @@ pub enum Command {
 /// Settings of kube-vip: its variables, and these flags.
 #[derive(Debug, Args)]
 pub struct KubeVip {
-    /// kube-vip's flags.
+    /// kube-vip's flags: docs/from-kube-vip.md lists them, and what each becomes.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
     pub flags: Vec<OsString>,
 }
