@@ -201,3 +201,21 @@ fn an_api_that_does_not_answer_is_waited_for_and_sigterm_ends_it() {
     node.signal(libc::SIGTERM);
     assert!(eventually(Duration::from_secs(5), || node.has_ended()), "{}", node.log());
 }
+
+/// The maps of this host name the Lease that it has used: a restart needs no API to find it.
+#[test]
+fn a_restart_finds_its_lease_without_the_api() {
+    let mut lab = nodes(1);
+    lab.nodes[0].set_variable("cp_namespace", "elsewhere");
+    lab.nodes[0].start_as(&["manager"]).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
+    assert!(lab.api.lease("elsewhere", LEASE).is_some());
+    assert!(lab.nodes[0].log().contains("the Lease was found"), "{}", lab.nodes[0].log());
+    lab.nodes[0].kill();
+    let node = &mut lab.nodes[0];
+    node.set_variable("kubernetes_addr", "http://192.0.2.77:6443");
+    node.start_as(&["manager"]).unwrap();
+    let runs = || node.log().matches("xvip is running").count() == 2;
+    assert!(eventually(Duration::from_secs(20), runs), "{}", node.log());
+    assert!(!node.log().contains("nothing is held until it can"), "{}", node.log());
+}
