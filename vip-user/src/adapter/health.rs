@@ -1,27 +1,12 @@
-//! What kube-vip's settings say about watching the API server of this node.
+//! What kube-vip's settings say about watching the API server of this node. xvip watches it anyway.
 
 use super::gather::Gathered;
+use crate::config::{Asked, Config};
+use std::path::PathBuf;
 
-/// How the API server of the node is to be watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthWishes {
-    /// Whether the settings ask for it: an address to ask, or a load balancer that gives the VIP up.
-    pub asked: bool,
-    /// `auto`, or the URL to ask.
-    pub api_server: String,
-    /// Milliseconds between two questions; `None`: xvip's default.
-    pub every_ms: Option<u64>,
-    /// Milliseconds until a question counts as unanswered; `None`: xvip's default.
-    pub timeout_ms: Option<u64>,
-    /// How many failures in a row count; `None`: xvip's default.
-    pub refusals: Option<u32>,
-    /// The file with the certificate authorities of the URL.
-    pub ca: Option<String>,
-}
-
-/// Reads `control_plane_health_check_*`, and `lb_enable`. With the method `local` the latter only asks
-/// for the VIP to move when the API server of this node is dead.
-pub(super) fn wishes(gathered: &mut Gathered) -> HealthWishes {
+/// Reads `control_plane_health_check_*`. `lb_enable` with the method `local` asks for nothing more than
+/// what xvip does by itself: the VIP moves when the API server of this node is dead.
+pub(super) fn apply(gathered: &mut Gathered, config: &mut Config) {
     let number = |gathered: &mut Gathered, id: &'static str| -> Option<u32> {
         let number = gathered.number(id)?;
         let found = u32::try_from(number).ok().filter(|number| *number > 0);
@@ -30,27 +15,32 @@ pub(super) fn wishes(gathered: &mut Gathered) -> HealthWishes {
         }
         found
     };
-    let every = number(gathered, "control_plane_health_check_period_seconds");
-    let timeout = number(gathered, "control_plane_health_check_timeout_seconds");
-    let refusals = number(gathered, "control_plane_health_check_failure_threshold");
-    let address = gathered.text("control_plane_health_check_address").map(str::to_owned);
-    if let Some(address) = &address {
-        let lower = address.to_lowercase();
-        let host = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
-        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            let why = "it is no URL with http or https";
-            let instead = "set a URL like https://127.0.0.1:6443/readyz";
-            gathered.refuse("control_plane_health_check_address", why, instead);
-        }
+    let period_s = number(gathered, "control_plane_health_check_period_seconds");
+    let timeout_s = number(gathered, "control_plane_health_check_timeout_seconds");
+    let threshold = number(gathered, "control_plane_health_check_failure_threshold");
+    let health = &mut config.health;
+    if let Some(period_s) = period_s {
+        health.every_ms = u64::from(period_s) * 1_000;
     }
-    let millis = |seconds: Option<u32>| seconds.map(|seconds| u64::from(seconds) * 1_000);
-    let balances = gathered.truth("lb_enable") && gathered.truth("cp_enable");
-    HealthWishes {
-        asked: balances || address.is_some(),
-        api_server: address.unwrap_or_else(|| "auto".into()),
-        every_ms: millis(every),
-        timeout_ms: millis(timeout),
-        refusals,
-        ca: gathered.text("control_plane_health_check_ca_path").map(str::to_owned),
+    if let Some(timeout_s) = timeout_s {
+        health.timeout_ms = u64::from(timeout_s) * 1_000;
     }
+    if let Some(threshold) = threshold {
+        health.refusals = threshold;
+        health.slow_s = u64::from(threshold) * health.every_ms.div_ceil(1_000);
+    }
+    if let Some(file) = gathered.text("control_plane_health_check_ca_path") {
+        health.ca = Some(PathBuf::from(file));
+    }
+    let Some(address) = gathered.text("control_plane_health_check_address").map(str::to_owned) else {
+        return;
+    };
+    let lower = address.to_lowercase();
+    let host = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
+    if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+        let why = "it is no URL with http or https";
+        let instead = "set a URL like https://127.0.0.1:6443/readyz";
+        return gathered.refuse("control_plane_health_check_address", why, instead);
+    }
+    health.api_server = Asked::At(address);
 }

@@ -4,7 +4,7 @@
 mod file;
 pub mod flags;
 mod gather;
-pub mod health;
+mod health;
 pub mod lease;
 pub mod manifest;
 pub mod report;
@@ -19,7 +19,6 @@ mod value;
 use crate::config::Config;
 use gather::Gathered;
 pub use gather::Input;
-use health::HealthWishes;
 use lease::{LeaseName, Search};
 use report::{Note, Refusal};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -47,8 +46,6 @@ pub struct Adapted {
     pub without: Vec<Refusal>,
     /// Where the Lease may be.
     pub search: Search,
-    /// How the owner's health is to be watched.
-    pub health: HealthWishes,
     /// Every name that is set or has a default, for `xvip config show`.
     pub rows: Vec<show::Row>,
 }
@@ -65,12 +62,12 @@ pub fn adapt(input: &Input, world: &dyn World) -> Adapted {
     rules::api::apply(&mut gathered, &mut config, input, world);
     rules::host::apply(&mut gathered, &mut config);
     rules::ports::apply(&mut gathered, &mut config);
-    let health = health::wishes(&mut gathered);
+    health::apply(&mut gathered, &mut config);
     rules::checked::apply(&mut gathered, &config);
     let rows = show::rows(&gathered);
     let without = accept(&mut gathered);
     let Gathered { notes, refused, .. } = gathered;
-    Adapted { config, notes, refused, without, search, health, rows }
+    Adapted { config, notes, refused, without, search, rows }
 }
 
 impl Adapted {

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{adapter::health::HealthWishes, config::LogLevel, model::desired::Placement};
+use crate::{
+    config::{Asked, HealthConfig, LogLevel},
+    model::desired::Placement,
+};
 use std::path::PathBuf;
 
 #[test]
@@ -279,15 +282,7 @@ fn log_levels_are_those_of_kube_vip() {
 
 #[test]
 fn wishes_about_health() {
-    let none = HealthWishes {
-        asked: false,
-        api_server: "auto".into(),
-        every_ms: None,
-        timeout_ms: None,
-        refusals: None,
-        ca: None,
-    };
-    assert_eq!(with(&[]).health, none);
+    assert_eq!(with(&[]).config.health, HealthConfig::default(), "it is on by default");
     let all = with(&[
         ("control_plane_health_check_address", "https://127.0.0.1:6443/readyz"),
         ("control_plane_health_check_period_seconds", "5"),
@@ -295,17 +290,22 @@ fn wishes_about_health() {
         ("control_plane_health_check_failure_threshold", "4"),
         ("control_plane_health_check_ca_path", "/ca"),
     ]);
-    let wanted = HealthWishes {
-        asked: true,
-        api_server: "https://127.0.0.1:6443/readyz".into(),
-        every_ms: Some(5_000),
-        timeout_ms: Some(3_000),
-        refusals: Some(4),
+    let wanted = HealthConfig {
+        api_server: Asked::At("https://127.0.0.1:6443/readyz".into()),
+        every_ms: 5_000,
+        timeout_ms: 3_000,
+        refusals: 4,
+        slow_s: 20,
         ca: Some("/ca".into()),
+        ..HealthConfig::default()
     };
-    assert_eq!(all.health, wanted);
-    assert_eq!(with(&[("lb_enable", "true")]).health, HealthWishes { asked: true, ..none });
-    assert!(!with(&[("lb_enable", "true"), ("cp_enable", "false")]).health.asked);
+    assert_eq!(all.config.health, wanted);
+    let vip = with(&[("control_plane_health_check_address", "https://192.0.2.10:6443/readyz")]);
+    assert_eq!(
+        refused(&vip),
+        ["control_plane_health_check_address"],
+        "a VIP says nothing of this node"
+    );
     let bad = [
         ("control_plane_health_check_address", "127.0.0.1:6443"),
         ("control_plane_health_check_period_seconds", "0"),
