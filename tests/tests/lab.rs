@@ -10,6 +10,8 @@ mod faults;
 mod guard;
 #[path = "lab/harm.rs"]
 mod harm;
+#[path = "lab/health.rs"]
+mod health;
 #[path = "lab/host.rs"]
 mod host;
 #[path = "lab/interfaces.rs"]

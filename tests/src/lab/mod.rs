@@ -2,6 +2,7 @@
 //! run the real binary.
 
 pub mod node;
+pub mod service;
 
 use crate::{
     kernel_run,

@@ -28,7 +28,7 @@ fn one_vip_that_cannot_be_added_leaves_the_other_announced() {
     };
     // A burst is six rounds of two frames; answers are not counted there.
     assert!(eventually(Duration::from_mins(1), || sent() >= 2), "{}", node.log());
-    assert_eq!(fitness(node), "doubtful", "{}", node.log());
+    assert_eq!(fitness(node), "impaired", "{}", node.log());
     let problems = node.status().unwrap()["daemon"]["problems"].to_string();
     assert!(problems.contains("2001:db8::10: IPv6 is off on lo"), "{problems}");
 }
@@ -49,7 +49,7 @@ fn a_node_on_which_ipv6_is_turned_off_gives_way() {
         lab.nodes[owner].log(),
         lab.nodes[other].log()
     );
-    assert!(eventually(Duration::from_secs(10), || fitness(&lab.nodes[owner]) == "doubtful"));
+    assert!(eventually(Duration::from_secs(10), || fitness(&lab.nodes[owner]) == "impaired"));
     lab.nodes[owner].ns.run(|| std::fs::write(IPV6_OFF, "0")).unwrap().unwrap();
     assert!(eventually(Duration::from_secs(20), || fitness(&lab.nodes[owner]) == "able"));
 }

@@ -260,7 +260,7 @@ fn a_vip_that_was_left_on_a_nic_is_silenced_and_told() {
     };
     assert!(eventually(Duration::from_mins(1), other), "its own harm: {}", lab.nodes[0].log());
     assert!(told(&lab) && !is_answered(&lab, "192.0.2.10"), "{}", lab.nodes[0].log());
-    assert!(problem(&lab, 0, "fitness kube-system/plndr-cp-lock").starts_with("doubtful"));
+    assert!(problem(&lab, 0, "fitness kube-system/plndr-cp-lock").starts_with("impaired"));
     lab.nodes[0].ns.ip("addr del 192.0.2.10/24 dev eth0").unwrap();
     assert!(eventually(Duration::from_secs(10), || lab.nodes[0].owns()), "{}", lab.nodes[0].log());
     assert!(!told(&lab) && is_answered(&lab, "192.0.2.10"));
