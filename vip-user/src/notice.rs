@@ -1,6 +1,7 @@
 //! Log lines for changes of leadership, in the words that users of kube-vip search for.
 
 use crate::model::news::{Notice, TakeReason};
+use std::net::IpAddr;
 
 /// The value of the label `reason` in metrics.
 pub const fn reason(notice: &Notice) -> &'static str {
@@ -23,6 +24,17 @@ pub const fn reason(notice: &Notice) -> &'static str {
     }
 }
 
+/// The most VIPs that one line of the log names.
+const MAX_NAMED: usize = 8;
+
+/// Logs that announcements of these VIPs begin.
+pub fn log_broadcast(vips: &[IpAddr], lease: &str) {
+    let named: Vec<String> = vips.iter().take(MAX_NAMED).map(IpAddr::to_string).collect();
+    let more = vips.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    tracing::info!(lease, "Broadcasting ARP for {}{more}", named.join(", "));
+}
+
 /// Logs one change of a Lease (`namespace/name`) as seen by `node`.
 pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
     match notice {
@@ -32,7 +44,7 @@ pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
                 TakeReason::Expired => "the holder was silent for too long",
                 TakeReason::Created => "there was no holder",
             };
-            tracing::info!(lease, node, why, "took over leadership");
+            tracing::info!(lease, node, why, "Acquired leadership, took over VIP as new leader");
         }
         Notice::Regained => tracing::info!(lease, node, "leadership regained"),
         Notice::Adopted => tracing::info!(lease, node, "leadership preserved across a restart"),

@@ -77,6 +77,8 @@ containerd -c "$dir/containerd.toml" > "$dir/containerd.log" 2>&1 &
 for _ in $(seq 200); do ctr version > /dev/null 2>&1 && break; sleep 0.1; done
 for image in "$bin"/../image/*.tar; do ctr -n k8s.io images import "$image" > "$dir/import.log" 2>&1; done
 while :; do
+  # Like `systemctl stop kubelet`.
+  while [ -e "$dir/kubelet.stopped" ]; do sleep 0.2; done
   kubelet --config "$dir/kubelet.yaml" --kubeconfig "$kubeconfig" --hostname-override "$name" --node-ip "$ip" \
     --root-dir /var/lib/kubelet --cert-dir "$dir/pki" --v=1 >> "$dir/kubelet.log" 2>&1 &
   echo $! > "$dir/kubelet.pid"

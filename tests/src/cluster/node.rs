@@ -184,6 +184,27 @@ impl ClusterNode {
         self.run("pkill -9 -x kubelet").map(drop)
     }
 
+    /// Stops the kubelet until [`start_kubelet`](Self::start_kubelet).
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn stop_kubelet(&self) -> anyhow::Result<()> {
+        fs::write(self.stopped_kubelet(), "")?;
+        self.kill_kubelet()
+    }
+
+    /// Starts a stopped kubelet.
+    ///
+    /// # Errors
+    /// If it was not stopped.
+    pub fn start_kubelet(&self) -> anyhow::Result<()> {
+        Ok(fs::remove_file(self.stopped_kubelet())?)
+    }
+
+    fn stopped_kubelet(&self) -> PathBuf {
+        self.dir.join("kubelet.stopped")
+    }
+
     /// Where the manifests of static pods are.
     pub fn manifests(&self) -> PathBuf {
         self.dir.join("manifests")

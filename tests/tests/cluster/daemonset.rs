@@ -12,13 +12,14 @@ use vip_user::clock;
 
 pub type Test = (&'static str, fn(&mut Cluster));
 
-pub const TESTS: [Test; 8] = [
+pub const TESTS: [Test; 9] = [
     ("daemonset::it_gets_ready_and_one_node_answers", gets_ready),
     ("daemonset::a_rollout_loses_no_echo", rollout),
     ("daemonset::an_upgrade_to_another_image_and_back_loses_no_echo", upgrade),
     ("daemonset::a_drained_node_gives_the_vip_away", drained),
     ("daemonset::a_killed_process_is_back_and_the_vip_is_owned_once", killed),
     ("daemonset::a_killed_kubelet_moves_nothing", killed_kubelet),
+    ("daemonset::a_stopped_kubelet_moves_the_vip", stopped_kubelet),
     ("daemonset::a_node_that_loses_its_power_loses_the_vip", power_cut),
     ("daemonset::deleting_it_leaves_silence", deleted),
 ];
@@ -176,6 +177,28 @@ fn killed_kubelet(cluster: &mut Cluster) {
     });
     assert!(recording.claims.iter().all(|claim| claim.node == owner), "it stays where it is");
     assert_eq!(recording.echoes.unanswered(from, to).0, 0, "and nobody notices");
+}
+
+/// The fail-over test of kube-vip's guide for high availability.
+fn stopped_kubelet(cluster: &mut Cluster) {
+    let owner = deployed(cluster);
+    // A tenure of less than 30 seconds is not given up for a doubt.
+    sleep(Duration::from_secs(30));
+    let (recording, from, to) = judged(cluster, |cluster, _| {
+        cluster.nodes[owner].stop_kubelet().unwrap();
+        let stopped = clock::boot();
+        let moved = || cluster.owners().iter().any(|other| *other != owner);
+        let has_moved = eventually(SETTLE, moved);
+        let after_s = stopped.until(clock::boot()).as_secs_f64();
+        println!("another node owns the VIP {after_s:.1} s after the stop");
+        assert!(has_moved, "another node takes over:\n{}", cluster.nodes[owner].pod_logs());
+        sleep(Duration::from_secs(2));
+    });
+    let (lost, sent) = recording.echoes.unanswered(from, to);
+    println!("{lost} of {sent} echoes lost");
+    assert!(lost * 100 < sent, "{lost} of {sent} echoes lost");
+    cluster.nodes[owner].start_kubelet().unwrap();
+    cluster.wait_for_pods("xvip", 3).unwrap();
 }
 
 fn power_cut(cluster: &mut Cluster) {

@@ -88,6 +88,7 @@ pub(super) async fn hold(config: Config, before: Before) -> anyhow::Result<ExitC
     let leases = setup.lease_names();
     metrics.begin(&config.addresses(), &leases);
     tracing::info!(%node, ?leases, vips = ?config.addresses(), "xvip is running");
+    tracing::info!(?leases, "Starting Leader Election, Attempting to acquire lease");
     Controller::new(kernel, events, setup, state).run(inbox).await;
     // A thread may still work on the interfaces. The end of the process stops it and frees the
     // lock.

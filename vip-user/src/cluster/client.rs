@@ -8,6 +8,7 @@ use super::{
     words::words,
 };
 use crate::server_url::{host_address, server};
+use http::Uri;
 use kube::Client;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -55,24 +56,54 @@ pub async fn connect(
         if host_address(&uri).is_some_and(|ip| vips.contains(&ip)) {
             continue;
         }
-        let mut config_of = base.clone();
         let refuse = |why| ClientError::Proxy { endpoint: endpoint.clone(), why };
-        config_of.proxy_url = proxy_for(&uri, proxy.as_deref(), variable).map_err(refuse)?;
-        config_of.tls_server_name = server_name(config, config_of.tls_server_name);
-        if uri.scheme_str() == Some("http") || config_of.accept_invalid_certs {
-            // No certificate is verified, so no bundle of CAs is needed; the image has none.
-            config_of.root_cert.get_or_insert_default();
-        }
-        config_of.cluster_url = uri;
-        config_of.connect_timeout = Some(connect_timeout);
-        // Every request has its own time limit, and a watch has none.
-        config_of.read_timeout = None;
-        config_of.write_timeout = None;
-        config_of.default_retry = false;
-        let build = |error| ClientError::Build { endpoint: endpoint.clone(), why: words(&error) };
-        clients.push((endpoint.clone(), Client::try_from(config_of).map_err(build)?));
+        let proxy = proxy_for(&uri, proxy.as_deref(), variable).map_err(refuse)?;
+        let client = build(config, base.clone(), (endpoint, uri, proxy), connect_timeout)?;
+        clients.push((endpoint.clone(), client));
     }
     if clients.is_empty() { Err(ClientError::OnlyVips) } else { Ok(clients) }
+}
+
+/// Builds the client of one server.
+fn build(
+    access: &Access,
+    mut config: kube::Config,
+    (endpoint, uri, proxy): (&str, Uri, Option<Uri>),
+    connect_timeout: Duration,
+) -> Result<Client, ClientError> {
+    config.proxy_url = proxy;
+    config.tls_server_name = server_name(access, config.tls_server_name);
+    if uri.scheme_str() == Some("http") || config.accept_invalid_certs {
+        // No certificate is verified, so no bundle of CAs is needed; the image has none.
+        config.root_cert.get_or_insert_default();
+    }
+    config.cluster_url = uri;
+    config.connect_timeout = Some(connect_timeout);
+    // Every request has its own time limit, and a watch has none.
+    config.read_timeout = None;
+    config.write_timeout = None;
+    config.default_retry = false;
+    let failed = |error| ClientError::Build { endpoint: endpoint.into(), why: words(&error) };
+    Client::try_from(config).map_err(failed)
+}
+
+/// A client of one server that uses no proxy. The credentials are read on another thread.
+pub(super) async fn direct(
+    access: Access,
+    endpoint: String,
+    connect_timeout: Duration,
+) -> Result<Client, ClientError> {
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || {
+        let Credentials { config, .. } = runtime.block_on(credentials(&access))?;
+        let invalid = || ClientError::Endpoint { endpoint: endpoint.clone() };
+        let uri = server(&endpoint).ok_or_else(invalid)?;
+        build(&access, config, (&endpoint, uri, None), connect_timeout)
+    };
+    match tokio::time::timeout(READ_LIMIT, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(client)) => client,
+        Ok(Err(_)) | Err(_) => Err(ClientError::Timeout(READ_LIMIT)),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "proxies are configured by environment everywhere")]

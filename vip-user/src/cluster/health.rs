@@ -20,6 +20,7 @@ use kube::{
 use std::{io, path::PathBuf, time::Duration};
 use tokio::{
     sync::mpsc,
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
@@ -54,17 +55,14 @@ pub async fn follow<T: Send + 'static>(
     item: fn(Service, Option<Ailment>) -> T,
 ) {
     let mut judge = Judge::new(question.service, question.limits);
+    let mut line = Line::default();
     let mut ticks = interval(question.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut client, mut made) = (None, Instant::now());
     let mut last: Option<Ailment> = None;
     loop {
         ticks.tick().await;
         let asked = clock::boot();
-        let answer = question.ask(&mut client).await;
-        if answer != Answer::Good && made.elapsed() >= RECONNECT_EVERY {
-            (client, made) = (None, Instant::now());
-        }
+        let answer = line.ask(&question).await;
         let ailment = judge.hear(asked, clock::boot(), &answer).cloned();
         if ailment.as_ref().map(|ailment| ailment.fitness) == last.as_ref().map(|last| last.fitness) {
             continue;
@@ -76,33 +74,70 @@ pub async fn follow<T: Send + 'static>(
     }
 }
 
-impl Question {
-    async fn ask(&self, client: &mut Option<Client>) -> Answer {
-        let asked = timeout(self.limit, async {
-            let connected = match client.clone() {
-                Some(connected) => connected,
-                None => client.insert(self.connect().await.map_err(|error| no_client(&error))?).clone(),
-            };
-            let request = Request::get(self.url.path()).body(Body::empty());
-            let request = request.map_err(|error| Answer::Slow(error.to_string()))?;
-            connected.send(request).await.map_err(|error| failed(&error))
-        });
-        let answered = match asked.await {
-            Ok(answered) => answered,
-            Err(_) => Err(Answer::Slow(format!("no answer within {} ms", self.limit.as_millis()))),
-        };
-        match answered {
-            Ok(response) => judge_status(response.status()),
+/// The client of a service. It is made again after bad answers, with credentials that are read again.
+/// That may run a program for credentials, so at most one attempt is under way.
+#[derive(Default)]
+struct Line {
+    client: Option<Client>,
+    connecting: Option<JoinHandle<Result<Client, ClientError>>>,
+    begun: Option<Instant>,
+}
+
+impl Line {
+    async fn ask(&mut self, question: &Question) -> Answer {
+        let answer = match self.client(question).await {
+            Ok(client) => question.ask(client).await,
             Err(answer) => answer,
+        };
+        let may_begin = self.begun.is_none_or(|begun| begun.elapsed() >= RECONNECT_EVERY);
+        if answer != Answer::Good && may_begin {
+            self.client = None;
+        }
+        answer
+    }
+
+    /// The present client, or that of an attempt that ends in time.
+    async fn client(&mut self, question: &Question) -> Result<Client, Answer> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let may_begin = self.begun.is_none_or(|begun| begun.elapsed() >= RECONNECT_EVERY);
+        if self.connecting.is_none() && may_begin {
+            self.begun = Some(Instant::now());
+            self.connecting = Some(tokio::spawn(question.clone().connect()));
+        }
+        let Some(connecting) = &mut self.connecting else {
+            return Err(Answer::Slow("no connection was made".into()));
+        };
+        let slow = || Answer::Slow(format!("no connection within {} ms", question.limit.as_millis()));
+        let made = timeout(question.limit, connecting).await.map_err(|_| slow())?;
+        self.connecting = None;
+        let client = made.map_err(|error| Answer::Slow(error.to_string()))?;
+        let client = client.map_err(|error| Answer::Slow(error.to_string()))?;
+        Ok(self.client.insert(client).clone())
+    }
+}
+
+impl Question {
+    async fn ask(&self, client: Client) -> Answer {
+        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let request = match Request::get(path).body(Body::empty()) {
+            Ok(request) => request,
+            Err(error) => return Answer::Slow(error.to_string()),
+        };
+        match timeout(self.limit, client.send(request)).await {
+            Ok(Ok(response)) => judge_status(response.status()),
+            Ok(Err(error)) => failed(&error),
+            Err(_) => Answer::Slow(format!("no answer within {} ms", self.limit.as_millis())),
         }
     }
 
-    async fn connect(&self) -> Result<Client, ClientError> {
+    async fn connect(self) -> Result<Client, ClientError> {
         let server = server_of(&self.url);
-        if let (Some(access), None) = (&self.access, &self.ca) {
-            let access = Access { endpoints: vec![server], ..access.clone() };
-            let clients = client::connect_aside(access, Vec::new(), self.limit).await?;
-            return clients.into_iter().next().map(|(_, client)| client).ok_or(ClientError::OnlyVips);
+        // Any process may listen on a port of loopback. Without TLS it would get the token.
+        let is_proven = self.url.scheme_str() == Some("https");
+        if let (Some(access), None, true) = (&self.access, &self.ca, is_proven) {
+            return client::direct(access.clone(), server, self.limit).await;
         }
         let build = |why: String| ClientError::Build { endpoint: server.clone(), why };
         let kubeconfig = without_credentials(&server, self.ca.as_ref());
@@ -110,7 +145,12 @@ impl Question {
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
         let mut config = config.map_err(|error| build(error.to_string()))?;
         config.connect_timeout = Some(self.limit);
-        config.tls_server_name = self.access.as_ref().and_then(|access| access.tls_server_name.clone());
+        // The service is on this node.
+        config.proxy_url = None;
+        config.tls_server_name = match &self.access {
+            Some(access) => client::server_name(access, None),
+            None => None,
+        };
         config.root_cert.get_or_insert_default();
         Client::try_from(config).map_err(|error| build(words(&error)))
     }
@@ -131,10 +171,6 @@ fn failed(error: &kube::Error) -> Answer {
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
     });
     if refused { Answer::Refused("connection refused".into()) } else { Answer::Slow(words(error)) }
-}
-
-fn no_client(error: &ClientError) -> Answer {
-    Answer::Slow(error.to_string())
 }
 
 fn server_of(url: &Uri) -> String {

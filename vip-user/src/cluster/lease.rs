@@ -360,7 +360,9 @@ impl LeaseApi {
         }
         // The holder has seen the offer before it writes, and has decided about it.
         annotations.remove(OFFER);
-        annotations.insert(FITNESS.into(), fitness_text(write.fitness));
+        // Older versions of xvip do not know `impaired`. `PREFERENCE` says so.
+        let known = if write.fitness == Fitness::Impaired { Fitness::Doubtful } else { write.fitness };
+        annotations.insert(FITNESS.into(), fitness_text(known));
         match &write.preference {
             Some(preference) => {
                 let text = serde_json::to_string(preference).unwrap_or_default();
@@ -403,7 +405,7 @@ pub fn record(lease: &Lease) -> Record {
     let annotation = |key: &str| lease.metadata.annotations.as_ref()?.get(key).map(String::as_str);
     let tenure: Option<TenureText> =
         annotation(TENURE).and_then(|text| serde_json::from_str(text).ok());
-    Record {
+    let record = Record {
         uid: lease.metadata.uid.clone().unwrap_or_default(),
         version: Version(lease.metadata.resource_version.clone().unwrap_or_default()),
         holder: spec.holder_identity.unwrap_or_default(),
@@ -421,7 +423,9 @@ pub fn record(lease: &Lease) -> Record {
         preference: annotation(PREFERENCE).and_then(|text| serde_json::from_str(text).ok()),
         macs: annotation(MACS).map(macs).unwrap_or_default(),
         guarded: annotation(VIPS).and_then(|text| serde_json::from_str::<Guarded>(text).ok()),
-    }
+    };
+    let impaired = record.fitness == Fitness::Doubtful && record.says_impaired();
+    Record { fitness: if impaired { Fitness::Impaired } else { record.fitness }, ..record }
 }
 
 fn fitness_text(fitness: Fitness) -> String {

@@ -105,7 +105,7 @@ impl Config {
             (Asked::Auto, Service::Kubelet) => server(KUBELET),
             (Asked::Auto, Service::ApiServer) => {
                 let mut servers = self.api.endpoints.iter().filter_map(|url| server(url));
-                let local = servers.find(|uri| host_address(uri).is_some_and(|ip| ip.is_loopback()))?;
+                let local = servers.find(is_loopback)?;
                 with_path(local, path)
             }
         }
@@ -116,13 +116,20 @@ impl Config {
         let HealthConfig { refusals, slow_s, good_s, .. } = self.health;
         match service {
             Service::ApiServer => Limits {
-                refusals: (refusals, Duration::ZERO),
+                refusals,
                 slow: Duration::from_secs(slow_s),
                 good: Duration::from_secs(good_s),
                 ..Limits::of(service)
             },
             Service::Kubelet => Limits::of(service),
         }
+    }
+}
+
+fn is_loopback(uri: &Uri) -> bool {
+    match host_address(uri) {
+        Some(ip) => ip.to_canonical().is_loopback(),
+        None => uri.host() == Some("localhost"),
     }
 }
 

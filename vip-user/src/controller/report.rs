@@ -10,7 +10,7 @@ use crate::{
         time::BootNs,
     },
     node::{dataplane::Dataplane, host::interface_name},
-    notice::{log_notice, reason},
+    notice::{log_broadcast, log_notice, reason},
     state::{DaemonState, LeaseState},
 };
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -92,6 +92,8 @@ impl<D: Dataplane> Controller<D> {
                     };
                     metrics.took_over(reason(notice), handover, dark);
                 }
+                let vips = self.agent.group(slot).map_or(&[][..], |group| group.vips());
+                log_broadcast(vips, &lease);
                 let text = format!("node {node} answers for the VIPs: {}", reason(notice));
                 tell(Reason::TookOver, text);
             }
@@ -103,7 +105,8 @@ impl<D: Dataplane> Controller<D> {
                 tell(Reason::TookOver, text);
             }
             Notice::Yields { to, .. } => {
-                let why = self.agent.group(slot).and_then(|group| group.weakness()).unwrap_or_default();
+                let weakness = self.agent.group(slot).and_then(|group| group.weakness());
+                let why = weakness.unwrap_or("the VIPs are wanted there");
                 let text = format!("node {node} gives way to node {to}: {why}");
                 tell(Reason::GaveWay, text);
             }

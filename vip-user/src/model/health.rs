@@ -47,8 +47,8 @@ pub enum Answer {
 /// How long a service may be ill before that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// This many refusals in a row, for this long, count.
-    pub refusals: (u32, Duration),
+    /// This many refusals in a row count.
+    pub refusals: u32,
     /// How well a node can serve whose service refuses.
     pub refused: Fitness,
     /// So long without a good answer makes a node doubtful.
@@ -64,14 +64,14 @@ impl Limits {
     pub const fn of(service: Service) -> Self {
         match service {
             Service::ApiServer => Self {
-                refusals: (3, Duration::ZERO),
+                refusals: 3,
                 refused: Fitness::Unable,
                 slow: Duration::from_secs(6),
                 good: Duration::from_secs(10),
                 once_answered: false,
             },
             Service::Kubelet => Self {
-                refusals: (1, Duration::from_secs(5)),
+                refusals: 5,
                 refused: Fitness::Doubtful,
                 slow: Duration::from_secs(10),
                 good: Duration::from_secs(15),
@@ -89,8 +89,8 @@ pub struct Judge {
     answered: bool,
     /// The first question of those without a good answer since.
     bad_since: Option<BootNs>,
-    /// The first of the refusals in a row, and their number.
-    refusals: Option<(BootNs, u32)>,
+    /// Refusals in a row.
+    refusals: u32,
     /// The first of the good answers in a row.
     good_since: Option<BootNs>,
     ailment: Option<Ailment>,
@@ -104,7 +104,7 @@ impl Judge {
             limits,
             answered: false,
             bad_since: None,
-            refusals: None,
+            refusals: 0,
             good_since: None,
             ailment: None,
         }
@@ -122,7 +122,7 @@ impl Judge {
     }
 
     fn hear_good(&mut self, asked: BootNs, now: BootNs) {
-        (self.bad_since, self.refusals) = (None, None);
+        (self.bad_since, self.refusals) = (None, 0);
         let since = *self.good_since.get_or_insert(asked);
         // A service that was never good has just started, so it does not flap.
         let first = !std::mem::replace(&mut self.answered, true);
@@ -137,13 +137,8 @@ impl Judge {
             return;
         }
         let bad_since = *self.bad_since.get_or_insert(asked);
-        self.refusals = refused.then(|| match self.refusals {
-            Some((since, count)) => (since, count.saturating_add(1)),
-            None => (asked, 1),
-        });
-        let (least, lasting) = self.limits.refusals;
-        let refuses = |(since, count): (BootNs, u32)| count >= least && now >= since.after(lasting);
-        let fitness = if self.refusals.is_some_and(refuses) {
+        self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
+        let fitness = if self.refusals >= self.limits.refusals {
             self.limits.refused
         } else if now >= bad_since.after(self.limits.slow) {
             Fitness::Doubtful
@@ -213,11 +208,11 @@ mod tests {
     #[test]
     fn a_kubelet_counts_once_it_has_answered_and_a_restart_of_it_does_not() {
         assert_eq!(ends(Service::Kubelet, &[('r', 60)]), Able, "this host has none");
-        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 5)]), Able);
-        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 6)]), Doubtful);
+        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 4)]), Able);
+        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 5)]), Doubtful);
         assert_eq!(ends(Service::Kubelet, &[('g', 1), ('s', 10)]), Able);
         assert_eq!(ends(Service::Kubelet, &[('g', 1), ('s', 11)]), Doubtful);
-        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 6), ('g', 15)]), Doubtful);
-        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 6), ('g', 16)]), Able);
+        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 5), ('g', 15)]), Doubtful);
+        assert_eq!(ends(Service::Kubelet, &[('g', 1), ('r', 5), ('g', 16)]), Able);
     }
 }

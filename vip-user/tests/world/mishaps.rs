@@ -86,7 +86,8 @@ impl World {
                 self.push(self.now, Happening::Input(node, process, Input::HandOver(heir)));
             }
             14 => {
-                let fitness = if self.chance(500) { Fitness::Doubtful } else { Fitness::Unable };
+                let fitness = [Fitness::Doubtful, Fitness::Impaired, Fitness::Unable];
+                let fitness = fitness[self.rng.usize(0..fitness.len())];
                 self.fall_ill(node, Some(Ailment { fitness, why: "ill".into() }));
             }
             _ => {

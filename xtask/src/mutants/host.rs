@@ -525,4 +525,20 @@ pub(super) const HOST: &[Mutation] = &[
         to: "Some(Step::Silence(vec![self.silence.remove(0)]))",
         tests: &["-p", "vip-tests", "--test", "controller", "groups::"],
     },
+    Mutation {
+        rule: "only root of the host hands over",
+        name: "a request on the local socket needs no proof",
+        file: "vip-user/src/observers.rs",
+        from: "if !proof::accept(&self.pins, &wish.proof) {",
+        to: "if !proof::accept(&self.pins, &wish.proof) && wish.proof.is_empty() {",
+        tests: &[LAB, "who_cannot_write_beside_the_pins"],
+    },
+    Mutation {
+        rule: "health moves a VIP",
+        name: "a refused connection is taken for a slow answer",
+        file: "vip-user/src/cluster/health.rs",
+        from: "cause.kind() == io::ErrorKind::ConnectionRefused",
+        to: "cause.kind() == io::ErrorKind::NotFound",
+        tests: &[LAB, "a_dead_api_server_beside"],
+    },
 ];

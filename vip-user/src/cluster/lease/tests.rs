@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::lease::naming::{Guarded, MAX_NAMED, Mark, Marks, text_len};
+use crate::model::lease::{
+    naming::{Guarded, MAX_NAMED, Mark, Marks, text_len},
+    offers::{Heir, Preference},
+};
 use kube::core::Status;
 use std::net::IpAddr;
 use vip_common::abi::MAX_VIPS;
@@ -41,4 +44,49 @@ fn no_mark_makes_a_lease_too_long() {
         let read: Guarded = serde_json::from_str(&text).unwrap();
         assert_eq!(read, guarded);
     }
+}
+
+/// Older versions of xvip know neither `impaired` nor the annotation that says so.
+#[test]
+fn an_impaired_holder_is_doubtful_for_older_versions() {
+    let api = LeaseApi::new(Endpoints::fixed(Vec::new()), "ns", "lease", Duration::from_secs(1));
+    let note = TenureNote {
+        holder: "n".into(),
+        transitions: 4,
+        acquire_us: 5,
+        process: "p".into(),
+        boot_id: "b".into(),
+    };
+    let preference = Preference {
+        transitions: 4,
+        acquire_us: 5,
+        weight: 7,
+        heir: Some(Heir::Node("other".into())),
+        impaired: true,
+    };
+    let write = LeaseWrite {
+        id: 1,
+        base: Some(Version("9".into())),
+        note,
+        duration_s: 3,
+        renew_us: 6,
+        release: false,
+        fitness: Fitness::Impaired,
+        preference: Some(preference.clone()),
+        macs: Vec::new(),
+        vips: None,
+        in_flight: 0,
+    };
+    let mut object = api.object(&write, Lease::default());
+    let annotations = object.metadata.annotations.clone().unwrap();
+    assert_eq!(annotations[FITNESS], "doubtful");
+    let read = record(&object);
+    assert_eq!((read.fitness, read.preference.clone()), (Fitness::Impaired, Some(preference)));
+    assert_eq!(read.heir(), Some(&Heir::Node("other".into())));
+    // An older version writes its own fitness, and leaves the other annotation as it was.
+    object.spec.as_mut().unwrap().lease_transitions = Some(5);
+    assert_eq!(record(&object).fitness, Fitness::Doubtful);
+    let garbage = r#"{"transitions":4,"acquireUs":5,"weight":300}"#.to_owned();
+    object.metadata.annotations.as_mut().unwrap().insert(PREFERENCE.into(), garbage);
+    assert_eq!(record(&object).preference, None);
 }

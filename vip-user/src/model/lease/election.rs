@@ -120,6 +120,8 @@ pub struct Election {
     pub(super) last_tenure: Option<Tenure>,
     pub(super) fitness: Fitness,
     pub(super) weight: u8,
+    /// How many tenures this node has given up soon because it served badly.
+    pub(super) given_up: u32,
     pub(super) macs: Vec<Mac>,
     /// `None`: all VIPs count as admitted. This suits a single Lease that no other Lease can
     /// contradict.
@@ -146,6 +148,7 @@ impl Election {
             last_tenure: None,
             fitness: Fitness::Able,
             weight: 0,
+            given_up: 0,
             macs: Vec::new(),
             admission: None,
             leaving: false,

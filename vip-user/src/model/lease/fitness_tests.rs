@@ -56,8 +56,9 @@ fn a_holder_gives_way_to_a_better_offer_and_is_silent_before_it_releases() {
     assert!(matches!(election.state(), State::Waiting(_)), "it must stay a candidate");
     // If it could serve, it would take the Lease back at once. As it cannot, others come first.
     assert!(writes(&election.step(at(3_730), Input::Tick)).is_empty());
-    // D·(1+ρ), and a renewal interval for the node that it was given to.
-    let turn = election.step(at(3_720 + 3_300 + 600), Input::Tick);
+    // Three renewal intervals for nodes that suit better, and one for the node that it was given to.
+    assert!(writes(&election.step(at(3_720 + 2_399), Input::Tick)).is_empty());
+    let turn = election.step(at(3_720 + 2_400), Input::Tick);
     assert_eq!(writes(&turn).len(), 1, "no VIP may stay without an owner");
 }
 

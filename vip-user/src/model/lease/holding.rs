@@ -104,6 +104,9 @@ impl Election {
         holding.sent = BootNs(sent.min(now.boot.0));
         holding.renew_us = record.as_ref().and_then(|record| record.renew_us).unwrap_or(0);
         holding.lapsed = false;
+        // The tenure is older than this process. A holder that restarts again and again must not hide
+        // its doubts for ever.
+        holding.began = BootNs(0);
         let ours = record.as_ref().and_then(Record::tenure).as_ref() == Some(&holding.tenure);
         if ours {
             out.news.push(Notice::Adopted);
@@ -263,16 +266,23 @@ impl Election {
     pub(super) fn hand_over(&mut self, now: Now, heir: Heir) {
         if let State::Holding(holding) = &mut self.state {
             holding.heir = Some(heir);
-            holding.heir_until = now.boot.after(HANDOVER_LASTS);
+            // With a long D, the next write alone may be further away.
+            let lasts = HANDOVER_LASTS.max(self.timing.renew_every * 2);
+            holding.heir_until = now.boot.after(lasts);
         }
     }
 
     /// What a write says about where the VIPs should be.
-    pub(super) fn preference(&self, note: &TenureNote, heir: Option<Heir>) -> Option<Preference> {
+    pub(super) fn preference(
+        &self,
+        note: &TenureNote,
+        fitness: Fitness,
+        heir: Option<Heir>,
+    ) -> Option<Preference> {
         let TenureNote { transitions, acquire_us, .. } = *note;
-        let weight = self.weight;
-        let says = weight > 0 || heir.is_some();
-        says.then_some(Preference { transitions, acquire_us, weight, heir })
+        let (weight, impaired) = (self.weight, fitness == Fitness::Impaired);
+        let says = weight > 0 || heir.is_some() || impaired;
+        says.then_some(Preference { transitions, acquire_us, weight, heir, impaired })
     }
 
     /// A write of the present tenure, or its release. It is remembered as on its way.
@@ -301,7 +311,7 @@ impl Election {
             release,
             in_flight,
             fitness,
-            preference: self.preference(&holding.tenure.note, holding.heir.clone()),
+            preference: self.preference(&holding.tenure.note, fitness, holding.heir.clone()),
             macs: self.macs.clone(),
             vips,
         }

@@ -1,13 +1,17 @@
 //! What a candidate reads in a Lease about where the VIPs should be.
 
 use super::{
-    offers::{BETTER_FOR, Heir, Offer, Preference, Suits, WEIGHT_AFTER},
+    offers::{Better, Heir, Offer, Preference, Suits},
     record::Record,
 };
 use crate::model::fitness::Fitness;
-use std::time::Duration;
 
 impl Record {
+    /// Whether the holder says that it is [`Fitness::Impaired`].
+    pub fn says_impaired(&self) -> bool {
+        self.stated().is_some_and(|preference| preference.impaired)
+    }
+
     /// What the last holder says about where the VIPs should be.
     fn stated(&self) -> Option<&Preference> {
         self.preference.as_ref().filter(|preference| {
@@ -25,9 +29,13 @@ impl Record {
         matches!(self.heir(), Some(Heir::Node(heir)) if heir != node)
     }
 
-    /// How long node `node` must suit better than the holder before it offers; `None`: it suits no
-    /// better.
-    pub fn invites(&self, node: &str, own: Suits) -> Option<Duration> {
+    /// Whether the Lease was given up for node `node`.
+    pub fn is_reserved_for(&self, node: &str) -> bool {
+        matches!(self.heir(), Some(Heir::Node(heir)) if heir == node)
+    }
+
+    /// Why node `node` suits better than the holder; `None`: it does not.
+    pub fn invites(&self, node: &str, own: Suits) -> Option<Better> {
         self.tenure()?;
         let weight = self.stated().map_or(0, |preference| preference.weight);
         let holder = Suits { fitness: self.fitness, weight };
@@ -40,27 +48,31 @@ impl Record {
             None => false,
         };
         if wished {
-            Some(Duration::ZERO)
+            Some(Better::Wished)
         } else if own.fitness < holder.fitness {
-            Some(if holder.fitness == Fitness::Doubtful { BETTER_FOR } else { Duration::ZERO })
+            let doubtful = holder.fitness == Fitness::Doubtful;
+            Some(if doubtful { Better::Surer } else { Better::Fitter })
         } else {
-            own.outweighs(holder).then_some(WEIGHT_AFTER)
+            own.outweighs(holder).then_some(Better::Heavier)
         }
     }
 
     /// The offer of node `node`, unless one that is as good already stands.
     pub fn offer_by(&self, node: &str, own: Suits) -> Option<Offer> {
         let tenure = self.tenure()?;
-        let wished = matches!(self.heir(), Some(Heir::Node(heir)) if heir == node);
+        let wished = self.is_reserved_for(node);
         let as_good = |offer: &Offer| {
-            offer.node == node
-                || (!wished && offer.fitness <= own.fitness && offer.weight >= own.weight)
+            let theirs = Suits { fitness: offer.fitness, weight: offer.weight };
+            let better = own.fitness < theirs.fitness || own.outweighs(theirs);
+            offer.node == node || (!wished && !better)
         };
         if self.offer.as_ref().is_some_and(|offer| tenure.is_addressed_by(offer) && as_good(offer)) {
             return None;
         }
         let (transitions, acquire_us) = (tenure.note.transitions, tenure.note.acquire_us);
         let Suits { fitness, weight } = own;
+        // Older versions of xvip cannot read an offer that says `impaired`.
+        let fitness = if fitness == Fitness::Impaired { Fitness::Doubtful } else { fitness };
         Some(Offer { node: node.into(), fitness, weight, transitions, acquire_us })
     }
 }

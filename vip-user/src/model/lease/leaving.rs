@@ -2,12 +2,13 @@
 
 use super::{
     election::{Election, Source, Written},
-    offers::Heir,
+    offers::{Better, Heir},
     record::Record,
     state::{Holding, State},
 };
 use crate::model::{
     effects::{Effects, Outgoing},
+    fitness::Fitness,
     news::{Notice, Why},
     time::Now,
 };
@@ -15,6 +16,13 @@ use crate::model::{
 impl Election {
     /// Gives the Lease to a node that can serve better, and stays a candidate.
     pub(super) fn give_way(&mut self, now: Now, mut holding: Holding, to: String, out: &mut Effects) {
+        let lasted = holding.began.until(now.boot);
+        let patience = Better::Heavier.lasting(self.given_up);
+        self.given_up = match self.fitness {
+            Fitness::Able => self.given_up,
+            _ if lasted > patience * 2 => 1,
+            _ => self.given_up.saturating_add(1),
+        };
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
         self.last_tenure = Some(holding.tenure.clone());
         holding.next_write = self.leave_until;

@@ -11,10 +11,16 @@ use std::time::Duration;
 pub const SETTLED: Duration = Duration::from_secs(30);
 /// A candidate must have been better than a doubtful holder for this long. It may be about to fall ill
 /// of the same cause.
-pub(super) const BETTER_FOR: Duration = Duration::from_secs(3);
+const BETTER_FOR: Duration = Duration::from_secs(3);
 /// A heavier node takes the VIPs back only after it has been able for this long.
-pub(super) const WEIGHT_AFTER: Duration = Duration::from_mins(1);
-/// How long a wish to hand over stands. Then the holder keeps the Lease.
+const WEIGHT_AFTER: Duration = Duration::from_mins(1);
+/// Every tenure that a node gives up soon, because it serves badly, doubles that time, this often at
+/// most. Otherwise a node that fails whenever it holds the Lease would take it back for ever.
+const MOST_DOUBLINGS: u32 = 5;
+/// A candidate makes this many offers to one tenure for its weight, or because of a wish. An older
+/// version of xvip ignores such offers.
+pub(super) const MOST_OFFERS: u32 = 8;
+/// How long a wish to hand over stands, at least. Then the holder keeps the Lease.
 pub const HANDOVER_LASTS: Duration = Duration::from_secs(10);
 
 /// Who should have the Lease next.
@@ -57,6 +63,40 @@ pub struct Preference {
     /// Who should have the Lease instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heir: Option<Heir>,
+    /// Whether the holder is [`Fitness::Impaired`]. Older versions of xvip do not know this word, so the
+    /// annotation `xvip.io/fitness` says `doubtful`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub impaired: bool,
+}
+
+/// Why a candidate suits better than the holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Better {
+    /// The holder wants to give the Lease to it.
+    Wished,
+    /// It serves better.
+    Fitter,
+    /// It serves better than a holder that is in doubt.
+    Surer,
+    /// Both are able, and the VIPs belong to it.
+    Heavier,
+}
+
+impl Better {
+    /// How long this must last before the candidate offers. `given_up` counts the tenures that the
+    /// candidate has had to give up soon.
+    pub(super) fn lasting(self, given_up: u32) -> Duration {
+        match self {
+            Self::Wished | Self::Fitter => Duration::ZERO,
+            Self::Surer => BETTER_FOR,
+            Self::Heavier => WEIGHT_AFTER * (1 << given_up.min(MOST_DOUBLINGS)),
+        }
+    }
+
+    /// Whether an older version of xvip may ignore the offer.
+    pub(super) fn may_be_ignored(self) -> bool {
+        matches!(self, Self::Wished | Self::Heavier)
+    }
 }
 
 /// How well a node suits the VIPs of a Lease.

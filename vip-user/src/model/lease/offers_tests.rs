@@ -5,7 +5,7 @@ use super::{
     election_tests::{
         answered, at, fresh, held, holder, own_record, quorum, released, tenure_of, watched, writes,
     },
-    offers::{Heir, Offer, Preference, Suits},
+    offers::{Better, Heir, Offer, Preference, Suits},
     record::{LeaseWrite, Record, Version},
     state::State,
 };
@@ -14,7 +14,6 @@ use crate::model::{
     fitness::Fitness::{self, Able, Barred, Doubtful, Impaired, Unable},
     news::{Notice, Why},
 };
-use std::time::Duration;
 
 fn offers(turn: &Effects) -> Vec<Offer> {
     let offer = |send: &Outgoing| match send {
@@ -27,13 +26,14 @@ fn offers(turn: &Effects) -> Vec<Offer> {
 fn with(mut record: Record, fitness: Fitness, weight: u8, heir: Option<Heir>) -> Record {
     let (transitions, acquire_us) = (record.transitions, record.acquire_us.unwrap());
     record.fitness = fitness;
-    record.preference = Some(Preference { transitions, acquire_us, weight, heir });
+    record.preference = Some(Preference { transitions, acquire_us, weight, heir, impaired: false });
     record
 }
 
 /// Whether a holder gives way to the offer of a node of this fitness and weight.
 fn gives_way(election: &mut Election, ms: u64, (node, fitness, weight): (&str, Fitness, u8)) -> bool {
-    let mut seen = own_record(election, 1_000_000 + ms);
+    let newest: u64 = election.accepted().unwrap().0.parse().unwrap();
+    let mut seen = own_record(election, newest + 1);
     let note = tenure_of(election).note;
     let (transitions, acquire_us) = (note.transitions, note.acquire_us);
     seen.offer = Some(Offer { node: node.into(), fitness, weight, transitions, acquire_us });
@@ -198,7 +198,7 @@ fn a_preference_of_an_earlier_tenure_does_not_count() {
     assert_eq!(offers_at(fresh(), record.clone()), None);
     record.preference = None;
     let suits = Suits { fitness: Able, weight: 1 };
-    assert_eq!(record.invites("me", suits), Some(Duration::from_mins(1)), "no weight is weight 0");
+    assert_eq!(record.invites("me", suits), Some(Better::Heavier), "no weight is weight 0");
 }
 
 #[test]
@@ -216,6 +216,85 @@ fn a_lease_that_was_given_up_for_another_node_is_left_to_it_for_an_interval() {
         }
         assert_eq!(ms, wanted, "{heir}");
     }
+}
+
+/// The heir may be worse than others: it was asked for, or nobody better has offered.
+#[test]
+fn the_heir_takes_a_released_lease_at_once_however_it_serves() {
+    for fitness in [Able, Doubtful, Impaired] {
+        let mut election = fresh();
+        election.set_fitness(fitness, Vec::new());
+        election.step(at(0), quorum(Some(held("other", 4, 10))));
+        let end = with(released(held("other", 4, 10), 11), Able, 0, Some(Heir::Node("me".into())));
+        assert_eq!(writes(&election.step(at(1), watched(end))).len(), 1, "{fitness}");
+    }
+}
+
+/// A planned stop is no expiry, even if no other node can serve.
+#[test]
+fn a_released_lease_is_taken_by_an_unable_node_after_three_intervals() {
+    let mut election = fresh();
+    election.set_fitness(Unable, Vec::new());
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    election.step(at(1), watched(released(held("other", 4, 10), 11)));
+    assert!(writes(&election.step(at(1_800), Input::Tick)).is_empty());
+    assert_eq!(writes(&election.step(at(1_801), Input::Tick)).len(), 1);
+}
+
+/// The heaviest node fails whenever it holds the Lease. It must not take it back every minute.
+#[test]
+fn a_node_that_gives_up_soon_takes_the_lease_back_ever_later() {
+    let mut election = fresh();
+    election.set_weight(9);
+    let mut version = 100;
+    let mut offered_after = Vec::new();
+    let mut ms = 0;
+    for round in 0..4_i64 {
+        let mut record = held("other", 4 + 2 * round, version);
+        election.step(at(ms), quorum(Some(record.clone())));
+        let begun = ms;
+        loop {
+            (ms, version) = (ms + 500, version + 1);
+            record.version = Version(version.to_string());
+            record.renew_us = Some(ms as i64);
+            if !offers(&election.step(at(ms), watched(record.clone()))).is_empty() {
+                break;
+            }
+        }
+        offered_after.push((ms - begun) / 60_000);
+        version += 1;
+        let end = released(record, version);
+        let turn =
+            election.step(at(ms + 10), watched(with(end, Able, 0, Some(Heir::Node("me".into())))));
+        let write = writes(&turn)[0].clone();
+        version += 1;
+        election.step(at(ms + 20), answered(&write, version));
+        election.set_fitness(Unable, Vec::new());
+        ms += 2_000;
+        assert!(gives_way(&mut election, ms, ("other", Able, 0)), "round {round}");
+        let turn = election.step(at(ms + 10), Input::Silenced);
+        version += 2;
+        let release = writes(&turn)[0].clone();
+        election.step(at(ms + 20), answered(&release, version));
+        election.set_fitness(Able, Vec::new());
+        (ms, version) = (ms + 30, version + 1);
+    }
+    assert_eq!(offered_after, [1, 2, 4, 8]);
+}
+
+/// An older version of xvip takes the offer for no better one, and strips it with each renewal.
+#[test]
+fn a_candidate_that_is_ignored_stops_to_offer_for_its_weight() {
+    let mut election = fresh();
+    election.set_weight(9);
+    let mut count = 0;
+    for ms in (0..600_000_u64).step_by(500) {
+        let mut record = held("other", 4, 10 + ms);
+        record.renew_us = Some(ms as i64);
+        let input = if ms == 0 { quorum(Some(record)) } else { watched(record) };
+        count += offers(&election.step(at(ms), input)).len();
+    }
+    assert_eq!(count, 8);
 }
 
 /// An older content was restored: the release of a tenure that is not the newest does not count. Once

@@ -1,7 +1,7 @@
 //! The data that an election keeps in each of its states.
 
 use super::{
-    offers::Heir,
+    offers::{Better, Heir},
     record::{Record, Tenure, TenureNote, Version},
 };
 use crate::model::{fitness::Fitness, news::TakeReason, time::BootNs};
@@ -49,8 +49,8 @@ pub struct Waiting {
     pub offers: u32,
     /// When a later tenure than the one in the record is dead for certain.
     pub outlived_at: Option<BootNs>,
-    /// Since when this node has suited better than the holder says of itself.
-    pub better_since: Option<BootNs>,
+    /// Why this node suits better than the holder says of itself, and since when.
+    pub better: Option<(Better, BootNs)>,
 }
 
 /// A take-over that was sent. All attempts carry the same note. So the record is recognised as ours

@@ -4,7 +4,7 @@
 use super::{
     admission::PROBE_TIME,
     election::{Election, Source, Written, next_renew_time},
-    offers::Suits,
+    offers::{MOST_OFFERS, Suits},
     record::{LeaseWrite, Record, TenureNote},
     state::{Holding, State, Taking, Waiting},
 };
@@ -64,7 +64,7 @@ impl Election {
         let of_same = |before: &&Waiting| before.seen.as_ref().and_then(Record::tenure) == tenure;
         let of_same = before.filter(of_same);
         let offers = of_same.map_or(0, |before| before.offers);
-        let better_since = of_same.and_then(|before| before.better_since);
+        let better = of_same.and_then(|before| before.better);
         self.state = State::Waiting(Waiting {
             seen: record,
             since: now.boot,
@@ -76,7 +76,7 @@ impl Election {
             creations: 0,
             offer_at,
             offers,
-            better_since,
+            better,
             outlived_at,
         });
     }
@@ -211,19 +211,27 @@ impl Election {
         Suits { fitness: self.fitness, weight: self.weight }
     }
 
-    /// When this node may offer to the holder, if it suits better now. Notes since when it does.
+    /// When this node may offer to the holder, if it suits better now. Notes why it does, and since
+    /// when.
     fn offers_at(&self, now: Now, waiting: &mut Waiting) -> Option<BootNs> {
-        let invites = |seen: &Record| seen.invites(&self.me.node, self.suits());
-        let lasting = waiting.seen.as_ref().and_then(invites);
-        waiting.better_since = lasting.map(|_| waiting.better_since.unwrap_or(now.boot));
+        let why = waiting.seen.as_ref().and_then(|seen| seen.invites(&self.me.node, self.suits()));
+        waiting.better = match (why, waiting.better) {
+            (Some(why), Some((before, since))) if why == before => Some((why, since)),
+            (why, _) => why.map(|why| (why, now.boot)),
+        };
         self.next_offer(waiting)
     }
 
     fn next_offer(&self, waiting: &Waiting) -> Option<BootNs> {
         let seen = waiting.seen.as_ref()?;
-        let lasting = seen.invites(&self.me.node, self.suits())?;
+        let (why, since) = waiting.better?;
+        if seen.invites(&self.me.node, self.suits()) != Some(why)
+            || (why.may_be_ignored() && waiting.offers >= MOST_OFFERS)
+        {
+            return None;
+        }
         seen.offer_by(&self.me.node, self.suits())?;
-        Some(waiting.offer_at.max(waiting.better_since?.after(lasting)))
+        Some(waiting.offer_at.max(since.after(why.lasting(self.given_up))))
     }
 
     pub(super) fn waiting_wake(&self, waiting: &Waiting) -> BootNs {
@@ -234,24 +242,39 @@ impl Election {
         self.next_offer(waiting).map_or(due, |offer| due.min(offer))
     }
 
-    /// When the Lease may be taken (or created, if there is none). A doubtful node waits one renewal
-    /// interval longer, an impaired one two, and an unable one D·(1+ρ) longer. A barred node never takes
-    /// it. A node waits one interval longer if the Lease was given up for another one.
+    /// When the Lease may be taken (or created, if there is none).
     fn due(&self, waiting: &Waiting) -> BootNs {
-        if waiting.seen.is_none() && self.fitness != Fitness::Barred {
-            return waiting.since;
+        match &waiting.seen {
+            _ if self.fitness == Fitness::Barred => BootNs(u64::MAX),
+            None => waiting.since,
+            Some(seen) if waiting.released => waiting.since.after(self.politeness(seen)),
+            Some(_) => {
+                let due = waiting.since.after(waiting.wait);
+                match self.fitness {
+                    Fitness::Unable => due.after(self.timing.wait(self.timing.duration_s)),
+                    _ => due.after(self.timing.renew_every * self.places()),
+                }
+            }
         }
-        let mut due = if waiting.released { waiting.since } else { waiting.since.after(waiting.wait) };
-        let reserved = |seen: &Record| seen.is_reserved_from(&self.me.node);
-        if waiting.released && waiting.seen.as_ref().is_some_and(reserved) {
-            due = due.after(self.timing.renew_every);
-        }
+    }
+
+    /// How long this node leaves a Lease that was given up to nodes that suit better. The heir goes
+    /// first. So a planned stop costs less than a lease, even if all other nodes are unable.
+    fn politeness(&self, seen: &Record) -> Duration {
+        let places = match self.places() {
+            _ if seen.is_reserved_for(&self.me.node) => 0,
+            places => places + u32::from(seen.is_reserved_from(&self.me.node)),
+        };
+        self.timing.renew_every * places
+    }
+
+    /// How many renewal intervals a node of this fitness waits longer than an able one.
+    fn places(&self) -> u32 {
         match self.fitness {
-            Fitness::Able => due,
-            Fitness::Doubtful => due.after(self.timing.renew_every),
-            Fitness::Impaired => due.after(self.timing.renew_every * 2),
-            Fitness::Unable => due.after(self.timing.wait(self.timing.duration_s)),
-            Fitness::Barred => BootNs(u64::MAX),
+            Fitness::Able => 0,
+            Fitness::Doubtful => 1,
+            Fitness::Impaired => 2,
+            Fitness::Unable | Fitness::Barred => 3,
         }
     }
 
@@ -324,7 +347,8 @@ impl Election {
             });
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
         let vips = self.admission.as_mut().map(|admission| admission.take(seen));
-        let preference = self.preference(&taking.note, None);
+        let Suits { fitness, .. } = self.stated(true);
+        let preference = self.preference(&taking.note, fitness, None);
         let write = LeaseWrite {
             id,
             base: Some(base),
@@ -333,7 +357,7 @@ impl Election {
             renew_us: taking.renew_us,
             release: false,
             in_flight: taking.in_flight.len(),
-            fitness: self.stated(true).fitness,
+            fitness,
             preference,
             macs: self.macs.clone(),
             vips,
