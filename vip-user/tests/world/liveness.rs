@@ -2,7 +2,7 @@
 //! an event to come. Once the faults end, every node holds the Lease or waits for it, one node answers,
 //! and the API gets few requests.
 
-use super::{Happening, Ms, World};
+use super::{Happening, Ms, Node, World};
 use vip_user::model::{
     effects::Outgoing,
     fitness::Fitness,
@@ -73,8 +73,15 @@ impl World {
             self.crime = Some(format!("the faults are over and {owners} nodes answer"));
         }
         let heaviest = self.nodes.len() - 1;
-        if self.knobs.weighted && !self.answers(heaviest, self.now) {
+        let patient = |node: &Node| node.election().is_some_and(|election| election.given_up() == 0);
+        let settles = self.knobs.weighted && self.nodes.iter().all(patient);
+        self.settled_times += u64::from(settles);
+        if settles && !self.answers(heaviest, self.now) {
             self.crime = Some("the faults are over and the heaviest node does not answer".into());
+        }
+        // A heavier node that waits for long may offer at any time.
+        if self.knobs.weighted && !settles {
+            return;
         }
         let Asked { writes, others } = self.asked;
         // The number of renewals by one holder, whose clock may be fast.

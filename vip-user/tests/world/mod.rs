@@ -124,6 +124,8 @@ pub struct World {
     pub takeovers: u64,
     /// Quiet times after which liveness was judged.
     pub quiet_times: u64,
+    /// Those after which the heaviest node had to answer.
+    pub settled_times: u64,
     /// A broken rule: two nodes answered, or another check failed.
     pub crime: Option<String>,
     pub shapes: BTreeSet<Shape>,
@@ -241,6 +243,7 @@ impl World {
             owned_ms: 0.0,
             takeovers: 0,
             quiet_times: 0,
+            settled_times: 0,
             crime: None,
             shapes: BTreeSet::new(),
         };

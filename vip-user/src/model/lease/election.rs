@@ -285,6 +285,11 @@ impl Election {
         self.fitness
     }
 
+    /// How many tenures this node has given up soon because it served badly.
+    pub fn given_up(&self) -> u32 {
+        self.given_up
+    }
+
     /// The latest time for the next call of [`step`](Self::step) with [`Input::Tick`].
     pub fn wake_at(&self, now: BootNs) -> Option<BootNs> {
         let wake = match &self.state {
