@@ -91,6 +91,7 @@ fn a_manifest_of_kube_vip_holds_its_vips_and_hands_them_over() {
         node.set_variable("xvip_without", "svc_enable");
         let check = manager(node, &["--check"]);
         assert!(check.status.success(), "{}", said(&check));
+        assert!(said(&check).contains("the Lease was not looked at"), "there is one candidate only");
         node.start_as(&["manager", "--dnsMode", "first"]).unwrap();
     }
     let owner = lab.wait_for_owner(Duration::from_mins(1)).unwrap();
@@ -122,7 +123,9 @@ fn a_manifest_of_kube_vip_holds_its_vips_and_hands_them_over() {
         "{}",
         lab.nodes[other].log()
     );
-    assert!(!is_on(&lab.nodes[owner]) || !lab.nodes[owner].owns());
+    assert!(eventually(Duration::from_secs(10), || lab.nodes[owner].has_ended()));
+    let addresses = lab.nodes[owner].ns.ip("addr show eth0").unwrap();
+    assert!(!addresses.contains("192.0.2.10/") && !addresses.contains("2001:db8::10/"), "{addresses}");
 }
 
 #[test]
@@ -218,4 +221,50 @@ fn a_restart_finds_its_lease_without_the_api() {
     let runs = || node.log().matches("xvip is running").count() == 2;
     assert!(eventually(Duration::from_secs(20), runs), "{}", node.log());
     assert!(!node.log().contains("nothing is held until it can"), "{}", node.log());
+}
+
+/// The Lease of the settings has changed, and another node still renews the one before.
+#[test]
+fn a_lease_that_this_host_has_used_is_not_left_while_it_is_renewed() {
+    let mut lab = nodes(1);
+    lab.nodes[0].start_as(&["manager"]).unwrap();
+    lab.wait_for_owner(Duration::from_mins(1)).unwrap();
+    lab.nodes[0].signal(libc::SIGTERM);
+    assert!(eventually(Duration::from_secs(10), || lab.nodes[0].has_ended()));
+    lab.nodes[0].set_variable("vip_leasename", "elsewhere/other");
+    let renewed = |count: u32| format!("2030-01-01T00:00:{:02}.000000Z", count % 60);
+    let (refused, checked) = thread::scope(|scope| {
+        let node = &lab.nodes[0];
+        let running = scope.spawn(|| (manager(node, &[]), manager(node, &["--check"])));
+        let mut count = 1;
+        while !running.is_finished() {
+            thread::sleep(Duration::from_millis(500));
+            let now = renewed(count);
+            lab.api.edit("kube-system", LEASE, move |lease| {
+                lease["spec"]["holderIdentity"] = "node9".into();
+                lease["spec"]["renewTime"] = now.into();
+            });
+            count += 1;
+        }
+        running.join().unwrap()
+    });
+    for output in [refused, checked] {
+        let words = said(&output);
+        assert_eq!(output.status.code(), Some(78), "{words}");
+        let why = "this host has used the Lease kube-system/plndr-cp-lock, which node9 still renews";
+        assert!(words.contains(why), "{words}");
+    }
+    assert!(lab.api.lease("elsewhere", "other").is_none(), "nothing was written");
+}
+
+/// A host that refuses the VIP ends as a refused setting does.
+#[test]
+fn a_vip_that_is_an_address_of_this_host_is_refused() {
+    let mut lab = nodes(1);
+    let own = lab.nodes[0].ip.to_string();
+    lab.nodes[0].set_variable("address", &own);
+    let refused = manager(&lab.nodes[0], &[]);
+    let words = said(&refused);
+    assert_eq!(refused.status.code(), Some(78), "{words}");
+    assert!(words.contains("this host's own address"), "{words}");
 }

@@ -45,13 +45,9 @@ pub fn parse(arguments: &[String], own: &[Own]) -> Flags {
     let mut flags = Flags::default();
     let mut rest = arguments.iter().map(String::as_str).peekable();
     while let Some(argument) = rest.next() {
-        let Some(word) = argument.strip_prefix('-').filter(|word| !word.is_empty()) else {
+        let Some((word, written)) = split(argument, own) else {
             flags.refuse(argument, None, "it is no flag", "flags begin with two dashes");
             continue;
-        };
-        let (word, written) = match word.trim_start_matches('-').split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (word.trim_start_matches('-'), None),
         };
         let known = own.iter().find(|own| table::plain(own.name) == table::plain(word));
         let (takes_value, of_table) = match (known, table::of_flag(word)) {
@@ -99,10 +95,47 @@ impl Flags {
         self.given.push((name, given));
     }
 
-    fn refuse(&mut self, name: &str, given: Option<Given>, why: &str, instead: &str) {
+    /// What follows the name may be a secret.
+    fn refuse(&mut self, argument: &str, given: Option<Given>, why: &str, instead: &str) {
+        let name = argument.split('=').next().unwrap_or_default();
         let (name, why, instead) = (name.to_owned(), why.into(), instead.into());
         self.refused.push(Refusal { name, given, why, instead, waivable: false });
     }
+}
+
+/// The name of a flag, and the value that is written in the same word; `None` if it is no flag.
+fn split<'a>(argument: &'a str, own: &[Own]) -> Option<(&'a str, Option<String>)> {
+    let word = argument.strip_prefix('-').filter(|word| !word.is_empty())?;
+    let is_short = !word.starts_with('-');
+    let word = word.trim_start_matches('-');
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (word, None),
+    };
+    let letter = word.get(..1).filter(|letter| is_short && table::of_flag(letter).is_some());
+    match letter {
+        // As `-nkube-system`.
+        Some(letter) if name.len() > 1 && takes_value(name, own).is_none() => {
+            Some((letter, Some(word[1..].to_owned())))
+        }
+        _ => Some((name, value)),
+    }
+}
+
+/// Whether a value follows this flag; `None` if there is no such flag.
+fn takes_value(name: &str, own: &[Own]) -> Option<bool> {
+    let known = own.iter().find(|own| table::plain(own.name) == table::plain(name));
+    known.map(|own| own.takes_value).or_else(|| Some(table::of_flag(name)?.kind != Kind::Bool))
+}
+
+/// How many words of a command line are its flags and their values, until the first other word.
+pub fn leading(arguments: &[String], own: &[Own]) -> usize {
+    let mut count = 0;
+    while let Some((name, written)) = arguments.get(count).and_then(|word| split(word, own)) {
+        let has_value = written.is_none() && takes_value(name, own) == Some(true);
+        count += 1 + usize::from(has_value);
+    }
+    count.min(arguments.len())
 }
 
 fn nearest(word: &str, own: &[Own]) -> String {
@@ -141,6 +174,23 @@ mod tests {
         ];
         assert_eq!(pairs(&flags), wanted);
         assert!(flags.refused.is_empty(), "{:?}", flags.refused);
+    }
+
+    #[test]
+    fn a_value_may_stick_to_a_flag_of_one_letter() {
+        for line in ["-nkube-system", "-n=kube-system", "-n kube-system"] {
+            assert_eq!(pairs(&read(line)), [("cp_namespace", "kube-system")], "{line}");
+        }
+        assert_eq!(pairs(&read("-nx=y")), [("cp_namespace", "x=y")]);
+        assert_eq!(pairs(&read("-arp")), [("vip_arp", "true")], "older manifests have it so");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        let flags = read("--peerPassword2=hunter2 stray=hunter2 --unknown hunter2");
+        assert!(!format!("{:?}", flags.refused).contains("hunter2"), "{:?}", flags.refused);
+        let names: Vec<&str> = flags.refused.iter().map(|refused| refused.name.as_str()).collect();
+        assert_eq!(names, ["--peerPassword2", "stray", "--unknown"]);
     }
 
     #[test]

@@ -60,9 +60,8 @@ impl Gathered {
     }
 
     fn variable(&mut self, name: &'static Name, variable: &str, text: &str) {
-        let in_words_of_kube_vip = variable == name.id || variable == name.id.to_uppercase();
         // A Service called `lb` makes the kubelet set LB_PORT=tcp://…
-        if !in_words_of_kube_vip || name.id != variable {
+        if name.id != variable {
             let link = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme));
             if link {
                 return;
@@ -76,7 +75,7 @@ impl Gathered {
         let given =
             Given { spelled: variable.into(), value: text.into(), source: Source::Environment, secret };
         let upper_is_read = matches!(name.id, "instance_name" | "egress_clean");
-        if name.id != variable && !(upper_is_read && in_words_of_kube_vip) {
+        if name.id != variable && !(upper_is_read && variable == name.id.to_uppercase()) {
             let told = format!("kube-vip reads only {}; here this spelling counts too", name.id);
             self.note(name, Some(given.clone()), told);
         }

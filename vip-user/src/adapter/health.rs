@@ -1,12 +1,12 @@
 //! What kube-vip's settings say about watching the API server of this node. xvip watches it anyway.
 
-use super::gather::Gathered;
+use super::{World, gather::Gathered};
 use crate::config::{Asked, Config};
 use std::path::PathBuf;
 
 /// Reads `control_plane_health_check_*`. `lb_enable` with the method `local` asks for nothing more than
 /// what xvip does by itself: the VIP moves when the API server of this node is dead.
-pub(super) fn apply(gathered: &mut Gathered, config: &mut Config) {
+pub(super) fn apply(gathered: &mut Gathered, config: &mut Config, world: &dyn World) {
     let number = |gathered: &mut Gathered, id: &'static str| -> Option<u32> {
         let number = gathered.number(id)?;
         let found = u32::try_from(number).ok().filter(|number| *number > 0);
@@ -29,10 +29,20 @@ pub(super) fn apply(gathered: &mut Gathered, config: &mut Config) {
         health.refusals = threshold;
         health.slow_s = u64::from(threshold) * health.every_ms.div_ceil(1_000);
     }
-    if let Some(file) = gathered.text("control_plane_health_check_ca_path") {
-        health.ca = Some(PathBuf::from(file));
+    let (ca, address) = ("control_plane_health_check_ca_path", "control_plane_health_check_address");
+    if let Some(file) = gathered.text(ca).map(str::to_owned) {
+        if !world.is_file(&file) {
+            gathered.refuse(ca, "there is no such file, or it is empty", "mount the file of the CA");
+        }
+        config.health.ca = Some(PathBuf::from(file));
     }
-    let Some(address) = gathered.text("control_plane_health_check_address").map(str::to_owned) else {
+    let Some(address) = gathered.text(address).map(str::to_owned) else {
+        // The first loopback address may be a proxy that leads to other nodes, such as KubePrism.
+        let port = gathered.number("port").unwrap_or(6443);
+        let local = super::rules::api::local(port);
+        if config.api.endpoints.contains(&local) {
+            config.health.api_server = Asked::At(format!("{local}/readyz"));
+        }
         return;
     };
     let lower = address.to_lowercase();
@@ -42,5 +52,5 @@ pub(super) fn apply(gathered: &mut Gathered, config: &mut Config) {
         let instead = "set a URL like https://127.0.0.1:6443/readyz";
         return gathered.refuse("control_plane_health_check_address", why, instead);
     }
-    health.api_server = Asked::At(address);
+    config.health.api_server = Asked::At(address);
 }

@@ -1,34 +1,53 @@
-//! Generates the manifests that `kube-vip manifest` and `kube-vip kubeadm` generate, with the rights that
-//! xvip needs.
+//! Generates the manifests that `kube-vip manifest` and `kube-vip kubeadm` generate, with the rights
+//! that xvip needs.
 
 use super::{
     Input,
     gather::{self, Gathered},
     report::Refusal,
     rights,
+    rules::api::{ADMIN, SUPER_ADMIN},
     table::{self, Kind},
     value,
 };
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
+/// The credentials of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// A kubeconfig of the host.
+    #[default]
+    Kubeconfig,
+    /// On the first node of a new cluster: `admin.conf` has no rights there at first.
+    First,
+    /// A service account.
+    Account,
+}
+
 /// What kind of object is wanted, besides the settings.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// The image, with its tag.
     pub image: String,
-    /// Whether the credentials are those of a service account.
-    pub in_cluster: bool,
+    /// How the pod reaches the API.
+    pub credentials: Credentials,
+    /// Whether CAP_PERFMON is needed: on Linux 5.x.
+    pub perfmon: bool,
     /// Whether the DaemonSet runs on nodes of the control plane only, whatever their taints.
     pub taint: bool,
 }
 
+/// Where kube-vip's pod and its Lease usually are.
+const USUAL: &str = "kube-system";
+
 /// What the settings say about a pod.
 struct Pod {
     environment: Vec<Value>,
+    arguments: Vec<String>,
     namespace: String,
-    /// The host's directory with the kubeconfig.
-    directory: Option<String>,
+    /// The kubeconfigs of the host.
+    files: Vec<String>,
     port: Option<u16>,
     grace_s: u64,
 }
@@ -55,7 +74,7 @@ pub fn environment(input: &Input) -> Vec<(String, String)> {
         }
     };
     if gathered.truth("cp_enable") {
-        add("cp_namespace", "kube-system".into());
+        add("cp_namespace", lease_namespace(&gathered));
     }
     add("vip_subnet", prefixes(&gathered));
     if !gathered.values.contains_key("prometheus_server") {
@@ -65,6 +84,36 @@ pub fn environment(input: &Input) -> Vec<(String, String)> {
         variables.push((table::WITHOUT.into(), gathered.without.join(",")));
     }
     variables
+}
+
+/// The flags of the container: those whose value no variable can carry.
+pub fn arguments(input: &Input) -> Vec<String> {
+    let mut lost = Vec::new();
+    for (name, given) in &input.flags.given {
+        // An empty variable is not set.
+        let has_variable = name.in_environment && !given.value.is_empty();
+        let is_shown = name.kind != Kind::Secret && name.id != "config-file";
+        if is_shown && !has_variable && !is_set(input, name) {
+            lost.push(format!("--{}={}", given.spelled, given.value));
+        }
+    }
+    lost
+}
+
+/// Whether a variable sets this name, so that its flag does not count.
+fn is_set(input: &Input, name: &table::Name) -> bool {
+    let sets = |(variable, value): &(String, String)| *variable == name.id && !value.is_empty();
+    name.in_environment && input.environment.iter().any(sets)
+}
+
+/// What counts of the shell's variables: those that are spelled as kube-vip spells them. A shell has
+/// many others, such as `PORT`.
+pub fn of_the_shell(variables: Vec<(String, String)>) -> Vec<(String, String)> {
+    let is_exact = |(variable, _): &(String, String)| match table::of_variable(variable) {
+        Some(name) => name.id == variable,
+        None => table::plain(variable) != table::plain(table::WITHOUT) || variable == table::WITHOUT,
+    };
+    variables.into_iter().filter(is_exact).collect()
 }
 
 /// The prefix of each family that the VIPs have, IPv4 first.
@@ -127,7 +176,8 @@ pub fn daemonset(input: &Input, wanted: &Wanted) -> Value {
 
 /// The service account, its role and the binding, with kube-vip's names and the rights that xvip uses.
 pub fn rbac(input: &Input, role: bool, role_binding: bool) -> [Value; 3] {
-    let namespace = namespace(&gather::gather(input));
+    let gathered = gather::gather(input);
+    let (namespace, of_lease) = (namespace(&gathered), lease_namespace(&gathered));
     let api = "rbac.authorization.k8s.io/v1";
     let group = "rbac.authorization.k8s.io";
     let leases = json!({
@@ -157,10 +207,10 @@ pub fn rbac(input: &Input, role: bool, role_binding: bool) -> [Value; 3] {
         "subjects": [{"kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace}],
     });
     if role {
-        granted["metadata"]["namespace"] = namespace.clone().into();
+        granted["metadata"]["namespace"] = of_lease.clone().into();
     }
     if role || role_binding {
-        binding["metadata"]["namespace"] = namespace.into();
+        binding["metadata"]["namespace"] = of_lease.into();
     }
     [account, granted, binding]
 }
@@ -180,8 +230,15 @@ pub fn refused(input: &Input) -> Vec<Refusal> {
     refused
 }
 
+/// The namespace of the pod, and of its service account.
 fn namespace(gathered: &Gathered) -> String {
-    gathered.text("svc_namespace").unwrap_or("kube-system").to_owned()
+    gathered.text("svc_namespace").unwrap_or(USUAL).to_owned()
+}
+
+/// The namespace of the Lease: a Role must be there, wherever the pod is.
+fn lease_namespace(gathered: &Gathered) -> String {
+    let of_name = gathered.text("vip_leasename").and_then(|name| Some(name.split_once('/')?.0));
+    of_name.or_else(|| gathered.text("cp_namespace")).unwrap_or(USUAL).to_owned()
 }
 
 fn settings(input: &Input, wanted: &Wanted) -> Pod {
@@ -194,31 +251,45 @@ fn settings(input: &Input, wanted: &Wanted) -> Pod {
         json!({"name": "vip_nodename", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}});
     environment.insert(environment.len().min(2), node);
     environment.push(json!({"name": "XVIP_PIN_ROOT", "value": rights::PIN_ROOT}));
-    let file = gathered.text("k8s_config_file").unwrap_or("/etc/kubernetes/admin.conf");
-    let directory = file.rsplit_once('/').map(|(directory, _)| directory.to_owned());
+    let file = gathered.text("k8s_config_file").unwrap_or(ADMIN).to_owned();
+    let files = match wanted.credentials {
+        Credentials::Account => Vec::new(),
+        Credentials::Kubeconfig => vec![file],
+        Credentials::First => vec![ADMIN.to_owned(), SUPER_ADMIN.to_owned()],
+    };
+    if wanted.credentials == Credentials::First {
+        // Preferred while it exists and is not empty.
+        environment.retain(|entry| entry["name"] != "k8s_config_file");
+        environment.push(json!({"name": "k8s_config_file", "value": SUPER_ADMIN}));
+    }
     let server = gathered.values.get("prometheus_server").map_or(":2112", |given| &given.value);
     let preserves = gathered.truth("vip_preserve_on_leadership_loss");
     Pod {
         environment,
         namespace: namespace(&gathered),
-        directory: directory.filter(|directory| !wanted.in_cluster && !directory.is_empty()),
+        arguments: arguments(input),
+        files,
         port: server.rsplit(':').next().and_then(|port| port.parse().ok()),
         // A handover takes one write; what is served afterwards comes on top.
-        grace_s: if preserves { 75 } else { 15 },
+        grace_s: if preserves { 30 } else { 15 },
     }
 }
 
 fn spec(pod: &Pod, wanted: &Wanted) -> Value {
+    let mut rights = vec!["BPF", "NET_ADMIN", "NET_RAW"];
+    rights.extend(wanted.perfmon.then_some("PERFMON"));
+    let arguments = std::iter::once("manager".to_owned()).chain(pod.arguments.iter().cloned());
     let mut container = json!({
         "name": "kube-vip",
         "image": wanted.image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["manager"],
+        "args": arguments.collect::<Vec<_>>(),
         "env": pod.environment,
         "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        // Nothing answers while it looks for its Lease: 1.4 durations of another one, 600 s at most.
         "startupProbe": {
             "exec": {"command": ["/xvip", "health"]},
-            "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 60,
+            "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 900,
         },
         "readinessProbe": {
             "exec": {"command": ["/xvip", "health", "--ready"]}, "periodSeconds": 2, "timeoutSeconds": 3,
@@ -226,7 +297,7 @@ fn spec(pod: &Pod, wanted: &Wanted) -> Value {
         "securityContext": {
             "readOnlyRootFilesystem": true,
             "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "NET_RAW"]},
+            "capabilities": {"drop": ["ALL"], "add": rights},
         },
         "volumeMounts": [{"name": "bpf", "mountPath": rights::MOUNT}],
     });
@@ -235,13 +306,16 @@ fn spec(pod: &Pod, wanted: &Wanted) -> Value {
     }
     let mut volumes =
         vec![json!({"name": "bpf", "hostPath": {"path": "/sys/fs/bpf", "type": "Directory"}})];
-    // The directory, not the file: a container never sees a file that is renamed over a mounted one.
-    if let Some(path) = &pod.directory {
-        let mount = json!({"name": "kubeconfig", "mountPath": path, "readOnly": true});
+    for (index, path) in pod.files.iter().enumerate() {
+        let name = if index == 0 { "kubeconfig".into() } else { format!("kubeconfig-{index}") };
+        let mount = json!({"name": name, "mountPath": path, "readOnly": true});
         if let Some(mounts) = container["volumeMounts"].as_array_mut() {
             mounts.push(mount);
         }
-        volumes.push(json!({"name": "kubeconfig", "hostPath": {"path": path, "type": "Directory"}}));
+        // The pod starts once its file is there. The second one may be removed later: an empty one is
+        // made then, and counts as none.
+        let kind = if index == 0 { "File" } else { "FileOrCreate" };
+        volumes.push(json!({"name": name, "hostPath": {"path": path, "type": kind}}));
     }
     let mut spec = json!({
         "hostNetwork": true,
@@ -252,7 +326,7 @@ fn spec(pod: &Pod, wanted: &Wanted) -> Value {
         "containers": [container],
         "volumes": volumes,
     });
-    if wanted.in_cluster {
+    if wanted.credentials == Credentials::Account {
         spec["serviceAccountName"] = "kube-vip".into();
     }
     spec

@@ -19,7 +19,7 @@ mod value;
 use crate::config::Config;
 use gather::Gathered;
 pub use gather::Input;
-use lease::{LeaseName, Search};
+use lease::Search;
 use report::{Note, Refusal};
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -62,20 +62,12 @@ pub fn adapt(input: &Input, world: &dyn World) -> Adapted {
     rules::api::apply(&mut gathered, &mut config, input, world);
     rules::host::apply(&mut gathered, &mut config);
     rules::ports::apply(&mut gathered, &mut config);
-    health::apply(&mut gathered, &mut config);
+    health::apply(&mut gathered, &mut config, world);
     rules::checked::apply(&mut gathered, &config);
     let rows = show::rows(&gathered);
     let without = accept(&mut gathered);
     let Gathered { notes, refused, .. } = gathered;
     Adapted { config, notes, refused, without, search, rows }
-}
-
-impl Adapted {
-    /// Uses this Lease.
-    pub fn use_lease(&mut self, lease: &LeaseName) {
-        self.config.lease.namespace.clone_from(&lease.namespace);
-        self.config.lease.name.clone_from(&lease.name);
-    }
 }
 
 /// Takes the refusals away whose loss is accepted, and returns them.
@@ -89,6 +81,8 @@ fn accept(gathered: &mut Gathered) -> Vec<Refusal> {
         let lost = |refusal: &Refusal| table::plain(&refusal.name) == table::plain(name);
         let told = match table::of_variable(name).or_else(|| table::of_flag(name)) {
             _ if accepted.iter().any(lost) => continue,
+            // Whether another Lease is in use is not known yet.
+            Some(known) if known.id == "vip_leasename" => continue,
             None => "xvip_without names it, but kube-vip has no such setting",
             Some(_) if refused.iter().any(lost) => {
                 "xvip_without names it, but this refusal cannot be accepted"

@@ -1,6 +1,6 @@
 //! What the adapter says about a setting: a note, or a refusal.
 
-use super::table::{Class, Kind, Name};
+use super::table::{self, Class, Kind, Name};
 use serde::Serialize;
 use std::fmt;
 
@@ -53,8 +53,9 @@ impl Given {
 
     /// Whether the value of this name must not be shown.
     pub fn is_secret(name: Option<&Name>, spelled: &str) -> bool {
-        let lower = spelled.to_lowercase();
-        let looks = ["pass", "secret", "token", "peers", "key"].iter().any(|word| lower.contains(word));
+        let lower = table::plain(spelled);
+        let looks = ["pass", "secret", "token", "peers", "key"].iter().any(|word| lower.contains(word))
+            || lower.starts_with("bgppeer");
         name.map_or(looks, |name| name.kind == Kind::Secret)
     }
 }

@@ -37,10 +37,9 @@ impl Lacks {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if !self.capabilities.is_empty() {
-            let perfmon = if self.perfmon { "BPF, PERFMON" } else { "BPF" };
-            lines.push(format!(
-                "securityContext: {{capabilities: {{add: [{perfmon}, NET_ADMIN, NET_RAW], drop: [ALL]}}}}"
-            ));
+            let bpf = if self.perfmon { "BPF, PERFMON" } else { "BPF" };
+            let rights = format!("{{add: [{bpf}, NET_ADMIN, NET_RAW], drop: [ALL]}}");
+            lines.push(format!("securityContext: {{capabilities: {rights}}}"));
         }
         if self.pin_root.is_some() {
             lines.extend([

@@ -1,7 +1,7 @@
 //! `xvip config`: what a configuration file says, or kube-vip's settings, without touching the host.
 
 use super::{
-    ConfigCommand, Output, kube_vip, print_json,
+    ConfigCommand, Output, find, kube_vip, print_json,
     table::{self, Cell},
 };
 use crate::{
@@ -75,13 +75,15 @@ struct Shown {
     names: Vec<Row>,
     settings: Vec<Setting>,
     refused: Vec<String>,
+    /// What is known of the Lease without asking the API.
+    lease: String,
 }
 
 /// Says whether kube-vip's settings are valid; every refusal names its setting.
 fn check_kube_vip(flags: &[OsString]) -> ExitCode {
     let adapted = kube_vip::adapted(&kube_vip::input(flags, &[]));
     if !adapted.refused.is_empty() {
-        return kube_vip::refuse(&kube_vip::objections(&adapted.refused, &Lacks::default()));
+        return kube_vip::say(&kube_vip::objections(&adapted.refused, &Lacks::default()));
     }
     let vips: Vec<String> = adapted.config.addresses().iter().map(ToString::to_string).collect();
     let on = adapted.config.interfaces.join(", ");
@@ -98,10 +100,10 @@ fn show_kube_vip(
 ) -> anyhow::Result<ExitCode> {
     let mut adapted = kube_vip::adapted(&kube_vip::input(flags, &[]));
     adapted.config.pin_root = pin_root.unwrap_or(adapted.config.pin_root);
-    let settings = settings(&adapted)?;
+    let (settings, lease) = (settings(&adapted)?, find::known_here(&adapted));
     let refused: Vec<String> = adapted.refused.iter().map(ToString::to_string).collect();
     match output {
-        Output::Json => print_json(&Shown { names: adapted.rows, settings, refused })?,
+        Output::Json => print_json(&Shown { names: adapted.rows, settings, refused, lease })?,
         Output::Table => {
             let rows = adapted.rows.into_iter().map(|row| {
                 [row.name, row.value, row.source.to_string(), row.class.to_string(), row.why]
@@ -111,6 +113,7 @@ fn show_kube_vip(
             table::print(&["NAME", "VALUE", "SOURCE", "CLASS", "HERE"], &rows.collect::<Vec<_>>());
             println!();
             print_settings(settings);
+            println!("\n{}", printable(&lease));
             for line in refused {
                 println!("{}", printable(&line));
             }

@@ -33,7 +33,8 @@ struct Host;
 
 impl World for Host {
     fn is_file(&self, path: &str) -> bool {
-        fs::metadata(path).is_ok_and(|found| found.is_file())
+        // A mount makes an empty file where there was none.
+        fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
     }
 
     fn service_namespace(&self) -> Option<String> {
@@ -99,13 +100,22 @@ pub(super) fn objections(refused: &[Refusal], lacks: &Lacks) -> Vec<String> {
     lines
 }
 
-/// Says on standard error and to the kubelet why xvip does not run.
+/// Says on standard error and to the kubelet why xvip does not run. Only for `manager`: another command
+/// in its container must not replace its last words.
 pub(super) fn refuse(lines: &[String]) -> ExitCode {
-    let said: Vec<String> = lines.iter().map(|line| format!("xvip: {}", printable(line))).collect();
-    let text = said.join("\n") + "\n";
-    eprint!("{text}");
-    leave(Path::new(LAST_WORDS), &text);
+    leave(Path::new(LAST_WORDS), &text(lines));
+    say(lines)
+}
+
+/// Says on standard error why nothing is done.
+pub(super) fn say(lines: &[String]) -> ExitCode {
+    eprint!("{}", text(lines));
     ExitCode::from(CONFIG)
+}
+
+fn text(lines: &[String]) -> String {
+    let said: Vec<String> = lines.iter().map(|line| format!("xvip: {}", printable(line))).collect();
+    said.join("\n") + "\n"
 }
 
 /// Writes as much as the kubelet takes. Only a container has the file; it is never created.

@@ -3,13 +3,14 @@
 use super::kube_vip;
 use crate::{
     adapter::{
-        Input,
-        flags::Own,
-        manifest::{self, Wanted},
+        Adapted, Input,
+        flags::{self, Own},
+        manifest::{self, Credentials, Wanted},
         report::Refusal,
         rights::Lacks,
     },
-    escape,
+    escape::{self, printable},
+    node::host,
 };
 use clap::ValueEnum;
 use serde_json::Value;
@@ -35,7 +36,9 @@ pub enum Step {
     Join,
 }
 
-const OWN: [Own; 6] = [
+pub(super) const OWN: [Own; 8] = [
+    Own { name: "perfmon", takes_value: false },
+    Own { name: "first", takes_value: false },
     Own { name: "inCluster", takes_value: false },
     Own { name: "image", takes_value: true },
     Own { name: "taint", takes_value: false },
@@ -52,11 +55,14 @@ const JOINED: &str = "/etc/kubernetes/admin.conf";
 
 /// Prints a manifest. Exit code 78 if xvip would refuse to run with it.
 pub fn manifest(kind: Kind, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    let input = kube_vip::input(arguments, &OWN);
-    let wanted = wanted(&input);
+    let input = input(arguments);
+    let wanted = wanted(kind, &input);
     let refused = objections(kind, &input);
     if !refused.is_empty() {
-        return Ok(kube_vip::refuse(&kube_vip::objections(&refused, &Lacks::default())));
+        return Ok(kube_vip::say(&kube_vip::objections(&refused, &Lacks::default())));
+    }
+    if kind != Kind::Rbac {
+        tell(&input);
     }
     match kind {
         Kind::Pod => print(&[manifest::pod(&input, &wanted)]),
@@ -70,7 +76,7 @@ pub fn manifest(kind: Kind, arguments: &[OsString]) -> anyhow::Result<ExitCode> 
 
 /// Prints the static pod for a step of kubeadm.
 pub fn kubeadm(step: Step, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    let input = kube_vip::input(arguments, &OWN);
+    let input = input(arguments);
     let mut refused = refused(&input);
     if !manifest::environment(&input).iter().any(|(name, _)| name == "vip_interface") {
         refused.push(missing("vip_interface", "kubeadm needs --interface", "set --interface"));
@@ -81,9 +87,28 @@ pub fn kubeadm(step: Step, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         refused.push(missing("config", &why, "run kubeadm join first, or set --config"));
     }
     if !refused.is_empty() {
-        return Ok(kube_vip::refuse(&kube_vip::objections(&refused, &Lacks::default())));
+        return Ok(kube_vip::say(&kube_vip::objections(&refused, &Lacks::default())));
     }
-    print(&[manifest::pod(&input, &wanted(&input))])
+    tell(&input);
+    print(&[manifest::pod(&input, &wanted(Kind::Pod, &input))])
+}
+
+fn input(arguments: &[OsString]) -> Input {
+    let input = kube_vip::input(arguments, &OWN);
+    Input { environment: manifest::of_the_shell(input.environment), ..input }
+}
+
+/// What xvip will read in the container.
+fn read(input: &Input) -> Adapted {
+    let flags = flags::parse(&manifest::arguments(input), &[]);
+    kube_vip::adapted(&Input { environment: manifest::environment(input), flags, file: None })
+}
+
+/// The notes, on standard error: standard output is the manifest.
+fn tell(input: &Input) {
+    for note in read(input).notes {
+        eprintln!("{} {}", note.class, printable(&note.to_string()));
+    }
 }
 
 fn missing(name: &str, why: &str, instead: &str) -> Refusal {
@@ -93,27 +118,34 @@ fn missing(name: &str, why: &str, instead: &str) -> Refusal {
 
 /// Why a manifest is not printed. Rights need no settings.
 fn objections(kind: Kind, input: &Input) -> Vec<Refusal> {
-    if kind == Kind::Rbac { manifest::refused(input) } else { refused(input) }
+    let mut found = if kind == Kind::Rbac { manifest::refused(input) } else { refused(input) };
+    if kind != Kind::Pod && input.flags.has("first") {
+        let why = "only the static pod of the first node needs other credentials";
+        found.push(missing("first", why, "use it with `manifest pod`"));
+    }
+    found
 }
 
 /// What the generator cannot print, and what xvip would refuse to run.
 fn refused(input: &Input) -> Vec<Refusal> {
     let mut refused = manifest::refused(input);
-    let environment = manifest::environment(input);
-    refused.extend(kube_vip::adapted(&Input { environment, ..Input::default() }).refused);
-    // Flags without a variable: what they ask for would be lost silently.
-    let only_flags = input.flags.given.iter().filter(|(name, _)| !name.in_environment).cloned();
-    let mut lost = Input::default();
-    lost.flags.given = only_flags.collect();
-    let names: Vec<&str> = lost.flags.given.iter().map(|(name, _)| name.id).collect();
-    let lost = kube_vip::adapted(&lost).refused;
-    refused.extend(lost.into_iter().filter(|refusal| names.contains(&refusal.name.as_str())));
+    refused.extend(read(input).refused);
     refused
 }
 
-fn wanted(input: &Input) -> Wanted {
+fn wanted(kind: Kind, input: &Input) -> Wanted {
     let image = input.flags.own("image").map_or_else(|| IMAGE.to_owned(), tagged);
-    Wanted { image, in_cluster: input.flags.has("inCluster"), taint: input.flags.has("taint") }
+    let has = |name| input.flags.has(name);
+    Wanted {
+        image,
+        credentials: match (has("inCluster"), has("first")) {
+            (true, _) => Credentials::Account,
+            (false, true) if kind == Kind::Pod => Credentials::First,
+            _ => Credentials::Kubeconfig,
+        },
+        perfmon: has("perfmon") || host::is_linux_5(),
+        taint: has("taint"),
+    }
 }
 
 /// An image with a tag. A colon before the last slash belongs to the port of a registry.
@@ -138,6 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rights_for_linux_5_are_asked_for_or_found() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let perfmon = |line: &str| wanted(Kind::Pod, &kube_vip::input(&words(line), &OWN)).perfmon;
+        assert!(perfmon("--perfmon"));
+        assert_eq!(perfmon("--arp"), host::is_linux_5());
+    }
+
+    #[test]
     fn an_image_without_a_tag_gets_that_of_this_version() {
         let own = |image: &str| format!("{image}:{TAG}");
         for image in ["xvip", "registry:5000/xvip", "a.example/b/xvip"] {
@@ -159,6 +199,7 @@ mod tests {
         assert!(names(Kind::Rbac, &[]).is_empty());
         assert!(names(Kind::Rbac, &["--role", "--rolebinding"]).is_empty());
         assert_eq!(names(Kind::Rbac, &["--nonsense"]), ["--nonsense"]);
+        assert_eq!(names(Kind::Rbac, &["--first"]), ["first"]);
         assert_eq!(names(Kind::Pod, &[]), ["vip_arp", "cp_enable"]);
     }
 

@@ -17,7 +17,7 @@ pub mod settings;
 pub mod status;
 pub mod table;
 
-use crate::{config::DEFAULT_PIN_ROOT, escape, node::pins::Pins};
+use crate::{adapter::flags, config::DEFAULT_PIN_ROOT, escape, node::pins::Pins};
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -212,7 +212,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Start(_) => {
             let why = "start is a command of kube-vip up to 0.4: run `manager` with the same settings";
-            Ok(kube_vip::refuse(&[why.into()]))
+            Ok(kube_vip::say(&[why.into()]))
         }
     }
 }
@@ -225,19 +225,33 @@ fn async_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the async runtime")
 }
 
-/// The command line with the subcommand first. kube-vip takes its flags before it, too.
+/// The command line with the subcommand first, and what it prints. kube-vip takes its flags before and
+/// between them, too.
 pub fn arranged(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    const WORDS: [&str; 4] = ["manager", "service", "manifest", "kubeadm"];
-    let is_flag = |argument: &OsString| argument.to_string_lossy().starts_with("--");
-    if !arguments.get(1).is_some_and(is_flag) {
+    const WORDS: [(&str, bool); 4] =
+        [("manager", false), ("service", false), ("manifest", true), ("kubeadm", true)];
+    let mut front = 1;
+    let Some(word) = first_word(&arguments, front) else { return arguments };
+    let Some((_, has_kind)) = WORDS.into_iter().find(|(known, _)| word.1 == *known) else {
         return arguments;
-    }
-    let is_word = |argument: &OsString| WORDS.iter().any(|word| argument == word);
-    if let Some(at) = arguments.iter().skip(1).position(is_word) {
-        let flags: Vec<OsString> = arguments.drain(1..=at).collect();
-        arguments.extend(flags);
+    };
+    arguments.remove(word.0);
+    arguments.insert(front, word.1);
+    if has_kind {
+        front += 1;
+        if let Some((at, kind)) = first_word(&arguments, front) {
+            arguments.remove(at);
+            arguments.insert(front, kind);
+        }
     }
     arguments
+}
+
+/// The first word from there on that is neither a flag nor the value of one.
+fn first_word(arguments: &[OsString], from: usize) -> Option<(usize, OsString)> {
+    let words = arguments.get(from..)?.iter().map(|word| word.to_string_lossy().into_owned());
+    let at = from + flags::leading(&words.collect::<Vec<_>>(), &manifest::OWN);
+    arguments.get(at).map(|word| (at, word.clone()))
 }
 
 #[cfg(test)]

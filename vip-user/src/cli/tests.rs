@@ -5,7 +5,16 @@ fn flags_may_stand_before_the_subcommand() {
     let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
     for (line, wanted) in [
         ("xvip manager --arp", "xvip manager --arp"),
-        ("xvip --arp --interface eth0 manager --bgp", "xvip manager --bgp --arp --interface eth0"),
+        ("xvip --arp --interface eth0 manager --bgp", "xvip manager --arp --interface eth0 --bgp"),
+        ("xvip -n manager manager --arp", "xvip manager -n manager --arp"),
+        ("xvip -nx --arp manager", "xvip manager -nx --arp"),
+        (
+            "xvip --vip=192.0.2.1 manifest --image X pod --arp",
+            "xvip manifest pod --vip=192.0.2.1 --image X --arp",
+        ),
+        ("xvip kubeadm --interface eth0 init", "xvip kubeadm init --interface eth0"),
+        ("xvip manifest --help", "xvip manifest --help"),
+        ("xvip map -o json", "xvip map -o json"),
         ("xvip --arp manifest pod", "xvip manifest pod --arp"),
         ("xvip status", "xvip status"),
         ("xvip --version", "xvip --version"),

@@ -6,10 +6,11 @@ use crate::{
 };
 use std::net::IpAddr;
 
-/// Where kubeadm puts credentials. On the first node of a new cluster the second file has no rights
-/// until kubeadm has reached the API through the VIP.
-const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
-const ADMIN: &str = "/etc/kubernetes/admin.conf";
+/// Where kubeadm puts credentials. On the first node of a new cluster `admin.conf` has no rights until
+/// kubeadm has reached the API through the VIP. The other file is never used where both are: nobody can
+/// take its rights away.
+pub(in crate::adapter) const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
+pub(in crate::adapter) const ADMIN: &str = "/etc/kubernetes/admin.conf";
 
 pub(in crate::adapter) fn apply(
     gathered: &mut Gathered,
@@ -35,11 +36,16 @@ pub(in crate::adapter) fn apply(
     if config.api.kubeconfig.is_none() {
         endpoints.extend(of_the_manifest(input));
     }
-    endpoints.push(format!("https://127.0.0.1:{port}"));
+    endpoints.push(local(port));
     endpoints.dedup();
     config.api.endpoints = endpoints;
     // The role of kube-vip does not let it create Events.
     config.events = false;
+}
+
+/// The API server of this node.
+pub(in crate::adapter) fn local(port: i64) -> String {
+    format!("https://127.0.0.1:{port}")
 }
 
 fn credentials(gathered: &mut Gathered, config: &mut Config, input: &Input, world: &dyn World) {
@@ -52,7 +58,7 @@ fn credentials(gathered: &mut Gathered, config: &mut Config, input: &Input, worl
         gathered.tell("k8s_config_file", "there is no such file, so others are tried, as by kube-vip");
     }
     let home = variable(input, "HOME").map(|home| format!("{home}/.kube/config"));
-    let files = [Some(SUPER_ADMIN.to_owned()), Some(ADMIN.to_owned()), home];
+    let files = [Some(ADMIN.to_owned()), Some(SUPER_ADMIN.to_owned()), home];
     // Nothing is left: the pod's service account.
     config.api.kubeconfig =
         files.into_iter().flatten().find(|path| world.is_file(path)).map(Into::into);

@@ -18,13 +18,44 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &Config) {
             continue;
         }
         // A VIP that can be none, such as 127.0.0.1, was refused already.
-        if refused.field == "api.endpoints" && gathered.text("kubernetes_addr").is_none() {
+        if is_local_vip(config) && matches!(refused.field, "api.endpoints" | "health.api_server") {
             continue;
         }
-        let why = format!("`{}`: {} cannot be used", refused.field, refused.value);
-        gathered.refuse(id, why, format!("allowed: {}", refused.allowed));
+        let (why, instead) = match refused.field {
+            "lease.renew_ms" => timers(gathered, config),
+            _ => (
+                format!("`{}`: {} cannot be used", refused.field, refused.value),
+                format!("allowed: {}", refused.allowed),
+            ),
+        };
+        gathered.refuse(id, why, instead);
     }
 }
+
+/// Whether the address of this node's own API server is a VIP.
+fn is_local_vip(config: &Config) -> bool {
+    config.vips.iter().any(|vip| vip.address.is_loopback())
+}
+
+/// Why the two timers do not go together. One of them may not be set.
+fn timers(gathered: &Gathered, config: &Config) -> (String, String) {
+    let timing = config.timing();
+    let hold = timing.hold(timing.duration_s).as_millis();
+    let (duration, retry) = (timing.duration_s, timing.renew_every.as_millis());
+    let default = |id| if gathered.text(id).is_none() { " (the default)" } else { "" };
+    let why = format!(
+        "vip_leaseduration={duration}{} gives a fence of {hold} ms, and two renewals, {retry} ms apart by \
+         vip_retryperiod{}, do not fit into it",
+        default("vip_leaseduration"),
+        default("vip_retryperiod"),
+    );
+    let most = hold / 2_000;
+    let shorter = if most > 0 { format!("vip_retryperiod={most}, or ") } else { String::new() };
+    (why, format!("set {shorter}a longer vip_leaseduration"))
+}
+
+/// What else names an API server: a variable of the manifest.
+const KUBELET_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
 /// kube-vip's name for a field.
 fn name_of(gathered: &Gathered, field: &str) -> Option<&'static str> {
@@ -42,6 +73,7 @@ fn name_of(gathered: &Gathered, field: &str) -> Option<&'static str> {
         "lease.renew_ms" => "vip_retryperiod",
         "lease.duration_s" | "lease.margin_ms" => "vip_leaseduration",
         "announce.refresh_s" => "vip_arpRate",
+        "api.endpoints" if gathered.text("kubernetes_addr").is_none() => KUBELET_HOST,
         "api.endpoints" => "kubernetes_addr",
         "health.api_server" => "control_plane_health_check_address",
         "health.every_ms" => "control_plane_health_check_period_seconds",

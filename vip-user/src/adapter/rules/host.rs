@@ -1,7 +1,7 @@
 //! Interfaces, announcements, and what happens to a lost VIP.
 
 use crate::{
-    adapter::gather::Gathered,
+    adapter::{gather::Gathered, table},
     config::{Config, LogLevel},
     model::desired::Placement,
 };
@@ -9,8 +9,9 @@ use crate::{
 /// kube-vip's own rule: a shorter period becomes three seconds.
 const SHORTEST_MS: i64 = 500;
 const USUAL_S: u64 = 3;
-/// The longest time that a lost VIP is served.
-const LONGEST_LINGER_MS: u64 = 60_000;
+/// How long a lost VIP is served. A stop serves for as long, and must end within the 30 s that a kubelet
+/// gives a pod by default.
+const LINGER_MS: u64 = 20_000;
 
 pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
     // Guides and scripts look for the VIP with `ip addr show`.
@@ -23,14 +24,15 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
         config.interfaces = vec![interface];
     }
     if gathered.text("vip_interface").is_none() && config.vips.iter().any(|vip| vip.address.is_ipv6()) {
-        let told = "an IPv6 VIP is answered on the interface of the IPv6 default route; kube-vip uses that \
-                    of IPv4 for both. Set vip_interface if there is no such route";
+        let told = "an IPv6 VIP is answered on the interface of the IPv6 default route; kube-vip \
+                    uses that of IPv4 for both. Set vip_interface if there is no such route";
         gathered.tell("vip_interface", told);
     }
     announcements(gathered, config);
     if gathered.truth("vip_preserve_on_leadership_loss") {
-        config.linger_ms = LONGEST_LINGER_MS;
-        let told = "a lost VIP is served for 60 s, IPv6 too, and is never answered";
+        config.linger_ms = LINGER_MS;
+        let told =
+            "a lost VIP is served for 20 s, IPv6 too, and is never answered: a stop ends within 30 s";
         gathered.tell("vip_preserve_on_leadership_loss", told);
     }
     if gathered.text("vip_loseleadership").is_some() && !gathered.truth("vip_loseleadership") {
@@ -39,7 +41,7 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
         gathered.tell("vip_loseleadership", told);
     }
     if gathered.text("vip_allow_interface_not_up").is_some() {
-        gathered.tell("vip_allow_interface_not_up", "xvip always starts, and waits for the interface");
+        gathered.tell("vip_allow_interface_not_up", table::ALWAYS_STARTS);
     }
     log(gathered, config);
 }

@@ -5,6 +5,7 @@ use crate::{
         World,
         gather::Gathered,
         lease::{LeaseName, Search},
+        table,
     },
     config::Config,
 };
@@ -22,10 +23,13 @@ pub(in crate::adapter) fn apply(
         config.node = Some(node.to_lowercase());
     }
     let written = gathered.text("vip_leasename").unwrap_or(NAME).to_owned();
+    let is_accepted = |name: &String| table::plain(name) == table::plain("vip_leasename");
+    let accepted = gathered.without.iter().any(is_accepted);
     let (of_name, name) = match written.split_once('/') {
         Some((namespace, name)) => (Some(namespace.to_owned()), name.to_owned()),
         None => (None, written),
     };
+    let is_decided = accepted || of_name.is_some();
     let configured = gathered.text("cp_namespace").map(str::to_owned);
     let of_pod = world.service_namespace().filter(|namespace| !namespace.is_empty());
     let chosen = of_name.clone().or_else(|| configured.clone()).or_else(|| of_pod.clone());
@@ -42,7 +46,7 @@ pub(in crate::adapter) fn apply(
     }
     config.lease.namespace.clone_from(&chosen.namespace);
     config.lease.name.clone_from(&chosen.name);
-    Search { chosen, others }
+    Search { chosen, others, is_decided }
 }
 
 fn timers(gathered: &mut Gathered, config: &mut Config) {

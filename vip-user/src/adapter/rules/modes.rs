@@ -1,6 +1,6 @@
 //! Which mode is on, and what is to be held.
 
-use crate::adapter::gather::Gathered;
+use crate::adapter::{gather::Gathered, table};
 
 /// The modes of kube-vip. It stops unless exactly one is on, and so does xvip.
 const MODES: [&str; 4] = ["vip_arp", "bgp_enable", "vip_routingtable", "vip_wireguard"];
@@ -48,12 +48,12 @@ fn load_balancer(gathered: &mut Gathered) {
     }
     let method = gathered.text("lb_fwdmethod").unwrap_or("local").to_lowercase();
     if matches!(method.as_str(), "masquerade" | "tunnel" | "directroute" | "bypass") {
-        let why = format!("{} (lb_fwdmethod={method})", crate::adapter::table::FORWARDS);
+        let why = format!("{} (lb_fwdmethod={method})", table::FORWARDS);
         return gathered.loses("lb_enable", why, "set lb_fwdmethod=local or lb_enable=false");
     }
     let port = |gathered: &Gathered, id| gathered.number(id).unwrap_or(6443);
     if port(gathered, "lb_port") != port(gathered, "port") {
-        let why = "nothing listens on this port of the VIP: this build of xvip translates no ports";
-        gathered.loses("lb_port", why, format!("set lb_port={}", port(gathered, "port")));
+        let port = port(gathered, "port");
+        gathered.tell("lb_port", format!("{}; clients reach it on port {port}", table::LB));
     }
 }

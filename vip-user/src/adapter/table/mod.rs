@@ -9,7 +9,7 @@ mod tenure;
 mod tests;
 
 use serde::Serialize;
-pub(super) use services::FORWARDS;
+pub(super) use services::{FORWARDS, LB};
 use std::fmt;
 
 /// What xvip does with a setting.
@@ -106,6 +106,12 @@ impl Name {
         Self { default, ..self }
     }
 }
+
+const NOTHING: &str = "kube-vip does nothing with it either";
+/// Why it does not matter whether an interface may be down at the start.
+pub(super) const ALWAYS_STARTS: &str = "xvip always starts, and waits for the interface";
+/// The prefix of every VIP.
+const PREFIX: &str = "a VIP has the prefix 32 or 128";
 
 /// Names that xvip reads itself. They begin with `xvip_` and are no part of kube-vip.
 pub const WITHOUT: &str = "xvip_without";

@@ -1,9 +1,10 @@
 //! Names of interfaces, and of the modes that xvip lacks: BGP, the routing table, WireGuard.
 
 use super::{
+    ALWAYS_STARTS,
     Class::{Never, NoEffect, Supported},
     Kind::{Bool, Int, Secret, Text},
-    Name, variable,
+    Name, PREFIX, variable,
 };
 
 const BGP: &str = "this build of xvip does not speak BGP: leave the cluster on kube-vip";
@@ -20,12 +21,8 @@ pub(super) const NAMES: &[Name] = &[
         .flags("interface")
         .key("interface")
         .default("default-route"),
-    variable("vip_subnet", Text, Supported, "a VIP has the prefix 32 or 128")
-        .flags("vipSubnet")
-        .key("vipSubnet"),
-    variable("vip_cidr", Text, Supported, "a VIP has the prefix 32 or 128")
-        .flags("cidr")
-        .key("vipCIDR"),
+    variable("vip_subnet", Text, Supported, PREFIX).flags("vipSubnet").key("vipSubnet"),
+    variable("vip_cidr", Text, Supported, PREFIX).flags("cidr").key("vipCIDR"),
     variable("vip_arpRate", Int, Supported, "`announce.refresh_s`, from milliseconds")
         .key("arpBroadcastRate")
         .default("3000"),
@@ -33,7 +30,7 @@ pub(super) const NAMES: &[Name] = &[
         "vip_preserve_on_leadership_loss",
         Bool,
         Supported,
-        "`linger_ms: 60000`: a lost VIP is served, and never answered",
+        "`linger_ms: 20000`: a lost VIP is served, and never answered",
     )
     .flags("preserveVipOnLeadershipLoss")
     .key("preserveVipOnLeadershipLoss"),
@@ -43,14 +40,9 @@ pub(super) const NAMES: &[Name] = &[
     variable("vip_loseleadership_timeout_seconds", Int, NoEffect, ALWAYS_DOWN)
         .flags("loseLeadershiptTimeoutSeconds")
         .key("loseLeadershipTimeoutSeconds"),
-    variable(
-        "vip_allow_interface_not_up",
-        Bool,
-        Supported,
-        "xvip always starts, and waits for the interface",
-    )
-    .flags("allowInterfaceNotUp")
-    .key("allowInterfaceNotUp"),
+    variable("vip_allow_interface_not_up", Bool, Supported, ALWAYS_STARTS)
+        .flags("allowInterfaceNotUp")
+        .key("allowInterfaceNotUp"),
     variable("vip_interfaceloglobal", Bool, NoEffect, SCOPE)
         .flags("loInterfaceGlobalScope")
         .key("loInterfaceGlobalScope"),

@@ -3,17 +3,16 @@
 use super::{
     Class::{NoEffect, Refused, Supported},
     Kind::{Bool, Int, Text},
-    Name, variable,
+    NOTHING, Name, variable,
 };
 
 const SERVICES: &str = "this build of xvip does not serve Services of type LoadBalancer";
 const SERVICES_OFF: &str = "it belongs to Services, which this build of xvip does not serve";
-const LB: &str = "the VIP leads to the API server of the node that holds it";
+pub(in crate::adapter) const LB: &str = "the VIP leads to the API server of the node that holds it";
 const SLICES: &str = "this build of xvip reads no endpoints";
 const EGRESS: &str = "this build of xvip does not rewrite the source of packets";
 const UPNP: &str = "this build of xvip opens no ports in a router";
 const MIRROR: &str = "this build of xvip does not mirror traffic";
-const LB_FORWARD: &str = "this build of xvip does not forward to API servers of other nodes";
 
 pub(super) const NAMES: &[Name] = &[
     variable("lb_enable", Bool, Supported, "the VIP moves when the API server of its node is dead")
@@ -75,9 +74,9 @@ pub(super) const NAMES: &[Name] = &[
     variable("egress_enableinternalsnat", Bool, Refused, EGRESS).key("enableInternalSNAT"),
     variable("egress_clean", Bool, NoEffect, "xvip leaves the tables of kube-vip alone")
         .key("egressClean"),
-    variable("iptables_backend", Text, NoEffect, "kube-vip does nothing with it either")
-        .key("iptablesBackend"),
+    variable("iptables_backend", Text, NoEffect, NOTHING).key("iptablesBackend"),
 ];
 
 /// Why a load balancer that forwards to other nodes is refused.
-pub(in crate::adapter) const FORWARDS: &str = LB_FORWARD;
+pub(in crate::adapter) const FORWARDS: &str =
+    "this build of xvip does not forward to API servers of other nodes";

@@ -3,12 +3,11 @@
 use super::{
     Class::{Never, NoEffect, Refused, Supported},
     Kind::{Bool, Int, Secret, Text},
-    Name, only_flag, variable,
+    NOTHING, Name, only_flag, variable,
 };
 
 const LITERAL: &str = "VIPs are literal addresses: nothing is resolved, and no DHCP server is asked";
 const ETCD: &str = "xvip elects by a Kubernetes Lease only";
-const NOTHING: &str = "kube-vip does nothing with it either";
 const GATE: &str = "the check of this node's API server, which ranks this node as an owner";
 
 pub(super) const NAMES: &[Name] = &[
@@ -113,6 +112,7 @@ pub(super) const NAMES: &[Name] = &[
     variable("vip_packetproject", Text, NoEffect, NOTHING).flags("metalProject packetProject"),
     variable("vip_packetprojectid", Text, NoEffect, NOTHING)
         .flags("metalProjectID metalrojectID packetProjectID"),
+    variable("PACKET_AUTH_TOKEN", Secret, NoEffect, NOTHING),
     only_flag("metalKey", Secret, NoEffect, NOTHING).flags("metalKey packetKey"),
     variable("provider_config", Text, NoEffect, NOTHING).flags("provider-config"),
     only_flag("OutSideCluster", Bool, NoEffect, NOTHING),

@@ -120,7 +120,12 @@ fn what_is_off_loses_nothing() {
 #[test]
 fn secrets_are_never_shown() {
     let peers = [("bgp_peerpass", "hunter2"), ("bgp_peers", "192.0.2.1:65000:hunter2:false")];
-    let unknown = [("bgp_password2", "hunter2"), ("bgppeers2", "a:1:hunter2")];
+    let unknown = [
+        ("bgp_password2", "hunter2"),
+        ("bgppeers2", "a:1:hunter2"),
+        ("bgp_peer_1", "a:1:hunter2"),
+        ("PACKET_AUTH_TOKEN", "hunter2"),
+    ];
     let adapted = with(&[&peers[..], &unknown[..], &[("bgp_enable", "true")]].concat());
     let shown = format!(
         "{}{}{}",
@@ -130,4 +135,9 @@ fn secrets_are_never_shown() {
     );
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains(MASK));
+    assert_eq!(told(&adapted, "PACKET_AUTH_TOKEN").len(), 1);
+    let flags = flags::parse(&["--peerPassword=hunter2".into(), "x=hunter2".into()], &[]);
+    let adapted = adapt(&Input { flags, ..Input::default() }, &Host::default());
+    let shown: String = adapted.refused.iter().map(ToString::to_string).collect();
+    assert!(shown.contains("--peerPassword ") && !shown.contains("hunter2"), "{shown}");
 }

@@ -16,11 +16,17 @@ struct Manifest {
 
 macro_rules! manifests {
     ($($name:literal: $refused:expr, $noted:expr;)*) => {
-        [$(($name, include_str!(concat!("../fixtures/", $name, ".yaml")), &$refused[..], &$noted[..])),*]
+        [$((
+            $name,
+            include_str!(concat!("../fixtures/", $name, ".yaml")),
+            &$refused[..],
+            &$noted[..]
+        )),*]
     };
 }
 
-type Expected = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+type Names = &'static [&'static str];
+type Expected = (&'static str, &'static str, Names, Names);
 
 /// The name, the text, the names that are refused, and the names without effect.
 fn all() -> [Expected; 24] {
@@ -57,6 +63,15 @@ fn all() -> [Expected; 24] {
 
 /// What the kubelet puts in for a field.
 fn adapted(manifest: &Manifest, more: &[(&str, &str)]) -> Adapted {
+    in_namespace(manifest, None, more)
+}
+
+/// The same in a pod with a service account.
+fn in_namespace(
+    manifest: &Manifest,
+    namespace: Option<&'static str>,
+    more: &[(&str, &str)],
+) -> Adapted {
     let mut environment: Vec<(String, String)> = manifest
         .env
         .iter()
@@ -70,7 +85,7 @@ fn adapted(manifest: &Manifest, more: &[(&str, &str)]) -> Adapted {
         } else {
             Vec::new()
         },
-        namespace: None,
+        namespace,
     };
     adapt(&Input { environment, flags: flags::parse(&manifest.args[1..], &[]), file: None }, &host)
 }
@@ -88,9 +103,28 @@ fn each_manifest_runs_or_says_why_not() {
         assert_eq!(adapted.config.addresses().len(), usize::from(name != "harvester"), "{name}");
         assert_eq!(adapted.config.api.endpoints, ["https://127.0.0.1:6443"], "{name}");
         assert_eq!(adapted.search.chosen.name, "plndr-cp-lock", "{name}");
+        // A static pod has no account, and RKE2's manifest has both.
         let by_kubeconfig = adapted.config.api.kubeconfig.is_some();
-        assert!(by_kubeconfig || manifest.service_account || manifest.mounts.len() != 1, "{name}");
+        assert_eq!(by_kubeconfig, !manifest.service_account || name == "rke2", "{name}");
     }
+}
+
+/// The chart and others set no namespace: the Lease is where the pod is, as with kube-vip. The usual one
+/// is looked at too.
+#[test]
+fn a_service_account_of_another_namespace_moves_the_lease_unless_one_is_set() {
+    let mut moved = 0;
+    for (name, text, ..) in all() {
+        let manifest: Manifest = serde_norway::from_str(text).unwrap();
+        let search = in_namespace(&manifest, Some("elsewhere"), &[]).search;
+        let sets = manifest.env.iter().any(|(name, _)| name == "cp_namespace");
+        let wanted = if sets { "kube-system" } else { "elsewhere" };
+        assert_eq!(search.chosen.namespace, wanted, "{name}");
+        let other = if sets { "elsewhere" } else { "kube-system" };
+        assert!(search.others.iter().any(|lease| lease.namespace == other), "{name}");
+        moved += usize::from(!sets);
+    }
+    assert_eq!(moved, 4);
 }
 
 #[test]

@@ -95,6 +95,10 @@ fn timers_leave_room_for_two_renewals() {
         let why = only(&with(&[("vip_leaseduration", duration), ("vip_retryperiod", retry)]));
         assert!(why.starts_with("vip_retryperiod=") && why.contains(hold), "{why}");
     }
+    let why = only(&with(&[("vip_retryperiod", "3")]));
+    for part in ["vip_leaseduration=5 (the default)", "4450 ms", "3000 ms", "set vip_retryperiod=2"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
     let why = only(&with(&[("vip_leaseduration", "15s")]));
     assert!(why.contains("set vip_leaseduration=15, without a unit"), "{why}");
     for bad in ["0", "601", "-5"] {
@@ -122,12 +126,16 @@ fn the_lease_and_those_that_other_versions_mean() {
     let both = on(&pod, &[("cp_namespace", "a"), ("vip_leasename", "c/x")]);
     assert_eq!(names(&both).0, "c/x", "a namespace in the name wins");
     assert_eq!((both.config.lease.namespace.as_str(), both.config.lease.name.as_str()), ("c", "x"));
+    assert!(both.search.is_decided && !on(&pod, &[("vip_leasename", "x")]).search.is_decided);
+    let accepted = on(&pod, &[("vip_leasename", "x"), ("xvip_without", "vip_leasename")]);
+    assert!(accepted.search.is_decided);
+    assert!(told(&accepted, "vip_leasename").is_empty(), "whether it loses anything is not known");
     assert_eq!(refused(&with(&[("vip_leasename", "A_B")])), ["vip_leasename"]);
     assert_eq!(refused(&with(&[("cp_namespace", "a.b")])), ["cp_namespace"]);
 }
 
 #[test]
-fn credentials_are_looked_for_in_the_order_of_kube_vip() {
+fn the_credentials_of_the_node_come_before_those_that_nobody_can_revoke() {
     let (admin, super_admin) = ("/etc/kubernetes/admin.conf", "/etc/kubernetes/super-admin.conf");
     let home = [("HOME", "/root")];
     let file = |files: &[&'static str], more: &[(&str, &str)]| {
@@ -139,7 +147,9 @@ fn credentials_are_looked_for_in_the_order_of_kube_vip() {
     assert_eq!(file(&[], &[]), None, "the service account");
     assert_eq!(file(&["/root/.kube/config"], &[]), path("/root/.kube/config"));
     assert_eq!(file(&[admin, "/root/.kube/config"], &[]), path(admin));
-    assert_eq!(file(&[admin, super_admin], &[]), path(super_admin));
+    assert_eq!(file(&[admin, super_admin], &[]), path(admin));
+    assert_eq!(file(&[super_admin, "/root/.kube/config"], &[]), path(super_admin));
+    assert_eq!(file(&[admin, super_admin], &[("k8s_config_file", super_admin)]), path(super_admin));
     assert_eq!(file(&["/etc/x.conf", admin], &custom), path("/etc/x.conf"));
     assert_eq!(file(&[admin], &custom), path(admin));
     assert_eq!(file(&[admin], &[("k8s_config_file", admin)]), path(admin));
@@ -194,7 +204,7 @@ fn interfaces_and_announcements() {
         assert_eq!(refresh(rate), seconds, "{rate}");
     }
     assert_eq!(refused(&with(&[("vip_arpRate", "100000000")])), ["vip_arpRate"]);
-    assert_eq!(with(&[("vip_preserve_on_leadership_loss", "true")]).config.linger_ms, 60_000);
+    assert_eq!(with(&[("vip_preserve_on_leadership_loss", "true")]).config.linger_ms, 20_000);
 }
 
 #[test]
@@ -238,7 +248,9 @@ fn a_load_balancer_that_forwards_is_lost_and_one_that_does_not_is_not() {
         assert_eq!((accepted.refused.len(), accepted.without.len()), (0, 1), "{method}");
         assert!(with(&[("lb_fwdmethod", method)]).refused.is_empty(), "it is off");
     }
-    assert_eq!(refused(&with(&[on, ("lb_port", "8443")])), ["lb_port"]);
+    let other = with(&[on, ("lb_port", "8443")]);
+    assert!(other.refused.is_empty());
+    assert!(told(&other, "lb_port").iter().any(|told| told.contains("port 6443")), "{other:?}");
     assert!(with(&[on, ("lb_port", "8443"), ("port", "8443")]).refused.is_empty());
 }
 
@@ -259,7 +271,10 @@ fn ports_for_metrics_and_health() {
     let off = adapt(&Input { environment: owned(&BASE), flags, file: None }, &Host::default());
     assert_eq!(off.config.admin.port, None, "an empty flag switches it off");
     for bad in ["2112", ":0", ":x", "name:1"] {
-        assert_eq!(refused(&with(&[("prometheus_server", bad)])), ["prometheus_server"], "{bad}");
+        let odd = with(&[("prometheus_server", bad)]);
+        assert!(odd.refused.is_empty(), "{bad}");
+        assert_eq!(odd.config.admin.port, None, "{bad}");
+        assert!(told(&odd, "prometheus_server")[0].contains("no address with a port"), "{bad}");
     }
     assert_eq!(admin(&[("health_check_port", "1024")]).health_port, Some(1024));
     for bad in ["1023", "65536", "2112", "-1"] {
@@ -280,16 +295,44 @@ fn log_levels_are_those_of_kube_vip() {
     assert_eq!(told(&with(&[("vip_loglevel", "5")]), "vip_loglevel").len(), 1);
 }
 
+/// The first loopback address may be a proxy to other nodes. It says nothing of this node.
+#[test]
+fn the_api_server_of_this_node_is_asked_and_no_proxy() {
+    let asked = |more: &[(&str, &str)]| with(more).config.health;
+    let at = |port: u16| HealthConfig {
+        api_server: Asked::At(format!("https://127.0.0.1:{port}/readyz")),
+        ..HealthConfig::default()
+    };
+    assert_eq!(asked(&[]), at(6443));
+    assert_eq!(asked(&[("port", "6444")]), at(6444));
+    assert_eq!(asked(&[("kubernetes_addr", "127.0.0.1:7445")]), at(6443));
+    let prism = [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "7445")];
+    assert_eq!(with(&prism).config.api.endpoints[0], "https://127.0.0.1:7445");
+    assert_eq!(asked(&prism), at(6443));
+}
+
+#[test]
+fn a_ca_that_is_not_there_and_a_server_that_is_none_are_refused_by_name() {
+    let why = only(&with(&[("control_plane_health_check_ca_path", "/none")]));
+    assert!(why.starts_with("control_plane_health_check_ca_path=\"/none\""), "{why}");
+    let odd = [("KUBERNETES_SERVICE_HOST", "a b"), ("KUBERNETES_SERVICE_PORT", "443")];
+    let why = only(&with(&odd));
+    assert!(why.starts_with("KUBERNETES_SERVICE_HOST") && why.contains("a b"), "{why}");
+}
+
 #[test]
 fn wishes_about_health() {
-    assert_eq!(with(&[]).config.health, HealthConfig::default(), "it is on by default");
-    let all = with(&[
-        ("control_plane_health_check_address", "https://127.0.0.1:6443/readyz"),
-        ("control_plane_health_check_period_seconds", "5"),
-        ("control_plane_health_check_timeout_seconds", "3"),
-        ("control_plane_health_check_failure_threshold", "4"),
-        ("control_plane_health_check_ca_path", "/ca"),
-    ]);
+    let host = Host { files: vec!["/ca"], namespace: None };
+    let all = on(
+        &host,
+        &[
+            ("control_plane_health_check_address", "https://127.0.0.1:6443/readyz"),
+            ("control_plane_health_check_period_seconds", "5"),
+            ("control_plane_health_check_timeout_seconds", "3"),
+            ("control_plane_health_check_failure_threshold", "4"),
+            ("control_plane_health_check_ca_path", "/ca"),
+        ],
+    );
     let wanted = HealthConfig {
         api_server: Asked::At("https://127.0.0.1:6443/readyz".into()),
         every_ms: 5_000,
