@@ -125,9 +125,9 @@ fn left_behind(chosen: &LeaseName, lease: &LeaseName, holder: &str) -> String {
 
 fn renewed_elsewhere(chosen: &LeaseName, lease: &LeaseName, holder: &str) -> String {
     format!(
-        "the Lease {lease} is renewed by {holder}, and the settings mean {chosen}: if both are for these \
-         VIPs, they would have two owners. Either set vip_leasename={lease}, or, if {lease} is for other \
-         VIPs, set vip_leasename={chosen}"
+        "the Lease {lease} is renewed by {holder}, and the settings mean {chosen}: if both are for \
+         these VIPs, they would have two owners. Either set vip_leasename={lease}, or, if {lease} is \
+         for other VIPs, set vip_leasename={chosen}"
     )
 }
 

@@ -292,7 +292,8 @@ fn spec(pod: &Pod, wanted: &Wanted) -> Value {
             "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 900,
         },
         "readinessProbe": {
-            "exec": {"command": ["/xvip", "health", "--ready"]}, "periodSeconds": 2, "timeoutSeconds": 3,
+            "exec": {"command": ["/xvip", "health", "--ready"]},
+            "periodSeconds": 2, "timeoutSeconds": 3,
         },
         "securityContext": {
             "readOnlyRootFilesystem": true,

@@ -44,8 +44,8 @@ fn timers(gathered: &Gathered, config: &Config) -> (String, String) {
     let (duration, retry) = (timing.duration_s, timing.renew_every.as_millis());
     let default = |id| if gathered.text(id).is_none() { " (the default)" } else { "" };
     let why = format!(
-        "vip_leaseduration={duration}{} gives a fence of {hold} ms, and two renewals, {retry} ms apart by \
-         vip_retryperiod{}, do not fit into it",
+        "vip_leaseduration={duration}{} gives a fence of {hold} ms, and two renewals, {retry} ms apart \
+         by vip_retryperiod{}, do not fit into it",
         default("vip_leaseduration"),
         default("vip_retryperiod"),
     );

@@ -9,7 +9,7 @@ use crate::{
 /// kube-vip's own rule: a shorter period becomes three seconds.
 const SHORTEST_MS: i64 = 500;
 const USUAL_S: u64 = 3;
-/// How long a lost VIP is served. A stop serves for as long, and must end within the 30 s that a kubelet
+/// How long a lost VIP is served. A stop takes as long, and must end within the 30 s that a kubelet
 /// gives a pod by default.
 const LINGER_MS: u64 = 20_000;
 

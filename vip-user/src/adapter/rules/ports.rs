@@ -19,8 +19,8 @@ pub(in crate::adapter) fn apply(gathered: &mut Gathered, config: &mut Config) {
                 config.admin.address = address;
                 config.admin.port = Some(port);
             } else {
-                let told = "it is no address with a port, so nothing is served over HTTP; set :2112, or \
-                            an IP address with a port";
+                let told = "it is no address with a port, so nothing is served over HTTP; set :2112, \
+                            or an IP address with a port";
                 gathered.tell("prometheus_server", told);
             }
         }

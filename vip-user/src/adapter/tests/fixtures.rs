@@ -109,8 +109,8 @@ fn each_manifest_runs_or_says_why_not() {
     }
 }
 
-/// The chart and others set no namespace: the Lease is where the pod is, as with kube-vip. The usual one
-/// is looked at too.
+/// The chart and others set no namespace: the Lease is where the pod is, as with kube-vip. The usual
+/// one is looked at too.
 #[test]
 fn a_service_account_of_another_namespace_moves_the_lease_unless_one_is_set() {
     let mut moved = 0;
