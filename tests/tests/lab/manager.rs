@@ -233,17 +233,21 @@ fn a_lease_that_this_host_has_used_is_not_left_while_it_is_renewed() {
     assert!(eventually(Duration::from_secs(10), || lab.nodes[0].has_ended()));
     lab.nodes[0].set_variable("vip_leasename", "elsewhere/other");
     let renewed = |count: u32| format!("2030-01-01T00:00:{:02}.000000Z", count % 60);
+    let renew = |count: u32| {
+        let now = renewed(count);
+        lab.api.edit("kube-system", LEASE, move |lease| {
+            lease["spec"]["holderIdentity"] = "node9".into();
+            lease["spec"]["renewTime"] = now.into();
+        });
+    };
+    renew(0);
     let (refused, checked) = thread::scope(|scope| {
         let node = &lab.nodes[0];
         let running = scope.spawn(|| (manager(node, &[]), manager(node, &["--check"])));
         let mut count = 1;
         while !running.is_finished() {
             thread::sleep(Duration::from_millis(500));
-            let now = renewed(count);
-            lab.api.edit("kube-system", LEASE, move |lease| {
-                lease["spec"]["holderIdentity"] = "node9".into();
-                lease["spec"]["renewTime"] = now.into();
-            });
+            renew(count);
             count += 1;
         }
         running.join().unwrap()
