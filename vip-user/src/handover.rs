@@ -19,7 +19,12 @@ pub struct Wish {
 #[serde(deny_unknown_fields)]
 pub enum Reply {
     /// These Leases are offered now.
-    Offered(Vec<String>),
+    Offered {
+        /// `namespace/name` of each.
+        leases: Vec<String>,
+        /// How long the offer stands, in milliseconds.
+        lasts_ms: u64,
+    },
     /// Nothing happens; the reason in words.
     Refused(String),
 }

@@ -94,9 +94,9 @@ async fn an_announcement_that_fails_is_sent_again_and_harms_no_other_vip() {
     let burst = 6;
     eventually("again", || running.host.lock().announcements > burst + 1).await;
     assert!(!running.host.lock().has_announced(vip()));
-    // The failure makes the node doubtful for the Lease, and the reason names the VIP.
+    // The failure makes the node impaired for the Lease, and the reason names the VIP.
     let fitness = || running.state.borrow().leases[0].fitness;
-    eventually("doubtful", || fitness() == Fitness::Doubtful).await;
+    eventually("impaired", || fitness() == Fitness::Impaired).await;
     assert!(running.problem("fitness ns/lease").contains("192.0.2.10"));
     assert!(running.problem("announcement ns/lease").contains("192.0.2.10"));
     running.host.lock().fails = None;
@@ -190,8 +190,8 @@ async fn a_node_that_could_not_carry_a_vip_gives_way_to_one_that_can() {
     let host = Host { refused, ..Host::default() };
     let weak = run_with("a", api.clone(), vec![lease(address, "lease", SLOT, vips)], host);
     let fitness = || weak.state.borrow().leases.first().map(|lease| lease.fitness);
-    eventually("doubtful", || fitness() == Some(Fitness::Doubtful)).await;
-    assert_eq!(weak.problem("fitness ns/lease"), "doubtful: 192.0.2.20: IPv6 is off");
+    eventually("impaired", || fitness() == Some(Fitness::Impaired)).await;
+    assert_eq!(weak.problem("fitness ns/lease"), "impaired: 192.0.2.20: IPv6 is off");
     eventually("with nobody better it serves", || weak.host.answers()).await;
     let (able, _) = run("b", Some((api, address))).await;
     eventually("the better one serves", || able.host.answers()).await;

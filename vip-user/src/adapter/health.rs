@@ -29,6 +29,8 @@ pub(super) fn apply(gathered: &mut Gathered, config: &mut Config, world: &dyn Wo
         health.refusals = threshold;
         health.slow_s = u64::from(threshold) * health.every_ms.div_ceil(1_000);
     }
+    // One lost answer is no illness, however long it may take.
+    health.slow_s = health.slow_s.max(health.timeout_ms.div_ceil(1_000) + 1);
     let (ca, address) = ("control_plane_health_check_ca_path", "control_plane_health_check_address");
     if let Some(file) = gathered.text(ca).map(str::to_owned) {
         if !world.is_file(&file) {

@@ -86,6 +86,9 @@ pub fn decide(search: &Search, pinned: &[LeaseName], seen: &[(LeaseName, Sight)]
     for (lease, sight) in seen.iter().filter(|(lease, _)| lease != chosen) {
         match sight {
             Sight::Missing => {}
+            Sight::Forbidden if pinned.contains(lease) => {
+                return Decision::Refuse(hidden(chosen, lease));
+            }
             Sight::Forbidden => problems.push(format!(
                 "the Lease {lease} may not be read: whether another program uses it is not known"
             )),
@@ -120,6 +123,14 @@ fn left_behind(chosen: &LeaseName, lease: &LeaseName, holder: &str) -> String {
         "this host has used the Lease {lease}, which {holder} still renews, and the settings now mean \
          {chosen}: two Leases would have two owners. Either set vip_leasename={lease}, or stop all \
          nodes that use {lease} first"
+    )
+}
+
+fn hidden(chosen: &LeaseName, lease: &LeaseName) -> String {
+    format!(
+        "this host has used the Lease {lease}, which may not be read, and the settings now mean {chosen}: \
+         if others still renew {lease}, there would be two owners. Grant the right to read it, or run \
+         `xvip cleanup` once no node uses it"
     )
 }
 
@@ -224,6 +235,15 @@ mod tests {
         }
         let kept = problems(decision(&[("a/b", Sight::Forbidden)]));
         assert!(kept[0].contains("may not be read"), "{kept:?}");
+    }
+
+    #[test]
+    fn a_lease_that_this_host_has_used_and_may_not_read_is_refused() {
+        for is_decided in [false, true] {
+            let seen = [(CHOSEN, Sight::Missing), ("a/b", Sight::Forbidden)];
+            let why = refusal(decided(is_decided, &["a/b"], &seen));
+            assert!(why.contains("this host has used the Lease a/b, which may not be read"), "{why}");
+        }
     }
 
     #[test]

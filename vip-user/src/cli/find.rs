@@ -45,8 +45,12 @@ impl Unread {
 
     /// Whether the server denies this, and has done so for as long. `since`: from when on.
     fn is_denied_for(&self, patience: Duration, since: &mut Option<Instant>) -> bool {
-        matches!(self, Self::Forbidden(_))
-            && since.get_or_insert_with(Instant::now).elapsed() >= patience
+        if matches!(self, Self::Failed(_)) {
+            // A server that is away denies nothing.
+            *since = None;
+            return false;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() >= patience
     }
 }
 
@@ -287,7 +291,7 @@ where
         readable.set(true);
     }
     let Some(first) = record else { return Seen { sight: Sight::Missing, record: None } };
-    let watched = if is_chosen || guards_others(&first, wanted.vips) || first.holder.is_empty() {
+    let watched = if is_chosen || guards_others(&first, wanted.vips) || first.is_unheld() {
         Ok((Some(first), false))
     } else {
         is_renewed(wanted, lease, first, pace, read).await
@@ -388,7 +392,10 @@ fn guards_others(record: &Record, vips: &[IpAddr]) -> bool {
     let is_current =
         guarded.transitions == record.transitions && Some(guarded.acquire_us) == record.acquire_us;
     let mut all = guarded.admitted.iter().chain(&guarded.claimed).chain(&guarded.inherited).peekable();
-    is_current && all.peek().is_some() && !all.any(|vip| vips.contains(vip))
+    is_current
+        && record.tenure().is_some()
+        && all.peek().is_some()
+        && !all.any(|vip| vips.contains(vip))
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use serde::Serialize;
 use std::{process::ExitCode, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// Longer than a wish stands, with a slow API.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the outcome is awaited after the wish has ended: the API may be slow.
+const SLOW_API: Duration = Duration::from_secs(10);
 /// Between two looks at the daemon's state.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -53,11 +53,11 @@ pub async fn handover(args: &Handover) -> anyhow::Result<ExitCode> {
     let proof = Proof::make(&pins).context(own)?;
     let wish = Wish { proof: proof.name().into(), lease: args.lease.clone(), to: args.to.clone() };
     let begun = Instant::now();
-    let leases = match socket::talk(instance, &serde_json::to_string(&wish)?).await? {
-        Reply::Offered(leases) => leases,
+    let (leases, lasts) = match socket::talk(instance, &serde_json::to_string(&wish)?).await? {
+        Reply::Offered { leases, lasts_ms } => (leases, Duration::from_millis(lasts_ms)),
         Reply::Refused(why) => bail!("{}", printable(&why)),
     };
-    let outcomes = outcomes(instance, begun, leases).await?;
+    let outcomes = outcomes(instance, (begun, lasts + SLOW_API), leases).await?;
     match args.output {
         super::Output::Json => print_json(&outcomes)?,
         super::Output::Table => outcomes.iter().for_each(|outcome| say(outcome, args.to.as_deref())),
@@ -75,12 +75,16 @@ fn say(Outcome { lease, holder, after_ms }: &Outcome, to: Option<&str>) {
 }
 
 /// Waits until other nodes hold the Leases, or this node keeps them.
-async fn outcomes(instance: &str, begun: Instant, leases: Vec<String>) -> anyhow::Result<Vec<Outcome>> {
+async fn outcomes(
+    instance: &str,
+    (begun, patience): (Instant, Duration),
+    leases: Vec<String>,
+) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for lease in leases {
         outcomes.push(Outcome { lease, holder: None, after_ms: None });
     }
-    while begun.elapsed() < PATIENCE && outcomes.iter().any(|outcome| outcome.holder.is_none()) {
+    while begun.elapsed() < patience && outcomes.iter().any(|outcome| outcome.holder.is_none()) {
         sleep(LOOK_EVERY).await;
         let state: DaemonState = socket::ask(instance).await?;
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.holder.is_none()) {

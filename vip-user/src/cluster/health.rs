@@ -89,32 +89,45 @@ impl Line {
             Ok(client) => question.ask(client).await,
             Err(answer) => answer,
         };
-        let may_begin = self.begun.is_none_or(|begun| begun.elapsed() >= RECONNECT_EVERY);
-        if answer != Answer::Good && may_begin {
-            self.client = None;
+        if answer != Answer::Good {
+            self.connect(question);
         }
         answer
     }
 
-    /// The present client, or that of an attempt that ends in time.
-    async fn client(&mut self, question: &Question) -> Result<Client, Answer> {
-        if let Some(client) = &self.client {
-            return Ok(client.clone());
-        }
+    /// Begins to make a client, unless an attempt is under way or was begun a short time ago.
+    fn connect(&mut self, question: &Question) {
         let may_begin = self.begun.is_none_or(|begun| begun.elapsed() >= RECONNECT_EVERY);
         if self.connecting.is_none() && may_begin {
             self.begun = Some(Instant::now());
             self.connecting = Some(tokio::spawn(question.clone().connect()));
         }
+    }
+
+    /// The newest client. The first one is waited for.
+    async fn client(&mut self, question: &Question) -> Result<Client, Answer> {
+        if self.client.is_none() {
+            self.connect(question);
+        }
         let Some(connecting) = &mut self.connecting else {
-            return Err(Answer::Slow("no connection was made".into()));
+            let none = || Answer::Slow("no connection could be made".into());
+            return self.client.clone().ok_or_else(none);
         };
+        if let (Some(client), false) = (&self.client, connecting.is_finished()) {
+            return Ok(client.clone());
+        }
         let slow = || Answer::Slow(format!("no connection within {} ms", question.limit.as_millis()));
         let made = timeout(question.limit, connecting).await.map_err(|_| slow())?;
         self.connecting = None;
-        let client = made.map_err(|error| Answer::Slow(error.to_string()))?;
-        let client = client.map_err(|error| Answer::Slow(error.to_string()))?;
-        Ok(self.client.insert(client).clone())
+        let failed = |why: String| Answer::Slow(why);
+        let client = made.map_err(|error| failed(error.to_string()));
+        let client = client.and_then(|client| client.map_err(|error| failed(error.to_string())));
+        match (client, &self.client) {
+            (Ok(client), _) => Ok(self.client.insert(client).clone()),
+            // The old one may still work.
+            (Err(_), Some(old)) => Ok(old.clone()),
+            (Err(answer), None) => Err(answer),
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use crate::{
     handover::{Reply, Wish},
     model::{
         agent,
-        lease::{election::Input, offers::Heir},
+        lease::{
+            election::Input,
+            offers::{Heir, handover_lasts},
+        },
     },
     node::dataplane::Dataplane,
 };
@@ -41,6 +44,7 @@ impl<D: Dataplane> Controller<D> {
             let input = Input::HandOver(heir.clone());
             self.carry_out(agent::Event::Election(*slot, input)).await;
         }
-        Reply::Offered(chosen.into_iter().map(|(_, name)| name).collect())
+        let lasts_ms = handover_lasts(&self.setup.policy.timing).as_millis() as u64;
+        Reply::Offered { leases: chosen.into_iter().map(|(_, name)| name).collect(), lasts_ms }
     }
 }

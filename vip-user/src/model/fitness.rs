@@ -12,11 +12,10 @@ pub enum Fitness {
     /// Nothing speaks against this node.
     #[default]
     Able,
-    /// It can answer, but something speaks against it: for example a link that has just come back, a
-    /// gateway or a kubelet that does not answer. Other nodes may be about to suffer the same, so VIPs
-    /// leave such a node only after a while.
+    /// It can answer, but something speaks against it: for example a gateway or a kubelet that does not
+    /// answer. Other nodes may be about to suffer the same, so VIPs leave such a node only after a while.
     Doubtful,
-    /// It answers for some of the VIPs only. They leave it at once.
+    /// It answers for some of the VIPs only, or its link has just come back. VIPs leave it at once.
     Impaired,
     /// It cannot answer: for example, its interface is missing, down or unguarded. It is the last
     /// choice.
@@ -93,13 +92,13 @@ impl Damper {
     }
 
     /// How well the links let this node serve. After a first short loss a holder stays able, because
-    /// moving the VIP would be a second disturbance. From the second loss on it is doubtful like any
+    /// moving the VIP would be a second disturbance. From the second loss on it is impaired like any
     /// other node. A loss that our own attaching caused does not count for a holder.
     pub fn fitness(&self, now: BootNs, holds: bool) -> Fitness {
         let first = self.probation <= PROBATION;
         match self.usable {
             Some(true) if now >= self.until || (holds && first) => Fitness::Able,
-            Some(true) => Fitness::Doubtful,
+            Some(true) => Fitness::Impaired,
             Some(false) if holds && self.absent.is_some_and(|absence| !absence.counts) => Fitness::Able,
             Some(false) | None => Fitness::Unable,
         }

@@ -204,8 +204,8 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
         rule: "one Lease guards a VIP",
         name: "time without an answer counts as time without a renewal",
         file: "vip-user/src/cli/find.rs",
-        from: "since = None;",
-        to: "covered += 2 * pace.look;",
+        from: "Err(unread) => {\n                since = None;",
+        to: "Err(unread) => {\n                covered += 2 * pace.look;",
         tests: &["-p", "vip-user", "--lib", "cli::find"],
     },
     Mutation {

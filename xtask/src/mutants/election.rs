@@ -263,8 +263,8 @@ pub(super) const ELECTIONS: &[Mutation] = &[
         rule: "the heir goes first",
         name: "the heir leaves a released Lease to others",
         file: "vip-user/src/model/lease/waiting.rs",
-        from: "_ if seen.is_reserved_for(&self.me.node) => 0,",
-        to: "_ if seen.is_reserved_for(\"\") => 0,",
+        from: "places if places < 3 && seen.is_reserved_for(&self.me.node) => 0,",
+        to: "places if places < 3 && seen.is_reserved_for(\"\") => 0,",
         tests: &["-p", "vip-user", "--lib", "offers_tests"],
     },
     Mutation {

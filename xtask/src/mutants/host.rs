@@ -127,7 +127,7 @@ pub(super) const HOST: &[Mutation] = &[
         rule: "who cannot serve is the last choice",
         name: "a link that has just come back counts as any other",
         file: "vip-user/src/model/fitness.rs",
-        from: "Some(true) => Fitness::Doubtful,",
+        from: "Some(true) => Fitness::Impaired,",
         to: "Some(true) => Fitness::Able,",
         tests: &["-p", "vip-user", "--lib", "fitness::tests"],
     },

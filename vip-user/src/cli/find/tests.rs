@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::lease::naming::Guarded;
+use crate::model::lease::{naming::Guarded, record::TenureNote};
 use std::{cell::Cell, collections::BTreeMap};
 
 const PACE: Pace = Pace {
@@ -85,6 +85,30 @@ async fn a_holder_elsewhere_counts_only_if_it_renews() {
     assert!(is_refused(&elsewhere(true).await));
     let problems = problems(elsewhere(false).await);
     assert!(problems[0].contains("kube-system/x names node2"), "{problems:?}");
+}
+
+/// The holder has just given it up, and another node takes it while it is watched.
+#[tokio::test]
+async fn a_lease_that_was_released_is_watched_too() {
+    let found = decision(|lease, count| {
+        let released = Record { transitions: 4, acquire_us: Some(9), ..held("", 1) };
+        let taken = held("node2", count.into());
+        let shown = if count < 2 { released } else { taken };
+        Ok((lease == "kube-system/x").then_some(shown))
+    });
+    assert!(is_refused(&found.await));
+}
+
+/// Refused for rights, then away for long, then refused for rights: that is not for long.
+#[tokio::test]
+async fn a_server_that_is_away_denies_nothing() {
+    let found = decision(|lease, count| match (lease, count) {
+        ("kube-system/x", 0 | 40) => forbidden(),
+        ("kube-system/x", 1..40) => failed(),
+        ("kube-system/x", _) => Ok(Some(held("node2", count.into()))),
+        _ => Ok(None),
+    });
+    assert!(is_refused(&found.await), "it is read, and renewed");
 }
 
 #[tokio::test]
@@ -225,12 +249,28 @@ fn only_a_current_annotation_says_what_is_guarded() {
         let admitted = [IpAddr::from(vip)].into();
         Some(Guarded { transitions, acquire_us: 7, admitted, ..Guarded::default() })
     };
-    let record = |guarded| Record { transitions: 3, acquire_us: Some(7), guarded, ..held("node2", 1) };
+    let note = TenureNote {
+        holder: "node2".into(),
+        transitions: 3,
+        acquire_us: 7,
+        process: "p".into(),
+        boot_id: "b".into(),
+    };
+    let record = |guarded| Record {
+        transitions: 3,
+        acquire_us: Some(7),
+        note: Some(note.clone()),
+        noted_renew_us: Some(1),
+        guarded,
+        ..held("node2", 1)
+    };
     let ours = [IpAddr::from(VIP)];
     assert!(guards_others(&record(guarded([192, 0, 2, 99], 3)), &ours));
     assert!(!guards_others(&record(guarded(VIP, 3)), &ours));
     assert!(!guards_others(&record(guarded([192, 0, 2, 99], 2)), &ours), "kube-vip took it since");
     assert!(!guards_others(&record(None), &ours));
+    let by_client_go = Record { renew_us: Some(2), ..record(guarded([192, 0, 2, 99], 3)) };
+    assert!(!guards_others(&by_client_go, &ours), "another program renews it under this name");
     assert!(!guards_others(
         &record(Some(Guarded { transitions: 3, acquire_us: 7, ..Guarded::default() })),
         &ours

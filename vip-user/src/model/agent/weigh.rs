@@ -124,6 +124,9 @@ impl Agent {
         if let Some(why) = ill(Fitness::Unable) {
             return (Fitness::Unable, Some(why));
         }
+        if links == Fitness::Impaired {
+            return (links, Some("the link has just come back".into()));
+        }
         if group.reach == Fitness::Impaired {
             return (Fitness::Impaired, Some("some VIPs have no interface that is up".into()));
         }
@@ -132,7 +135,6 @@ impl Agent {
         }
         let cordoned = self.facts.as_ref().is_some_and(|facts| facts.cordoned);
         let doubts = [
-            (links == Fitness::Doubtful).then(|| "the link has just come back".to_owned()),
             self.lan.clone(),
             ill(Fitness::Doubtful),
             // If another version left a Lease behind, this node could not publish its VIPs.

@@ -16,7 +16,7 @@ fn a_loss_counts_at_once_and_a_return_after_its_probation() {
     damper.observe(at(10), false, false);
     assert_eq!(damper.fitness(at(10), false), Fitness::Unable);
     damper.observe(at(20), true, false);
-    assert_eq!(damper.fitness(at(20), false), Fitness::Doubtful);
+    assert_eq!(damper.fitness(at(20), false), Fitness::Impaired);
     assert_eq!(damper.fitness(at(20), true), Fitness::Able, "a first loss must cost a holder nothing");
     assert_eq!(damper.wake_at(at(20)), Some(at(3_020)));
     assert_eq!(damper.fitness(at(3_020), false), Fitness::Able);
@@ -32,8 +32,8 @@ fn a_flapping_link_waits_longer_each_time() {
         now += 100;
     }
     damper.observe(at(now), true, false);
-    assert_eq!(damper.fitness(at(now + 59_999), false), Fitness::Doubtful);
-    assert_eq!(damper.fitness(at(now + 59_999), true), Fitness::Doubtful, "a holder is doubtful too");
+    assert_eq!(damper.fitness(at(now + 59_999), false), Fitness::Impaired);
+    assert_eq!(damper.fitness(at(now + 59_999), true), Fitness::Impaired, "a holder is doubtful too");
     assert_eq!(damper.fitness(at(now + 60_000), false), Fitness::Able, "the probation has a limit");
     // After a quiet time, the next loss counts as a first one again.
     damper.observe(at(now + 200_000), false, false);
@@ -54,5 +54,5 @@ fn a_carrier_that_our_own_attach_takes_away_is_not_lost() {
     damper.observe(at(10_000), false, false);
     assert_eq!(damper.fitness(at(10_000), true), Fitness::Unable, "it has stayed away too long");
     damper.observe(at(11_000), true, false);
-    assert_eq!(damper.fitness(at(11_000), false), Fitness::Doubtful);
+    assert_eq!(damper.fitness(at(11_000), false), Fitness::Impaired);
 }

@@ -3,7 +3,7 @@
 use super::{
     admission::Admission,
     election::{AdoptedFence, Election, Source, Written, next_renew_time},
-    offers::{HANDOVER_LASTS, Heir, Offer, Preference, SETTLED, Suits},
+    offers::{Heir, Offer, Preference, SETTLED, Suits, handover_lasts},
     record::{LeaseWrite, Record, Tenure, TenureNote, Version},
     state::{Holding, InFlight, State},
 };
@@ -164,6 +164,7 @@ impl Election {
         record: Option<Record>,
         out: &mut Effects,
     ) {
+        self.count_loss(now, &holding);
         out.silence = Some(Why::Deposed);
         let holder = record.as_ref().map(|record| record.holder.clone()).unwrap_or_default();
         out.news.push(Notice::Lost(holder));
@@ -266,9 +267,7 @@ impl Election {
     pub(super) fn hand_over(&mut self, now: Now, heir: Heir) {
         if let State::Holding(holding) = &mut self.state {
             holding.heir = Some(heir);
-            // With a long D, the next write alone may be further away.
-            let lasts = HANDOVER_LASTS.max(self.timing.renew_every * 2);
-            holding.heir_until = now.boot.after(lasts);
+            holding.heir_until = now.boot.after(handover_lasts(&self.timing));
         }
     }
 

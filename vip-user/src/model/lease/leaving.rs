@@ -14,15 +14,19 @@ use crate::model::{
 };
 
 impl Election {
+    /// Counts the tenures that end soon because this node serves badly. A long one starts anew.
+    pub(super) fn count_loss(&mut self, now: Now, holding: &Holding) {
+        let patience = Better::Heavier.lasting(self.given_up);
+        let before = match holding.began.until(now.boot) {
+            lasted if lasted > patience * 2 => 0,
+            _ => self.given_up,
+        };
+        self.given_up = before.saturating_add(u32::from(self.fitness != Fitness::Able));
+    }
+
     /// Gives the Lease to a node that can serve better, and stays a candidate.
     pub(super) fn give_way(&mut self, now: Now, mut holding: Holding, to: String, out: &mut Effects) {
-        let lasted = holding.began.until(now.boot);
-        let patience = Better::Heavier.lasting(self.given_up);
-        self.given_up = match self.fitness {
-            Fitness::Able => self.given_up,
-            _ if lasted > patience * 2 => 1,
-            _ => self.given_up.saturating_add(1),
-        };
+        self.count_loss(now, &holding);
         self.leave_until = now.boot.after(self.timing.wait(self.timing.duration_s));
         self.last_tenure = Some(holding.tenure.clone());
         holding.next_write = self.leave_until;

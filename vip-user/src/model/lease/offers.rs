@@ -2,7 +2,7 @@
 //! candidate that suits better offers to take it. Nothing here permits an answer: the holder decides
 //! whether to go silent and give the Lease up, or to keep it.
 
-use crate::model::fitness::Fitness;
+use crate::model::{fitness::Fitness, timing::Timing};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -20,8 +20,14 @@ const MOST_DOUBLINGS: u32 = 5;
 /// A candidate makes this many offers to one tenure for its weight, or because of a wish. An older
 /// version of xvip ignores such offers.
 pub(super) const MOST_OFFERS: u32 = 8;
-/// How long a wish to hand over stands, at least. Then the holder keeps the Lease.
-pub const HANDOVER_LASTS: Duration = Duration::from_secs(10);
+/// How long a wish to hand over stands, at least.
+const HANDOVER_LASTS: Duration = Duration::from_secs(10);
+
+/// How long a wish to hand over stands. Then the holder keeps the Lease. With a long D, the write that
+/// states the wish may be further away than [`HANDOVER_LASTS`].
+pub fn handover_lasts(timing: &Timing) -> Duration {
+    HANDOVER_LASTS.max(timing.renew_every * 2)
+}
 
 /// Who should have the Lease next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -228,6 +228,12 @@ fn the_heir_takes_a_released_lease_at_once_however_it_serves() {
         let end = with(released(held("other", 4, 10), 11), Able, 0, Some(Heir::Node("me".into())));
         assert_eq!(writes(&election.step(at(1), watched(end))).len(), 1, "{fitness}");
     }
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(held("other", 4, 10))));
+    // Its links have just gone down: others come first.
+    election.set_fitness(Unable, Vec::new());
+    let end = with(released(held("other", 4, 10), 11), Able, 0, Some(Heir::Node("me".into())));
+    assert!(writes(&election.step(at(1), watched(end))).is_empty());
 }
 
 /// A planned stop is no expiry, even if no other node can serve.

@@ -215,10 +215,13 @@ impl Election {
     /// when.
     fn offers_at(&self, now: Now, waiting: &mut Waiting) -> Option<BootNs> {
         let why = waiting.seen.as_ref().and_then(|seen| seen.invites(&self.me.node, self.suits()));
-        waiting.better = match (why, waiting.better) {
-            (Some(why), Some((before, since))) if why == before => Some((why, since)),
-            (why, _) => why.map(|why| (why, now.boot)),
-        };
+        match (why, waiting.better) {
+            (Some(why), Some((before, _))) if why == before => {}
+            (why, _) => {
+                waiting.better = why.map(|why| (why, now.boot));
+                waiting.offers = 0;
+            }
+        }
         self.next_offer(waiting)
     }
 
@@ -262,10 +265,10 @@ impl Election {
     /// first. So a planned stop costs less than a lease, even if all other nodes are unable.
     fn politeness(&self, seen: &Record) -> Duration {
         let places = match self.places() {
-            _ if seen.is_reserved_for(&self.me.node) => 0,
+            places if places < 3 && seen.is_reserved_for(&self.me.node) => 0,
             places => places + u32::from(seen.is_reserved_from(&self.me.node)),
         };
-        self.timing.renew_every * places
+        (self.timing.renew_every * places).min(self.timing.wait(self.timing.duration_s))
     }
 
     /// How many renewal intervals a node of this fitness waits longer than an able one.
