@@ -128,9 +128,9 @@ fn left_behind(chosen: &LeaseName, lease: &LeaseName, holder: &str) -> String {
 
 fn hidden(chosen: &LeaseName, lease: &LeaseName) -> String {
     format!(
-        "this host has used the Lease {lease}, which may not be read, and the settings now mean {chosen}: \
-         if others still renew {lease}, there would be two owners. Grant the right to read it, or run \
-         `xvip cleanup` once no node uses it"
+        "this host has used the Lease {lease}, which may not be read, and the settings now mean \
+         {chosen}: if others still renew {lease}, there would be two owners. Grant the right to read it, \
+         or run `xvip cleanup` once no node uses it"
     )
 }
 

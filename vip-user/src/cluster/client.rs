@@ -9,7 +9,7 @@ use super::{
 };
 use crate::server_url::{host_address, server};
 use http::Uri;
-use kube::Client;
+use kube::{Client, config::AuthInfo};
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// The time limit for reading the credentials again.
@@ -87,7 +87,8 @@ fn build(
     Client::try_from(config).map_err(failed)
 }
 
-/// A client of one server that uses no proxy. The credentials are read on another thread.
+/// A client of one server on this host, without a proxy. The credentials are read on another thread.
+/// They are left out if the server's certificate is not checked: any process may listen on loopback.
 pub(super) async fn direct(
     access: Access,
     endpoint: String,
@@ -95,7 +96,10 @@ pub(super) async fn direct(
 ) -> Result<Client, ClientError> {
     let runtime = tokio::runtime::Handle::current();
     let work = move || {
-        let Credentials { config, .. } = runtime.block_on(credentials(&access))?;
+        let Credentials { mut config, .. } = runtime.block_on(credentials(&access))?;
+        if config.accept_invalid_certs {
+            config.auth_info = AuthInfo::default();
+        }
         let invalid = || ClientError::Endpoint { endpoint: endpoint.clone() };
         let uri = server(&endpoint).ok_or_else(invalid)?;
         build(&access, config, (&endpoint, uri, None), connect_timeout)

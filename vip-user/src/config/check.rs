@@ -213,7 +213,7 @@ impl Config {
                     return refuse(
                         "vips.lease",
                         format!("none for {}", vip.address),
-                        "a name: it has its own interfaces, nodes or weights, so it also needs its own Lease",
+                        "a name: with interfaces, nodes or weights of its own it needs its own Lease",
                     );
                 }
                 Some(name) if !is_object_name(name) => return refuse("vips.lease", name, OBJECT_NAME),

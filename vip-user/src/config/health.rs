@@ -7,7 +7,7 @@ use crate::{
 };
 use http::Uri;
 use serde::{Deserialize, Serialize};
-use std::{convert::Infallible, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 /// The kubelet's own health port. It listens on loopback and has no password.
 const KUBELET: &str = "http://127.0.0.1:10248/healthz";
@@ -71,14 +71,6 @@ impl From<String> for Asked {
             "off" => Self::Off,
             _ => Self::At(word),
         }
-    }
-}
-
-impl FromStr for Asked {
-    type Err = Infallible;
-
-    fn from_str(word: &str) -> Result<Self, Infallible> {
-        Ok(word.to_owned().into())
     }
 }
 

@@ -109,8 +109,10 @@ impl<'de> Deserialize<'de> for VipConfig {
             type Value = VipConfig;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter
-                    .write_str("an IP address, or {address: …, interfaces: […], nodes: {…}, weights: {…}, lease: …}")
+                formatter.write_str(
+                    "an IP address, or {address: …, interfaces: […], nodes: {…}, weights: {…}, \
+                     lease: …}",
+                )
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<VipConfig, E> {

@@ -13,7 +13,8 @@ pub enum Fitness {
     #[default]
     Able,
     /// It can answer, but something speaks against it: for example a gateway or a kubelet that does not
-    /// answer. Other nodes may be about to suffer the same, so VIPs leave such a node only after a while.
+    /// answer. Other nodes may be about to suffer the same. So VIPs leave such a node only after a
+    /// while.
     Doubtful,
     /// It answers for some of the VIPs only, or its link has just come back. VIPs leave it at once.
     Impaired,

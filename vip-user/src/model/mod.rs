@@ -2,9 +2,9 @@
 //! in here reads a clock, does I/O or can fail. `now` comes in as an argument; what to do comes out as
 //! a [`turn`].
 //!
-//! Reading order: [`time`], [`timing`], [`news`], [`effects`], [`lease`], [`fitness`], [`health`], [`rule`],
-//! [`selection`], [`edges`], [`hooks`], [`policy`], [`ownership`], [`desired`], [`plan`], [`changes`],
-//! [`schedule`], [`precedence`], [`harm`], [`facts`], [`conflicts`], [`namesake`], [`slots`],
+//! Reading order: [`time`], [`timing`], [`news`], [`effects`], [`lease`], [`fitness`], [`health`],
+//! [`rule`], [`selection`], [`edges`], [`hooks`], [`policy`], [`ownership`], [`desired`], [`plan`],
+//! [`changes`], [`schedule`], [`precedence`], [`harm`], [`facts`], [`conflicts`], [`namesake`], [`slots`],
 //! [`group`], [`turn`], [`agent`].
 #![forbid(unsafe_code)]
 

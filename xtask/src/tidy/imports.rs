@@ -12,8 +12,8 @@ const ROOT: &str = "vip-user/src/";
 const MAY_NAME: &[(&str, &str)] = &[
     (
         "cli",
-        "adapter admin clock cluster config controller escape handover log metrics model node observers \
-         probe state",
+        "adapter admin clock cluster config controller escape handover log metrics model node \
+         observers probe state",
     ),
     ("adapter", "config model"),
     ("log", "config escape"),

@@ -2,7 +2,8 @@
 //! rest of the model sees its [`Ownership`](super::ownership::Ownership), and none of its states.
 //!
 //! Reading order: [`record`], [`state`], [`election`], [`holding`], [`waiting`], [`leaving`],
-//! [`reading`], [`retry`], [`offers`], [`invites`]; for the VIPs of a Lease [`naming`], [`rivals`], [`admission`].
+//! [`reading`], [`retry`], [`offers`], [`invites`]; for the VIPs of a Lease [`naming`],
+//! [`rivals`], [`admission`].
 
 pub mod admission;
 pub mod election;

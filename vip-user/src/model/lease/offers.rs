@@ -69,8 +69,8 @@ pub struct Preference {
     /// Who should have the Lease instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heir: Option<Heir>,
-    /// Whether the holder is [`Fitness::Impaired`]. Older versions of xvip do not know this word, so the
-    /// annotation `xvip.io/fitness` says `doubtful`.
+    /// Whether the holder is [`Fitness::Impaired`]. Older versions of xvip do not know this word, so
+    /// the annotation `xvip.io/fitness` says `doubtful`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub impaired: bool,
 }
@@ -120,8 +120,8 @@ impl Suits {
         self.fitness == Fitness::Able && other.fitness == Fitness::Able && self.weight > other.weight
     }
 
-    /// Whether a holder that suits like this gives the Lease to the node of `offer`. It says that `heir`
-    /// should have it. The candidate has waited long enough before it offered.
+    /// Whether a holder that suits like this gives the Lease to the node of `offer`. It says that
+    /// `heir` should have it. The candidate has waited long enough before it offered.
     pub fn gives_way_to(self, offer: &Offer, heir: Option<&Heir>) -> bool {
         let theirs = Self { fitness: offer.fitness, weight: offer.weight };
         let wished = match heir {

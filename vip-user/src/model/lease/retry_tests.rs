@@ -113,19 +113,21 @@ fn a_read_that_a_holder_needs_is_asked_again_while_its_fence_lives() {
     assert_eq!(writes(&turn).len(), 1, "the renewal is overdue");
 }
 
-/// The API refuses everything at once. Each renewal interval of 600 ms has one write. In addition,
-/// there is one early retry overall.
-#[test]
-fn refused_writes_come_no_faster_than_renewals_but_for_one() {
-    let mut renewing = holder();
+/// An election of each kind that writes.
+fn writing() -> [(&'static str, Election); 3] {
     let mut taking = fresh();
     taking.step(at(0), quorum(Some(held("other", 4, 10))));
     let mut releasing = yielding();
     releasing.step(at(3_710), Input::Silenced);
-    for (name, election) in
-        [("renewing", &mut renewing), ("taking", &mut taking), ("releasing", &mut releasing)]
-    {
-        let sent = play(election, (3_300, 13_300), |_, write| failed(write));
+    [("renewing", holder()), ("taking", taking), ("releasing", releasing)]
+}
+
+/// The API refuses everything at once. Each renewal interval of 600 ms has one write. In addition,
+/// there is one early retry overall.
+#[test]
+fn refused_writes_come_no_faster_than_renewals_but_for_one() {
+    for (name, mut election) in writing() {
+        let sent = play(&mut election, (3_300, 13_300), |_, write| failed(write));
         assert!(sent.len() >= 4, "{name}: {sent:?}");
         let early = sent.windows(2).filter(|pair| pair[1] - pair[0] < 600).count();
         assert!(early <= 1, "{name}: {sent:?}");
@@ -136,17 +138,10 @@ fn refused_writes_come_no_faster_than_renewals_but_for_one() {
 /// write that may leave comes soon. A release that never left is not looked for in the Lease either.
 #[test]
 fn a_write_that_was_kept_back_is_no_failure() {
-    let mut renewing = holder();
-    let mut taking = fresh();
-    taking.step(at(0), quorum(Some(held("other", 4, 10))));
-    let mut releasing = yielding();
-    releasing.step(at(3_710), Input::Silenced);
-    for (name, election) in
-        [("renewing", &mut renewing), ("taking", &mut taking), ("releasing", &mut releasing)]
-    {
+    for (name, mut election) in writing() {
         let kept_back =
             |_, write: &LeaseWrite| Input::Written { id: write.id, outcome: Written::KeptBack };
-        let sent = play(election, (4_000, 6_000), kept_back);
+        let sent = play(&mut election, (4_000, 6_000), kept_back);
         let soon = sent.windows(2).all(|pair| pair[1] - pair[0] <= 150);
         assert!(sent.len() >= 2 && soon, "{name}: {sent:?}");
         if let State::Leaving(holding) = election.state() {
