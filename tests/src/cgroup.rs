@@ -73,6 +73,9 @@ impl Cgroup {
 
     /// Limits memory to the present use, so that the next allocation kills the process.
     ///
+    /// The kernel first takes back what it charged in advance and cached pages, so one call may
+    /// leave room. A caller repeats it until the process is gone.
+    ///
     /// # Errors
     /// If the limit cannot be set.
     pub fn limit_to_what_is_used(&self) -> anyhow::Result<()> {
