@@ -43,6 +43,7 @@ fn play(seed: u64, knobs: &Knobs, hours: u64) -> World {
 struct Sum {
     owned: f64,
     takeovers: u64,
+    outsiders: u64,
     quiet_times: u64,
     settled_times: u64,
     shapes: BTreeSet<Shape>,
@@ -80,6 +81,7 @@ fn no_two_owners_in_thousands_of_hours_of_faults() {
             });
             sum.owned += world.owned_share();
             sum.takeovers += world.takeovers;
+            sum.outsiders += world.outsiders;
             sum.quiet_times += world.quiet_times;
             sum.settled_times += world.settled_times;
             sum.shapes.extend(world.shapes);
@@ -92,6 +94,7 @@ fn no_two_owners_in_thousands_of_hours_of_faults() {
     });
     let quiet_times: u64 = sums.iter().map(|sum| sum.quiet_times).sum();
     let settled_times: u64 = sums.iter().map(|sum| sum.settled_times).sum();
+    let outsiders: u64 = sums.iter().map(|sum| sum.outsiders).sum();
     let takeovers: u64 = sums.iter().map(|sum| sum.takeovers).sum();
     let owned = sums.iter().map(|sum| sum.owned).sum::<f64>() * 100.0 / seeds as f64;
     let shapes: BTreeSet<Shape> = sums.into_iter().flat_map(|sum| sum.shapes).collect();
@@ -103,6 +106,8 @@ fn no_two_owners_in_thousands_of_hours_of_faults() {
     }
     println!("{quiet_times} times without faults, after which one node answered and the others waited");
     assert!(quiet_times >= 2 * hours, "liveness was judged {quiet_times} times only");
+    println!("{outsiders} times kube-vip on another host took the Lease and ended");
+    assert!(outsiders > hours / 2, "kube-vip took the Lease {outsiders} times only");
     println!("{settled_times} of them after which the heaviest node answered");
     assert!(settled_times > hours / 10, "weights were judged {settled_times} times only");
     assert!(takeovers > 5 * hours, "the faults did not bite: {takeovers} take-overs");

@@ -7,6 +7,7 @@ mod election;
 mod frames;
 mod host;
 mod place;
+mod strangers;
 
 use crate::{
     shell::{output, succeeds},
@@ -41,9 +42,16 @@ const PLAN: &[&str] = &["-p", "vip-user", "--lib", "plan::tests"];
 const LAB: &str = "lab";
 
 fn all() -> impl Iterator<Item = &'static Mutation> {
-    [frames::FRAMES, election::ELECTIONS, agent::AGENTS, host::HOST, admission::ADMISSIONS]
-        .into_iter()
-        .flatten()
+    [
+        frames::FRAMES,
+        election::ELECTIONS,
+        strangers::TAKEN_FROM_STRANGERS,
+        agent::AGENTS,
+        host::HOST,
+        admission::ADMISSIONS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Applies every mutation and runs its tests. Restores the file each time.

@@ -57,7 +57,7 @@ fn out_of_memory(lab: &mut Lab, moves: &mut Vec<u64>) {
             }
             lab.nodes[owner].has_ended()
         };
-        assert!(eventually(Duration::from_secs(60), dies), "it has enough");
+        assert!(eventually(Duration::from_mins(1), dies), "it has enough");
         sleep(Duration::from_secs(5));
     });
     let nodes: Vec<usize> = recording.claims.iter().map(|claim| claim.node).collect();

@@ -55,6 +55,7 @@ pub(super) fn setup(
         slots,
         policy: settings::policy(config, me),
         on_stop: config.on_stop,
+        port: config.lease.foreign_port,
         metrics,
         recorder,
     }

@@ -35,6 +35,7 @@ pub fn policy(config: &Config, me: Identity) -> Policy {
         timing: config.timing(),
         refresh: Duration::from_secs(config.announce.refresh_s),
         conflict: config.conflict,
+        foreign_conflict: config.lease.foreign_conflict,
         guard_neighbours: config.guard_neighbours,
         placement: config.placement,
         asks_first: true,

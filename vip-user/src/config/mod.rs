@@ -12,7 +12,7 @@ mod vips;
 use crate::model::{
     desired::Placement,
     hooks::Hooks,
-    policy::{ConflictPolicy, OnStop},
+    policy::{ConflictPolicy, ForeignConflict, OnStop},
     rule::{EXCLUDED, Rule},
     selection::Selection,
     timing::Timing,
@@ -134,6 +134,11 @@ pub struct LeaseConfig {
     pub clock_error_percent: u32,
     /// How long a candidate waits for a foreign holder (kube-vip), in seconds. Default: 2·D + 10.
     pub foreign_grace_s: Option<u64>,
+    /// What a candidate does if a station still answers for a VIP after that time.
+    pub foreign_conflict: ForeignConflict,
+    /// A station that answers for a VIP also counts as serving it if it accepts connections to this
+    /// port.
+    pub foreign_port: u16,
 }
 
 /// How to reach the Kubernetes API.
@@ -320,6 +325,8 @@ impl Default for LeaseConfig {
             margin_ms: None,
             clock_error_percent: 10,
             foreign_grace_s: None,
+            foreign_conflict: ForeignConflict::default(),
+            foreign_port: 6443,
         }
     }
 }
@@ -408,6 +415,8 @@ const FIELDS: &[&str] = &[
     "margin_ms",
     "clock_error_percent",
     "foreign_grace_s",
+    "foreign_conflict",
+    "foreign_port",
     "kubeconfig",
     "endpoints",
     "tls_server_name",

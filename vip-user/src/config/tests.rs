@@ -133,6 +133,8 @@ fn every_refusal_names_field_value_and_remedy() {
         (&format!("{base}lease: {{duration_s: 3, renew_ms: 2000}}"), "the fence of 2650 ms"),
         (&format!("{base}lease: {{margin_ms: 10}}"), "`lease.margin_ms`: 10"),
         (&format!("{base}lease: {{clock_error_percent: 90}}"), "`lease.clock_error_percent`: 90"),
+        (&format!("{base}lease: {{foreign_port: 0}}"), "`lease.foreign_port`: 0"),
+        (&format!("{base}lease: {{foreign_conflict: fight}}"), "foreign_conflict"),
         (&format!("{base}lease: {{foreign_grace_s: 4}}"), "`lease.foreign_grace_s`: 4"),
         (&format!("{base}lease: {{foreign_grace_s: 18446744074}}"), "lease.duration_s (5) to 86400"),
         (&format!("{base}lease: {{namespace: a/b}}"), "`lease.namespace`: a/b"),

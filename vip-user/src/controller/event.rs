@@ -68,6 +68,8 @@ pub enum Event {
     },
     /// Another station claims a VIP.
     Claim(Claim),
+    /// Whether a connection was accepted at a VIP of a group for which another station answers.
+    Visited(GroupId, bool),
     /// Something outside the loop has a problem: its subject, and the reason, or `None` once it is
     /// over.
     Problem(&'static str, Option<String>),
@@ -88,6 +90,8 @@ pub struct Setup {
     pub policy: Policy,
     /// What a stop does.
     pub on_stop: OnStop,
+    /// A port of the service behind the VIPs.
+    pub port: u16,
     /// Where the loop counts.
     pub metrics: Metrics,
     /// Where Kubernetes Events go.

@@ -162,6 +162,12 @@ impl<D: Dataplane> Controller<D> {
                 }
                 return;
             }
+            Event::Visited(group, served) => {
+                if !self.is_current(group) {
+                    return;
+                }
+                agent::Event::Election(group.slot, Input::Visited(served))
+            }
             Event::Listed(group, number, leases) => {
                 if !self.is_current(group) {
                     return;

@@ -19,9 +19,12 @@ use crate::{
             record::{LeaseWrite, Version},
         },
     },
-    node::dataplane::Dataplane,
+    node::{dataplane::Dataplane, visit},
 };
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use tokio::{
     sync::{Notify, mpsc},
     task::AbortHandle,
@@ -32,6 +35,8 @@ pub(super) struct Requests {
     pub(super) id: GroupId,
     pub(super) api: LeaseApi,
     duration_s: u32,
+    /// A port of the service behind the VIPs.
+    port: u16,
     /// Ends the present watch, and so starts a new one.
     again: Arc<Notify>,
     events: mpsc::Sender<Event>,
@@ -51,7 +56,7 @@ impl Requests {
     pub(super) fn follow(
         id: GroupId,
         api: LeaseApi,
-        duration_s: u32,
+        (duration_s, port): (u32, u16),
         events: mpsc::Sender<Event>,
     ) -> Self {
         let again = Arc::new(Notify::new());
@@ -59,7 +64,7 @@ impl Requests {
         let (lease, ends) = (api.clone(), Arc::clone(&again));
         let follow = watch::follow(lease, watch::WATCH_S, ends, events.clone(), event);
         let watch = tokio::spawn(follow).abort_handle();
-        Self { id, api, duration_s, again, events, watch }
+        Self { id, api, duration_s, port, again, events, watch }
     }
 
     /// Sends a request. A candidate that has to read may have missed something, so it also begins a new
@@ -77,6 +82,7 @@ impl Requests {
             }
             Outgoing::List(number) => self.list(number),
             Outgoing::Strike(strike) => self.strike(strike),
+            Outgoing::Visit(ip) => self.visit(ip),
             // Probes are frames, which `speak` sends.
             Outgoing::Probe => {}
         }
@@ -147,6 +153,15 @@ impl Requests {
         });
     }
 
+    /// Tries to connect to a VIP for which another station answers.
+    fn visit(&self, ip: IpAddr) {
+        let (id, events, address) = (self.id, self.events.clone(), SocketAddr::new(ip, self.port));
+        tokio::spawn(async move {
+            let served = visit::is_served(address).await;
+            let _ = events.send(Event::Visited(id, served)).await;
+        });
+    }
+
     /// Strikes VIPs out of another Lease.
     fn strike(&self, strike: Strike) {
         tracing::warn!(
@@ -193,8 +208,8 @@ impl<D: Dataplane> Controller<D> {
             }
             let id = GroupId { slot, serial: group.serial() };
             let api = self.setup.api.named(group.lease());
-            let duration_s = self.setup.policy.timing.duration_s;
-            self.requests.insert(slot, Requests::follow(id, api, duration_s, self.events.clone()));
+            let settings = (self.setup.policy.timing.duration_s, self.setup.port);
+            self.requests.insert(slot, Requests::follow(id, api, settings, self.events.clone()));
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     news::{Notice, Why},
     time::BootNs,
 };
+use std::net::IpAddr;
 
 /// Everything that one step of an election wants done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub enum Outgoing {
     Strike(Strike),
     /// Ask the LAN whether addresses are in use (RFC 5227).
     Probe,
+    /// Try to connect to a VIP for which a station answers.
+    Visit(IpAddr),
 }
 
 impl From<Request> for Outgoing {

@@ -6,6 +6,7 @@ use super::{
     lease::{
         admission::PROBE_TIME,
         election::{AdoptedFence, Election, Identity},
+        stranger::HeldBack,
     },
     namesake::Namesake,
     ownership::Ownership,
@@ -66,6 +67,8 @@ pub struct Group {
     pub(super) macs: Vec<Mac>,
     /// Why this node does not serve as well as it could, in words.
     pub(super) weakness: Option<String>,
+    /// Why its Lease is not taken, as it was reported last.
+    pub(super) held_back: Option<HeldBack>,
     /// The fitness that was reported last.
     pub(super) told: Option<Fitness>,
     /// Renewals by another process that uses our node name.
@@ -108,6 +111,7 @@ impl Group {
             reach: Fitness::Unable,
             macs: Vec::new(),
             weakness: None,
+            held_back: None,
             told: None,
             namesake: Namesake::default(),
             adopted: was_adopted,

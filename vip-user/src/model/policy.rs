@@ -16,6 +16,18 @@ pub enum ConflictPolicy {
     Yield,
 }
 
+/// What a candidate does if a station still answers for a VIP whose Lease another program (kube-vip) held
+/// last, and that program has had its time.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignConflict {
+    /// Leave the Lease alone while the station answers.
+    #[default]
+    Wait,
+    /// Take the Lease and serve the VIP, without asking the LAN.
+    Take,
+}
+
 /// What this node does with the VIPs that it holds when the process stops.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

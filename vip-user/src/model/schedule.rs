@@ -14,6 +14,9 @@ pub const BURST: [Duration; 6] = [
 ];
 /// Rounds of an address probe (RFC 5227 section 2.1.1), counted from the first.
 pub const PROBES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(2)];
+/// Rounds of questions about a Lease that another program held last, counted from the first.
+pub const QUESTIONS: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(1)];
 /// Pause before a change that the host did not take is tried again.
 pub const RETRY: Duration = Duration::from_secs(1);
 

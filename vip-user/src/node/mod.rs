@@ -39,3 +39,4 @@ pub mod start;
 pub mod sysctl;
 pub mod touched;
 mod trouble;
+pub mod visit;

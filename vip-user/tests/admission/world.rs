@@ -402,7 +402,7 @@ fn message(send: Outgoing, now: Now) -> Option<Message> {
         Outgoing::Read => Some(Message::Read(now.boot)),
         Outgoing::List(number) => Some(Message::List(number)),
         Outgoing::Strike(strike) => Some(Message::Strike(strike)),
-        Outgoing::Create | Outgoing::Offer(..) | Outgoing::Probe => None,
+        Outgoing::Create | Outgoing::Offer(..) | Outgoing::Probe | Outgoing::Visit(_) => None,
     }
 }
 

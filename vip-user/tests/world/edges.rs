@@ -72,6 +72,10 @@ impl World {
             }
             // There is only one Lease, and no host on the LAN.
             Outgoing::List(_) | Outgoing::Strike(_) | Outgoing::Probe => {}
+            Outgoing::Visit(_) => {
+                let served = Input::Visited(self.outsider_answers());
+                self.push(self.now + 50, Happening::Input(index, process, served));
+            }
         }
     }
 
@@ -187,6 +191,7 @@ impl World {
     /// comes until the node notices and a read begins another watch. The same happens after a
     /// deletion, and if the read had found no Lease.
     pub(super) fn tell_watchers(&mut self) {
+        self.changed_at = self.now;
         for node in (0..self.nodes.len())
             .filter(|node| self.nodes[*node].watch == Watch::Open)
             .collect::<Vec<_>>()

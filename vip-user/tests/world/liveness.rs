@@ -31,7 +31,7 @@ impl Asked {
     pub(super) fn count(&mut self, send: &Outgoing) {
         match send {
             Outgoing::Write(_) => self.writes += 1,
-            Outgoing::Probe => {}
+            Outgoing::Probe | Outgoing::Visit(_) => {}
             _ => self.others += 1,
         }
     }
@@ -43,6 +43,7 @@ impl World {
         match step {
             0 => {
                 self.quiet = true;
+                self.outsider = None;
                 for node in 0..self.nodes.len() {
                     self.set_fitness(node, Fitness::Able);
                 }

@@ -37,10 +37,12 @@ impl ClientGo {
 impl World {
     pub(super) fn mishap(&mut self) {
         let node = self.rng.usize(0..self.nodes.len());
-        let kind = self.rng.u32(0..16);
-        // While client-go holds the Lease, the promise covers only what client-go itself waits for.
+        let kind = self.rng.u32(0..20);
+        self.outsider_is_gone();
+        // While a client-go program holds the Lease, the promise covers only what client-go itself waits for.
         // So its Lease is not edited.
-        let foreign = self.client_go.is_some() && (matches!(kind, 4..=9) || kind > 11);
+        let foreign = self.client_go.is_some() || self.outsider.is_some();
+        let foreign = foreign && matches!(kind, 4..=9 | 12..16);
         if self.quiet || self.nodes[node].down || foreign {
             return self.plan_mishap();
         }
@@ -90,6 +92,8 @@ impl World {
                 let fitness = fitness[self.rng.usize(0..fitness.len())];
                 self.fall_ill(node, Some(Ailment { fitness, why: "ill".into() }));
             }
+            16 | 17 => self.outsider_takes(),
+            18 | 19 => self.outsider_ends(),
             _ => {
                 // etcd is restored from a backup: the content is old, but versions continue.
                 if let Some(old) = self.backup.clone() {
@@ -151,7 +155,7 @@ impl World {
     /// The process dies on the node that wrote the Lease last, and a client-go program starts there
     /// instead.
     fn roll_back(&mut self, index: usize) {
-        if self.written_by != Some(index) {
+        if self.written_by != Some(index) || self.outsider.is_some() {
             return;
         }
         let node = &mut self.nodes[index];

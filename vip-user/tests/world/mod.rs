@@ -6,6 +6,7 @@ mod kernel;
 pub mod knobs;
 mod liveness;
 mod mishaps;
+mod outsider;
 pub mod shape;
 
 use edges::Watch;
@@ -13,6 +14,7 @@ use kernel::{Kernel, vip};
 use knobs::Knobs;
 use liveness::Asked;
 use mishaps::ClientGo;
+use outsider::Outsider;
 use shape::Shape;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -33,7 +35,7 @@ use vip_user::model::{
         record::{LeaseWrite, Record, Version},
         state::State,
     },
-    policy::ConflictPolicy,
+    policy::{ConflictPolicy, ForeignConflict},
     slots::{SlotState, Slots},
     time::{BootNs, Now},
     timing::Timing,
@@ -63,6 +65,7 @@ enum Happening {
     Create(usize, u64),
     Mishap,
     ClientGo,
+    Outsider(u64),
     Calm(u8),
 }
 
@@ -114,6 +117,11 @@ pub struct World {
     /// The node that wrote its tenure last, if nothing else has changed the Lease since.
     written_by: Option<usize>,
     client_go: Option<ClientGo>,
+    outsider: Option<Outsider>,
+    /// How many times it has taken the Lease.
+    pub outsiders: u64,
+    /// When the Lease was last changed.
+    changed_at: Ms,
     /// Whether there are no faults for a while.
     quiet: bool,
     asked: Asked,
@@ -174,6 +182,7 @@ fn policy(me: Identity) -> Policy {
         timing: timing(),
         refresh: Duration::ZERO,
         conflict: ConflictPolicy::Report,
+        foreign_conflict: ForeignConflict::Wait,
         guard_neighbours: false,
         placement: Placement::Interface,
         asks_first: false,
@@ -236,6 +245,9 @@ impl World {
             uids: 0,
             written_by: None,
             client_go: None,
+            outsider: None,
+            outsiders: 0,
+            changed_at: 0,
             quiet: false,
             asked: Asked::default(),
             tracing: false,
@@ -289,6 +301,7 @@ impl World {
             }
             Happening::Create(node, process) => self.create(node, process),
             Happening::ClientGo => self.client_go_renews(),
+            Happening::Outsider(renewal) => self.outsider_renews(renewal),
             Happening::Calm(step) => self.calm(step),
             Happening::Arrive(node, process, write) => self.arrive(node, process, write),
             Happening::Follow(node, process, watches) => {
@@ -370,11 +383,7 @@ impl World {
             while let Some(frames) = node.agent.next_frames(now) {
                 node.agent.announced(now, &frames, Ok(BTreeMap::new()));
             }
-            let now = self.clock(index);
-            let agent = &mut self.nodes[index].agent;
-            while let Some((slot, vips)) = agent.next_probe(now) {
-                agent.probed(now, slot, &vips, Ok(BTreeMap::new()));
-            }
+            self.ask_lan(index);
             break;
         }
         let now = self.clock(index).boot;
@@ -392,6 +401,16 @@ impl World {
                 self.nodes[index].wake_at = at;
                 self.push(at, Happening::Wake(index, process));
             }
+        }
+    }
+
+    fn ask_lan(&mut self, index: usize) {
+        let now = self.clock(index);
+        while let Some((slot, vips)) = self.nodes[index].agent.next_probe(now) {
+            if !vips.is_empty() {
+                self.asked_on_lan(index);
+            }
+            self.nodes[index].agent.probed(now, slot, &vips, Ok(BTreeMap::new()));
         }
     }
 
@@ -495,6 +514,9 @@ impl World {
     fn judge(&mut self, index: usize) {
         if !self.answers(index, self.now) {
             return;
+        }
+        if self.outsider_answers() {
+            self.crime = Some(format!("kube-vip and node {index} both answer at {} ms", self.now));
         }
         for other in 0..self.nodes.len() {
             if other != index && self.answers(other, self.now) {

@@ -56,6 +56,7 @@ impl Shape {
             | Input::Leave
             | Input::Listed(..)
             | Input::Heard(..)
+            | Input::Visited(_)
             | Input::Tick => return None,
         })
     }

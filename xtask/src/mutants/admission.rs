@@ -132,8 +132,8 @@ pub(super) const ADMISSIONS: &[Mutation] = &[
         rule: "only addresses that are free",
         name: "a tenure that another program has renewed is inherited",
         file: FILE,
-        from: "let names = if foreign { Names::Nothing } else { seen.names() };",
-        to: "let names = if foreign && seen.uid.is_empty() { Names::Nothing } else { seen.names() };",
+        from: "let names = if seen.is_strangers() { Names::Nothing } else { seen.names() };",
+        to: "let names = if seen.is_strangers() && seen.uid.is_empty() { Names::Nothing } else { seen.names() };",
         tests: TABLES,
     },
     Mutation {

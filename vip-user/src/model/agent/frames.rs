@@ -249,8 +249,15 @@ impl Agent {
             }
             // If no interface is up, no station can hear the question.
             let up = |vip: &IpAddr| self.links.of(*vip).any(|link| link.up);
-            let (can, cannot): (Vec<IpAddr>, Vec<IpAddr>) =
-                group.election.asking().into_iter().partition(up);
+            let asked = if group.election.asks_for_all() {
+                group.spec.vips.clone()
+            } else {
+                group.election.asking()
+            };
+            let (can, cannot): (Vec<IpAddr>, Vec<IpAddr>) = asked.into_iter().partition(up);
+            if can.is_empty() {
+                group.election.could_not_ask(now);
+            }
             for vip in cannot {
                 group.election.cannot_ask(now, vip);
             }
@@ -273,6 +280,9 @@ impl Agent {
             Err(_) => vips.to_vec(),
         };
         if let Some(group) = self.groups.get_mut(&slot) {
+            if unasked.len() == vips.len() {
+                group.election.could_not_ask(now);
+            }
             for vip in unasked {
                 group.election.cannot_ask(now, vip);
             }
@@ -296,6 +306,7 @@ impl Agent {
             let Some(group) = self.groups.get_mut(&slot) else { continue };
             if group.probe_at.next().is_some_and(|at| at.after(LATE_PROBE) <= now.boot) {
                 group.probe_at.clear();
+                group.election.could_not_ask(now);
                 for vip in group.election.asking() {
                     group.election.cannot_ask(now, vip);
                 }

@@ -29,9 +29,9 @@ use super::{
     },
     news::{News, Of, Subject, Why},
     ownership::Ownership,
-    policy::ConflictPolicy,
+    policy::{ConflictPolicy, ForeignConflict},
     precedence::Precedence,
-    schedule::{PROBES, Schedule},
+    schedule::{PROBES, QUESTIONS, Schedule},
     slots::Slots,
     time::{BootNs, Now},
     timing::Timing,
@@ -62,6 +62,8 @@ pub struct Policy {
     pub refresh: Duration,
     /// What to do about other stations that claim a VIP.
     pub conflict: ConflictPolicy,
+    /// What to do about a station that still answers for a VIP that another program held last.
+    pub foreign_conflict: ForeignConflict,
     /// Whether the kernel drops claims that contradict the Lease.
     pub guard_neighbours: bool,
     /// Where the addresses of held VIPs are put.
@@ -352,7 +354,8 @@ impl Agent {
             group.begin_burst(now.boot);
         }
         if asks_the_lan(&mut effects) {
-            group.probe_at = Schedule::of(now.boot, &PROBES);
+            let rounds = if group.election.asks_for_all() { &QUESTIONS } else { &PROBES };
+            group.probe_at = Schedule::of(now.boot, rounds);
             self.probing.insert(slot);
         }
         turn.take_in(slot, effects, silent_since);
@@ -412,6 +415,12 @@ impl Agent {
     fn tell_obstacles(&mut self, now: BootNs, slot: u32) {
         let Some(group) = self.groups.get_mut(&slot) else { return };
         let holds = group.election.ownership(now).is_ours();
+        let held_back = group.election.held_back();
+        if held_back != group.held_back {
+            group.held_back = held_back;
+            let why = held_back.map(|why| why.to_string());
+            self.news.push(News::Problem(Subject { what: "foreign holder", of: Of::Group(slot) }, why));
+        }
         for (vip, why) in group.election.take_obstacles().unwrap_or_default() {
             let news = match why.filter(|_| holds) {
                 Some(why) => News::Refused(slot, vip, why.to_string()),

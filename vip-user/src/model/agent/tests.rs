@@ -36,6 +36,7 @@ fn agent(slots: impl IntoIterator<Item = (u32, SlotState)>) -> Agent {
         timing: Timing::of(3),
         refresh: Duration::ZERO,
         conflict: ConflictPolicy::Report,
+        foreign_conflict: ForeignConflict::Wait,
         guard_neighbours: false,
         placement: Placement::Loopback,
         asks_first: false,

@@ -91,6 +91,7 @@ impl Agent {
         self.serial += 1;
         let (serial, asks_first) = (self.serial, self.policy.asks_first);
         let mut group = Group::new(spec, serial, me, timing, (generation, adopted), asks_first);
+        group.election.on_foreign_conflict(self.policy.foreign_conflict);
         group.use_links(&self.links);
         group.damper.observe(now, group.reach < Fitness::Unable, false);
         self.groups.insert(slot, group);

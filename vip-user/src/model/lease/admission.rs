@@ -18,6 +18,7 @@ pub use super::{
 use super::{
     record::Record,
     rivals::{Against, Rank, Rivals},
+    stranger::Lan,
 };
 use crate::model::{time::BootNs, timing::Timing};
 use std::{
@@ -116,7 +117,7 @@ pub struct Admission {
     pause: Duration,
     /// Consecutive lists after which something had to be struck out.
     strikes: u32,
-    probing_since: Option<BootNs>,
+    lan: Lan,
     /// Counts the changes of the set of admitted VIPs.
     changes: u64,
     /// Whether every VIP is admitted and the Lease says so, so that nothing is to be done.
@@ -143,7 +144,7 @@ impl Admission {
             list_at: BootNs(0),
             pause: PAUSE,
             strikes: 0,
-            probing_since: None,
+            lan: Lan::default(),
             changes: 0,
             settled: false,
             obstacles_changed: false,
@@ -170,7 +171,7 @@ impl Admission {
             }
             // What the Lease said of this VIP earlier does not count. It is claimed like any new one.
             self.vips.insert(*ip, Vip { revoked: true, ..Vip::default() });
-            self.probing_since = None;
+            self.lan = Lan::default();
         }
         self.settled = false;
         self.changes += u64::from(self.admitted() != before);
@@ -235,17 +236,25 @@ impl Admission {
         std::mem::take(&mut self.requests)
     }
 
-    /// The LAN is asked for all VIPs from now on, because the Lease was never held.
-    pub(super) fn probing(&mut self, now: BootNs) {
-        self.probing_since = Some(now);
+    /// The LAN is asked for all VIPs from now on, for this long, before the Lease is taken.
+    pub(super) fn probing(&mut self, now: BootNs, time: Duration) {
+        self.lan = Lan::Asked { since: now, time };
+    }
+
+    /// Sets whether the LAN's answers do not count in the next tenure.
+    pub(super) fn overrule(&mut self, overruled: bool) {
+        if overruled {
+            self.lan = Lan::Overruled;
+        } else if self.lan == Lan::Overruled {
+            self.lan = Lan::default();
+        }
     }
 
     /// The marks of a take-over. VIPs that the previous holder had admitted are published at once.
     pub(super) fn take(&mut self, seen: &Record) -> Marks {
         // Nothing is known of a holder that is not xvip: its address may still be on its host. The same
         // applies if another program has renewed a tenure of xvip.
-        let foreign = !seen.was_renewed_by_us() || (!seen.holder.is_empty() && seen.tenure().is_none());
-        let names = if foreign { Names::Nothing } else { seen.names() };
+        let names = if seen.is_strangers() { Names::Nothing } else { seen.names() };
         self.settled = false;
         let mark = |ip: &IpAddr| match names {
             Names::Listed(guarded) => guarded.mark(*ip).unwrap_or(Mark::Claimed),
@@ -357,7 +366,7 @@ impl Admission {
         self.base.clear();
         (self.settled, self.obstacles_changed) = (false, true);
         self.requests.clear();
-        self.probing_since = None;
+        self.lan = Lan::default();
     }
 
     /// The marks for the next write. A release makes no new claims.
@@ -449,7 +458,7 @@ impl Admission {
         }
         let Some(vip) = self.vips.get_mut(&ip) else { return };
         vip.heard = Some((now, mac));
-        if matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
+        if self.lan != Lan::Overruled && matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
             self.obstacles_changed = true;
             // The write that admits the VIP may be on its way.
             vip.revoked |= vip.stage == Stage::Admitting;
@@ -460,7 +469,7 @@ impl Admission {
 
     /// The LAN cannot be asked for an address: no interface is up, or the question came too late.
     pub(super) fn cannot_ask(&mut self, now: BootNs, ip: IpAddr) {
-        self.probing_since = None;
+        self.lan = Lan::default();
         if let Some(vip) = self.vips.get_mut(&ip)
             && matches!(vip.stage, Stage::Asking { .. })
         {
@@ -565,15 +574,20 @@ impl Admission {
         }
     }
 
-    /// The stage in which the LAN is asked. If it was already asked while no node had held the Lease,
-    /// that need not be repeated.
+    /// The stage in which the LAN is asked. If it was already asked before the Lease was taken, that
+    /// need not be repeated.
     fn begin_asking(&self, now: BootNs, ip: IpAddr) -> Stage {
         let heard = self.vips.get(&ip).and_then(|vip| vip.heard).map(|(at, _)| at);
-        match self.probing_since {
-            Some(since)
+        match self.lan {
+            Lan::Overruled => Stage::Admitting,
+            Lan::Asked { since, time }
                 if now < since.after(PROBE_HOLDS) && heard.is_none_or(|heard| heard < since) =>
             {
-                Stage::Asking { since, asked: true }
+                if now >= since.after(time) {
+                    Stage::Admitting
+                } else {
+                    Stage::Asking { since, asked: true }
+                }
             }
             _ => Stage::Asking { since: now, asked: false },
         }

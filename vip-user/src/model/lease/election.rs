@@ -11,6 +11,7 @@ use crate::model::{
     effects::{Effects, FenceChange, Outgoing},
     fitness::Fitness,
     ownership::Ownership,
+    policy::ForeignConflict,
     time::{BootNs, Now, Unhashed},
     timing::Timing,
 };
@@ -77,6 +78,8 @@ pub enum Input {
     Listed(u64, Result<Vec<(String, Record)>, String>),
     /// Another station answers for an address.
     Heard(IpAddr, Mac),
+    /// The outcome of [`Outgoing::Visit`]: whether a connection was accepted.
+    Visited(bool),
     /// Another node should have the Lease. A node that does not hold it ignores this.
     HandOver(Heir),
     /// Give the Lease up.
@@ -126,6 +129,7 @@ pub struct Election {
     /// `None`: all VIPs count as admitted. This suits a single Lease that no other Lease can
     /// contradict.
     pub(super) admission: Option<Admission>,
+    pub(super) foreign_conflict: ForeignConflict,
     pub(super) leaving: bool,
     pub(super) next_id: u64,
     pub(super) linger_until: BootNs,
@@ -151,6 +155,7 @@ impl Election {
             given_up: 0,
             macs: Vec::new(),
             admission: None,
+            foreign_conflict: ForeignConflict::default(),
             leaving: false,
             next_id: 0,
             linger_until: BootNs(0),
@@ -194,7 +199,9 @@ impl Election {
                     admission.listed(now.boot, &self.timing, list, leases);
                 }
             }
+            Input::Visited(served) => self.visited(now, served),
             Input::Heard(ip, mac) => {
+                self.heard_of(now, ip, mac);
                 if let Some(admission) = &mut self.admission {
                     admission.heard(now.boot, ip, mac);
                 }
@@ -225,6 +232,11 @@ impl Election {
     /// Sets how much the VIPs belong to this node. The next write says so.
     pub fn set_weight(&mut self, weight: u8) {
         self.weight = weight;
+    }
+
+    /// Sets what this node does if a station answers for VIPs that another program held last.
+    pub fn on_foreign_conflict(&mut self, conflict: ForeignConflict) {
+        self.foreign_conflict = conflict;
     }
 
     /// From now on the election admits VIPs one by one to the Lease `name`. The LAN is asked for

@@ -53,6 +53,11 @@ fn note(holder: &str, transitions: i64) -> TenureNote {
 }
 
 /// A record as xvip on the node `holder` writes it.
+/// Whether the LAN is asked.
+pub(super) fn asks(effects: &Effects) -> bool {
+    effects.sends.contains(&Outgoing::Probe)
+}
+
 pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
     let note = note(holder, transitions);
     Record {
@@ -234,8 +239,6 @@ fn an_empty_holder_that_is_no_release_is_waited_out() {
     };
     // An administrator blanks the holder.
     blank(|record| record.released = None);
-    // A client-go program took the Lease (transitions moved on), released it, and kept our annotations.
-    blank(|record| record.transitions = 5);
     // The annotation was already there before the holder was emptied.
     let mut marked = held("other", 4, 10);
     marked.released.clone_from(&marked.note);
@@ -263,6 +266,8 @@ fn a_foreign_holder_is_waited_out_longer() {
     foreign.note = None;
     let mut election = fresh();
     election.step(at(0), quorum(Some(foreign)));
+    assert!(!asks(&election.step(at(14_499), Input::Tick)));
+    assert!(asks(&election.step(at(14_500), Input::Tick)), "the LAN is asked before the take-over");
     assert!(writes(&election.step(at(15_999), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(16_000), Input::Tick)).len(), 1);
 }
@@ -583,6 +588,7 @@ fn extreme_numbers_in_a_lease_cost_time_and_never_the_vip() {
     garbage.note = None;
     let mut election = fresh();
     election.step(at(0), quorum(Some(garbage)));
+    election.step(at(1_208_500), Input::Tick);
     let turn = election.step(at(1_210_000), Input::Tick);
     let write = writes(&turn)[0].clone();
     assert_eq!(write.note.transitions, 0);

@@ -2,7 +2,7 @@
 
 use super::{
     election::{Election, Input},
-    election_tests::{answered, at, fresh, held, holder, quorum, watched, writes},
+    election_tests::{answered, asks, at, fresh, held, holder, quorum, watched, writes},
     record::{Record, Version},
     state::State,
 };
@@ -51,6 +51,7 @@ fn a_tenure_that_a_client_go_program_has_renewed_is_a_strangers() {
     election.step(at(0), quorum(Some(ours)));
     election.step(at(100), watched(theirs));
     // The wait is 2·D + 10 s, not D·(1+ρ).
+    assert!(asks(&election.step(at(14_600), Input::Tick)));
     assert!(writes(&election.step(at(16_099), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(16_100), Input::Tick)).len(), 1);
 }

@@ -244,7 +244,10 @@ impl Election {
         };
         let admission = self.admission.as_ref().is_some_and(Admission::has_news);
         let news = (admission || holding.heir != holding.told_heir).then_some(soon);
-        [worse, news].into_iter().flatten().fold(holding.next_write, BootNs::min)
+        // What the take-over could not say yet, because other Leases had to be read: the VIPs are dark
+        // until then.
+        let first = (admission && holding.sent <= holding.began).then_some(holding.began);
+        [worse, news, first].into_iter().flatten().fold(holding.next_write, BootNs::min)
     }
 
     /// How well this node suits, as a holder says it. While its tenure is `young` it does not mention

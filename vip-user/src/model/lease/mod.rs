@@ -2,10 +2,11 @@
 //! rest of the model sees its [`Ownership`](super::ownership::Ownership), and none of its states.
 //!
 //! Reading order: [`record`], [`state`], [`election`], [`holding`], [`waiting`], [`leaving`],
-//! [`reading`], [`retry`], [`offers`], [`invites`]; for the VIPs of a Lease [`naming`],
-//! [`rivals`], [`admission`].
+//! [`reading`], [`retry`], [`stranger`], [`asking`], [`offers`], [`invites`]; for the VIPs of a Lease
+//! [`naming`], [`rivals`], [`admission`].
 
 pub mod admission;
+pub mod asking;
 pub mod election;
 pub mod holding;
 pub mod invites;
@@ -17,6 +18,7 @@ pub mod record;
 pub mod retry;
 pub mod rivals;
 pub mod state;
+pub mod stranger;
 pub mod waiting;
 
 #[cfg(test)]
@@ -35,3 +37,5 @@ mod foreign_tests;
 mod offers_tests;
 #[cfg(test)]
 mod retry_tests;
+#[cfg(test)]
+mod strangers_tests;

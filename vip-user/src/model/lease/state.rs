@@ -3,6 +3,7 @@
 use super::{
     offers::{Better, Heir},
     record::{Record, Tenure, TenureNote, Version},
+    stranger::Stranger,
 };
 use crate::model::{fitness::Fitness, news::TakeReason, time::BootNs};
 use std::{collections::BTreeMap, time::Duration};
@@ -49,6 +50,8 @@ pub struct Waiting {
     pub offers: u32,
     /// When a later tenure than the one in the record is dead for certain.
     pub outlived_at: Option<BootNs>,
+    /// What is known of the last holder, if it was another program.
+    pub stranger: Option<Box<Stranger>>,
     /// Why this node suits better than the holder says of itself, and since when.
     pub better: Option<(Better, BootNs)>,
 }

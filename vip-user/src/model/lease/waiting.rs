@@ -7,6 +7,7 @@ use super::{
     offers::{MOST_OFFERS, Suits},
     record::{LeaseWrite, Record, TenureNote},
     state::{Holding, State, Taking, Waiting},
+    stranger::STRANGER_STOPS,
 };
 use crate::model::{
     effects::{Effects, FenceChange, Outgoing},
@@ -29,7 +30,14 @@ impl Election {
         out: &mut Effects,
     ) {
         let own = self.wait_for(record.as_ref());
+        let given_up = before.filter(|_| source == Source::Watch).zip(record.as_ref());
+        let given_up = given_up.and_then(|(before, record)| self.strangers_release(before, record));
+        let (stranger, given_up) = match given_up {
+            Some((stranger, wait)) => (Some(stranger), Some(wait)),
+            None => (Self::stranger(before, record.as_ref()), None),
+        };
         let wait = match (before, &record) {
+            _ if let Some(wait) = given_up => wait,
             (Some(before), record) if !succeeds(before, record.as_ref()) => before.wait.max(own),
             _ => own,
         };
@@ -52,7 +60,7 @@ impl Election {
         if let Some(admission) = &mut self.admission {
             admission.lost();
             if probes {
-                admission.probing(now.boot);
+                admission.probing(now.boot, PROBE_TIME);
             }
         }
         let unbroken = before.filter(|_| source == Source::Watch);
@@ -78,6 +86,7 @@ impl Election {
             offers,
             better,
             outlived_at,
+            stranger: stranger.map(Box::new),
         });
     }
 
@@ -188,7 +197,8 @@ impl Election {
             };
             return;
         }
-        if now.boot >= self.due(&waiting).max(waiting.not_before) {
+        let permitted = self.lan_permits(now, &mut waiting, out);
+        if permitted && now.boot >= self.due(&waiting).max(waiting.not_before) {
             waiting.not_before = now.boot.after(self.timing.renew_every);
             let write = self.take(now, &mut waiting);
             if write.is_none() {
@@ -241,14 +251,15 @@ impl Election {
         if self.leaving {
             return self.leave_until;
         }
-        let due = self.due(waiting).max(waiting.not_before);
+        let due = self.lan_wake(waiting, self.due(waiting).max(waiting.not_before));
         self.next_offer(waiting).map_or(due, |offer| due.min(offer))
     }
 
     /// When the Lease may be taken (or created, if there is none).
-    fn due(&self, waiting: &Waiting) -> BootNs {
+    pub(super) fn due(&self, waiting: &Waiting) -> BootNs {
         match &waiting.seen {
             _ if self.fitness == Fitness::Barred => BootNs(u64::MAX),
+            _ if let Some(due) = self.given_up_at(waiting) => due,
             None => waiting.since,
             Some(seen) if waiting.released => waiting.since.after(self.politeness(seen)),
             Some(_) => {
@@ -272,7 +283,7 @@ impl Election {
     }
 
     /// How many renewal intervals a node of this fitness waits longer than an able one.
-    fn places(&self) -> u32 {
+    pub(super) fn places(&self) -> u32 {
         match self.fitness {
             Fitness::Able => 0,
             Fitness::Doubtful => 1,
@@ -294,6 +305,9 @@ impl Election {
             None => Duration::ZERO,
             record if self.was_never_held(record) => {
                 self.timing.wait(self.timing.duration_s).max(PROBE_TIME)
+            }
+            Some(record) if record.holder.is_empty() && record.is_strangers() => {
+                self.timing.wait(self.duration_of(record)).max(STRANGER_STOPS)
             }
             Some(record) if record.holder.is_empty() || record.tenure().is_some() => {
                 self.timing.wait(self.duration_of(record))
@@ -324,6 +338,7 @@ impl Election {
     /// The write that takes the Lease, by CAS on the version that was observed. `None` if there is no
     /// Lease.
     fn take(&mut self, now: Now, waiting: &mut Waiting) -> Option<LeaseWrite> {
+        let overrules = self.overrules(waiting);
         let seen = waiting.seen.as_ref()?;
         let id = self.fresh_id();
         let base = seen.version.clone();
@@ -349,7 +364,10 @@ impl Election {
                 in_flight: BTreeMap::new(),
             });
         taking.renew_us = next_renew_time(now, Some(taking.renew_us));
-        let vips = self.admission.as_mut().map(|admission| admission.take(seen));
+        let vips = self.admission.as_mut().map(|admission| {
+            admission.overrule(overrules);
+            admission.take(seen)
+        });
         let Suits { fitness, .. } = self.stated(true);
         let preference = self.preference(&taking.note, fitness, None);
         let write = LeaseWrite {
