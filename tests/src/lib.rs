@@ -12,6 +12,7 @@ pub mod keepalived;
 pub mod kernel_run;
 pub mod kube;
 pub mod lab;
+pub mod manifests;
 pub mod netns;
 pub mod packet_socket;
 pub mod packets;

@@ -2,6 +2,8 @@
 //! Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "lab/additions.rs"]
+mod additions;
 #[path = "lab/admission.rs"]
 mod admission;
 #[path = "lab/faults.rs"]

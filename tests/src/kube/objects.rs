@@ -46,6 +46,14 @@ pub fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
 /// # Errors
 /// The server's message.
 pub async fn send(client: &Client, object: &Value, mode: Mode) -> anyhow::Result<()> {
+    sent(client, object, mode).await.map(|_| ())
+}
+
+/// The same, and what the server makes of it.
+///
+/// # Errors
+/// The server's message.
+pub async fn sent(client: &Client, object: &Value, mode: Mode) -> anyhow::Result<Value> {
     let path = collection(object)?;
     let name = object["metadata"]["name"].as_str().context("an object without a name")?;
     let dry = if mode == Mode::DryRun { "&dryRun=All" } else { "" };
@@ -53,7 +61,7 @@ pub async fn send(client: &Client, object: &Value, mode: Mode) -> anyhow::Result
     let body = serde_json::to_vec(object)?;
     let request = http::Request::post(format!("{path}?{query}")).body(body)?;
     match client.request::<Value>(request).await {
-        Ok(_) => Ok(()),
+        Ok(made) => Ok(made),
         Err(kube::Error::Api(status)) if status.code == 409 && mode == Mode::Store => {
             let found = http::Request::get(format!("{path}/{name}")).body(Vec::new())?;
             let found: Value = client.request(found).await?;
@@ -61,11 +69,23 @@ pub async fn send(client: &Client, object: &Value, mode: Mode) -> anyhow::Result
             object["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"].clone();
             let body = serde_json::to_vec(&object)?;
             let request = http::Request::put(format!("{path}/{name}?{query}")).body(body)?;
-            client.request::<Value>(request).await.with_context(|| format!("{path}/{name}"))?;
-            Ok(())
+            client.request::<Value>(request).await.with_context(|| format!("{path}/{name}"))
         }
         Err(error) => Err(error).with_context(|| format!("{path}/{name}")),
     }
+}
+
+/// What the server makes of a stored object by a strategic merge patch. Nothing is stored.
+///
+/// # Errors
+/// The server's message.
+pub async fn patch(client: &Client, object: &Value, patch: &Value) -> anyhow::Result<Value> {
+    let path = collection(object)?;
+    let name = object["metadata"]["name"].as_str().context("an object without a name")?;
+    let query = "fieldValidation=Strict&fieldManager=lab&dryRun=All";
+    let request = http::Request::patch(format!("{path}/{name}?{query}"));
+    let request = request.header("content-type", "application/strategic-merge-patch+json");
+    Ok(client.request(request.body(serde_json::to_vec(patch)?)?).await?)
 }
 
 /// The URL path of objects of this kind.

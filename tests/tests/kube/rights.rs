@@ -3,18 +3,19 @@
 
 use crate::{shared::Shared, trial};
 use libtest_mimic::Trial;
-use serde_json::Value;
-use std::{collections::BTreeSet, fs, sync::Arc, thread::sleep, time::Duration};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, sync::Arc, thread::sleep, time::Duration};
 use vip_tests::{
     kube::objects::{self, Mode},
     lab::{Kube, Lab, Options, RBAC, eventually},
+    manifests,
 };
 
 /// The user name of the nodes.
 const USER: &str = "system:serviceaccount:kube-system:xvip";
 
 pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
-    let texts = manifests().into_iter().map(|path| (path.clone(), deployed(&path)));
+    let texts = files().into_iter().map(|path| (path.clone(), deployed(&path)));
     let valid = texts.chain([("crio".into(), crio())]).map(|(name, text)| {
         let shared = Arc::clone(shared);
         trial(format!("rights::the_server_accepts_{name}_strictly"), move || {
@@ -23,6 +24,10 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         })
     });
     let rest = [
+        trial("rights::the_server_adds_to_a_daemonset_of_kube_vip_as_the_labs_do", {
+            let shared = Arc::clone(shared);
+            move || additions(&shared)
+        }),
         trial("rights::every_verb_is_needed_and_no_other_is_asked_for", every_verb_is_needed),
         trial("rights::a_field_that_does_not_exist_is_refused", {
             let shared = Arc::clone(shared);
@@ -36,8 +41,48 @@ pub fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
     valid.chain(rest).collect()
 }
 
+/// `manifests::merge`, on which the labs rely, is what a real server does with the shipped patch.
+fn additions(shared: &Shared) {
+    let mut patch = manifests::deployed_object("components/kube-vip-rights/daemonset.yaml").unwrap();
+    for name in manifests::names().unwrap() {
+        let facts = manifests::facts(&name).unwrap();
+        if facts.kind != "DaemonSet" {
+            continue;
+        }
+        let mut object = facts.object();
+        object["metadata"] = json!({"namespace": "kube-system", "name": name.replace('.', "-")});
+        patch["metadata"] = json!({"name": object["metadata"]["name"]});
+        let mut merged = object.clone();
+        manifests::merge(&mut merged, &patch);
+        let (patched, created) = shared
+            .plane()
+            .call(0, async |client: kube::Client| {
+                objects::send(&client, &object, Mode::Store).await?;
+                let patched = objects::patch(&client, &object, &patch).await?;
+                merged["metadata"]["name"] = "merged".into();
+                Ok((patched, objects::sent(&client, &merged, Mode::DryRun).await?))
+            })
+            .unwrap();
+        assert_eq!(sorted(&patched), sorted(&created), "{name}");
+    }
+}
+
+/// The spec of the pods, with named lists in the order of their names.
+fn sorted(object: &Value) -> Value {
+    let mut spec = manifests::pod(object).clone();
+    let by_name = |list: &mut Value| {
+        if let Some(items) = list.as_array_mut() {
+            items.sort_by_key(|item| item["name"].to_string());
+        }
+    };
+    by_name(&mut spec["volumes"]);
+    by_name(&mut spec["containers"][0]["env"]);
+    by_name(&mut spec["containers"][0]["volumeMounts"]);
+    spec
+}
+
 /// The files of the kustomize base, and the static pod.
-fn manifests() -> Vec<String> {
+fn files() -> Vec<String> {
     let base = objects::documents(&deployed("base/kustomization.yaml")).unwrap();
     let listed = base[0]["resources"].as_array().unwrap().iter();
     let base = listed.map(|file| format!("base/{}", file.as_str().unwrap()));
@@ -49,7 +94,7 @@ fn manifests() -> Vec<String> {
 fn crio() -> String {
     let read = |path: &str| objects::documents(&deployed(path)).unwrap().remove(0);
     let kustomization = read("crio/kustomization.yaml");
-    assert_eq!(kustomization["resources"], serde_json::json!(["../base"]));
+    assert_eq!(kustomization["resources"], json!(["../base"]));
     let component =
         kustomization["components"][0].as_str().unwrap().trim_start_matches("../").to_owned();
     let patch = read(&format!("{component}/kustomization.yaml"))["patches"][0]["path"].clone();
@@ -57,7 +102,7 @@ fn crio() -> String {
     let mut daemonset = read("base/daemonset.yaml");
     merge(&mut daemonset, &patch);
     let security = &daemonset["spec"]["template"]["spec"]["securityContext"];
-    assert_eq!(security["seccompProfile"], serde_json::json!({"type": "Unconfined"}));
+    assert_eq!(security["seccompProfile"], json!({"type": "Unconfined"}));
     daemonset.to_string()
 }
 
@@ -75,7 +120,7 @@ fn merge(into: &mut Value, patch: &Value) {
 }
 
 fn deployed(path: &str) -> String {
-    fs::read_to_string(format!("{}/../deploy/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    manifests::deployed(path).unwrap()
 }
 
 /// A right: resource and verb.

@@ -5,13 +5,18 @@ use crate::{
         Adapted, Input, World, adapt,
         flags::{self, Own},
         report::Refusal,
-        rights::Lacks,
+        rights::{Forbidden, Lacks, Profile},
         table,
     },
     escape::printable,
-    node::{confined::Confinement, host, pins::Pins},
+    node::{
+        confined::Confinement,
+        host,
+        pins::{Pins, PinsError},
+    },
 };
 use std::{
+    error::Error,
     ffi::OsString,
     fs,
     io::Write as _,
@@ -81,10 +86,23 @@ pub(super) fn lacks(pin_root: &Path, instance: &str) -> Lacks {
             pin_root.display()
         )
     };
-    Lacks {
-        capabilities: Confinement::of_this_process().lacks(perfmon),
-        pin_root: Pins::new(pin_root, instance).check_bpffs().err().map(|_| why()),
-        perfmon,
+    let (confinement, pins) = (Confinement::of_this_process(), Pins::new(pin_root, instance));
+    let capabilities = confinement.lacks(perfmon);
+    let pin_root = pins.check_bpffs().err().map(|_| why());
+    // Without both, bpf(2) and the pins are refused anyway.
+    let has_both = capabilities.is_empty() && pin_root.is_none();
+    let refused = if has_both { pins.check_allowed().err() } else { None };
+    let forbidden =
+        refused.map(|error| Forbidden { by: profile(&error, &confinement), why: words(&error) });
+    Lacks { capabilities, pin_root, perfmon, forbidden }
+}
+
+/// Which profile of the runtime refuses this, if a line of a manifest can lift it.
+fn profile(error: &PinsError, confinement: &Confinement) -> Option<Profile> {
+    match error {
+        PinsError::Bpf { .. } if confinement.has_filter() => Some(Profile::Seccomp),
+        PinsError::Refused { .. } if confinement.has_selinux_type() => Some(Profile::Selinux),
+        _ => None,
     }
 }
 
@@ -93,7 +111,7 @@ pub(super) fn lacks(pin_root: &Path, instance: &str) -> Lacks {
 pub(super) fn objections(refused: &[Refusal], lacks: &Lacks) -> Vec<String> {
     let mut lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
     lines.extend(lacks.reasons());
-    if !lacks.nothing() {
+    if !lacks.lines().is_empty() {
         lines.push("add to the container and to the pod (docs/from-kube-vip.md):".into());
         lines.extend(lacks.lines().into_iter().map(|line| format!("  {line}")));
     }
@@ -124,6 +142,16 @@ fn leave(path: &Path, text: &str) {
         let end = text.floor_char_boundary(LAST_WORDS_LEN);
         let _ = file.write_all(&text.as_bytes()[..end]);
     }
+}
+
+/// An error with its causes.
+pub(super) fn words(error: &dyn Error) -> String {
+    let (mut words, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }
 
 /// The accepted losses, as problems that last.

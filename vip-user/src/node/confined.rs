@@ -49,6 +49,17 @@ impl Confinement {
         wanted.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
     }
 
+    /// Whether a filter of system calls is in force.
+    pub const fn has_filter(&self) -> bool {
+        self.seccomp
+    }
+
+    /// Whether SELinux has given this process a type. A context has colons: user, role, type,
+    /// level.
+    pub fn has_selinux_type(&self) -> bool {
+        self.label.as_ref().is_some_and(|label| label.contains(':'))
+    }
+
     fn parse(status: &str, label: &str) -> Self {
         let field = |name: &str| {
             let mut lines = status.lines();
@@ -87,8 +98,7 @@ impl Confinement {
     /// Which mechanism may have refused to write below the pin root, and what helps.
     pub fn why_pins_are_refused(&self) -> String {
         let by = match &self.label {
-            // An SELinux context has colons: user, role, type, level.
-            Some(label) if label.contains(':') => format!(
+            Some(label) if self.has_selinux_type() => format!(
                 "SELinux refuses it to {label}: the container needs a type that may write there, \
                  for example `seLinuxOptions: {{type: spc_t}}`"
             ),

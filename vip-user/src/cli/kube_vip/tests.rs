@@ -21,7 +21,8 @@ fn all_objections_are_said_at_once() {
         instead: String::new(),
         waivable: false,
     };
-    let lacks = Lacks { capabilities: vec!["BPF"], pin_root: Some("no root".into()), perfmon: false };
+    let pin_root = Some("no root".to_owned());
+    let lacks = Lacks { capabilities: vec!["BPF"], pin_root, ..Lacks::default() };
     let lines = objections(&[why("one"), why("two")], &lacks);
     assert_eq!(
         lines[..4],
@@ -34,6 +35,9 @@ fn all_objections_are_said_at_once() {
     );
     assert_eq!(lines.len(), 9, "and five lines of help: {lines:?}");
     assert!(objections(&[], &Lacks::default()).is_empty());
+    let forbidden = Forbidden { why: "the disk is read-only".into(), by: None };
+    let lacks = Lacks { forbidden: Some(forbidden), ..Lacks::default() };
+    assert_eq!(objections(&[], &lacks), ["the disk is read-only"], "no line helps");
 }
 
 #[test]

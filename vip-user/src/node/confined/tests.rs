@@ -42,6 +42,17 @@ fn refused_pins_name_the_profile_and_the_remedy() {
 }
 
 #[test]
+fn profiles_are_told_apart() {
+    let has = |status, label| {
+        let found = Confinement::parse(status, label);
+        (found.has_filter(), found.has_selinux_type())
+    };
+    assert_eq!(has(ALL, "system_u:system_r:container_t:s0\0"), (true, true));
+    assert_eq!(has(ALL, "cri-containerd.apparmor.d (enforce)\n"), (true, false));
+    assert_eq!(has("CapEff:\t0000008000003000\nSeccomp:\t0\n", "unconfined\n"), (false, false));
+}
+
+#[test]
 fn lacking_capabilities_are_named_as_in_a_manifest() {
     let lacks =
         |bits: u64, perfmon| Confinement::parse(&format!("CapEff:\t{bits:016x}\n"), "").lacks(perfmon);
