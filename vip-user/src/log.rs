@@ -16,6 +16,9 @@ const LOG_LINES: usize = 4_096;
 /// How long the end of the process waits for those lines.
 const LOG_END: Duration = Duration::from_millis(1_200);
 
+/// The target of what an operator asks for by a signal. It is written whatever the level is.
+pub const STATE: &str = "state";
+
 /// Writes the rest of the log at the end, within [`LOG_END`].
 pub struct LogEnd(Option<WorkerGuard>);
 
@@ -69,15 +72,31 @@ pub fn start(config: &LogConfig) -> LogEnd {
 /// server. xvip logs the outcome of its requests itself, so these lines show only when debugging.
 /// `RUST_LOG` replaces this filter.
 fn filter(level: LogLevel, word: &str) -> String {
+    let word = format!("{word},{STATE}=info");
     if matches!(level, LogLevel::Debug | LogLevel::Trace) {
-        return word.to_owned();
+        return word;
     }
     let libraries =
         ["h2", "hyper", "hyper_util", "kube", "kube_client", "rustls", "tower", "tower_http"];
-    libraries.iter().fold(word.to_owned(), |filter, library| format!("{filter},{library}=off"))
+    libraries.iter().fold(word, |filter, library| format!("{filter},{library}=off"))
 }
 
 /// Whether the output is a terminal and `NO_COLOR` is empty or not set.
 pub fn has_colours(output: &impl IsTerminal) -> bool {
     output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_written_at_every_level() {
+        for (level, word) in
+            [(LogLevel::Error, "error"), (LogLevel::Warn, "warn"), (LogLevel::Debug, "debug")]
+        {
+            let filter = filter(level, word);
+            assert!(filter.starts_with(&format!("{word},state=info")), "{filter}");
+        }
+    }
 }

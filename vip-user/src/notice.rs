@@ -1,7 +1,7 @@
 //! Log lines for changes of leadership, in the words that users of kube-vip search for.
 
 use crate::model::news::{Notice, TakeReason};
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 /// The value of the label `reason` in metrics.
 pub const fn reason(notice: &Notice) -> &'static str {
@@ -29,10 +29,24 @@ const MAX_NAMED: usize = 8;
 
 /// Logs that announcements of these VIPs begin.
 pub fn log_broadcast(vips: &[IpAddr], lease: &str) {
+    tracing::info!(lease, "Broadcasting ARP for {}", named(vips));
+}
+
+/// Logs that VIPs which are no longer answered are served for this long.
+pub fn log_remains(vips: &[IpAddr], lease: &str, linger: Duration) {
+    tracing::info!(lease, ?linger, "VIP addresses remain on interface: {}", named(vips));
+}
+
+/// Logs that VIPs are served no longer, because their time is over.
+pub fn log_cleaned_up(vips: &[IpAddr], lease: &str) {
+    tracing::info!(lease, "cleaned up preserved VIP {}", named(vips));
+}
+
+fn named(vips: &[IpAddr]) -> String {
     let named: Vec<String> = vips.iter().take(MAX_NAMED).map(IpAddr::to_string).collect();
     let more = vips.len().saturating_sub(MAX_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    tracing::info!(lease, "Broadcasting ARP for {}{more}", named.join(", "));
+    named.join(", ") + &more
 }
 
 /// Logs one change of a Lease (`namespace/name`) as seen by `node`.
@@ -73,5 +87,17 @@ pub fn log_notice(notice: &Notice, lease: &str, node: &str) {
         Notice::ReleaseFailed => {
             tracing::warn!(lease, "leadership could not be released; it runs out");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_a_few_vips() {
+        let vips: Vec<IpAddr> = (1..=10).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+        assert_eq!(named(&vips[..2]), "192.0.2.1, 192.0.2.2");
+        assert!(named(&vips).ends_with("192.0.2.8 and 2 more"), "{}", named(&vips));
     }
 }

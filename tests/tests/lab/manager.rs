@@ -117,6 +117,12 @@ fn a_manifest_of_kube_vip_holds_its_vips_and_hands_them_over() {
         let asked = ask.args(["-sf", "-o", "/dev/null", &url]).status().unwrap();
         assert_eq!(asked.success(), found, "{port} {path}");
     }
+    lab.nodes[owner].signal(libc::SIGUSR1);
+    let dumped = || lab.nodes[owner].log().contains("state: daemon.leases {");
+    assert!(eventually(Duration::from_secs(5), dumped), "{}", lab.nodes[owner].log());
+    let log = lab.nodes[owner].log();
+    assert!(log.contains(r#"state: vips {"address":"192.0.2.10","answering":true"#), "{log}");
+    assert!(lab.nodes[owner].owns(), "it goes on");
     lab.nodes[owner].signal(libc::SIGTERM);
     assert!(
         eventually(Duration::from_secs(10), || lab.nodes[other].owns()),
@@ -124,6 +130,12 @@ fn a_manifest_of_kube_vip_holds_its_vips_and_hands_them_over() {
         lab.nodes[other].log()
     );
     assert!(eventually(Duration::from_secs(10), || lab.nodes[owner].has_ended()));
+    let log = lab.nodes[owner].log();
+    for phrase in
+        ["VIP addresses remain on interface: 192.0.2.10", "cleaned up preserved VIP 192.0.2.10"]
+    {
+        assert!(log.contains(phrase), "{phrase}: {log}");
+    }
     let addresses = lab.nodes[owner].ns.ip("addr show eth0").unwrap();
     assert!(!addresses.contains("192.0.2.10/") && !addresses.contains("2001:db8::10/"), "{addresses}");
 }

@@ -1,9 +1,10 @@
 //! `xvip manager`: runs with the settings of kube-vip.
 
 use super::{
+    dump,
     feeds::Stop,
     find::{self, Found},
-    kube_vip::{self, CONFIG},
+    kube_vip::{self, CONFIG, words},
     run::{self, Before},
 };
 use crate::{
@@ -12,12 +13,12 @@ use crate::{
     log,
     node::{pins::PinsError, start::StartError},
 };
-use std::{error::Error as _, ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 /// The subject of what is not certain about the Lease.
 const LEASE: &str = "vip_leasename";
 /// Says only whether this would run here.
-const CHECK: Own = Own { name: "check", takes_value: false };
+pub(super) const CHECK: Own = Own { name: "check", takes_value: false };
 
 /// Runs until SIGTERM or SIGINT. Exit code 78 if a setting is refused, or a right is missing.
 pub async fn manager(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
@@ -35,6 +36,8 @@ pub async fn manager(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let _log = log::start(&config.log);
     tell(&adapted);
     let mut stop = Stop::new()?;
+    // Nothing can be shown before the Lease is found, but the process must not end.
+    let _asked = dump::catch()?;
     let found = match find::find(&adapted, &mut stop).await? {
         Found::Use(found) => found,
         Found::Refused(why) => return Ok(kube_vip::refuse(&[why])),
@@ -43,7 +46,7 @@ pub async fn manager(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let problems = problems(&adapted, &found);
     let held = Box::pin(run::hold(adapted.config, Before { stop: Some(stop), problems })).await;
     match held.as_ref().err().and_then(|error| error.downcast_ref::<StartError>()) {
-        Some(error) if is_refusal(error) => Ok(kube_vip::refuse(&[words_of(error)])),
+        Some(error) if is_refusal(error) => Ok(kube_vip::refuse(&[words(error)])),
         _ => held,
     }
 }
@@ -64,16 +67,6 @@ fn is_refusal(error: &StartError) -> bool {
         StartError::Pins(error) => !matches!(error, PinsError::Io { .. }),
         _ => false,
     }
-}
-
-/// An error with its causes.
-fn words_of(error: &StartError) -> String {
-    let (mut words, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
 
 /// One line for each thing that an operator should know.
@@ -126,11 +119,11 @@ mod tests {
     fn a_host_that_refuses_is_told_from_one_that_is_busy() {
         let vip = StartError::Vip { vip: [192, 0, 2, 1].into(), what: "the gateway".into() };
         assert!(is_refusal(&vip));
-        assert!(words_of(&vip).contains("the gateway"));
+        assert!(words(&vip).contains("the gateway"));
         assert!(is_refusal(&PinsError::Bpf { why: "seccomp".into() }.into()));
         let source = std::io::Error::from_raw_os_error(libc::EINTR);
         let failed = StartError::Host { what: "read the links", source };
         assert!(!is_refusal(&failed));
-        assert!(words_of(&failed).starts_with("cannot read the links: "), "{}", words_of(&failed));
+        assert!(words(&failed).starts_with("cannot read the links: "), "{}", words(&failed));
     }
 }

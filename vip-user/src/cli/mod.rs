@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod config;
+mod dump;
 mod feeds;
 mod find;
 pub mod handover;

@@ -1,6 +1,7 @@
 //! `xvip run`: check everything, take the lock, start, loop, leave.
 
 use super::{
+    dump,
     feeds::{self, Stop},
     parts, settings,
 };
@@ -49,13 +50,15 @@ pub(super) struct Before {
 /// Holds the VIPs of a configuration until SIGTERM or SIGINT. The log has begun.
 pub(super) async fn hold(config: Config, before: Before) -> anyhow::Result<ExitCode> {
     let Before { mut stop, problems } = before;
+    let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
+    let pins = Pins::new(&config.pin_root, &config.instance);
+    tokio::spawn(dump::follow(dump::catch()?, pins.clone(), latest.clone()));
     if let Err(error) = host::raise_file_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let (me, metrics) = (parts::identity(&config)?, Metrics::default());
     let api = parts::reach_api(&config, &metrics).await?;
-    let (pins, host_settings) =
-        (Pins::new(&config.pin_root, &config.instance), settings::host(&config));
+    let host_settings = settings::host(&config);
     let ready = ready(&host_settings, &pins);
     let (netlink, lock) = match &mut stop {
         None => ready.await?,
@@ -75,7 +78,6 @@ pub(super) async fn hold(config: Config, before: Before) -> anyhow::Result<ExitC
     let node = me.node.clone();
     let setup = parts::setup(&config, me, slots, (api.clone(), metrics.clone()));
     let (events, inbox) = mpsc::channel(256);
-    let (state, latest) = watch::channel(DaemonState::starting(clock::boot()));
     let stop = stop.map_or_else(Stop::new, Ok)?;
     feeds::follow(&config, &pins, &netlink, changes, (api, node.clone()), (stop, &events))?;
     for (subject, why) in problems {

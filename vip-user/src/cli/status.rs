@@ -119,7 +119,8 @@ fn why_nothing(pins: &Pins) -> String {
     format!("xvip has put nothing on this host (no pins in {})", printable(&dir))
 }
 
-fn read(pins: &Pins, instance: &str, daemon: Option<DaemonState>) -> anyhow::Result<Status> {
+/// Reads the maps.
+pub(super) fn read(pins: &Pins, instance: &str, daemon: Option<DaemonState>) -> anyhow::Result<Status> {
     let maps = Maps::open(pins).context("cannot read the pinned maps (root is needed)")?;
     let now = clock::boot();
     let mut leases = Vec::new();

@@ -6,11 +6,12 @@ use crate::{
     clock,
     cluster::events::{self, Reason},
     model::{
+        desired::Placement,
         news::{News, Notice, Of, Subject, TakeReason},
         time::BootNs,
     },
     node::{dataplane::Dataplane, host::interface_name},
-    notice::{log_broadcast, log_notice, reason},
+    notice::{log_broadcast, log_notice, log_remains, reason},
     state::{DaemonState, LeaseState},
 };
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -49,7 +50,7 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
-    fn lease_of(&self, slot: u32) -> Option<String> {
+    pub(super) fn lease_of(&self, slot: u32) -> Option<String> {
         self.requests.get(&slot).map(|requests| requests.api.full_name())
     }
 
@@ -78,6 +79,9 @@ impl<D: Dataplane> Controller<D> {
         log_notice(notice, &lease, node);
         let metrics = &self.setup.metrics;
         metrics.transition(&lease, reason(notice));
+        if matches!(notice, Notice::Lost(_) | Notice::Lapsed | Notice::Released) {
+            self.remains(slot, &lease);
+        }
         let tell = |reason, text| self.event(slot, reason, lease.clone(), text);
         match notice {
             Notice::TookOver(why) => {
@@ -119,6 +123,15 @@ impl<D: Dataplane> Controller<D> {
                 tell(Reason::Lost, text);
             }
             _ => {}
+        }
+    }
+
+    /// Logs that addresses stay for late traffic, if they do.
+    fn remains(&self, slot: u32, lease: &str) {
+        let (linger, placement) = (self.setup.policy.timing.linger, self.setup.policy.placement);
+        let vips = self.agent.group(slot).map_or(&[][..], |group| group.vips());
+        if !linger.is_zero() && placement != Placement::None {
+            log_remains(vips, lease, linger);
         }
     }
 

@@ -10,14 +10,20 @@ use crate::{
         agent::{Event, Work},
         changes::Failed,
         effects::FenceChange,
+        group::Group,
         news::Why,
+        plan::Action,
         time::BootNs,
         turn::Stations,
     },
     node::dataplane::{Dataplane, Failures, Fencing, HostError},
+    notice::log_cleaned_up,
     sources::chain,
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 impl<D: Dataplane> Controller<D> {
     /// Changes a fence. If it could not be lowered, returns the deadline that it should have had. A
@@ -94,6 +100,7 @@ impl<D: Dataplane> Controller<D> {
             return self.agent.put_host_off(now);
         }
         self.agent.begin_on_host(now);
+        let mut removed = BTreeSet::new();
         while let Some(work) = self.agent.next_on_host(clock::boot()) {
             match work {
                 Work::Interfaces => {
@@ -108,13 +115,32 @@ impl<D: Dataplane> Controller<D> {
                 }
                 Work::Change(action) => {
                     let change = self.dataplane.apply(action);
-                    let changed = self.watchdog.run(Activity::Change, change).await;
-                    self.agent.changed(clock::boot(), action, changed.flatten().map_err(failed));
+                    let changed = self.watchdog.run(Activity::Change, change).await.flatten();
+                    if let (Action::DelAddr(addr), Ok(())) = (action, &changed) {
+                        removed.insert(IpAddr::from(addr.ip));
+                    }
+                    self.agent.changed(clock::boot(), action, changed.map_err(failed));
                     tokio::task::yield_now().await;
                 }
             }
             if self.watchdog.is_used_up(began) {
-                return self.agent.interrupt_host(clock::boot());
+                self.agent.interrupt_host(clock::boot());
+                break;
+            }
+        }
+        self.tell_removed(&removed);
+    }
+
+    /// Logs which VIPs of other nodes were served until now. An address that only gets its route again
+    /// is ours.
+    fn tell_removed(&self, removed: &BTreeSet<IpAddr>) {
+        let now = clock::boot();
+        let elsewhere = |(_, group): &(u32, &Group)| !group.election().ownership(now).is_ours();
+        for (slot, group) in self.agent.groups().filter(elsewhere).filter(|_| !removed.is_empty()) {
+            let vips = group.vips().iter().filter(|vip| removed.contains(vip));
+            let vips: Vec<IpAddr> = vips.copied().collect();
+            if let Some(lease) = self.lease_of(slot).filter(|_| !vips.is_empty()) {
+                log_cleaned_up(&vips, &lease);
             }
         }
     }
