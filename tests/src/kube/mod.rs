@@ -1,6 +1,7 @@
 //! A real Kubernetes API: kube-apiserver and etcd, built by `cargo xtask setup --kube`.
 
 pub mod api;
+pub mod foreign;
 pub mod member;
 pub mod objects;
 pub mod pki;

@@ -59,8 +59,10 @@ const WAITING_LABS: &str = "--test-threads=6";
 const QUICK_LABS: [&str; 4] =
     ["faults::killed", "faults::a_planned_stop", "guard::nothing", "leaving::cleanup_after_a_crash"];
 /// The suites of the rung `kube`, in two lanes that take about the same time.
-const KUBE_SUITES: [&[&str]; 2] =
-    [&["faults::", "bench::", "contract::"], &["three::", "hosts::", "rights::", "quiet::"]];
+const KUBE_SUITES: [&[&str]; 2] = [
+    &["faults::", "bench::", "contract::"],
+    &["three::", "hosts::", "foreign::", "rights::", "quiet::"],
+];
 
 /// One process of the test runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
