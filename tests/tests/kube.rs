@@ -13,6 +13,8 @@ mod faults;
 mod foreign;
 #[path = "kube/hosts.rs"]
 mod hosts;
+#[path = "kube/moving.rs"]
+mod moving;
 #[path = "kube/quiet.rs"]
 mod quiet;
 #[path = "kube/rights.rs"]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     trials.extend(faults::trials());
     trials.extend(foreign::trials());
     trials.extend(hosts::trials());
+    trials.extend(moving::trials());
     trials.extend(three::trials());
     trials.extend(bench::trials());
     let Conclusion { num_failed, .. } = libtest_mimic::run(&arguments, trials);

@@ -16,6 +16,9 @@ use vip_common::mac::Mac;
 
 /// Pause before the LAN is asked again if the questions could not be sent.
 const UNASKED_PAUSE: Duration = Duration::from_millis(500);
+/// After its release, a stranger has this long to remove its address before the LAN is asked. One answer
+/// would cost the whole wait.
+const STRANGER_TIDIES: Duration = Duration::from_millis(400);
 /// How much longer than a foreign holder's grace a station holds a Lease back that answers, but does
 /// not serve.
 const PROXY_GRACE: Duration = Duration::from_secs(30);
@@ -50,7 +53,8 @@ impl Election {
     /// When a Lease that a stranger has just given up may be taken, if the LAN is silent.
     pub(super) fn given_up_at(&self, waiting: &Waiting) -> Option<BootNs> {
         let gave_up = waiting.stranger.as_ref().is_some_and(|stranger| stranger.gave_up);
-        gave_up.then(|| waiting.since.after(ASK_TIME.max(self.timing.renew_every * self.places())))
+        let asked = STRANGER_TIDIES + ASK_TIME;
+        gave_up.then(|| waiting.since.after(asked.max(self.timing.renew_every * self.places())))
     }
 
     /// Asks the LAN if that is due. Returns whether the Lease may be taken, as far as strangers are

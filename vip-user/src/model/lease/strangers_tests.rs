@@ -31,6 +31,8 @@ fn after_a_release() -> Election {
     election.admit_only("lease-m", &[VIP], PROBE_TIME);
     election.step(at(0), quorum(Some(foreign(10))));
     let turn = election.step(at(100), watched(emptied(foreign(10), 11)));
+    assert!(!asks(&turn) && writes(&turn).is_empty(), "it removes its address now: {turn:?}");
+    let turn = election.step(at(500), Input::Tick);
     assert!(asks(&turn) && election.asks_for_all(), "{turn:?}");
     election
 }
@@ -38,13 +40,13 @@ fn after_a_release() -> Election {
 #[test]
 fn a_lease_that_a_stranger_gave_up_is_taken_as_soon_as_the_lan_was_silent() {
     let mut election = after_a_release();
-    assert!(writes(&election.step(at(1_599), Input::Tick)).is_empty());
-    let write = writes(&election.step(at(1_600), Input::Tick))[0].clone();
-    let turn = election.step(at(1_610), answered(&write, 12));
+    assert!(writes(&election.step(at(1_999), Input::Tick)).is_empty());
+    let write = writes(&election.step(at(2_000), Input::Tick))[0].clone();
+    let turn = election.step(at(2_010), answered(&write, 12));
     assert!(raised(&turn).is_some());
     // Only the other Leases are read now. The LAN need not be asked again.
     assert!(turn.sends.contains(&Outgoing::List(1)) && !asks(&turn), "{turn:?}");
-    let turn = election.step(at(1_620), Input::Listed(1, Ok(Vec::new())));
+    let turn = election.step(at(2_020), Input::Listed(1, Ok(Vec::new())));
     let admits = writes(&turn)[0].vips.as_ref().and_then(|marks| marks.get(&VIP)).copied();
     assert_eq!((asks(&turn), admits), (false, Some(Mark::Admitted)));
 }
@@ -52,10 +54,10 @@ fn a_lease_that_a_stranger_gave_up_is_taken_as_soon_as_the_lan_was_silent() {
 #[test]
 fn a_stranger_that_still_answers_after_its_release_has_time_to_stop() {
     let mut election = after_a_release();
-    let turn = election.step(at(300), Input::Heard(VIP, THEIRS));
+    let turn = election.step(at(700), Input::Heard(VIP, THEIRS));
     assert!(turn.sends.contains(&Outgoing::Visit(VIP)), "{turn:?}");
     assert!(election.held_back().unwrap().to_string().contains("02:00:00:00:00:63"));
-    for ms in (400..11_100).step_by(100) {
+    for ms in (800..11_100).step_by(100) {
         assert!(writes(&election.step(at(ms), Input::Tick)).is_empty(), "taken at {ms} ms");
     }
     // By then the LAN was silent.
@@ -134,11 +136,11 @@ fn a_lease_that_a_read_shows_empty_is_waited_out() {
 fn silence_that_was_observed_too_long_ago_does_not_count() {
     let mut election = after_a_release();
     // The process was paused. The answers may still be in its queue.
-    let turn = election.step(at(2_601), Input::Tick);
+    let turn = election.step(at(3_001), Input::Tick);
     assert!(writes(&turn).is_empty() && asks(&turn), "{turn:?}");
-    election.could_not_ask(at(2_700));
-    assert!(writes(&election.step(at(4_200), Input::Tick)).is_empty(), "nobody was asked");
-    assert_eq!(writes(&election.step(at(5_700), Input::Tick)).len(), 1);
+    election.could_not_ask(at(3_100));
+    assert!(writes(&election.step(at(4_600), Input::Tick)).is_empty(), "nobody was asked");
+    assert_eq!(writes(&election.step(at(6_100), Input::Tick)).len(), 1);
 }
 
 #[test]
