@@ -13,6 +13,7 @@ use crate::{
         slots::SlotState,
     },
 };
+use std::net::IpAddr;
 use tokio::sync::oneshot;
 use vip_common::abi::Claim;
 
@@ -69,7 +70,7 @@ pub enum Event {
     /// Another station claims a VIP.
     Claim(Claim),
     /// Whether a connection was accepted at a VIP of a group for which another station answers.
-    Visited(GroupId, bool),
+    Visited(GroupId, IpAddr, bool),
     /// Something outside the loop has a problem: its subject, and the reason, or `None` once it is
     /// over.
     Problem(&'static str, Option<String>),

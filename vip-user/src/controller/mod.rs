@@ -162,11 +162,11 @@ impl<D: Dataplane> Controller<D> {
                 }
                 return;
             }
-            Event::Visited(group, served) => {
+            Event::Visited(group, ip, served) => {
                 if !self.is_current(group) {
                     return;
                 }
-                agent::Event::Election(group.slot, Input::Visited(served))
+                agent::Event::Election(group.slot, Input::Visited(ip, served))
             }
             Event::Listed(group, number, leases) => {
                 if !self.is_current(group) {

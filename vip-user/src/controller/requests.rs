@@ -158,7 +158,7 @@ impl Requests {
         let (id, events, address) = (self.id, self.events.clone(), SocketAddr::new(ip, self.port));
         tokio::spawn(async move {
             let served = visit::is_served(address).await;
-            let _ = events.send(Event::Visited(id, served)).await;
+            let _ = events.send(Event::Visited(id, ip, served)).await;
         });
     }
 

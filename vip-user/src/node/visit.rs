@@ -1,15 +1,34 @@
 //! Whether the station that answers for a VIP also serves it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 use tokio::{net::TcpStream, time::timeout};
 
 /// How long a connection may take. A retransmission of the first segment fits in.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Whether a connection to this address is accepted. This host does not hold the VIP, so its own
-/// neighbour cache leads to the station that answers.
+/// Whether a connection to this address is accepted. The neighbour cache of this host leads to the
+/// station that answers. If this host has the address itself, nothing can be said of another station:
+/// then the station counts as serving.
 pub async fn is_served(address: SocketAddr) -> bool {
+    if is_here(address).unwrap_or(false) {
+        return true;
+    }
     matches!(timeout(PATIENCE, TcpStream::connect(address)).await, Ok(Ok(_)))
+}
+
+/// Whether the address is one of this host. The kernel then chooses it as the source as well. No packet
+/// is sent.
+fn is_here(address: SocketAddr) -> std::io::Result<bool> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(address)?;
+    Ok(socket.local_addr()?.ip() == address.ip())
 }
 
 #[cfg(test)]
@@ -18,11 +37,13 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn only_a_port_that_accepts_counts() {
+    async fn an_address_of_this_host_tells_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        assert!(is_served(address).await);
         drop(listener);
-        assert!(!is_served(address).await);
+        assert!(is_here(address).unwrap() && is_served(address).await);
+        // RFC 5737: nobody answers there, if a route leads there at all.
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 9));
+        assert!(!is_here(elsewhere).unwrap_or(false) && !is_served(elsewhere).await);
     }
 }

@@ -515,7 +515,7 @@ impl World {
         if !self.answers(index, self.now) {
             return;
         }
-        if self.outsider_answers() {
+        if self.outsider_counts() {
             self.crime = Some(format!("kube-vip and node {index} both answer at {} ms", self.now));
         }
         for other in 0..self.nodes.len() {

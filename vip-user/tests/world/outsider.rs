@@ -14,6 +14,9 @@ pub(super) struct Outsider {
     cut_off: bool,
     /// Until when the kernel of its host answers.
     answers_until: Ms,
+    /// Whether its host accepts connections. If not, xvip may take over once this time has come.
+    serves: bool,
+    counts_until: Ms,
 }
 
 impl Outsider {
@@ -23,6 +26,9 @@ impl Outsider {
     const ANSWERS_MS: Ms = 18_000;
     /// It removes a label of its node after the release, and then the address.
     const STOPS_MS: Ms = 9_900;
+    /// What xvip waits after the last renewal for a host that answers and does not serve, less what its
+    /// clock may be fast.
+    const IGNORED_MS: Ms = 45_000;
     const MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
 }
 
@@ -40,7 +46,9 @@ impl World {
         }
         self.outsiders += 1;
         let answers_until = self.now + Outsider::ANSWERS_MS;
-        self.outsider = Some(Outsider { renewal: self.outsiders, cut_off: false, answers_until });
+        let (renewal, serves) = (self.outsiders, true);
+        let counts_until = Ms::MAX;
+        self.outsider = Some(Outsider { renewal, cut_off: false, answers_until, serves, counts_until });
         self.outsider_writes(true);
         self.judge_outsider();
         self.push(self.now + 1_000, Happening::Outsider(self.outsiders));
@@ -82,7 +90,8 @@ impl World {
 
     /// Ends in one of the ways that its users know.
     pub(super) fn outsider_ends(&mut self) {
-        let Some(mut outsider) = self.outsider else { return };
+        let alive = |outsider: &Outsider| outsider.renewal != 0 && !outsider.cut_off;
+        let Some(mut outsider) = self.outsider.filter(alive) else { return };
         let way = self.rng.u32(0..4);
         self.note(|| format!("kube-vip ends in way {way}"));
         let now_us = self.clock(0).wall_us;
@@ -106,6 +115,10 @@ impl World {
             1 => {
                 outsider.renewal = 0;
                 outsider.answers_until = self.now + self.rng.u64(1_000..120_000);
+                outsider.serves = self.rng.bool();
+                if !outsider.serves {
+                    outsider.counts_until = self.now - 2_200 + Outsider::IGNORED_MS;
+                }
             }
             2 => outsider.cut_off = true,
             // An administrator blanks the Lease. It takes the Lease again soon.
@@ -130,6 +143,16 @@ impl World {
 
     pub(super) fn outsider_answers(&self) -> bool {
         self.outsider.is_some_and(|outsider| self.now < outsider.answers_until)
+    }
+
+    pub(super) fn outsider_serves(&self) -> bool {
+        self.outsider_answers() && self.outsider.is_some_and(|outsider| outsider.serves)
+    }
+
+    /// Whether no node of xvip may answer beside it.
+    pub(super) fn outsider_counts(&self) -> bool {
+        self.outsider_answers()
+            && self.outsider.is_some_and(|outsider| self.now < outsider.counts_until)
     }
 
     /// Called when the program begins to answer.

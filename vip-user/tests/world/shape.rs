@@ -56,7 +56,7 @@ impl Shape {
             | Input::Leave
             | Input::Listed(..)
             | Input::Heard(..)
-            | Input::Visited(_)
+            | Input::Visited(..)
             | Input::Tick => return None,
         })
     }

@@ -31,6 +31,9 @@ const BURST_PACE: Duration = Duration::from_micros(50);
 const REFRESH_PACE: Duration = Duration::from_millis(5);
 /// An address probe that is later than this is not sent.
 const LATE_PROBE: Duration = Duration::from_millis(500);
+/// So is a question that is asked before a Lease is taken from another program: its answer must come in
+/// time.
+const LATE_QUESTION: Duration = Duration::from_millis(200);
 
 /// Some VIPs of one group that are announced in one go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,6 +251,8 @@ impl Agent {
                 self.probing.remove(&slot);
             }
             // If no interface is up, no station can hear the question.
+            // The programs report a station only if the VIP has an entry.
+            let deaf = self.lan.is_some() || !self.host.reconciled;
             let up = |vip: &IpAddr| self.links.of(*vip).any(|link| link.up);
             let asked = if group.election.asks_for_all() {
                 group.spec.vips.clone()
@@ -255,7 +260,7 @@ impl Agent {
                 group.election.asking()
             };
             let (can, cannot): (Vec<IpAddr>, Vec<IpAddr>) = asked.into_iter().partition(up);
-            if can.is_empty() {
+            if deaf || can.is_empty() {
                 group.election.could_not_ask(now);
             }
             for vip in cannot {
@@ -304,7 +309,8 @@ impl Agent {
         }
         for slot in self.probing.clone() {
             let Some(group) = self.groups.get_mut(&slot) else { continue };
-            if group.probe_at.next().is_some_and(|at| at.after(LATE_PROBE) <= now.boot) {
+            let late = if group.election.asks_for_all() { LATE_QUESTION } else { LATE_PROBE };
+            if group.probe_at.next().is_some_and(|at| at.after(late) <= now.boot) {
                 group.probe_at.clear();
                 group.election.could_not_ask(now);
                 for vip in group.election.asking() {

@@ -369,6 +369,24 @@ fn a_lease_names_a_vip_until_this_host_does_not_answer_for_it() {
     assert!(!names(world.last(0)), "{:?}", world.last(0));
 }
 
+/// Another program held the Lease last. Its kernel may still answer, and this node would not hear it.
+#[test]
+fn a_node_that_hears_nobody_takes_no_lease_from_another_program() {
+    let mut world = World::new(agent(free()));
+    world.take_in(Event::Wanted(vec![spec("one", &[10])]));
+    world.run_until(1_000);
+    let nobody = "nobody on the LAN answers".to_owned();
+    world.take_in(Event::Lan(Some(nobody)));
+    let mut foreign = Record::unheld("uid-0".into(), 1, 3);
+    (foreign.holder, foreign.acquire_us) = ("kube-vip-node".into(), Some(1));
+    world.seen(0, foreign);
+    world.run_until(100_000);
+    assert!(!world.written.contains_key(&0), "{:?}", world.written);
+    world.take_in(Event::Lan(None));
+    world.run_until(104_000);
+    assert!(world.written.contains_key(&0), "the LAN answers again, and no station has the VIP");
+}
+
 /// Refreshes of other groups are slow. A take-over must not wait for them.
 #[test]
 fn a_burst_comes_before_what_refreshes() {

@@ -171,7 +171,9 @@ impl Admission {
             }
             // What the Lease said of this VIP earlier does not count. It is claimed like any new one.
             self.vips.insert(*ip, Vip { revoked: true, ..Vip::default() });
-            self.lan = Lan::default();
+            if self.lan != Lan::Overruled {
+                self.lan = Lan::default();
+            }
         }
         self.settled = false;
         self.changes += u64::from(self.admitted() != before);

@@ -78,8 +78,8 @@ pub enum Input {
     Listed(u64, Result<Vec<(String, Record)>, String>),
     /// Another station answers for an address.
     Heard(IpAddr, Mac),
-    /// The outcome of [`Outgoing::Visit`]: whether a connection was accepted.
-    Visited(bool),
+    /// The outcome of [`Outgoing::Visit`]: whether a connection to the VIP was accepted.
+    Visited(IpAddr, bool),
     /// Another node should have the Lease. A node that does not hold it ignores this.
     HandOver(Heir),
     /// Give the Lease up.
@@ -199,7 +199,7 @@ impl Election {
                     admission.listed(now.boot, &self.timing, list, leases);
                 }
             }
-            Input::Visited(served) => self.visited(now, served),
+            Input::Visited(ip, served) => self.visited(now, ip, served),
             Input::Heard(ip, mac) => {
                 self.heard_of(now, ip, mac);
                 if let Some(admission) = &mut self.admission {

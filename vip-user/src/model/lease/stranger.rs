@@ -4,7 +4,7 @@
 
 use super::record::Record;
 use crate::model::time::BootNs;
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use vip_common::{abi::CLAIM_INTERVAL_NS, mac::Mac};
 
 /// How long the LAN is asked: the [`QUESTIONS`](crate::model::schedule::QUESTIONS), and time for an
@@ -14,6 +14,11 @@ pub(super) const ASK_TIME: Duration = Duration::from_millis(1_500);
 const SILENCE_HOLDS: Duration = Duration::from_secs(1);
 /// Pause before the LAN is asked again if a station has answered.
 const ANSWERED_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before the LAN is asked again if the questions could not be sent.
+const UNASKED_PAUSE: Duration = Duration::from_millis(500);
+/// How much longer than a foreign holder's grace a station holds a Lease back that answers, but does
+/// not serve.
+const PROXY_GRACE: Duration = Duration::from_secs(30);
 /// kube-vip first releases the Lease, then removes a label of its node, and only then its address. It
 /// waits up to ten seconds for the label.
 pub(super) const STRANGER_STOPS: Duration = Duration::from_secs(11);
@@ -33,29 +38,31 @@ pub(super) enum Lan {
 /// What is known of the program that held a Lease last.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stranger {
+    /// When this node first saw a holder that is not xvip. An earlier tenure of xvip may still have had
+    /// a live fence then.
+    pub(super) began: BootNs,
     /// Whether it has just emptied the Lease, as an unbroken watch showed. Its wait then ends as soon
     /// as the LAN was silent.
     pub(super) gave_up: bool,
     /// When the present questions began.
     pub(super) asked: Option<BootNs>,
     /// The LAN is not asked again before this time.
-    pub(super) ask_at: BootNs,
-    /// The last answer.
-    pub(super) answer: Option<Answer>,
-    /// When a station began to answer, or last served the VIP.
-    pub(super) served: BootNs,
-    /// An address at which a connection is to be tried.
-    pub(super) visit: Option<IpAddr>,
+    ask_at: BootNs,
+    /// The stations that answer, by VIP.
+    answers: BTreeMap<IpAddr, Answer>,
 }
 
-/// A station has answered for a VIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Answer {
+/// A station answers for a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Answer {
     at: BootNs,
-    ip: IpAddr,
     mac: Mac,
-    /// Whether a connection to the VIP was accepted since it answers.
-    serves: bool,
+    /// Whether the last attempt to connect was accepted.
+    serves: Option<bool>,
+    /// When it began to answer, or last served the VIP.
+    served: BootNs,
+    /// Whether a connection was tried since the present questions began.
+    visited: bool,
 }
 
 /// Why a Lease that another program held is not taken.
@@ -63,19 +70,13 @@ pub(super) struct Answer {
 pub struct HeldBack {
     ip: IpAddr,
     mac: Mac,
-    serves: bool,
-}
-
-impl From<Answer> for HeldBack {
-    fn from(Answer { ip, mac, serves, .. }: Answer) -> Self {
-        Self { ip, mac, serves }
-    }
+    serves: Option<bool>,
 }
 
 impl fmt::Display for HeldBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ip, mac, serves } = self;
-        let but = if *serves { "" } else { ", but accepts no connection" };
+        let but = if *serves == Some(false) { ", but accepts no connection" } else { "" };
         write!(
             f,
             "the last holder was another program, and {mac} still answers for {ip}{but}: the Lease is not \
@@ -85,39 +86,63 @@ impl fmt::Display for HeldBack {
 }
 
 impl Stranger {
-    pub(super) fn new(gave_up: bool) -> Self {
-        let never = BootNs(0);
-        Self { gave_up, asked: None, ask_at: never, answer: None, served: never, visit: None }
+    pub(super) fn new(began: BootNs, gave_up: bool) -> Self {
+        Self { began, gave_up, asked: None, ask_at: BootNs(0), answers: BTreeMap::new() }
     }
 
-    /// Whether a station has answered since the present questions began. The programs report a station
-    /// once in a second only, so an answer just before also counts.
-    pub(super) fn has_answer(&self) -> bool {
-        let asked = self.asked.map_or(0, |asked| asked.0.saturating_sub(CLAIM_INTERVAL_NS));
-        self.answer.is_some_and(|answer| answer.at.0 >= asked)
+    /// The first instant whose answers count. The programs report a station once in a second only, so
+    /// an answer just before the questions also counts.
+    fn counts_from(&self) -> BootNs {
+        BootNs(self.asked.map_or(0, |asked| asked.0.saturating_sub(CLAIM_INTERVAL_NS)))
+    }
+
+    fn has_answer(&self) -> bool {
+        let from = self.counts_from();
+        self.answers.values().any(|answer| answer.at >= from)
+    }
+
+    pub(super) fn ask(&mut self, now: BootNs) {
+        self.asked = Some(now);
+        for answer in self.answers.values_mut() {
+            answer.visited = false;
+        }
+    }
+
+    /// The questions could not be sent: silence proves nothing. A node that never can ask never takes
+    /// the Lease. Other nodes may hear a station that answers.
+    pub(super) fn could_not_ask(&mut self, now: BootNs) {
+        if self.asked.take().is_some() {
+            self.ask_at = now.after(UNASKED_PAUSE);
+        }
     }
 
     pub(super) fn heard(&mut self, now: BootNs, ip: IpAddr, mac: Mac) {
         if self.asked.is_none() {
             return;
         }
-        let first = !self.has_answer();
-        if self.answer.is_none() {
-            self.served = now;
-        }
-        let serves = self.answer.is_some_and(|answer| answer.serves);
-        self.answer = Some(Answer { at: now, ip, mac, serves });
         self.gave_up = false;
-        if first {
-            self.visit = Some(ip);
-        }
+        let new = Answer { at: now, mac, serves: None, served: now, visited: false };
+        self.answers.entry(ip).or_insert(new).at = now;
     }
 
-    pub(super) fn visited(&mut self, now: BootNs, served: bool) {
-        if let Some(answer) = &mut self.answer {
-            answer.serves = served;
+    /// The VIPs at which a connection is to be tried now. Each is returned once for the present
+    /// questions.
+    pub(super) fn visits(&mut self) -> Vec<IpAddr> {
+        let from = self.counts_from();
+        let due = self.answers.iter_mut();
+        let due = due.filter(|(_, answer)| answer.at >= from && !answer.visited);
+        due.map(|(ip, answer)| {
+            answer.visited = true;
+            *ip
+        })
+        .collect()
+    }
+
+    pub(super) fn visited(&mut self, now: BootNs, ip: IpAddr, served: bool) {
+        if let Some(answer) = self.answers.get_mut(&ip) {
+            answer.serves = Some(served);
             if served {
-                self.served = now;
+                answer.served = now;
             }
         }
     }
@@ -129,10 +154,13 @@ impl Stranger {
         if self.has_answer() {
             let again = asked.after(ANSWERED_PAUSE);
             if now >= again {
+                let from = self.counts_from();
+                self.answers.retain(|_, answer| answer.at >= from);
                 (self.asked, self.ask_at) = (None, again);
             }
         } else if now > asked.after(ASK_TIME + SILENCE_HOLDS) {
-            (self.asked, self.answer) = (None, None);
+            self.asked = None;
+            self.answers.clear();
         }
     }
 
@@ -145,8 +173,32 @@ impl Stranger {
         }
     }
 
-    pub(super) fn is_silent(&self, now: BootNs) -> bool {
-        !self.has_answer() && self.asked.is_some_and(|asked| now >= asked.after(ASK_TIME))
+    /// Whether the LAN was silent. Then earlier answers are forgotten.
+    pub(super) fn is_silent(&mut self, now: BootNs) -> bool {
+        let silent = !self.has_answer() && self.asked.is_some_and(|asked| now >= asked.after(ASK_TIME));
+        if silent {
+            self.answers.clear();
+        }
+        silent
+    }
+
+    /// When the answers no longer hold the Lease back. Stations that do not serve have the `grace` of a
+    /// foreign holder, counted from `since`, and a little longer.
+    pub(super) fn patient_until(&self, since: BootNs, grace: Duration) -> Option<BootNs> {
+        let end = since.after(grace + PROXY_GRACE);
+        let served = self.answers.values().map(|answer| answer.served).max();
+        served.map(|served| served.after(PROXY_GRACE).max(end))
+    }
+
+    /// Whether a station answers.
+    pub(super) fn is_answered(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Why the Lease is held back.
+    pub(super) fn held_back(&self) -> Option<HeldBack> {
+        let (ip, Answer { mac, serves, .. }) = self.answers.first_key_value()?;
+        Some(HeldBack { ip: *ip, mac: *mac, serves: *serves })
     }
 }
 

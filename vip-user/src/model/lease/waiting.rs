@@ -34,7 +34,7 @@ impl Election {
         let given_up = given_up.and_then(|(before, record)| self.strangers_release(before, record));
         let (stranger, given_up) = match given_up {
             Some((stranger, wait)) => (Some(stranger), Some(wait)),
-            None => (Self::stranger(before, record.as_ref()), None),
+            None => (Self::stranger(now, before, record.as_ref()), None),
         };
         let wait = match (before, &record) {
             _ if let Some(wait) = given_up => wait,
