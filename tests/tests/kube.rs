@@ -5,6 +5,8 @@
 
 #[path = "kube/bench.rs"]
 mod bench;
+#[path = "kube/bootstrap.rs"]
+mod bootstrap;
 #[path = "kube/contract.rs"]
 mod contract;
 #[path = "kube/faults.rs"]
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let mut trials = contract::trials(&shared);
     trials.extend(rights::trials(&shared));
     trials.extend(quiet::trials());
+    trials.extend(bootstrap::trials());
     trials.extend(faults::trials());
     trials.extend(foreign::trials());
     trials.extend(hosts::trials());
