@@ -55,7 +55,7 @@ pub(super) fn setup(
         slots,
         policy: settings::policy(config, me),
         on_stop: config.on_stop,
-        port: config.lease.foreign_port,
+        port: config.visit_port(),
         metrics,
         recorder,
     }

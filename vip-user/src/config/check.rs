@@ -302,7 +302,7 @@ impl Config {
             let allowed = format!("lease.duration_s ({duration_s}) to {ONE_DAY_S}");
             return refuse("lease.foreign_grace_s", grace, allowed);
         }
-        if self.lease.foreign_port == 0 {
+        if self.lease.foreign_port == Some(0) {
             return refuse("lease.foreign_port", 0, "1 to 65535");
         }
         Ok(())

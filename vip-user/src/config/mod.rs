@@ -9,13 +9,16 @@ pub mod show;
 mod tests;
 mod vips;
 
-use crate::model::{
-    desired::Placement,
-    hooks::Hooks,
-    policy::{ConflictPolicy, ForeignConflict, OnStop},
-    rule::{EXCLUDED, Rule},
-    selection::Selection,
-    timing::Timing,
+use crate::{
+    model::{
+        desired::Placement,
+        hooks::Hooks,
+        policy::{ConflictPolicy, ForeignConflict, OnStop},
+        rule::{EXCLUDED, Rule},
+        selection::Selection,
+        timing::Timing,
+    },
+    server_url::{host_address, server},
 };
 pub use health::{Asked, HealthConfig};
 use serde::{Deserialize, Serialize};
@@ -137,8 +140,8 @@ pub struct LeaseConfig {
     /// What a candidate does if a station still answers for a VIP after that time.
     pub foreign_conflict: ForeignConflict,
     /// A station that answers for a VIP also counts as serving it if it accepts connections to this
-    /// port.
-    pub foreign_port: u16,
+    /// port. Default: that of this node's API server.
+    pub foreign_port: Option<u16>,
 }
 
 /// How to reach the Kubernetes API.
@@ -326,7 +329,7 @@ impl Default for LeaseConfig {
             clock_error_percent: 10,
             foreign_grace_s: None,
             foreign_conflict: ForeignConflict::default(),
-            foreign_port: 6443,
+            foreign_port: None,
         }
     }
 }
@@ -478,6 +481,15 @@ impl Config {
             guard: rules(&self.guard),
             vips: vips.collect(),
         }
+    }
+
+    /// A port of the service behind the VIPs: that of the first loopback endpoint, else of the first.
+    pub fn visit_port(&self) -> u16 {
+        let urls: Vec<_> = self.api.endpoints.iter().filter_map(|url| server(url)).collect();
+        let is_local = |url: &&http::Uri| host_address(url).is_some_and(|ip| ip.is_loopback());
+        let chosen = urls.iter().find(is_local).or(urls.first());
+        let port = chosen.map(|url| url.port_u16().unwrap_or(443));
+        self.lease.foreign_port.or(port).unwrap_or(6443)
     }
 
     /// The timing of the Leases, with defaults filled in.

@@ -27,7 +27,7 @@ impl Config {
         let timing = self.timing();
         let grace = timing.foreign_wait(timing.duration_s).as_secs();
         let server_name = "tls-server-name of the kubeconfig, else kubernetes";
-        let computed: [(&str, Value, &str); 5] = [
+        let computed: [(&str, Value, &str); 6] = [
             ("node", node.into(), "NODE_NAME, else the host name"),
             (
                 "lease.renew_ms",
@@ -40,6 +40,7 @@ impl Config {
                 "50, or 0.002 of lease.duration_s",
             ),
             ("api.tls_server_name", Value::Null, server_name),
+            ("lease.foreign_port", self.visit_port().into(), "the port of this node's API server"),
             ("lease.foreign_grace_s", grace.into(), "2 * lease.duration_s + 10"),
         ];
         let setting = |(field, value): (String, Value)| {

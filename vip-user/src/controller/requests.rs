@@ -157,8 +157,9 @@ impl Requests {
     fn visit(&self, ip: IpAddr) {
         let (id, events, address) = (self.id, self.events.clone(), SocketAddr::new(ip, self.port));
         tokio::spawn(async move {
-            let served = visit::is_served(address).await;
-            let _ = events.send(Event::Visited(id, ip, served)).await;
+            if let Some(served) = visit::is_served(address).await {
+                let _ = events.send(Event::Visited(id, ip, served)).await;
+            }
         });
     }
 

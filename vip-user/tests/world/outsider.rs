@@ -8,7 +8,7 @@ use vip_user::model::{agent::Event, lease::record::Record};
 /// kube-vip on a host where xvip does not run.
 #[derive(Clone, Copy)]
 pub(super) struct Outsider {
-    /// Number of its next renewal. An older number is of no use any more.
+    /// Number of its renewals; 0: it has ended. A renewal with another number is of no use any more.
     renewal: u64,
     /// Whether its requests to the API are lost.
     cut_off: bool,
@@ -16,6 +16,7 @@ pub(super) struct Outsider {
     answers_until: Ms,
     /// Whether its host accepts connections. If not, xvip may take over once this time has come.
     serves: bool,
+    /// Until when no node of xvip may answer beside it.
     counts_until: Ms,
 }
 
@@ -29,6 +30,8 @@ impl Outsider {
     /// What xvip waits after the last renewal for a host that answers and does not serve, less what its
     /// clock may be fast.
     const IGNORED_MS: Ms = 45_000;
+    /// The longest time between two renewals.
+    const LONGEST_PAUSE_MS: Ms = 2_200;
     const MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
 }
 
@@ -84,7 +87,7 @@ impl World {
             outsider.answers_until = self.now + Outsider::ANSWERS_MS;
         }
         self.outsider = Some(outsider);
-        let pause = self.rng.u64(1_000..2_200);
+        let pause = self.rng.u64(1_000..Outsider::LONGEST_PAUSE_MS);
         self.push(self.now + pause, Happening::Outsider(renewal));
     }
 
@@ -117,7 +120,8 @@ impl World {
                 outsider.answers_until = self.now + self.rng.u64(1_000..120_000);
                 outsider.serves = self.rng.bool();
                 if !outsider.serves {
-                    outsider.counts_until = self.now - 2_200 + Outsider::IGNORED_MS;
+                    outsider.counts_until =
+                        self.now - Outsider::LONGEST_PAUSE_MS + Outsider::IGNORED_MS;
                 }
             }
             2 => outsider.cut_off = true,

@@ -68,7 +68,7 @@ pub(super) const TAKEN_FROM_STRANGERS: &[Mutation] = &[
         rule: RULE,
         name: "a station that serves nothing keeps the VIP dark for ever",
         file: FILE,
-        from: "self.foreign_conflict == ForeignConflict::Take || stranger.is_answered()",
+        from: "self.foreign_conflict == ForeignConflict::Take || stranger.has_answered()",
         to: "self.foreign_conflict == ForeignConflict::Take",
         tests: STRANGERS,
     },

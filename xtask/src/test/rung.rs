@@ -60,8 +60,8 @@ const QUICK_LABS: [&str; 4] =
     ["faults::killed", "faults::a_planned_stop", "guard::nothing", "leaving::cleanup_after_a_crash"];
 /// The suites of the rung `kube`, in two lanes that take about the same time.
 const KUBE_SUITES: [&[&str]; 2] = [
-    &["faults::", "bench::", "contract::"],
-    &["three::", "hosts::", "foreign::", "moving::", "bootstrap::", "rights::", "quiet::"],
+    &["faults::", "moving::", "bench::", "contract::"],
+    &["three::", "hosts::", "foreign::", "bootstrap::", "rights::", "quiet::"],
 ];
 
 /// One process of the test runner.

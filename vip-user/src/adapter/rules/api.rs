@@ -23,7 +23,7 @@ pub(in crate::adapter) fn apply(
     if !(1..=65_535).contains(&port) {
         return gathered.refuse("port", "it is no port", "set 1 to 65535");
     }
-    config.lease.foreign_port = u16::try_from(port).unwrap_or(6443);
+    config.lease.foreign_port = u16::try_from(port).ok();
     let mut endpoints = Vec::new();
     if let Some(first) = gathered.text("kubernetes_addr").map(str::to_owned) {
         let url = if first.contains("://") { first } else { format!("https://{first}") };

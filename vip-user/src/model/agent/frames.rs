@@ -251,7 +251,8 @@ impl Agent {
                 self.probing.remove(&slot);
             }
             // If no interface is up, no station can hear the question.
-            // The programs report a station only if the VIP has an entry.
+            // Nobody is heard if the LAN is broken, or if the VIP has no entry yet: only then do the
+            // programs report a station.
             let deaf = self.lan.is_some() || !self.host.reconciled;
             let up = |vip: &IpAddr| self.links.of(*vip).any(|link| link.up);
             let asked = if group.election.asks_for_all() {

@@ -15,7 +15,7 @@ use std::{net::IpAddr, time::Duration};
 use vip_common::mac::Mac;
 
 /// After its release, a stranger has this long to remove its address before the LAN is asked. One answer
-/// would cost the whole wait.
+/// ends the short wait, and the long one takes 11 s.
 const STRANGER_TIDIES: Duration = Duration::from_millis(400);
 
 impl Election {
@@ -91,7 +91,7 @@ impl Election {
     /// answers, but has not served for long, or the operator wants it so.
     pub(super) fn overrules(&self, waiting: &Waiting) -> bool {
         waiting.stranger.as_ref().is_some_and(|stranger| {
-            self.foreign_conflict == ForeignConflict::Take || stranger.is_answered()
+            self.foreign_conflict == ForeignConflict::Take || stranger.has_answered()
         })
     }
 
@@ -120,7 +120,7 @@ impl Election {
         waiting.stranger.as_ref().is_some_and(|stranger| stranger.asked.is_some())
     }
 
-    /// None of the questions could be sent: silence proves nothing.
+    /// Silence proves nothing: no question was sent, or no answer could be heard.
     pub fn could_not_ask(&mut self, now: Now) {
         if let State::Waiting(Waiting { stranger: Some(stranger), .. }) = &mut self.state {
             stranger.could_not_ask(now.boot);

@@ -19,8 +19,9 @@ const UNASKED_PAUSE: Duration = Duration::from_millis(500);
 /// How much longer than a foreign holder's grace a station holds a Lease back that answers, but does
 /// not serve.
 const PROXY_GRACE: Duration = Duration::from_secs(30);
-/// kube-vip first releases the Lease, then removes a label of its node, and only then its address. It
-/// waits up to ten seconds for the label.
+/// A kube-vip that gives up because its renewals fail first releases the Lease, then removes a label of
+/// its node, and only then its address. It waits up to ten seconds for the label. (When it is stopped,
+/// it removes the address while it releases.)
 pub(super) const STRANGER_STOPS: Duration = Duration::from_secs(11);
 
 /// What the LAN has said of all VIPs before the Lease was taken.
@@ -60,7 +61,7 @@ struct Answer {
     /// Whether the last attempt to connect was accepted.
     serves: Option<bool>,
     /// When it began to answer, or last served the VIP.
-    served: BootNs,
+    served_at: BootNs,
     /// Whether a connection was tried since the present questions began.
     visited: bool,
 }
@@ -76,12 +77,14 @@ pub struct HeldBack {
 impl fmt::Display for HeldBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ip, mac, serves } = self;
-        let but = if *serves == Some(false) { ", but accepts no connection" } else { "" };
-        write!(
-            f,
-            "the last holder was another program, and {mac} still answers for {ip}{but}: the Lease is not \
-             taken. Remove the address from that host (`ip addr del`)"
-        )
+        write!(f, "the last holder was another program, and {mac} still answers for {ip}")?;
+        let remedy = "the Lease is not taken. Remove the address from that host (`ip addr del`)";
+        match serves {
+            Some(false) => {
+                write!(f, ", but accepts no connection: {remedy}, or wait: the answers will not count")
+            }
+            _ => write!(f, ": {remedy}"),
+        }
     }
 }
 
@@ -96,7 +99,7 @@ impl Stranger {
         BootNs(self.asked.map_or(0, |asked| asked.0.saturating_sub(CLAIM_INTERVAL_NS)))
     }
 
-    fn has_answer(&self) -> bool {
+    fn answers_now(&self) -> bool {
         let from = self.counts_from();
         self.answers.values().any(|answer| answer.at >= from)
     }
@@ -121,8 +124,15 @@ impl Stranger {
             return;
         }
         self.gave_up = false;
-        let new = Answer { at: now, mac, serves: None, served: now, visited: false };
-        self.answers.entry(ip).or_insert(new).at = now;
+        let from = self.counts_from();
+        let new = Answer { at: now, mac, serves: None, served_at: now, visited: false };
+        let answer = self.answers.entry(ip).or_insert(new);
+        // Only the first station of these questions is named: an attacker may send one name after the
+        // other.
+        if answer.at < from && answer.mac != mac {
+            (answer.mac, answer.serves) = (mac, None);
+        }
+        answer.at = now;
     }
 
     /// The VIPs at which a connection is to be tried now. Each is returned once for the present
@@ -142,7 +152,7 @@ impl Stranger {
         if let Some(answer) = self.answers.get_mut(&ip) {
             answer.serves = Some(served);
             if served {
-                answer.served = now;
+                answer.served_at = now;
             }
         }
     }
@@ -151,7 +161,7 @@ impl Stranger {
     /// ago.
     pub(super) fn expire(&mut self, now: BootNs) {
         let Some(asked) = self.asked else { return };
-        if self.has_answer() {
+        if self.answers_now() {
             let again = asked.after(ANSWERED_PAUSE);
             if now >= again {
                 let from = self.counts_from();
@@ -168,14 +178,15 @@ impl Stranger {
     pub(super) fn next(&self, due: BootNs) -> BootNs {
         match self.asked {
             None => BootNs(due.0.saturating_sub(ASK_TIME.as_nanos() as u64)).max(self.ask_at),
-            Some(asked) if self.has_answer() => asked.after(ANSWERED_PAUSE),
+            Some(asked) if self.answers_now() => asked.after(ANSWERED_PAUSE),
             Some(asked) => asked.after(ASK_TIME).max(due),
         }
     }
 
     /// Whether the LAN was silent. Then earlier answers are forgotten.
     pub(super) fn is_silent(&mut self, now: BootNs) -> bool {
-        let silent = !self.has_answer() && self.asked.is_some_and(|asked| now >= asked.after(ASK_TIME));
+        let silent =
+            !self.answers_now() && self.asked.is_some_and(|asked| now >= asked.after(ASK_TIME));
         if silent {
             self.answers.clear();
         }
@@ -186,12 +197,13 @@ impl Stranger {
     /// foreign holder, counted from `since`, and a little longer.
     pub(super) fn patient_until(&self, since: BootNs, grace: Duration) -> Option<BootNs> {
         let end = since.after(grace + PROXY_GRACE);
-        let served = self.answers.values().map(|answer| answer.served).max();
-        served.map(|served| served.after(PROXY_GRACE).max(end))
+        let serves_nothing = |answer: &Answer| answer.serves == Some(false);
+        let last = self.answers.values().map(|answer| answer.served_at).max()?;
+        self.answers.values().all(serves_nothing).then(|| last.after(PROXY_GRACE).max(end))
     }
 
-    /// Whether a station answers.
-    pub(super) fn is_answered(&self) -> bool {
+    /// Whether a station has answered, and the LAN was not silent since.
+    pub(super) fn has_answered(&self) -> bool {
         !self.answers.is_empty()
     }
 
