@@ -49,10 +49,8 @@ struct Outcome {
 pub async fn handover(args: &Handover) -> anyhow::Result<ExitCode> {
     let instance = &args.place.instance;
     let pins = Pins::new(&args.place.pin_root, instance);
-    let own = "cannot write beside the pins: root of the host that runs the xvip daemon is needed";
-    if !pins.dir().exists() {
-        bail!("no xvip daemon runs with this instance and these pins");
-    }
+    let own = "cannot write beside the pins: root of the host that runs the xvip daemon is needed, \
+               and the daemon must run";
     let proof = Proof::make(&pins).context(own)?;
     let wish = Wish { proof: proof.name().into(), lease: args.lease.clone(), to: args.to.clone() };
     let begun = Instant::now();
