@@ -158,7 +158,9 @@ impl Bounds {
 
     /// Gives the Leases that are about to be taken a last holder, which no longer acts.
     pub fn after(self, before: Before) -> Self {
-        Self { before, ..self }
+        // The LAN is asked first, for 1.5 seconds.
+        let asked = if before == Before::Stranger { 1_600_000 } else { 0 };
+        Self { before, horizon: self.horizon + asked, ..self }
     }
 
     /// A Lease before it is taken.
