@@ -3,7 +3,8 @@
 //! Userspace decides which node may answer for a VIP, and until when. The kernel enforces this
 //! packet by packet. Reading order: [`model`] (pure), [`config`], [`controller`] (the loop),
 //! [`cluster`] (Kubernetes I/O), [`node`] (host I/O), [`probe`] (asking the LAN), [`adapter`] (runs
-//! kube-vip's manifests), [`cli`]. Without the feature `host` only the model is built.
+//! kube-vip's manifests), [`migrate`] (moves
+//! a node from kube-vip), [`cli`]. Without the feature `host` only the model is built.
 
 #[cfg(feature = "host")]
 pub mod adapter;
@@ -29,6 +30,8 @@ pub mod handover;
 mod log;
 #[cfg(feature = "host")]
 pub mod metrics;
+#[cfg(feature = "host")]
+pub mod migrate;
 pub mod model;
 #[cfg(feature = "host")]
 pub mod node;

@@ -12,9 +12,10 @@ const ROOT: &str = "vip-user/src/";
 const MAY_NAME: &[(&str, &str)] = &[
     (
         "cli",
-        "adapter admin clock cluster config controller escape handover log metrics model node \
-         observers probe state",
+        "adapter admin clock cluster config controller escape handover log metrics migrate model \
+         node observers probe state",
     ),
+    ("migrate", "adapter"),
     ("adapter", "config model"),
     ("log", "config escape"),
     ("observers", "admin controller escape guests handover node state"),
