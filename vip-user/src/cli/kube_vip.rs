@@ -34,7 +34,7 @@ const LAST_WORDS_LEN: usize = 4_096;
 const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// This host.
-struct Host;
+pub(super) struct Host;
 
 impl World for Host {
     fn is_file(&self, path: &str) -> bool {

@@ -11,6 +11,7 @@ mod kube_vip;
 pub mod manager;
 pub mod manifest;
 pub mod map;
+pub mod migrate;
 mod parts;
 pub mod probe;
 pub mod run;
@@ -66,6 +67,12 @@ pub enum Command {
     Handover(handover::Handover),
     /// Remove everything that xvip has put on this host. Refuses while a daemon runs.
     Cleanup(Place),
+    /// Move a live cluster from kube-vip to xvip, one node after the other; as root on each node.
+    Migrate {
+        /// The step.
+        #[command(subcommand)]
+        what: migrate::Migrate,
+    },
     /// Hold VIPs with the settings of kube-vip; `--check`: say whether this would run here.
     #[command(visible_alias = "service")]
     Manager(KubeVip),
@@ -195,6 +202,12 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config { what } => config::config(what),
         Command::Handover(args) => async_runtime()?.block_on(handover::handover(&args)),
         Command::Cleanup(place) => async_runtime()?.block_on(cleanup::cleanup(&place)),
+        Command::Migrate { what } => {
+            let runtime = async_runtime()?;
+            let ended = runtime.block_on(migrate::migrate(&what));
+            runtime.shutdown_background();
+            ended
+        }
         Command::Manager(settings) => {
             let runtime = async_runtime()?;
             let ended = runtime.block_on(manager::manager(&settings.flags));

@@ -108,6 +108,23 @@ async fn ask(args: &Probe) -> anyhow::Result<ExitCode> {
     if args.watch { watch(args, &lan).await } else { once(args, &lan).await }
 }
 
+/// Asks the LAN once for each VIP on every interface.
+pub(super) async fn once_for(
+    vips: &[IpAddr],
+    place: &Place,
+    wait: Duration,
+) -> anyhow::Result<Vec<Verdict>> {
+    let lan = Lan {
+        asker: Asker::open()?,
+        devices: chosen(Netlink::patient()?.devices().await?, &[])?,
+        nodes: nodes(&place.instance).await,
+        vips: vips.to_vec(),
+        maps: own_maps(place),
+        wish: None,
+    };
+    Ok(lan.round(wait, clock::boot()).await?.verdicts)
+}
+
 struct Lan {
     asker: Asker,
     devices: Vec<Device>,

@@ -48,6 +48,8 @@ pub const VIPS: &str = "xvip.io/vips";
 /// How many objects are remembered: one for each write in flight, and those that the watch shows
 /// meanwhile.
 const RECENT: usize = 8;
+/// How often [`LeaseApi::strip`] tries: another program may write at the same time.
+const STRIP_ATTEMPTS: usize = 10;
 /// Field manager of our writes.
 const MANAGER: &str = "xvip";
 
@@ -261,6 +263,29 @@ impl LeaseApi {
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(VIPS.into(), serde_json::to_string(&strike.guarded).unwrap_or_default());
         other.put(0, lease).await.err()
+    }
+
+    /// Takes the note of a tenure of this node out of the Lease, if it is there. kube-vip may hold the
+    /// Lease under the same name then, and does not pass for xvip. Returns whether something was changed.
+    ///
+    /// # Errors
+    /// If a request failed, or others change the Lease all the time.
+    pub async fn strip(&self, node: &str) -> Result<bool, LeaseError> {
+        for _ in 0..STRIP_ATTEMPTS {
+            let Some(record) = self.get(0).await? else { return Ok(false) };
+            if !record.note.is_some_and(|note| note.holder.eq_ignore_ascii_case(node)) {
+                return Ok(false);
+            }
+            let Some(mut lease) = self.remembered(&record.version) else { continue };
+            lease.metadata.managed_fields = None;
+            lease.metadata.annotations.get_or_insert_default().remove(TENURE);
+            if self.put(0, lease).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        let (endpoint, _) = self.endpoints.get(0);
+        let what = "others change the Lease all the time".into();
+        Err(LeaseError::Request { endpoint, verb: "put", what, wanted: None, forbidden: false })
     }
 
     /// Replaces the Lease, or creates it if `lease` has no version. Returns `None` on a conflict.

@@ -13,6 +13,7 @@ mod kubeconfig;
 pub mod lease;
 mod lenient;
 pub mod node;
+pub mod objects;
 mod proxy;
 mod requests;
 pub mod rights;

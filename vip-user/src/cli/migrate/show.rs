@@ -1,0 +1,27 @@
+//! Prints problems and steps. Text from outside is escaped.
+
+use crate::{
+    cli::table::{self, Cell},
+    escape::printable,
+    migrate::facts::Problem,
+};
+
+/// Says a line.
+pub(super) fn say(line: &str) {
+    println!("{}", printable(line));
+}
+
+/// Prints what stands against a step; returns whether anything does.
+pub(super) fn problems(problems: &[Problem]) -> bool {
+    if problems.is_empty() {
+        return false;
+    }
+    let rows: Vec<Vec<Cell>> = problems
+        .iter()
+        .map(|problem| {
+            vec![Cell::red(&problem.what), problem.at.as_str().into(), problem.remedy.as_str().into()]
+        })
+        .collect();
+    table::print(&["PROBLEM", "WHERE", "REMEDY"], &rows);
+    true
+}
