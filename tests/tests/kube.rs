@@ -17,6 +17,8 @@ mod foreign;
 mod hosts;
 #[path = "kube/moving.rs"]
 mod moving;
+#[path = "kube/migrate.rs"]
+mod migrate;
 #[path = "kube/quiet.rs"]
 mod quiet;
 #[path = "kube/rights.rs"]
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     trials.extend(foreign::trials());
     trials.extend(hosts::trials());
     trials.extend(moving::trials());
+    trials.extend(migrate::trials());
     trials.extend(three::trials());
     trials.extend(bench::trials());
     let Conclusion { num_failed, .. } = libtest_mimic::run(&arguments, trials);

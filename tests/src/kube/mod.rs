@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod foreign;
+pub mod kubelet;
 pub mod member;
 pub mod objects;
 pub mod pki;

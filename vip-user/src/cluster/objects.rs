@@ -1,7 +1,7 @@
 //! Requests that `xvip migrate` makes: Nodes, pods, and what kube-vip's guides have created.
 
 use super::{
-    lease::{LeaseApi, LeaseError},
+    lease::{LeaseApi, LeaseError, is_forbidden},
     lenient::Lenient,
 };
 use k8s_openapi::api::{
@@ -57,6 +57,29 @@ pub enum Created<'a> {
 }
 
 impl LeaseApi {
+    /// Asks as [`Self::ask`], but a refusal counts as an answer: another server would refuse as well, or
+    /// not be there, and only the refusal names the right that is missing.
+    async fn told<T, F>(
+        &self,
+        verb: &'static str,
+        request: impl Fn(Client) -> F,
+    ) -> Result<T, LeaseError>
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        let asked = |client| {
+            let answer = request(client);
+            async move {
+                match answer.await {
+                    Err(error) if is_forbidden(&error) => Ok(Err(error)),
+                    answer => answer.map(Ok),
+                }
+            }
+        };
+        let (endpoint, answer) = self.ask(verb, 0, asked).await?;
+        answer.map_err(|error| LeaseError::of(endpoint, verb, &error))
+    }
+
     /// The nodes of the control plane.
     ///
     /// # Errors
@@ -67,7 +90,7 @@ impl LeaseApi {
             let (nodes, params) = (Api::<Lenient<Node>>::all(client), params.clone());
             async move { nodes.list(&params).await }
         };
-        let (_, nodes) = self.ask("list", 0, list).await?;
+        let nodes = self.told("list", list).await?;
         Ok(nodes.items.into_iter().map(Into::into).collect())
     }
 
@@ -81,7 +104,7 @@ impl LeaseApi {
             let (pods, params) = (Api::<Lenient<Pod>>::all(client), params.clone());
             async move { pods.list(&params).await }
         };
-        let (_, pods) = self.ask("list", 0, list).await?;
+        let pods = self.told("list", list).await?;
         Ok(pods.items.into_iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect())
     }
 
@@ -95,7 +118,7 @@ impl LeaseApi {
             let (nodes, patch) = (Api::<Lenient<Node>>::all(client), Patch::Merge(patch.clone()));
             async move { nodes.patch_metadata(node, &PatchParams::default(), &patch).await.map(drop) }
         };
-        self.ask("patch", 0, change).await.map(drop)
+        self.told("patch", change).await
     }
 
     /// Whether an object exists.
@@ -119,7 +142,7 @@ impl LeaseApi {
                 }
             }
         };
-        self.ask("get", 0, get).await.map(|(_, found)| found)
+        self.told("get", get).await
     }
 
     /// Deletes an object. It is no error if it is gone.
@@ -149,6 +172,6 @@ impl LeaseApi {
                 }
             }
         };
-        self.ask("delete", 0, delete).await.map(drop)
+        self.told("delete", delete).await
     }
 }

@@ -1,7 +1,7 @@
 //! Changes of a manifest, each of which can be made to the object and to its text. The text is changed
 //! line by line, so comments stay. Then it must read as the object that was changed.
 
-use super::lines::{Document, Entry, Mapping, NotUnderstood};
+use super::lines::{Document, Entry, Mapping, NotUnderstood, refuse};
 use serde_json::Value;
 
 /// A step of a path.
@@ -127,7 +127,7 @@ impl Edit {
         let mut steps = self.path.iter().copied().peekable();
         while let Some(step) = steps.next() {
             let Step::Key(key) = step else {
-                return Ok(document.refuse(mapping.lines.start, "a list in a list")?);
+                return Ok(refuse(mapping.lines.start, "a list in a list")?);
             };
             let rest: Vec<Step> = steps.clone().collect();
             let Some(entry) = document.find(&mapping, key)? else {
@@ -151,7 +151,7 @@ impl Edit {
                     steps.next();
                     match items.get(number) {
                         Some(item) => item.clone(),
-                        None => return Ok(document.refuse(entry.line, "an item is missing")?),
+                        None => return Ok(refuse(entry.line, "an item is missing")?),
                     }
                 }
                 _ => below(document, &entry)?,
@@ -165,11 +165,11 @@ impl Edit {
         if let What::Set(value) = &self.what {
             let (old, end) = document.inline(entry);
             if old.is_empty() || old.starts_with(['|', '>', '{', '[']) {
-                return Ok(document.refuse(entry.line, "the value is not in the line of its key")?);
+                return Ok(refuse(entry.line, "the value is not in the line of its key")?);
             }
             let end_of_body = document.end(entry.body.clone());
             if end_of_body > entry.body.start {
-                return Ok(document.refuse(entry.line, "the value spans lines")?);
+                return Ok(refuse(entry.line, "the value spans lines")?);
             }
             document.text[entry.line].replace_range(entry.value..end, &scalar(value));
             return Ok(());
@@ -182,7 +182,7 @@ impl Edit {
         refuse_inline(document, entry)?;
         let items = document.items(entry.body.clone())?;
         let Some(first) = items.first() else {
-            return Ok(document.refuse(entry.line, "this is no list in block style")?);
+            return Ok(refuse(entry.line, "this is no list in block style")?);
         };
         let dash = document.dash(first);
         match &self.what {
@@ -214,18 +214,14 @@ fn below(document: &Document, entry: &Entry) -> Result<Mapping> {
     let column = document.first_column(entry.body.clone());
     match column {
         Some(column) => Ok(Mapping { lines: entry.body.clone(), column }),
-        None => Ok(document.refuse(entry.line, "this is no mapping in block style")?),
+        None => Ok(refuse(entry.line, "this is no mapping in block style")?),
     }
 }
 
 fn is_empty(document: &Document, entry: &Entry) -> bool {
     let (value, _) = document.inline(entry);
     let nothing_below = document.end(entry.body.clone()) == entry.body.start;
-    match value {
-        "" => nothing_below,
-        "{}" | "[]" | "~" | "null" => nothing_below,
-        _ => false,
-    }
+    nothing_below && matches!(value, "" | "{}" | "[]" | "~" | "null")
 }
 
 /// Takes an empty value away, so that lines can follow. A comment stays.
@@ -242,7 +238,7 @@ fn open(document: &mut Document, entry: &Entry) {
 fn refuse_inline(document: &Document, entry: &Entry) -> Result<()> {
     match document.inline(entry).0 {
         "" => Ok(()),
-        _ => Ok(document.refuse(entry.line, "this part is in flow style")?),
+        _ => Ok(refuse(entry.line, "this part is in flow style")?),
     }
 }
 

@@ -108,11 +108,6 @@ impl Document {
         Mapping { lines: 0..self.lines.len(), column: 0 }
     }
 
-    /// A refusal of this line.
-    pub(super) fn refuse<T>(&self, line: usize, what: &str) -> Result<T> {
-        Err(NotUnderstood { line: line + 1, what: what.into() })
-    }
-
     fn code(&self, at: usize) -> Option<&Code> {
         match self.lines.get(at) {
             Some(Line::Code(code)) => Some(code),
@@ -130,7 +125,7 @@ impl Document {
             let Some((name, value)) = &code.key else { continue };
             if name == key {
                 if found.is_some() {
-                    return self.refuse(line, &format!("`{key}` is there twice"));
+                    return refuse(line, &format!("`{key}` is there twice"));
                 }
                 let body = line + 1..self.end_of_body(line + 1..mapping.lines.end, mapping.column);
                 found = Some(Entry { line, column: mapping.column, value: *value, body });
@@ -167,7 +162,7 @@ impl Document {
         let mut codes = body.clone().filter_map(|line| Some((line, self.code(line)?)));
         let Some((line, first)) = codes.next() else { return Ok(Vec::new()) };
         if !first.has_dash {
-            return self.refuse(line, "this is no list in block style");
+            return refuse(line, "this is no list in block style");
         }
         let column = first.first;
         let starts: Vec<usize> = body
@@ -202,6 +197,11 @@ impl Document {
         let value = &rest[..end_of_value(rest)];
         (value, entry.value + value.len())
     }
+}
+
+/// A refusal of this line.
+pub(super) fn refuse<T>(line: usize, what: &str) -> Result<T> {
+    Err(NotUnderstood { line: line + 1, what: what.into() })
 }
 
 /// Where the value at the beginning of a text ends: before a comment.

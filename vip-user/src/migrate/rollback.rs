@@ -25,17 +25,24 @@ pub enum Note {
     NotOwn,
 }
 
+/// The xvip on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// None runs.
+    Gone,
+    /// It runs and does not hold the Lease.
+    Waits,
+    /// It holds the Lease.
+    Holds,
+}
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether there is a backup.
-    pub backup: bool,
     /// What is in the place of the manifest.
     pub place: Place,
-    /// Whether an xvip runs on this host.
-    pub daemon: bool,
-    /// Whether it holds the Lease.
-    pub holds: bool,
+    /// The xvip on this host.
+    pub daemon: Daemon,
     /// Whether xvip has pins on this host.
     pub pins: bool,
     /// What the Lease says.
@@ -68,11 +75,6 @@ pub enum Step {
 /// # Errors
 /// If there is no way back from here.
 pub fn steps(seen: &Seen) -> Result<Vec<Step>, Problem> {
-    if !seen.backup {
-        let remedy = "put kube-vip's manifest back by hand: docs/upgrade.md";
-        let what = "no node was moved here, or its backup is gone";
-        return Err(Problem::new(what, "the state folder", remedy));
-    }
     if let (Note::Unknown(why), false) = (&seen.note, seen.offline) {
         return Err(Problem::new(
             format!("the Lease cannot be read, and may note a tenure of this node: {why}"),
@@ -81,11 +83,11 @@ pub fn steps(seen: &Seen) -> Result<Vec<Step>, Problem> {
         ));
     }
     let returned = seen.place == Place::Original;
-    if returned && !seen.pins && !seen.daemon {
+    if returned && !seen.pins && seen.daemon == Daemon::Gone {
         return Ok(vec![Step::AwaitReady]);
     }
     let mut steps = Vec::new();
-    if seen.daemon && seen.holds && !seen.offline {
+    if seen.daemon == Daemon::Holds && !seen.offline {
         steps.push(Step::HandOver);
     }
     if seen.place != Place::Nothing {

@@ -61,7 +61,7 @@ const QUICK_LABS: [&str; 4] =
 /// The suites of the rung `kube`, in two lanes that take about the same time.
 const KUBE_SUITES: [&[&str]; 2] = [
     &["faults::", "moving::", "bench::", "contract::"],
-    &["three::", "hosts::", "foreign::", "bootstrap::", "rights::", "quiet::"],
+    &["three::", "hosts::", "foreign::", "migrate::", "bootstrap::", "rights::", "quiet::"],
 ];
 
 /// One process of the test runner.

@@ -139,8 +139,11 @@ pub(super) struct Manifest {
     pub(super) object: Value,
 }
 
+/// Manifests, and the files that cannot be read, each with the reason.
+pub(super) type Listed = (Vec<Manifest>, Vec<(String, String)>);
+
 /// Every file that the kubelet would run, and those that cannot be read, with the reason.
-pub(super) fn manifests(folder: &Path) -> anyhow::Result<(Vec<Manifest>, Vec<(String, String)>)> {
+pub(super) fn manifests(folder: &Path) -> anyhow::Result<Listed> {
     let listed = fs::read_dir(folder);
     let listed = listed.with_context(|| format!("cannot list {}", folder.display()))?;
     let (mut found, mut unread) = (Vec::new(), Vec::new());

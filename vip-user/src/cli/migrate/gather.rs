@@ -2,7 +2,7 @@
 
 use super::{
     args::Common,
-    files::{self, Folder, Manifest, Stage, State},
+    files::{self, Folder, Listed, Manifest, Stage, State},
     reading,
 };
 use crate::{
@@ -111,8 +111,6 @@ pub(super) async fn gather(request: Request<'_>) -> anyhow::Result<Found> {
     let manifest = if ours.len() == 1 { ours.pop().map(|(file, ..)| file) } else { None };
     Ok(Found { facts, manifest, api, state })
 }
-
-type Listed = (Vec<Manifest>, Vec<(String, String)>);
 
 /// A node without static pods has no folder for them.
 fn listed(common: &Common) -> anyhow::Result<Listed> {

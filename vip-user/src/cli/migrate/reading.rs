@@ -127,9 +127,10 @@ pub(super) fn pod(object: &Value, node: &str, image: Option<&str>) -> Option<Pod
     let is_set =
         |name: &str| adapted.rows.iter().any(|row| row.name == name && row.source != Source::Default);
     let is_longer = version.is_some_and(|version| version >= LONGER) && program == Program::KubeVip;
-    let duration_s = match is_set("vip_leaseduration") {
-        false if is_longer => LONGER_S,
-        _ => adapted.config.lease.duration_s,
+    let duration_s = if is_longer && !is_set("vip_leaseduration") {
+        LONGER_S
+    } else {
+        adapted.config.lease.duration_s
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();

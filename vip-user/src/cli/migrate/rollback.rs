@@ -13,13 +13,14 @@ use crate::{
         edit::parsed,
         facts::Problem,
         pod::{Pod, Program},
-        rollback::{Note, Seen, Step, steps},
+        rollback::{Daemon, Note, Seen, Step, steps},
     },
     node::{
         lock::{Attempt, Lock},
         pins::Pins,
         socket, sysctl,
     },
+    state::DaemonState,
 };
 use anyhow::{Context as _, bail};
 use std::{fs, process::ExitCode, time::Duration};
@@ -100,10 +101,15 @@ async fn look(
     offline: bool,
 ) -> anyhow::Result<Seen> {
     let place = &common.place;
-    let daemon = socket::ask(&place.instance).await.ok();
-    let holds = daemon.as_ref().is_some_and(|daemon| {
-        daemon.leases.iter().any(|lease| matches!(lease.state.as_str(), "holding" | "lapsed"))
-    });
+    let holds = |daemon: DaemonState| {
+        let mut states = daemon.leases.iter().map(|lease| lease.state.as_str());
+        states.any(|state| matches!(state, "holding" | "lapsed"))
+    };
+    let daemon = match socket::ask(&place.instance).await.ok().map(holds) {
+        None => Daemon::Gone,
+        Some(false) => Daemon::Waits,
+        Some(true) => Daemon::Holds,
+    };
     let read = match api {
         Ok(api) => api.get(0).await.map_err(|error| error.to_string()),
         Err(why) => Err(why.clone()),
@@ -118,10 +124,8 @@ async fn look(
     };
     let pins = Pins::new(&place.pin_root, &place.instance);
     Ok(Seen {
-        backup: true,
         place: files::place(&state.manifest, backup)?,
-        daemon: daemon.is_some(),
-        holds,
+        daemon,
         pins: pins.try_exist().unwrap_or(true) || !pins.other_versions().is_empty(),
         note,
         offline,

@@ -6,7 +6,7 @@ use crate::migrate::{
     finish,
     plan::{self, Turn},
     pod::Program,
-    rollback::{self, Note, Place, Seen, Step},
+    rollback::{self, Daemon, Note, Place, Seen, Step},
 };
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
@@ -198,7 +198,9 @@ fn nodes_that_were_moved_must_be_ready() {
 #[test]
 fn a_daemonset_gets_steps_and_is_not_applied() {
     let facts = with(|facts| {
-        pods(facts).iter_mut().for_each(|pod| pod.daemonset = Some("kube-vip-ds".into()));
+        for pod in pods(facts) {
+            pod.daemonset = Some("kube-vip-ds".into());
+        }
         facts.manifests.clear();
     });
     let plan = plan::plan(&facts);
@@ -238,15 +240,7 @@ fn a_node_arrives_after_three_good_looks_and_goes_back_after_two_bad_ones() {
 }
 
 fn seen() -> Seen {
-    Seen {
-        backup: true,
-        place: Place::Other,
-        daemon: true,
-        holds: false,
-        pins: true,
-        note: Note::NotOwn,
-        offline: false,
-    }
+    Seen { place: Place::Other, daemon: Daemon::Waits, pins: true, note: Note::NotOwn, offline: false }
 }
 
 #[test]
@@ -259,13 +253,16 @@ fn the_way_back_begins_wherever_an_earlier_one_has_stopped() {
         rollback::steps(&seen)
     };
     assert_eq!(steps(|_| {}).unwrap(), [&[TakeAway], rest.as_slice()].concat());
-    assert_eq!(steps(|s| s.holds = true).unwrap(), [&[HandOver, TakeAway], rest.as_slice()].concat());
+    assert_eq!(
+        steps(|s| s.daemon = Daemon::Holds).unwrap(),
+        [&[HandOver, TakeAway], rest.as_slice()].concat()
+    );
     // The process has crashed: its guard is still there.
-    assert_eq!(steps(|s| s.daemon = false).unwrap(), [&[TakeAway], rest.as_slice()].concat());
+    assert_eq!(steps(|s| s.daemon = Daemon::Gone).unwrap(), [&[TakeAway], rest.as_slice()].concat());
     assert_eq!(steps(|s| s.place = Place::Nothing).unwrap(), rest);
     // Somebody has put the file back by hand, and the guard silences kube-vip.
     assert_eq!(steps(|s| s.place = Place::Original).unwrap(), [&[TakeAway], rest.as_slice()].concat());
-    let done = |s: &mut Seen| (s.place, s.pins, s.daemon) = (Place::Original, false, false);
+    let done = |s: &mut Seen| (s.place, s.pins, s.daemon) = (Place::Original, false, Daemon::Gone);
     assert_eq!(steps(done).unwrap(), [AwaitReady]);
     let order = steps(|s| s.note = Note::Own).unwrap();
     let at = |step| order.iter().position(|other| *other == step).unwrap();
@@ -274,13 +271,12 @@ fn the_way_back_begins_wherever_an_earlier_one_has_stopped() {
 }
 
 #[test]
-fn the_way_back_needs_a_backup_and_the_api() {
+fn the_way_back_needs_the_api() {
     let steps = |change: fn(&mut Seen)| {
         let mut seen = seen();
         change(&mut seen);
         rollback::steps(&seen)
     };
-    assert!(steps(|s| s.backup = false).is_err());
     let silent = |s: &mut Seen| s.note = Note::Unknown("no answer".into());
     assert!(steps(silent).unwrap_err().what.contains("no answer"));
     let offline = steps(|s| (s.note, s.offline) = (Note::Unknown("no answer".into()), true)).unwrap();
@@ -291,7 +287,9 @@ fn the_way_back_needs_a_backup_and_the_api() {
 fn nothing_is_removed_before_all_nodes_are_moved() {
     let moved = |change: fn(&mut Facts)| {
         let mut facts = facts();
-        pods(&mut facts).iter_mut().for_each(|pod| pod.program = Program::Xvip);
+        for pod in pods(&mut facts) {
+            pod.program = Program::Xvip;
+        }
         facts.lease.as_mut().unwrap().as_mut().unwrap().ours = true;
         change(&mut facts);
         facts
