@@ -6,6 +6,7 @@ mod agent;
 mod election;
 mod frames;
 mod host;
+mod migrate;
 mod place;
 mod strangers;
 
@@ -49,6 +50,7 @@ fn all() -> impl Iterator<Item = &'static Mutation> {
         agent::AGENTS,
         host::HOST,
         admission::ADMISSIONS,
+        migrate::MIGRATIONS,
     ]
     .into_iter()
     .flatten()

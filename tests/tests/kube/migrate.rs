@@ -99,7 +99,12 @@ impl Cluster {
 
     #[track_caller]
     fn run_with(&mut self, node: usize, words: &[&str], kubeconfig: &Path) -> (String, i32) {
-        let (mut child, output) = self.begin(node, words, kubeconfig);
+        let begun = self.begin(node, words, kubeconfig);
+        self.end(begun)
+    }
+
+    #[track_caller]
+    fn end(&mut self, (mut child, output): (Child, PathBuf)) -> (String, i32) {
         for _ in 0..1_200 {
             self.sync();
             if let Some(status) = child.try_wait().unwrap() {
@@ -109,7 +114,7 @@ impl Cluster {
         }
         let _ = child.kill();
         let _ = child.wait();
-        panic!("{words:?} does not end: {}", fs::read_to_string(output).unwrap());
+        panic!("it does not end: {}", fs::read_to_string(output).unwrap());
     }
 
     fn holder(lab: &Lab) -> String {
@@ -164,6 +169,7 @@ fn moves() {
     moves_and_returns(&mut cluster, &text);
     returns_after_a_crash(&mut cluster, &text);
     moves_all_and_finishes(&mut cluster);
+    leaves_no_note_after_a_crash(&mut cluster);
 }
 
 fn plans(cluster: &mut Cluster) {
@@ -253,4 +259,24 @@ fn moves_all_and_finishes(cluster: &mut Cluster) {
     let (said, code) = cluster.run(0, &["rollback"]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(Cluster::holder(&cluster.lab), "node2", "{said}");
+}
+
+/// xvip dies as the holder. Its note stays in the Lease, and its guard on the host.
+fn leaves_no_note_after_a_crash(cluster: &mut Cluster) {
+    let note = |lab: &Lab| {
+        let lease = lab.api.lease("kube-system", LEASE).unwrap();
+        lease["metadata"]["annotations"]["xvip.io/tenure"].as_str().map(str::to_owned)
+    };
+    cluster.kubelets[1].stopped = true;
+    cluster.lab.nodes[1].kill();
+    assert!(note(&cluster.lab).is_some_and(|note| note.contains("node2")));
+    let admin = cluster.admin.clone();
+    let begun = cluster.begin(1, &["rollback"], &admin);
+    let path = cluster.manifest(1);
+    cluster.until(LIMIT, |_| !path.exists());
+    cluster.kubelets[1].stopped = false;
+    let (said, code) = cluster.end(begun);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(note(&cluster.lab), None, "{said}");
+    assert!(said.contains("removed tc guard program on eth0") || said.contains("guard"), "{said}");
 }

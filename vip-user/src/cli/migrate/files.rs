@@ -222,3 +222,91 @@ pub(super) fn check_plain(path: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("xvip-files-{name}-{}", std::process::id()));
+            fs::create_dir_all(path.join("manifests")).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let names = fs::read_dir(path).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_manifest_is_replaced_in_one_step_and_keeps_its_mode() {
+        let dir = Dir::new("put");
+        let path = dir.0.join("manifests/kube-vip.yaml");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(place(&path, "old").unwrap(), Place::Original);
+        // The kubelet never sees the new file under another name.
+        assert_eq!(beside(path.parent().unwrap(), &path).unwrap().parent(), Some(dir.0.as_path()));
+        fs::write(dir.0.join(".kube-vip.yaml.xvip-new"), "of a crash").unwrap();
+        put(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(names(&dir.0), ["manifests"]);
+        assert_eq!(place(&path, "old").unwrap(), Place::Other);
+        take_away(&path).unwrap();
+        assert_eq!(place(&path, "old").unwrap(), Place::Nothing);
+    }
+
+    #[test]
+    fn the_state_is_for_root_alone_and_survives() {
+        let dir = Dir::new("state");
+        let folder = Folder::new(&dir.0.join("state"));
+        assert_eq!(folder.state().unwrap(), None);
+        let state = State {
+            stage: Stage::Applying,
+            node: "a".into(),
+            manifest: "/x".into(),
+            image: "xvip:1".into(),
+            sysctls: None,
+            before: vec![],
+        };
+        folder.keep_backup("old").unwrap();
+        folder.note(&state).unwrap();
+        assert_eq!(folder.state().unwrap(), Some(state));
+        assert_eq!(folder.backup().unwrap(), "old");
+        for name in names(folder.path()) {
+            let mode = fs::metadata(folder.path().join(&name)).unwrap().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{name}");
+        }
+        fs::write(folder.path().join(STATE), "{}").unwrap();
+        assert!(folder.state().is_err());
+    }
+
+    #[test]
+    fn links_are_refused_and_what_the_kubelet_ignores_is_ignored() {
+        let dir = Dir::new("list");
+        let manifests_of = dir.0.join("manifests");
+        let pod = manifests_of.join("kube-vip.yaml");
+        fs::write(&pod, "kind: Pod").unwrap();
+        fs::write(manifests_of.join(".kube-vip.yaml.swp"), "kind: Pod").unwrap();
+        fs::write(manifests_of.join("broken-vip"), "# vip\na: b: c").unwrap();
+        fs::write(manifests_of.join("broken"), "a: b: c").unwrap();
+        let (found, unread) = manifests(&manifests_of).unwrap();
+        assert_eq!(found.iter().map(|file| file.path.clone()).collect::<Vec<_>>(), [pod.clone()]);
+        assert_eq!(unread.len(), 1, "{unread:?}");
+        check_plain(&pod).unwrap();
+        let link = dir.0.join("link");
+        std::os::unix::fs::symlink(&pod, &link).unwrap();
+        assert!(check_plain(&link).is_err());
+    }
+}
