@@ -5,7 +5,10 @@ use super::{
     foreign::{Foreign, Settings},
     objects::{self, Mode},
 };
-use crate::lab::{Lab, eventually};
+use crate::lab::{
+    Lab, eventually,
+    service::{Health, Service},
+};
 use anyhow::{Context as _, ensure};
 use kube::Client;
 use serde_json::{Value, json};
@@ -15,6 +18,9 @@ use std::{fs, path::PathBuf, time::Duration};
 const GRACE: Duration = Duration::from_secs(30);
 /// An image that does not exist: its pod never gets ready.
 pub const BROKEN: &str = "registry.example/xvip:broken";
+
+/// Where a kubelet says whether it is well.
+const HEALTH: u16 = 10248;
 
 /// What runs.
 #[derive(Debug)]
@@ -33,6 +39,7 @@ pub struct Kubelet {
     /// Whether it does nothing at present.
     pub stopped: bool,
     running: Option<(String, Running)>,
+    _health: Service,
 }
 
 impl Kubelet {
@@ -67,7 +74,8 @@ impl Kubelet {
             objects::send(&client, &object, Mode::Store).await?;
             merge(&client, &path, &status).await
         })?;
-        Ok(Self { node, folder, stopped: false, running: None })
+        let health = Service::start(&lab.nodes[node].ns, HEALTH, Health::Good);
+        Ok(Self { node, folder, stopped: false, running: None, _health: health })
     }
 
     /// Does what a kubelet does when its folder has changed, or a container has ended.
@@ -144,6 +152,7 @@ impl Kubelet {
         };
         let is_ready = image != BROKEN;
         object["metadata"]["name"] = self.pod(lab).into();
+        object["metadata"]["annotations"] = json!({"kubernetes.io/config.source": "file"});
         object["spec"]["nodeName"] = lab.nodes[self.node].name.clone().into();
         let status = json!({"status": {
             "phase": "Running",

@@ -74,6 +74,11 @@ pub async fn follow<T: Send + 'static>(
     }
 }
 
+/// Asks once.
+pub async fn once(question: &Question) -> Answer {
+    Line::default().ask(question).await
+}
+
 /// The client of a service. It is made again after bad answers, with credentials that are read again.
 /// That may run a program for credentials, so at most one attempt is under way.
 #[derive(Default)]

@@ -4,24 +4,36 @@ use super::{
     lease::{LeaseApi, LeaseError, is_forbidden},
     lenient::Lenient,
 };
-use k8s_openapi::api::{
-    core::v1::{Node, Pod, ServiceAccount},
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+use k8s_openapi::{
+    api::{
+        core::v1::{Node, Pod, ServiceAccount},
+        rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding, RoleRef, Subject},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::fmt::Debug;
 
 /// The label of the nodes of the control plane.
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
+/// So many objects are asked for at a time.
+const PAGE: u32 = 500;
+/// The most pages of a list.
+const MOST_PAGES: usize = 2_000;
 
 /// What is read of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSeen {
     /// Its name.
     pub name: String,
+    /// Whether it belongs to the control plane.
+    pub control_plane: bool,
     /// Whether its kubelet reports that it is ready.
     pub ready: bool,
     /// The boot id that its kubelet has reported.
@@ -36,11 +48,13 @@ impl From<Lenient<Node>> for NodeSeen {
         let is_ready = |condition: &k8s_openapi::api::core::v1::NodeCondition| {
             condition.type_ == "Ready" && condition.status == "True"
         };
+        let labels: Vec<String> = node.metadata.labels.unwrap_or_default().into_keys().collect();
         Self {
             name: node.metadata.name.unwrap_or_default(),
+            control_plane: labels.iter().any(|label| label == CONTROL_PLANE),
             ready: status.conditions.iter().flatten().any(is_ready),
             boot_id: status.node_info.map(|info| info.boot_id).unwrap_or_default(),
-            labels: node.metadata.labels.unwrap_or_default().into_keys().collect(),
+            labels,
         }
     }
 }
@@ -54,6 +68,30 @@ pub enum Created<'a> {
     Role(&'a str),
     /// A service account: namespace and name.
     Account(&'a str, &'a str),
+}
+
+/// A binding of rights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingSeen {
+    /// Its namespace; `None`: it is a ClusterRoleBinding.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// The ClusterRole that it grants; empty if it grants a Role.
+    pub role: String,
+    /// Kind, namespace and name of each subject.
+    pub subjects: Vec<(String, String, String)>,
+}
+
+fn binding(metadata: ObjectMeta, role: RoleRef, subjects: Option<Vec<Subject>>) -> BindingSeen {
+    let subject =
+        |subject: Subject| (subject.kind, subject.namespace.unwrap_or_default(), subject.name);
+    BindingSeen {
+        namespace: metadata.namespace,
+        name: metadata.name.unwrap_or_default(),
+        role: if role.kind == "ClusterRole" { role.name } else { String::new() },
+        subjects: subjects.into_iter().flatten().map(subject).collect(),
+    }
 }
 
 impl LeaseApi {
@@ -80,18 +118,51 @@ impl LeaseApi {
         answer.map_err(|error| LeaseError::of(endpoint, verb, &error))
     }
 
+    /// All nodes.
+    ///
+    /// # Errors
+    /// If the request failed; it says which right is missing.
+    pub async fn nodes(&self) -> Result<Vec<NodeSeen>, LeaseError> {
+        let mut found = Vec::new();
+        let keep = |node: Lenient<Node>| found.push(NodeSeen::from(node));
+        self.each(&ListParams::default(), keep).await?;
+        Ok(found)
+    }
+
     /// The nodes of the control plane.
     ///
     /// # Errors
     /// If the request failed; it says which right is missing.
     pub async fn control_plane(&self) -> Result<Vec<NodeSeen>, LeaseError> {
-        let params = ListParams::default().labels(CONTROL_PLANE);
-        let list = |client| {
-            let (nodes, params) = (Api::<Lenient<Node>>::all(client), params.clone());
-            async move { nodes.list(&params).await }
-        };
-        let nodes = self.told("list", list).await?;
-        Ok(nodes.items.into_iter().map(Into::into).collect())
+        let nodes = self.nodes().await?;
+        Ok(nodes.into_iter().filter(|node| node.control_plane).collect())
+    }
+
+    /// Lists all objects of a kind, page after page.
+    async fn each<K>(
+        &self,
+        params: &ListParams,
+        mut keep: impl FnMut(Lenient<K>),
+    ) -> Result<(), LeaseError>
+    where
+        Lenient<K>: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let mut params = params.clone().limit(PAGE);
+        for _ in 0..MOST_PAGES {
+            let list = |client| {
+                let (objects, params) = (Api::<Lenient<K>>::all(client), params.clone());
+                async move { objects.list(&params).await }
+            };
+            let page = self.told("list", list).await?;
+            page.items.into_iter().for_each(&mut keep);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                None => return Ok(()),
+                Some(token) => params.continue_token = Some(token),
+            }
+        }
+        let (endpoint, _) = self.endpoints.get(0);
+        let what = "the list has no end".into();
+        Err(LeaseError::Request { endpoint, verb: "list", what, wanted: None, forbidden: false })
     }
 
     /// The pods on a node, in all namespaces, as JSON.
@@ -100,12 +171,38 @@ impl LeaseApi {
     /// If the request failed; it says which right is missing.
     pub async fn pods_on(&self, node: &str) -> Result<Vec<Value>, LeaseError> {
         let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
-        let list = |client| {
-            let (pods, params) = (Api::<Lenient<Pod>>::all(client), params.clone());
-            async move { pods.list(&params).await }
+        let mut found = Vec::new();
+        let keep = |pod: Lenient<Pod>| found.extend(serde_json::to_value(pod).ok());
+        self.each(&params, keep).await?;
+        Ok(found)
+    }
+
+    /// Takes each pod of the cluster, as JSON.
+    ///
+    /// # Errors
+    /// If a request failed; it says which right is missing.
+    pub async fn each_pod(&self, mut take: impl FnMut(Value)) -> Result<(), LeaseError> {
+        let keep = |pod: Lenient<Pod>| serde_json::to_value(pod).into_iter().for_each(&mut take);
+        self.each(&ListParams::default(), keep).await
+    }
+
+    /// All bindings, those of namespaces too.
+    ///
+    /// # Errors
+    /// If a request failed; it says which right is missing.
+    pub async fn bindings(&self) -> Result<Vec<BindingSeen>, LeaseError> {
+        let mut found = Vec::new();
+        let keep = |Lenient(object): Lenient<ClusterRoleBinding>| {
+            let ClusterRoleBinding { metadata, role_ref, subjects } = object;
+            found.push(binding(metadata, role_ref, subjects));
         };
-        let pods = self.told("list", list).await?;
-        Ok(pods.items.into_iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect())
+        self.each(&ListParams::default(), keep).await?;
+        let keep = |Lenient(object): Lenient<RoleBinding>| {
+            let RoleBinding { metadata, role_ref, subjects } = object;
+            found.push(binding(metadata, role_ref, subjects));
+        };
+        self.each(&ListParams::default(), keep).await?;
+        Ok(found)
     }
 
     /// Removes a label from a Node. It is no error if it has none.

@@ -31,8 +31,6 @@ pub struct NodeFact {
     pub ready: bool,
     /// The boot id that its kubelet has reported.
     pub boot_id: String,
-    /// The labels of kube-vip on it.
-    pub labels: Vec<String>,
 }
 
 /// A pod of kube-vip, or of xvip in its place.
@@ -44,6 +42,8 @@ pub struct PodFact {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// The name of its container.
+    pub container: String,
     /// Its image.
     pub image: String,
     /// Which program it runs.
@@ -58,8 +58,8 @@ pub struct PodFact {
     pub ready: bool,
     /// The DaemonSet that it belongs to.
     pub daemonset: Option<String>,
-    /// Its service account.
-    pub account: Option<String>,
+    /// Whether a kubelet has read it from a file.
+    pub mirror: bool,
 }
 
 /// The Lease.
@@ -87,11 +87,11 @@ pub struct VipFact {
     pub stations: Vec<String>,
     /// How many owners that are.
     pub owners: usize,
-    /// The interfaces of this host that carry the address, and not for xvip.
-    pub carried_on: Vec<String>,
+    /// Where this host carries the address, and not for xvip: length of the prefix, and interface.
+    pub carried_on: Vec<(u8, String)>,
 }
 
-/// The manifest of this node.
+/// The manifest of this node, or what the pod of a DaemonSet says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ManifestFact {
     /// Its path.
@@ -100,6 +100,8 @@ pub struct ManifestFact {
     pub name: String,
     /// The namespace of the pod.
     pub namespace: String,
+    /// Its image.
+    pub image: String,
     /// Which program it runs.
     pub program: Program,
     /// What xvip refuses of its settings.
@@ -131,12 +133,20 @@ pub struct Facts {
     pub folder: String,
     /// The manifests with a container of kube-vip, or of xvip in its place.
     pub manifests: Vec<ManifestFact>,
+    /// The same of the DaemonSet's pod on this node, if there is no manifest.
+    pub template: Option<ManifestFact>,
     /// Files there that cannot be read, and why.
     pub unread: Vec<(String, String)>,
+    /// Whether the kubelet of this host is well; `Err`: what it answers.
+    pub kubelet: Result<(), String>,
     /// The nodes of the control plane.
     pub nodes: Result<Vec<NodeFact>, String>,
-    /// Their pods.
+    /// The pods of kube-vip and xvip, on all nodes.
     pub pods: Result<Vec<PodFact>, String>,
+    /// The pods that use the service account of kube-vip's guides, `namespace/name`.
+    pub users: Vec<String>,
+    /// The labels of kube-vip, on all nodes: node and label.
+    pub labels: Vec<(String, String)>,
     /// The Lease, if there is one.
     pub lease: Result<Option<LeaseFact>, String>,
     /// The VIPs.
@@ -156,9 +166,44 @@ impl Facts {
         self.pods.as_ref().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The pods of a node.
+    /// The pods on nodes of the control plane, without those of a DaemonSet beside a static pod.
+    pub fn pods_of_plane(&self) -> impl Iterator<Item = &PodFact> {
+        self.known_nodes().iter().flat_map(move |node| self.pods_on(&node.name))
+    }
+
+    /// The pods of a node. Beside a static pod those of a DaemonSet do not count: it is for Services.
     pub fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a PodFact> {
-        self.known_pods().iter().filter(move |pod| pod.node == node)
+        let on = move |pod: &&PodFact| pod.node == node;
+        let has_static = self.known_pods().iter().filter(on).any(|pod| pod.mirror);
+        self.known_pods().iter().filter(on).filter(move |pod| pod.mirror || !has_static)
+    }
+
+    /// Whether this pod of a DaemonSet has a static pod beside it on its node.
+    pub fn is_beside(&self, pod: &PodFact) -> bool {
+        !pod.mirror && self.pods_on(&pod.node).any(|other| other.mirror)
+    }
+
+    /// Why this host is not the node that is meant.
+    pub fn stranger(&self) -> Option<Problem> {
+        let nodes = self.nodes.as_ref().ok()?;
+        if nodes.is_empty() {
+            let remedy =
+                "look at --kubeconfig: the label node-role.kubernetes.io/control-plane is needed";
+            return Some(Problem::new("no node of the control plane was found", "the API", remedy));
+        }
+        let Some(node) = nodes.iter().find(|node| node.name == self.node) else {
+            let what = format!("{} is no node of the control plane", self.node);
+            let remedy = "name the node: its label node-role.kubernetes.io/control-plane is needed";
+            return Some(Problem::new(what, "the API", remedy));
+        };
+        if node.boot_id.is_empty() {
+            let what = "the Node has no boot id, so it may be another host";
+            return Some(Problem::new(what, &self.node, "wait until its kubelet has reported it"));
+        }
+        (node.boot_id != self.boot_id).then(|| {
+            let what = format!("this host is not {}: its boot id differs", self.node);
+            Problem::new(what, "this host", format!("run this command on {}", self.node))
+        })
     }
 
     /// Whether a pod of a node runs this program.

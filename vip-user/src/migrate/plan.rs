@@ -1,10 +1,13 @@
 //! Whether a node may be moved, and in which order the nodes are.
 
 use super::{
+    additions::HOST,
     facts::{Facts, ManifestFact, PodFact, Problem},
     pod::Program,
 };
+use crate::adapter::rights::{MOUNT, PIN_ROOT};
 use serde::Serialize;
+use serde_json::json;
 
 /// Up to this version kube-vip waits for its own D, and not for that of the Lease.
 const WAITS_ITS_OWN: (u32, u32, u32) = (0, 6, 0);
@@ -16,6 +19,10 @@ const MAY_RELEASE: (u32, u32, u32) = (1, 0, 1);
 pub struct Row {
     /// Its name.
     pub node: String,
+    /// The name of its pod.
+    pub pod: String,
+    /// The name of the pod's container.
+    pub container: String,
     /// When it is its turn.
     pub turn: Turn,
     /// Which program runs there.
@@ -57,28 +64,54 @@ pub struct Plan {
 
 /// Makes the plan.
 pub fn plan(facts: &Facts) -> Plan {
-    let daemonset = facts
-        .known_pods()
-        .iter()
-        .find_map(|pod| pod.daemonset.as_ref().map(|name| format!("{}/{name}", pod.namespace)));
+    let daemonset = daemonset(facts);
     let mut problems = Vec::new();
-    if daemonset.is_none() {
-        manifests(facts, &mut problems);
+    match &facts.template {
+        Some(template) if daemonset.is_some() => of_settings(facts, template, &mut problems),
+        _ if daemonset.is_some() => {}
+        _ => manifests(facts, &mut problems),
     }
     cluster(facts, &mut problems);
     lease(facts, &mut problems);
     addresses(facts, &mut problems);
     pods(facts, &mut problems);
+    if let ([manifest], None) = (facts.manifests.as_slice(), &daemonset)
+        && manifest.program == Program::KubeVip
+    {
+        of_kubelet(facts, manifest, &mut problems);
+    }
     if let Some(what) = &facts.unfinished {
-        let remedy = "run the same command again, or xvip migrate rollback";
+        let remedy = "run that command again; xvip migrate rollback ends either";
         problems.push(Problem::new(what.clone(), &facts.node, remedy));
     }
-    Plan { rows: rows(facts), notes: notes(facts), problems, daemonset }
+    Plan { rows: rows(facts, daemonset.as_deref()), notes: notes(facts), problems, daemonset }
 }
 
-fn rows(facts: &Facts) -> Vec<Row> {
+/// A static pod on this node, or its manifest, counts first: a DaemonSet may be for Services alone.
+fn daemonset(facts: &Facts) -> Option<String> {
+    if !facts.manifests.is_empty() || facts.pods_on(&facts.node).any(|pod| pod.mirror) {
+        return None;
+    }
+    let template = facts.template.as_ref();
+    let is_it = |pod: &&PodFact| {
+        template.is_some_and(|it| (&it.namespace, &it.name) == (&pod.namespace, &pod.name))
+    };
+    let here = || facts.pods_on(&facts.node);
+    // A node that runs none, such as a new one, is shown the DaemonSet of the others.
+    here().filter(is_it).chain(here()).chain(facts.pods_of_plane()).find_map(full_name)
+}
+
+/// The DaemonSet of a pod as `namespace/name`.
+fn full_name(pod: &PodFact) -> Option<String> {
+    pod.daemonset.as_ref().map(|name| format!("{}/{name}", pod.namespace))
+}
+
+/// `daemonset`: the one that is moved, if it is no static pods.
+fn rows(facts: &Facts, daemonset: Option<&str>) -> Vec<Row> {
+    let is_meant = |pod: &&PodFact| daemonset.is_none() || full_name(pod).as_deref() == daemonset;
     let row = |node: &super::facts::NodeFact| {
-        let pod = facts.pods_on(&node.name).min_by_key(|pod| pod.program == Program::Xvip);
+        let pods = facts.pods_on(&node.name).filter(is_meant);
+        let pod = pods.min_by_key(|pod| pod.program == Program::Xvip);
         let turn = match pod.map(|pod| pod.program) {
             None => Turn::Nothing,
             Some(Program::Xvip) => Turn::Done,
@@ -87,6 +120,8 @@ fn rows(facts: &Facts) -> Vec<Row> {
         };
         Row {
             node: node.name.clone(),
+            pod: pod.map(|pod| pod.name.clone()).unwrap_or_default(),
+            container: pod.map(|pod| pod.container.clone()).unwrap_or_default(),
             turn,
             program: pod.map(|pod| pod.program),
             image: pod.map(|pod| pod.image.clone()).unwrap_or_default(),
@@ -110,7 +145,7 @@ fn manifests(facts: &Facts, problems: &mut Vec<Problem>) {
             &facts.folder,
             "name the folder of the static pods with --manifests",
         )),
-        [manifest] => of_manifest(facts, manifest, problems),
+        [manifest] => of_settings(facts, manifest, problems),
         all => {
             let paths: Vec<&str> = all.iter().map(|manifest| manifest.path.as_str()).collect();
             problems.push(Problem::new(
@@ -122,7 +157,39 @@ fn manifests(facts: &Facts, problems: &mut Vec<Problem>) {
     }
 }
 
-fn of_manifest(facts: &Facts, manifest: &ManifestFact, problems: &mut Vec<Problem>) {
+/// The kubelet of this node must be the one that reads the file, and must have read it.
+fn of_kubelet(facts: &Facts, manifest: &ManifestFact, problems: &mut Vec<Problem>) {
+    if let Err(why) = &facts.kubelet {
+        let what = format!("the kubelet is not well: {why}");
+        let remedy = "it must answer at 127.0.0.1:10248/healthz";
+        problems.push(Problem::new(what, &facts.node, remedy));
+    }
+    if facts.pods.is_err() {
+        return;
+    }
+    let name = format!("{}-{}", manifest.name, facts.node);
+    let at = format!("pod {}/{name}", manifest.namespace);
+    let mut add = |what: &str, remedy: &str| problems.push(Problem::new(what, &at, remedy));
+    let is_it = |pod: &&PodFact| pod.name == name && pod.namespace == manifest.namespace;
+    let Some(pod) = facts.pods_on(&facts.node).find(is_it) else {
+        return add(
+            "the API does not show the pod of the manifest",
+            "look whether the kubelet reads this folder (--manifests)",
+        );
+    };
+    if !pod.mirror {
+        add("the pod is not from a file", "name the folder of the static pods with --manifests");
+    }
+    if pod.image != manifest.image {
+        let remedy = "wait until the kubelet has read the file";
+        add("the pod has another image than the manifest", remedy);
+    }
+    if !pod.ready {
+        add("the pod of kube-vip is not ready", "look at its log");
+    }
+}
+
+fn of_settings(facts: &Facts, manifest: &ManifestFact, problems: &mut Vec<Problem>) {
     let mut add = |what: String, remedy: &str| {
         problems.push(Problem::new(what, &manifest.path, remedy));
     };
@@ -149,16 +216,7 @@ fn cluster(facts: &Facts, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(why.clone(), "this host", remedy));
     }
     let Ok(nodes) = &facts.nodes else { return };
-    let Some(node) = nodes.iter().find(|node| node.name == facts.node) else {
-        let what = format!("{} is no node of the control plane", facts.node);
-        let remedy = "name the node: its label node-role.kubernetes.io/control-plane is needed";
-        return problems.push(Problem::new(what, "the API", remedy));
-    };
-    if !node.boot_id.is_empty() && node.boot_id != facts.boot_id {
-        let remedy = format!("run this command on {}", facts.node);
-        let what = format!("this host is not {}: its boot id differs", facts.node);
-        problems.push(Problem::new(what, "this host", remedy));
-    }
+    problems.extend(facts.stranger());
     for node in nodes.iter().filter(|node| !node.ready) {
         let is_concerned = node.name == facts.node || facts.runs(&node.name, Program::Xvip);
         if is_concerned {
@@ -217,8 +275,7 @@ fn addresses(facts: &Facts, problems: &mut Vec<Problem>) {
         if facts.holds(&facts.node) {
             continue;
         }
-        for interface in &vip.carried_on {
-            let length = if vip.vip.is_ipv4() { 32 } else { 128 };
+        for (length, interface) in &vip.carried_on {
             let what = format!("this host carries it on {interface}, and does not hold the Lease");
             let remedy = format!("ip addr del {}/{length} dev {interface}", vip.vip);
             problems.push(Problem::new(what, &at, remedy));
@@ -227,8 +284,9 @@ fn addresses(facts: &Facts, problems: &mut Vec<Problem>) {
 }
 
 fn pods(facts: &Facts, problems: &mut Vec<Problem>) {
-    let ours = facts.manifests.first().map_or(0, |manifest| manifest.duration_s);
-    for pod in facts.known_pods() {
+    let own = facts.manifests.first().or(facts.template.as_ref());
+    let ours = own.map_or(0, |manifest| manifest.duration_s);
+    for pod in facts.pods_of_plane() {
         let at = format!("pod {}/{} on {}", pod.namespace, pod.name, pod.node);
         if pod.program == Program::Xvip {
             if !pod.ready {
@@ -258,9 +316,10 @@ fn waits_less(pod: &PodFact, ours: u32) -> bool {
 
 fn notes(facts: &Facts) -> Vec<String> {
     let mut notes = Vec::new();
-    let kube_vip = || facts.known_pods().iter().filter(|pod| pod.program == Program::KubeVip);
+    let kube_vip = || facts.pods_of_plane().filter(|pod| pod.program == Program::KubeVip);
     let mut durations: Vec<u32> = kube_vip().map(|pod| pod.duration_s).collect();
-    durations.extend(facts.manifests.iter().map(|manifest| manifest.duration_s));
+    let own = || facts.manifests.iter().chain(&facts.template);
+    durations.extend(own().map(|manifest| manifest.duration_s));
     durations.sort_unstable();
     durations.dedup();
     if durations.len() > 1 {
@@ -277,44 +336,80 @@ fn notes(facts: &Facts) -> Vec<String> {
     if others && facts.holds(&facts.node) && facts.runs(&facts.node, Program::KubeVip) {
         notes.push(format!("{} holds the Lease, so it comes last", facts.node));
     }
-    for manifest in &facts.manifests {
+    notes.extend(shared(facts));
+    for manifest in own() {
         notes.extend(manifest.notes.iter().cloned());
     }
     notes
 }
 
-/// The commands that move a DaemonSet (`namespace/name`), each with what it does.
-pub fn of_daemonset(name: &str, rows: &[Row], image: &str) -> Vec<(String, String)> {
+/// Nodes with a pod of a DaemonSet beside a static pod.
+fn shared(facts: &Facts) -> impl Iterator<Item = String> {
+    facts.known_pods().iter().filter(move |pod| facts.is_beside(pod)).map(|pod| {
+        format!(
+            "two programs share {}: pod {}/{} of a DaemonSet stays as it is",
+            pod.node, pod.namespace, pod.name
+        )
+    })
+}
+
+/// The commands that move a DaemonSet (`namespace/name`) to `image`, each with what it does.
+pub fn of_daemonset(name: &str, rows: &[Row], (image, perfmon): (&str, bool)) -> Vec<(String, String)> {
     let (namespace, name) = name.split_once('/').unwrap_or(("kube-system", name));
-    let kubectl = format!("kubectl -n {namespace}");
+    let kubectl = format!("kubectl -n {}", word(namespace));
+    let patch = |what: &serde_json::Value| {
+        format!("{kubectl} patch daemonset {} -p {}", word(name), word(&what.to_string()))
+    };
+    let moves = |row: &&Row| matches!(row.turn, Turn::Now | Turn::Last);
+    let named = rows.iter().filter(moves).map(|row| row.container.as_str()).next();
+    let container = named.filter(|name| !name.is_empty()).unwrap_or("kube-vip");
+    let on_delete = json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}});
     let mut steps = vec![
+        ("no pod is replaced by itself".into(), patch(&on_delete)),
+        ("the rights".into(), patch(&rights(container, perfmon))),
         (
-            "no pod is replaced by itself".into(),
+            "the image".into(),
             format!(
-                "{kubectl} patch daemonset {name} -p \
-                 '{{\"spec\":{{\"updateStrategy\":{{\"type\":\"OnDelete\",\"rollingUpdate\":null}}}}}}'"
+                "{kubectl} set image daemonset/{} {}",
+                word(name),
+                word(&format!("{container}={image}"))
             ),
         ),
-        (
-            "the rights".into(),
-            format!(
-                "{kubectl} patch daemonset {name} --patch-file \
-                 deploy/components/kube-vip-rights/daemonset.yaml"
-            ),
-        ),
-        ("the image".into(), format!("{kubectl} set image daemonset/{name} kube-vip={image}")),
     ];
-    for row in rows.iter().filter(|row| matches!(row.turn, Turn::Now | Turn::Last)) {
+    for row in rows.iter().filter(moves) {
         let last = if row.turn == Turn::Last { ", which holds the Lease" } else { "" };
         steps.push((
             format!("{}{last}; wait until its pod is ready, and probe", row.node),
-            format!(
-                "{kubectl} delete pod --field-selector spec.nodeName={} -l \
-                 app.kubernetes.io/name={name}",
-                row.node
-            ),
+            format!("{kubectl} delete pod {}", word(&row.pod)),
         ));
     }
     steps.push(("leftovers of kube-vip".into(), "xvip migrate finish".into()));
     steps
+}
+
+/// A strategic merge patch with the rights: it replaces both lists of capabilities, and adds the rest.
+fn rights(container: &str, perfmon: bool) -> serde_json::Value {
+    let mut add = vec!["BPF", "NET_ADMIN", "NET_RAW"];
+    if perfmon {
+        add.insert(1, "PERFMON");
+    }
+    json!({"spec": {"template": {"spec": {
+        "containers": [{
+            "name": container,
+            "securityContext": {"capabilities": {"add": add, "drop": ["ALL"]}},
+            "env": [{"name": "XVIP_PIN_ROOT", "value": PIN_ROOT}],
+            "volumeMounts": [{"name": "bpf", "mountPath": MOUNT}],
+        }],
+        "volumes": [{"name": "bpf", "hostPath": {"path": HOST, "type": "Directory"}}],
+    }}}})
+}
+
+/// A word for a shell.
+fn word(text: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-._/:@=".contains(char);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.into()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }

@@ -5,6 +5,10 @@ use std::fmt;
 
 /// Variables that only a container of kube-vip, or of xvip in its place, has.
 const MARKS: [&str; 4] = ["vip_arp", "cp_enable", "bgp_enable", "svc_enable"];
+/// The variable for the pins of xvip.
+const PINS: &str = "XVIP_PIN_ROOT";
+/// The annotation that says where a kubelet has a pod from.
+const SOURCE: &str = "kubernetes.io/config.source";
 /// The subcommands that run.
 const RUNS: [&str; 3] = ["manager", "service", "start"];
 
@@ -54,6 +58,27 @@ impl<'a> Pod<'a> {
         Some(Self { object, number })
     }
 
+    /// How many containers run kube-vip, or xvip in its place.
+    pub fn programs(&self) -> usize {
+        let containers = self.object["spec"]["containers"].as_array();
+        containers.into_iter().flatten().filter(|container| is_ours(container)).count()
+    }
+
+    /// The name of the container.
+    pub fn container_name(&self) -> &'a str {
+        self.container()["name"].as_str().unwrap_or_default()
+    }
+
+    /// Whether a kubelet has read it from a file, and the API only shows it.
+    pub fn is_mirror(&self) -> bool {
+        self.object["metadata"]["annotations"][SOURCE] == "file"
+    }
+
+    /// Whether it has ended for good.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+    }
+
     /// The container.
     pub fn container(&self) -> &'a Value {
         &self.object["spec"]["containers"][self.number]
@@ -77,10 +102,10 @@ impl<'a> Pod<'a> {
         self.container()["image"].as_str().unwrap_or_default()
     }
 
-    /// Which program it runs. The image decides: a pod of kube-vip may have the rights already. An image
-    /// of another name is known by `named`, the image to which nodes are moved.
+    /// Which program it runs. `named`: the image to which nodes are moved.
     pub fn program(&self, named: Option<&str>) -> Program {
-        program(self.image(), named)
+        let has_pins = self.variables().iter().any(|(name, _)| *name == PINS);
+        program((self.image(), has_pins), named)
     }
 
     /// Its variables.
@@ -134,11 +159,15 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// Which program an image contains.
-pub fn program(image: &str, named: Option<&str>) -> Program {
+/// Which program an image contains. A pod of kube-vip may have the variable for the pins already, so
+/// this counts last.
+pub fn program((image, has_pins): (&str, bool), named: Option<&str>) -> Program {
     let last = repository(image).rsplit('/').next().unwrap_or_default();
-    let is_named = named.is_some_and(|named| repository(named) == repository(image));
-    if is_named || (last.contains("xvip") && !last.contains("kube-vip")) {
+    if named == Some(image) {
+        Program::Xvip
+    } else if last.contains("kube-vip") {
+        Program::KubeVip
+    } else if last.contains("xvip") || has_pins {
         Program::Xvip
     } else {
         Program::KubeVip

@@ -2,4 +2,5 @@
 
 mod decisions;
 mod editing;
+mod facts;
 mod forms;

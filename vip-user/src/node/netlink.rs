@@ -13,7 +13,9 @@ use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
+        address::{
+            AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+        },
         link::{
             InfoBond, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
             LinkMessage,
@@ -30,6 +32,17 @@ use vip_common::{
 
 /// The address and MAC of a neighbour that may have the VIP in its cache.
 pub type Neighbour = (IpAddr, Mac);
+
+/// An address as the kernel lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The address and its interface.
+    pub addr: HostAddr,
+    /// The length of its prefix.
+    pub prefix: u8,
+    /// Whether it goes away with another address of its subnet.
+    pub secondary: bool,
+}
 
 /// A connection for requests to this host's kernel.
 #[derive(Clone, Debug)]
@@ -137,6 +150,27 @@ impl Netlink {
         Ok(self.list_addresses(pick).await?.into_iter().collect())
     }
 
+    /// The same, with the length of the prefix, and whether it is a secondary address of its subnet.
+    pub async fn listed(&self) -> Result<Vec<Listed>> {
+        let pick = |message: AddressMessage| {
+            let (mut address, mut local) = (None, None);
+            for attribute in message.attributes {
+                match attribute {
+                    AddressAttribute::Address(ip) => address = Some(ip),
+                    AddressAttribute::Local(ip) => local = Some(ip),
+                    _ => {}
+                }
+            }
+            let header = message.header;
+            Some(Listed {
+                addr: HostAddr { ip: Ip::from(local.or(address)?), ifindex: header.index },
+                prefix: header.prefix_len,
+                secondary: header.flags.contains(AddressHeaderFlags::Secondary),
+            })
+        };
+        self.list_addresses(pick).await
+    }
+
     /// All addresses with prefix length and interface index.
     pub async fn subnets(&self) -> Result<Vec<(IpAddr, u8, u32)>> {
         let pick = |message: AddressMessage| {
@@ -177,8 +211,19 @@ impl Netlink {
 
     /// Removes an address or leaves a group. It is no error if the address is not there.
     pub async fn remove_address(&self, addr: HostAddr) -> Result<()> {
+        self.remove(addr, host_address(addr)).await
+    }
+
+    /// Removes an address that another program has added, with its prefix.
+    pub async fn remove_with_prefix(&self, addr: HostAddr, prefix: u8) -> Result<()> {
+        let mut message = host_address(addr);
+        message.header.prefix_len = prefix;
+        self.remove(addr, message).await
+    }
+
+    async fn remove(&self, addr: HostAddr, message: AddressMessage) -> Result<()> {
         let what = format!("remove {} from interface {}", IpAddr::from(addr.ip), addr.ifindex);
-        let message = RouteNetlinkMessage::DelAddress(host_address(addr));
+        let message = RouteNetlinkMessage::DelAddress(message);
         self.touched.owns(addr, false);
         match self.requests.change(&what, message, 0).await {
             Err(NetlinkError::Refused { source, .. }) if is_gone(&source) => Ok(()),

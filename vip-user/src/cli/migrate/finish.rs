@@ -23,15 +23,22 @@ const MOST_FAILED: u32 = 5;
 /// Exit code 0: done, or listed. 1: something stands against it.
 pub(super) async fn finish(args: &args::Finish) -> anyhow::Result<ExitCode> {
     let request = Request { common: &args.common, node: None, image: None, goes_on: None };
-    let found = gather::gather(request).await?;
+    let mut found = gather::gather(request).await?;
     let mut problems = refusals(&found.facts, &args.without);
     problems.dedup();
     if show::problems(&problems) {
         return Ok(ExitCode::FAILURE);
     }
-    let api = found.api.as_ref().map_err(|why| anyhow::anyhow!("{why}"))?;
+    let api = found.api.clone().map_err(|why| anyhow::anyhow!("{why}"))?;
+    let api = &api;
     if let Some(problem) = watch(api, &found).await {
         show::problems(&[problem]);
+        return Ok(ExitCode::FAILURE);
+    }
+    // The watch took time: a kube-vip may have started meanwhile.
+    let image = found.state.as_ref().map(|state| state.image.clone());
+    gather::cluster(&mut found.facts, &found.api, image.as_deref()).await;
+    if show::problems(&refusals(&found.facts, &args.without)) {
         return Ok(ExitCode::FAILURE);
     }
     let leftovers = leftovers::find(&args.common, api, &found.facts).await?;
@@ -41,7 +48,7 @@ pub(super) async fn finish(args: &args::Finish) -> anyhow::Result<ExitCode> {
             continue;
         }
         show::say(&format!("removing {leftover}"));
-        leftovers::remove(api, leftover).await?;
+        leftovers::remove((&args.common, &found.facts), api, leftover).await?;
     }
     let vips: Vec<_> = found.facts.vips.iter().flatten().map(|vip| vip.vip).collect();
     let mut well = true;
@@ -61,7 +68,8 @@ pub(super) async fn finish(args: &args::Finish) -> anyhow::Result<ExitCode> {
 /// Watches the Lease. Returns what stands against removing anything.
 async fn watch(api: &LeaseApi, found: &Found) -> Option<Problem> {
     let lease = found.facts.known_lease()?;
-    let settings = found.facts.manifests.iter().map(|manifest| manifest.duration_s);
+    let settings = found.facts.manifests.iter().chain(&found.facts.template);
+    let settings = settings.map(|manifest| manifest.duration_s);
     let time = quiet_s(settings.chain([lease.duration_s]).max().unwrap_or_default());
     show::say(&format!("watching the Lease {} for {time} s", lease.name));
     let end = Instant::now() + seconds(time);

@@ -2,10 +2,13 @@
 
 use super::{args::Common, gather, show};
 use crate::{
-    cluster::{lease::LeaseApi, objects::Created},
+    cluster::{
+        lease::LeaseApi,
+        objects::{BindingSeen, Created},
+    },
     migrate::{
         facts::Facts,
-        finish::{Leftover, is_account_used},
+        finish::{ACCOUNT, BINDING, BindingFact, Carried, Leftover, ROLE, Rights, unused},
     },
     node::{host, netlink::Netlink},
 };
@@ -18,14 +21,9 @@ use std::{
     process::{Command, Stdio},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use vip_common::abi::{HostAddr, Ip};
 
-/// What kube-vip's guides create.
-const BINDING: &str = "system:kube-vip-binding";
-const ROLE: &str = "system:kube-vip-role";
-const ACCOUNT: &str = "kube-vip";
-const NAMESPACE: &str = "kube-system";
 /// The time limit for a command.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The longest output that is read.
@@ -37,15 +35,12 @@ pub(super) async fn find(
     api: &LeaseApi,
     facts: &Facts,
 ) -> anyhow::Result<Vec<Leftover>> {
-    let vips: Vec<IpAddr> = facts.manifests.iter().flat_map(|manifest| manifest.vips.clone()).collect();
-    let mut found = Vec::new();
-    for (vip, interface) in gather::carried(&vips, common).await? {
-        found.push(Leftover::Address { vip, interface });
-    }
-    for node in facts.known_nodes() {
-        let of = |key: &String| Leftover::Label { node: node.name.clone(), key: key.clone() };
-        found.extend(node.labels.iter().map(of));
-    }
+    let settings = facts.manifests.iter().chain(&facts.template);
+    let vips: Vec<IpAddr> = settings.flat_map(|manifest| manifest.vips.clone()).collect();
+    let mut found = addresses(common, facts, &vips).await?;
+    let label =
+        |(node, key): &(String, String)| Leftover::Label { node: node.clone(), key: key.clone() };
+    found.extend(facts.labels.iter().map(label));
     match run("nft", &["-j", "list", "tables"]).await {
         Ok(text) => found.extend(tables(&text)),
         Err(why) => found.push(Leftover::Rules(format!("nftables was not looked at ({why})"))),
@@ -66,33 +61,50 @@ pub(super) async fn find(
     Ok(found)
 }
 
+async fn addresses(common: &Common, facts: &Facts, vips: &[IpAddr]) -> anyhow::Result<Vec<Leftover>> {
+    let addresses = gather::carried(common, facts).await?;
+    let left = |found: Carried| {
+        let (vip, prefix) = (found.ip, found.prefix);
+        let interface = host::interface_name(found.ifindex);
+        if found.takes_others(&addresses.all) {
+            let what = "the kernel may remove other addresses of its subnet along with it";
+            Leftover::Rules(format!("address {vip}/{prefix} on {interface}: {what}"))
+        } else {
+            Leftover::Address { vip, prefix, interface }
+        }
+    };
+    Ok(addresses.foreign(vips).into_iter().map(left).collect())
+}
+
 async fn rights(api: &LeaseApi, facts: &Facts) -> anyhow::Result<Vec<Leftover>> {
-    let account = format!("{NAMESPACE}/{ACCOUNT}");
-    if is_account_used(facts, &account) {
-        show::say(&format!("ServiceAccount {account} stays with its role: pods of xvip use it"));
-        return Ok(Vec::new());
+    let fact = |BindingSeen { namespace, name, role, subjects }| BindingFact {
+        namespace,
+        name,
+        role,
+        subjects,
+    };
+    let rights = Rights {
+        bindings: api.bindings().await?.into_iter().map(fact).collect(),
+        role: api.exists(Created::Role(ROLE)).await?,
+        account: api.exists(Created::Account(ACCOUNT.0, ACCOUNT.1)).await?,
+    };
+    match unused(&rights, &facts.users) {
+        Ok(found) => Ok(found),
+        Err(why) => {
+            show::say(&format!("the rights of kube-vip stay ({BINDING}, {ROLE}): {why}"));
+            Ok(Vec::new())
+        }
     }
-    let mut found = Vec::new();
-    if api.exists(Created::Binding(BINDING)).await? {
-        found.push(Leftover::Binding(BINDING.into()));
-    }
-    if api.exists(Created::Role(ROLE)).await? {
-        found.push(Leftover::Role(ROLE.into()));
-    }
-    if api.exists(Created::Account(NAMESPACE, ACCOUNT)).await? {
-        found.push(Leftover::Account(account));
-    }
-    Ok(found)
 }
 
 /// Removes one.
-pub(super) async fn remove(api: &LeaseApi, leftover: &Leftover) -> anyhow::Result<()> {
+pub(super) async fn remove(
+    (common, facts): (&Common, &Facts),
+    api: &LeaseApi,
+    leftover: &Leftover,
+) -> anyhow::Result<()> {
     match leftover {
-        Leftover::Address { vip, interface } => {
-            let Some(ifindex) = host::interface_index(interface) else { return Ok(()) };
-            let address = HostAddr { ip: Ip::from(*vip), ifindex };
-            Netlink::patient()?.remove_address(address).await?;
-        }
+        Leftover::Address { .. } => remove_address(common, facts, leftover).await?,
         Leftover::Label { node, key } => api.unlabel(node, key).await?,
         Leftover::Table { family, name } => {
             run("nft", &["delete", "table", family, name]).await.map_err(anyhow::Error::msg)?;
@@ -104,6 +116,31 @@ pub(super) async fn remove(api: &LeaseApi, leftover: &Leftover) -> anyhow::Resul
             api.delete(Created::Account(namespace, name)).await?;
         }
         Leftover::Rules(_) => bail!("this is only shown"),
+    }
+    Ok(())
+}
+
+/// xvip may have taken the address since it was found, so all is looked at again.
+async fn remove_address(common: &Common, facts: &Facts, leftover: &Leftover) -> anyhow::Result<()> {
+    let Leftover::Address { vip, prefix, interface } = leftover else { return Ok(()) };
+    let Some(ifindex) = host::interface_index(interface) else { return Ok(()) };
+    let look = async || -> anyhow::Result<Option<Carried>> {
+        let addresses = gather::carried(common, facts).await?;
+        let is_it = |found: &Carried| (found.prefix, found.ifindex) == (*prefix, ifindex);
+        let found = addresses.foreign(&[*vip]).into_iter().find(is_it);
+        if found.is_some_and(|found| found.takes_others(&addresses.all)) {
+            bail!("{leftover}: the kernel may remove other addresses along with it");
+        }
+        Ok(found)
+    };
+    let Some(found) = look().await? else {
+        show::say(&format!("{leftover} is gone, or is xvip's"));
+        return Ok(());
+    };
+    let addr = HostAddr { ip: Ip::from(found.ip), ifindex };
+    Netlink::patient()?.remove_with_prefix(addr, found.prefix).await?;
+    if look().await?.is_some() {
+        bail!("{leftover} is still there");
     }
     Ok(())
 }
@@ -164,7 +201,9 @@ async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
             None => sleep(Duration::from_millis(20)).await,
         }
     }
-    reader.await.map_err(|error| format!("{program}: {error}"))
+    // A child of the program may keep the pipe open.
+    let text = timeout(LIMIT, reader).await.map_err(|_| format!("{program}: its output has no end"))?;
+    text.map_err(|error| format!("{program}: {error}"))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::{
         facts::Facts,
         plan::{self, Plan, Turn},
     },
+    node::host::is_linux_5,
 };
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ pub(super) async fn plan(args: &args::Plan) -> anyhow::Result<ExitCode> {
     let steps = plan
         .daemonset
         .as_ref()
-        .map(|name| plan::of_daemonset(name, &plan.rows, image.unwrap_or(IMAGE)));
+        .map(|name| plan::of_daemonset(name, &plan.rows, (image.unwrap_or(IMAGE), is_linux_5())));
     match args.output {
         Output::Json => {
             let steps = steps.iter().flatten();

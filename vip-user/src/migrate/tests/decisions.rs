@@ -9,32 +9,30 @@ use crate::migrate::{
     rollback::{self, Daemon, Note, Place, Seen, Step},
 };
 
-const VIP: [u8; 4] = [192, 0, 2, 10];
+pub(super) const VIP: [u8; 4] = [192, 0, 2, 10];
+const IMAGE: &str = "ghcr.io/kube-vip/kube-vip:v1.0.0";
 
-fn pod(node: &str, program: Program) -> PodFact {
+pub(super) fn pod(node: &str, program: Program) -> PodFact {
     PodFact {
         node: node.into(),
         namespace: "kube-system".into(),
         name: format!("kube-vip-{node}"),
-        image: "ghcr.io/kube-vip/kube-vip:v1.0.0".into(),
+        container: "kube-vip".into(),
+        image: IMAGE.into(),
         program,
         version: Some((1, 0, 0)),
         duration_s: 5,
         preserves: false,
         ready: true,
         daemonset: None,
-        account: None,
+        mirror: true,
     }
 }
 
 /// Three nodes with kube-vip; `a` is to be moved, and `c` holds the Lease.
-fn facts() -> Facts {
-    let node = |name: &str| NodeFact {
-        name: name.into(),
-        ready: true,
-        boot_id: format!("boot-{name}"),
-        labels: vec![],
-    };
+pub(super) fn facts() -> Facts {
+    let node =
+        |name: &str| NodeFact { name: name.into(), ready: true, boot_id: format!("boot-{name}") };
     Facts {
         node: "a".into(),
         boot_id: "boot-a".into(),
@@ -43,6 +41,7 @@ fn facts() -> Facts {
             path: "/manifests/kube-vip.yaml".into(),
             name: "kube-vip".into(),
             namespace: "kube-system".into(),
+            image: IMAGE.into(),
             program: Program::KubeVip,
             refused: vec![],
             notes: vec![],
@@ -53,7 +52,11 @@ fn facts() -> Facts {
             duration_s: 5,
             vips: vec![VIP.into()],
         }],
+        template: None,
         unread: vec![],
+        kubelet: Ok(()),
+        users: vec![],
+        labels: vec![],
         nodes: Ok(["c", "b", "a"].map(node).to_vec()),
         pods: Ok(["a", "b", "c"].map(|node| pod(node, Program::KubeVip)).to_vec()),
         lease: Ok(Some(LeaseFact {
@@ -73,17 +76,17 @@ fn facts() -> Facts {
     }
 }
 
-fn with(change: impl FnOnce(&mut Facts)) -> Facts {
+pub(super) fn with(change: impl FnOnce(&mut Facts)) -> Facts {
     let mut facts = facts();
     change(&mut facts);
     facts
 }
 
-fn pods(facts: &mut Facts) -> &mut Vec<PodFact> {
+pub(super) fn pods(facts: &mut Facts) -> &mut Vec<PodFact> {
     facts.pods.as_mut().unwrap()
 }
 
-fn whats(problems: &[crate::migrate::facts::Problem]) -> String {
+pub(super) fn whats(problems: &[crate::migrate::facts::Problem]) -> String {
     problems.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>().join("; ")
 }
 
@@ -140,7 +143,7 @@ fn each_problem_of_the_plan_is_named() {
         (|f| f.vips.as_mut().unwrap()[0].owners = 2, "more than one station answers"),
         (|f| f.vips.as_mut().unwrap()[0].owners = 0, "no station answers"),
         (
-            |f| f.vips.as_mut().unwrap()[0].carried_on.push("eth0".into()),
+            |f| f.vips.as_mut().unwrap()[0].carried_on.push((24, "eth0".into())),
             "this host carries it on eth0",
         ),
         (|f| pods(f)[1].preserves = true, "vip_preserve_on_leadership_loss is on"),
@@ -200,12 +203,13 @@ fn a_daemonset_gets_steps_and_is_not_applied() {
     let facts = with(|facts| {
         for pod in pods(facts) {
             pod.daemonset = Some("kube-vip-ds".into());
+            pod.mirror = false;
         }
         facts.manifests.clear();
     });
     let plan = plan::plan(&facts);
     assert_eq!(plan.problems, []);
-    let steps = plan::of_daemonset(&plan.daemonset.unwrap(), &plan.rows, "xvip:1");
+    let steps = plan::of_daemonset(&plan.daemonset.unwrap(), &plan.rows, ("xvip:1", false));
     let deleted: Vec<&str> = steps
         .iter()
         .filter(|(_, command)| command.contains("delete pod"))
@@ -299,14 +303,10 @@ fn nothing_is_removed_before_all_nodes_are_moved() {
         whats(&finish::refusals(facts, &without))
     };
     assert_eq!(told(&moved(|_| {}), &[]), "");
-    assert_eq!(
-        told(&moved(|f| pods(f)[1].program = Program::KubeVip), &[]),
-        "kube-vip still runs there"
-    );
-    assert_eq!(
-        told(&moved(|f| pods(f)[1].program = Program::KubeVip), &["b"]),
-        "kube-vip still runs there"
-    );
+    let runs = moved(|f| pods(f)[1].program = Program::KubeVip);
+    for without in [&[][..], &["b"]] {
+        assert_eq!(told(&runs, without), "kube-vip still runs there, as kube-system/kube-vip-b");
+    }
     assert_eq!(told(&moved(|f| pods(f)[1].ready = false), &[]), "no xvip is ready there");
     let gone = moved(|f| drop(pods(f).remove(1)));
     assert_eq!(told(&gone, &[]), "no xvip is ready there");
@@ -316,7 +316,4 @@ fn nothing_is_removed_before_all_nodes_are_moved() {
     assert_eq!(told(&foreign, &[]), "c holds it, which is no xvip");
     assert_eq!(told(&moved(|f| f.lease = Ok(None)), &[]), "the Lease does not exist");
     assert_eq!(finish::quiet_s(5), 20);
-    let used = moved(|f| pods(f)[0].account = Some("kube-vip".into()));
-    assert!(finish::is_account_used(&used, "kube-system/kube-vip"));
-    assert!(!finish::is_account_used(&moved(|_| {}), "kube-system/kube-vip"));
 }

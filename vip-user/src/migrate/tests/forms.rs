@@ -115,16 +115,21 @@ fn mounts_that_are_there_are_used_and_others_are_refused() {
 
 #[test]
 fn a_pod_shows_what_it_runs_and_where_its_files_are() {
-    for (image, wanted) in [
-        ("ghcr.io/kube-vip/kube-vip:v1.0.4", Program::KubeVip),
-        ("ghcr.io/kube-vip/kube-vip-iptables@sha256:ab", Program::KubeVip),
-        ("registry.example:5000/kube-vip:from-bundle", Program::KubeVip),
-        ("registry.example:5000/xvip:0.1.0", Program::Xvip),
-        ("xvip", Program::Xvip),
-        ("registry/own-name:2", Program::Xvip),
-        ("registry/another:2", Program::KubeVip),
+    for (image, has_pins, wanted) in [
+        ("ghcr.io/kube-vip/kube-vip:v1.0.4", false, Program::KubeVip),
+        // A pod of kube-vip may have the rights already.
+        ("ghcr.io/kube-vip/kube-vip:v1.0.4", true, Program::KubeVip),
+        ("ghcr.io/kube-vip/kube-vip-iptables@sha256:ab", false, Program::KubeVip),
+        ("registry.example:5000/kube-vip:from-bundle", false, Program::KubeVip),
+        ("registry.example:5000/xvip:0.1.0", false, Program::Xvip),
+        ("xvip", false, Program::Xvip),
+        ("registry/own-name:1", false, Program::Xvip),
+        ("registry/own-name:2", false, Program::KubeVip),
+        ("registry/own-name:2", true, Program::Xvip),
+        ("registry/another:2", false, Program::KubeVip),
     ] {
-        assert_eq!(program(image, Some("registry/own-name:1")), wanted, "{image}");
+        let found = program((image, has_pins), Some("registry/own-name:1"));
+        assert_eq!(found, wanted, "{image} {has_pins}");
     }
     assert_eq!(version("ghcr.io/kube-vip/kube-vip:v0.8.9"), Some((0, 8, 9)));
     assert_eq!(version("registry:5000/kube-vip:1.1.0-rc1"), Some((1, 1, 0)));
