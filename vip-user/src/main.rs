@@ -1,7 +1,7 @@
 //! The `xvip` binary: parse, run, exit code.
 
 use clap::Parser as _;
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 use vip_user::{
     cli::{Cli, Command, arranged, dispatch},
     config::ConfigError,
@@ -22,8 +22,11 @@ fn main() -> ExitCode {
     };
     // `xvip status | head` must not count as a failure. The daemon ignores SIGPIPE and continues when
     // its log reader is gone.
-    if !matches!(cli.command, Command::Run { .. } | Command::Manager(_)) {
-        end_with_the_reader();
+    match &cli.command {
+        Command::Run { .. } | Command::Manager(_) => {}
+        // It must not end between the two manifests of a node.
+        Command::Migrate { what } if what.changes() => outlive_the_terminal(),
+        _ => end_with_the_reader(),
     }
     match dispatch(cli) {
         Ok(code) => code,
@@ -38,7 +41,8 @@ fn main() -> ExitCode {
 }
 
 fn say(why: &impl ToString) {
-    eprintln!("xvip: {}", printable(&why.to_string()));
+    // A closed pipe does not matter.
+    let _ = writeln!(std::io::stderr(), "xvip: {}", printable(&why.to_string()));
 }
 
 /// Lets a write to a closed pipe end this process, as usual for a shell command. Rust ignores
@@ -46,4 +50,10 @@ fn say(why: &impl ToString) {
 fn end_with_the_reader() {
     // SAFETY: no other thread runs yet, and the default action runs none of our code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Lets the command go on when its terminal is closed.
+fn outlive_the_terminal() {
+    // SAFETY: no other thread runs yet, and an ignored signal runs none of our code.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }

@@ -11,7 +11,10 @@ use crate::{
     },
 };
 use anyhow::{Context as _, bail};
-use std::process::ExitCode;
+use std::{
+    io::{Write as _, stdout},
+    process::ExitCode,
+};
 
 /// Removes everything that xvip has put on the host, and prints each thing.
 pub async fn cleanup(place: &Place) -> anyhow::Result<ExitCode> {
@@ -27,11 +30,12 @@ pub async fn cleanup(place: &Place) -> anyhow::Result<ExitCode> {
     let netlink = Netlink::patient()?;
     let done = cleanup::cleanup(&pins, &netlink).await?;
     pins.remove_lock(host::netns_cookie().context("cannot tell this network namespace")?);
+    // A rollback goes on when its reader is gone.
     for line in &done {
-        println!("removed {}", printable(line));
+        let _ = writeln!(stdout(), "removed {}", printable(line));
     }
     if done.is_empty() {
-        println!("nothing to remove");
+        let _ = writeln!(stdout(), "nothing to remove");
     }
     Ok(ExitCode::SUCCESS)
 }

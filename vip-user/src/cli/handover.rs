@@ -10,7 +10,11 @@ use crate::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{Write as _, stdout},
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 /// How long the outcome is awaited after the wish has ended: the API may be slow.
@@ -72,7 +76,8 @@ fn say(Outcome { lease, holder, after_ms }: &Outcome, to: Option<&str>) {
         Some(holder) => format!("{lease}: {holder} holds it, after {} ms", after_ms.unwrap_or(0)),
         None => format!("{lease}: this node keeps it; {} has not taken it", to.unwrap_or("no node")),
     };
-    println!("{}", printable(&line));
+    // A rollback goes on when its reader is gone.
+    let _ = writeln!(stdout(), "{}", printable(&line));
 }
 
 /// Waits until other nodes hold the Leases, or this node keeps them.

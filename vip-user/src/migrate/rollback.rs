@@ -1,17 +1,38 @@
 //! The way back to kube-vip, from wherever an earlier command has stopped.
 
-use super::facts::Problem;
+use super::{
+    edit::parsed,
+    facts::Problem,
+    pod::{Pod, Program},
+};
 use serde::{Deserialize, Serialize};
 
 /// What is in the place of the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
-    /// kube-vip's manifest.
+    /// kube-vip's manifest, as it is in the backup.
     Original,
-    /// Another file: that of xvip, changed by hand perhaps.
+    /// xvip's manifest, changed by hand perhaps.
+    Moved,
+    /// Another file: a tool may have written kube-vip's manifest anew.
     Other,
     /// Nothing.
     Nothing,
+}
+
+/// What a text in the place of the manifest is. `moved`: xvip's manifest as it was put there; `image`:
+/// that of xvip.
+pub fn place(found: Option<&str>, backup: &str, (moved, image): (Option<&str>, &str)) -> Place {
+    let Some(text) = found else { return Place::Nothing };
+    if text == backup {
+        return Place::Original;
+    }
+    let runs_xvip = || {
+        let object = parsed(text).ok()?;
+        let pod = Pod::read(&object)?;
+        Some(pod.image() == image || pod.program(None) == Program::Xvip)
+    };
+    if moved == Some(text) || runs_xvip() == Some(true) { Place::Moved } else { Place::Other }
 }
 
 /// What the Lease says.
@@ -43,6 +64,8 @@ pub struct Seen {
     pub place: Place,
     /// The xvip on this host.
     pub daemon: Daemon,
+    /// Whether a process has xvip's lock.
+    pub locked: bool,
     /// Whether xvip has pins on this host.
     pub pins: bool,
     /// What the Lease says.
@@ -51,9 +74,18 @@ pub struct Seen {
     pub offline: bool,
 }
 
+impl Seen {
+    /// Whether no xvip runs here, and none has left anything.
+    fn without_xvip(&self) -> bool {
+        self.daemon == Daemon::Gone && !self.locked && !self.pins
+    }
+}
+
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Whatever can fail on this host is tried, while a manifest is in its place.
+    Check,
     /// Another node gets the Lease.
     HandOver,
     /// The manifest leaves the folder, so the kubelet stops the pod.
@@ -68,6 +100,8 @@ pub enum Step {
     PutBack,
     /// Its pod is ready.
     AwaitReady,
+    /// An xvip that began in the last moment may have left a guard.
+    Sweep,
 }
 
 /// The steps that are left.
@@ -82,21 +116,46 @@ pub fn steps(seen: &Seen) -> Result<Vec<Step>, Problem> {
             "wait for an API server, or add --offline if every xvip has this version",
         ));
     }
-    let returned = seen.place == Place::Original;
-    if returned && !seen.pins && seen.daemon == Daemon::Gone {
-        return Ok(vec![Step::AwaitReady]);
-    }
+    let knows_lease = !matches!(seen.note, Note::Unknown(_));
     let mut steps = Vec::new();
-    if seen.daemon == Daemon::Holds && !seen.offline {
+    if seen.without_xvip() && seen.place == Place::Original {
+        if seen.note == Note::Own {
+            steps.push(Step::Strip);
+        }
+        steps.push(Step::AwaitReady);
+        return Ok(steps);
+    }
+    steps.push(Step::Check);
+    // The kubelet itself ends the old pod first, and there is no moment without a manifest.
+    if seen.without_xvip() {
+        if knows_lease {
+            steps.push(Step::Strip);
+        }
+        steps.extend([Step::PutBack, Step::AwaitReady, Step::Sweep]);
+        return Ok(steps);
+    }
+    if seen.daemon == Daemon::Holds && knows_lease {
         steps.push(Step::HandOver);
     }
     if seen.place != Place::Nothing {
         steps.push(Step::TakeAway);
     }
     steps.extend([Step::AwaitEnd, Step::CleanUp]);
-    if !matches!(seen.note, Note::Unknown(_)) {
+    if knows_lease {
         steps.push(Step::Strip);
     }
     steps.extend([Step::PutBack, Step::AwaitReady]);
     Ok(steps)
+}
+
+/// What stands against a way back on this host. `nodes`: the names of all Nodes with their boot ids.
+pub fn other_host(nodes: &[(String, String)], node: &str, boot_id: &str) -> Option<Problem> {
+    let remedy = format!("run this on {node} with its cluster's kubeconfig, or add --offline");
+    let what = match nodes.iter().find(|(name, _)| name == node) {
+        None => format!("{node} is no node of the control plane of this cluster"),
+        Some((_, found)) if found.is_empty() => format!("the API does not say the boot id of {node}"),
+        Some((_, found)) if found != boot_id => format!("this host is not {node}: its boot id differs"),
+        Some(_) => return None,
+    };
+    Some(Problem::new(what, "the API", remedy))
 }

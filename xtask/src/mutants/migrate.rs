@@ -3,6 +3,7 @@
 use super::Mutation;
 
 const DECISIONS: &[&str] = &["-p", "vip-user", "--lib", "decisions"];
+const COURSES: &[&str] = &["-p", "vip-user", "--lib", "courses"];
 const EDITING: &[&str] = &["-p", "vip-user", "--lib", "editing"];
 
 pub(super) const MIGRATIONS: &[Mutation] = &[
@@ -45,6 +46,30 @@ pub(super) const MIGRATIONS: &[Mutation] = &[
         from: "steps.extend([Step::AwaitEnd, Step::CleanUp]);",
         to: "steps.extend([Step::AwaitEnd]);",
         tests: DECISIONS,
+    },
+    Mutation {
+        rule: "a node is not without a manifest for nothing",
+        name: "xvip's manifest is taken away although no xvip has run",
+        file: "vip-user/src/migrate/rollback.rs",
+        from: "if seen.without_xvip() {",
+        to: "if seen.without_xvip() && seen.pins {",
+        tests: DECISIONS,
+    },
+    Mutation {
+        rule: "a healthy node is not judged with wrong credentials",
+        name: "an apply goes on although the API does not answer",
+        file: "vip-user/src/migrate/apply.rs",
+        from: "return if problems.is_empty() { Ok",
+        to: "return if problems.len() < 9 { Ok",
+        tests: COURSES,
+    },
+    Mutation {
+        rule: "the backup is kube-vip's",
+        name: "a manifest that a tool has written anew counts as moved",
+        file: "vip-user/src/migrate/rollback.rs",
+        from: "if moved == Some(text) || runs_xvip() == Some(true)",
+        to: "if moved == Some(text) || runs_xvip() != Some(true)",
+        tests: COURSES,
     },
     Mutation {
         rule: "a manifest keeps its comments",

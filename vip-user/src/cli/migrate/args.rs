@@ -18,6 +18,13 @@ pub enum Migrate {
     Rollback(Rollback),
 }
 
+impl Migrate {
+    /// Whether it may change this host. Then the end of a terminal or of a reader must not end it.
+    pub const fn changes(&self) -> bool {
+        !matches!(self, Self::Plan(_))
+    }
+}
+
 /// What all steps need.
 #[derive(Debug, Args)]
 pub struct Common {

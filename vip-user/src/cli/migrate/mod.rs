@@ -10,6 +10,8 @@ mod plan;
 mod reading;
 mod rollback;
 mod show;
+mod signals;
+mod sysctls;
 
 pub use args::Migrate;
 use std::process::ExitCode;
@@ -18,8 +20,17 @@ use std::process::ExitCode;
 pub async fn migrate(what: &Migrate) -> anyhow::Result<ExitCode> {
     match what {
         Migrate::Plan(args) => plan::plan(args).await,
-        Migrate::Apply(args) => apply::apply(args).await,
-        Migrate::Finish(args) => finish::finish(args).await,
-        Migrate::Rollback(args) => rollback::rollback(args).await,
+        Migrate::Apply(args) => Box::pin(alone(&args.common, apply::apply(args))).await,
+        Migrate::Finish(args) => Box::pin(alone(&args.common, finish::finish(args))).await,
+        Migrate::Rollback(args) => Box::pin(alone(&args.common, rollback::rollback(args))).await,
     }
+}
+
+/// Does the work while no other command does.
+async fn alone(
+    common: &args::Common,
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let _lock = files::Folder::new(&common.state).lock()?;
+    signals::unless_stopped(work).await
 }

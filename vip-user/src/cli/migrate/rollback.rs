@@ -2,8 +2,10 @@
 
 use super::{
     args::{self, Common, seconds},
-    files::{self, Folder, Manifest, Stage, State},
+    files::{self, Folder, Prepared, Stage, State},
     gather, reading, show,
+    signals::Span,
+    sysctls,
 };
 use crate::{
     adapter::Adapted,
@@ -11,19 +13,20 @@ use crate::{
     cluster::lease::LeaseApi,
     migrate::{
         edit::parsed,
-        facts::Problem,
+        facts::{PodFact, Problem},
         pod::{Pod, Program},
-        rollback::{Daemon, Note, Seen, Step, steps},
+        rollback::{Daemon, Note, Place as At, Seen, Step, other_host, steps},
     },
     node::{
+        host,
         lock::{Attempt, Lock},
         pins::Pins,
-        socket, sysctl,
+        socket,
     },
     state::DaemonState,
 };
 use anyhow::{Context as _, bail};
-use std::{fs, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// Between two looks.
@@ -47,6 +50,12 @@ pub(super) async fn rollback(args: &args::Rollback) -> anyhow::Result<ExitCode> 
         bail!("{} was moved here, and not {node}: name it", state.node);
     }
     let api = api(common, &state).await;
+    if !args.offline
+        && let Some(problem) = elsewhere(&api, &state).await?
+    {
+        show::problems(&[problem]);
+        return Ok(ExitCode::FAILURE);
+    }
     if let Err(problem) = back(common, &state, &api, (args.offline, seconds(args.timeout))).await? {
         show::problems(&[problem]);
         return Ok(ExitCode::FAILURE);
@@ -55,10 +64,38 @@ pub(super) async fn rollback(args: &args::Rollback) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether the API is that of another cluster, or this is another host. An API that does not answer is
+/// told later.
+async fn elsewhere(api: &Result<LeaseApi, String>, state: &State) -> anyhow::Result<Option<Problem>> {
+    let Ok(api) = api else { return Ok(None) };
+    let nodes = match api.control_plane().await {
+        Ok(nodes) => nodes,
+        Err(error) => {
+            let remedy = "wait for an API server, or add --offline if every xvip has this version";
+            return Ok(Some(Problem::new(error.to_string(), "the API", remedy)));
+        }
+    };
+    let nodes: Vec<_> = nodes.into_iter().map(|node| (node.name, node.boot_id)).collect();
+    let boot_id = host::boot_id().context("cannot read the boot id")?;
+    Ok(other_host(&nodes, &state.node, &boot_id))
+}
+
+/// kube-vip's manifest. Without it nothing can be put back here.
+fn backup(folder: &Folder, state: &State) -> anyhow::Result<String> {
+    folder.backup()?.with_context(|| {
+        format!(
+            "the backup in {} is gone: take xvip's manifest away, run xvip cleanup when its pod is \
+             gone, put kube-vip's manifest to {} by hand, and remove that folder",
+            folder.path().display(),
+            state.manifest.display()
+        )
+    })
+}
+
 /// The way to the API, by the manifest of the backup.
 async fn api(common: &Common, state: &State) -> Result<LeaseApi, String> {
     let read = || -> anyhow::Result<(serde_json::Value, Option<Adapted>)> {
-        let object = parsed(&Folder::new(&common.state).backup()?)?;
+        let object = parsed(&backup(&Folder::new(&common.state), state)?)?;
         let pod = Pod::read(&object);
         let adapted = pod.map(|pod| reading::adapted(pod, &state.node, None));
         Ok((object, adapted))
@@ -75,7 +112,7 @@ pub(super) async fn back(
     (offline, patience): (bool, Duration),
 ) -> anyhow::Result<Result<(), Problem>> {
     let folder = Folder::new(&common.state);
-    let backup = folder.backup()?;
+    let backup = backup(&folder, state)?;
     let seen = look(common, state, (&backup, api), offline).await?;
     let steps = match steps(&seen) {
         Ok(steps) => steps,
@@ -84,12 +121,25 @@ pub(super) async fn back(
     if offline && let Note::Unknown(why) = &seen.note {
         show::say(&format!("the Lease may still note a tenure of this node: {why}"));
     }
-    folder.note(&State { stage: Stage::RollingBack, ..state.clone() })?;
-    let way = Way { common, state, folder: &folder, backup: &backup, api, patience };
+    let mut way = Way {
+        common,
+        state,
+        folder: &folder,
+        backup: &backup,
+        api,
+        offline,
+        patience,
+        prepared: None,
+        taken: None,
+        span: None,
+    };
     for step in steps {
-        way.go(step).await?;
+        if let Err(error) = way.go(step).await {
+            return Err(way.given_back(error));
+        }
     }
-    sysctls_back(state)?;
+    sysctls::back(state);
+    files::sweep(&state.manifest)?;
     folder.forget()?;
     Ok(Ok(()))
 }
@@ -124,11 +174,20 @@ async fn look(
     };
     let pins = Pins::new(&place.pin_root, &place.instance);
     Ok(Seen {
-        place: files::place(&state.manifest, backup)?,
+        place: Folder::new(&common.state).place(state, backup)?,
         daemon,
+        locked: lock_holder(&pins).await?.is_some(),
         pins: pins.try_exist().unwrap_or(true) || !pins.other_versions().is_empty(),
         note,
         offline,
+    })
+}
+
+/// Who has xvip's lock. It is dropped at once.
+async fn lock_holder(pins: &Pins) -> anyhow::Result<Option<String>> {
+    Ok(match Lock::try_take(pins).await.context("cannot look at the lock")? {
+        Attempt::Taken(_) => None,
+        Attempt::Busy(holder) => Some(holder),
     })
 }
 
@@ -139,33 +198,115 @@ struct Way<'a> {
     folder: &'a Folder,
     backup: &'a str,
     api: &'a Result<LeaseApi, String>,
+    offline: bool,
     patience: Duration,
+    /// kube-vip's manifest beside its place.
+    prepared: Option<Prepared>,
+    /// What was in the place of the manifest.
+    taken: Option<String>,
+    /// Lives while no manifest is in its place.
+    span: Option<Span>,
 }
 
 impl Way<'_> {
-    async fn go(&self, step: Step) -> anyhow::Result<()> {
+    async fn go(&mut self, step: Step) -> anyhow::Result<()> {
         let path = &self.state.manifest;
         match step {
+            Step::Check => self.check().await?,
             Step::HandOver => self.hand_over().await,
-            Step::TakeAway => {
-                // An operator may have edited it.
-                let text = fs::read_to_string(path);
-                self.folder
-                    .keep_moved(&text.with_context(|| format!("cannot read {}", path.display()))?)?;
-                files::take_away(path)?;
-                show::say(&format!("took {} away: the kubelet stops the pod", path.display()));
+            Step::TakeAway => self.take_away()?,
+            Step::AwaitEnd => {
+                // An earlier command may have taken the manifest away.
+                self.span.get_or_insert_with(Span::begin);
+                self.await_end().await?;
             }
-            Step::AwaitEnd => self.await_end().await?,
             Step::CleanUp => drop(cleanup::cleanup(&self.place()).await?),
             Step::Strip => self.strip().await?,
             Step::PutBack => {
                 self.refuse_others()?;
-                files::put(path, self.backup)?;
+                let prepared = self.prepared.take().context("nothing is prepared")?;
+                prepared.put()?;
+                self.span = None;
                 show::say(&format!("put {} back", path.display()));
             }
             Step::AwaitReady => self.await_ready().await?,
+            Step::Sweep => self.sweep().await,
         }
         Ok(())
+    }
+
+    /// Tries what could fail later, when neither manifest is in its place.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        let path = &self.state.manifest;
+        let (_, unread) = files::manifests(files::folder_of(path))?;
+        let own = path.display().to_string();
+        if let Some((other, why)) = unread.iter().find(|(other, _)| *other != own) {
+            bail!("{other} cannot be read ({why}), and may be kube-vip's too: take it away");
+        }
+        self.refuse_others()?;
+        let place = &self.common.place;
+        lock_holder(&Pins::new(&place.pin_root, &place.instance)).await?;
+        self.prepared = Some(files::prepare(path, self.backup, self.state.shape)?);
+        self.folder.note(&State { stage: Stage::RollingBack, ..self.state.clone() })
+    }
+
+    fn take_away(&mut self) -> anyhow::Result<()> {
+        let path = &self.state.manifest;
+        let text = files::read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // An operator or a tool may have edited it.
+        match self.folder.place(self.state, self.backup)? {
+            At::Moved => self.folder.keep_moved(&text)?,
+            At::Other => self.folder.keep_other(&text)?,
+            At::Original | At::Nothing => {}
+        }
+        self.taken = Some(text);
+        self.span = Some(Span::begin());
+        files::take_away(path)?;
+        show::say(&format!("took {} away: the kubelet stops the pod", path.display()));
+        Ok(())
+    }
+
+    /// An error must not leave this node without any manifest: what was there comes back.
+    fn given_back(&mut self, error: anyhow::Error) -> anyhow::Error {
+        if self.span.take().is_none() {
+            return error;
+        }
+        let path = &self.state.manifest;
+        match self.give_back() {
+            Ok(true) => {
+                show::say(&format!("put {} back as it was before", path.display()));
+                error
+            }
+            Ok(false) => error,
+            Err(problem) => error.context(format!(
+                "no manifest is in its place ({problem:#}): put one of {} to {}",
+                self.folder.path().display(),
+                path.display()
+            )),
+        }
+    }
+
+    /// Whether a manifest was put back. One that is there already stays.
+    fn give_back(&mut self) -> anyhow::Result<bool> {
+        let path = &self.state.manifest;
+        if path.try_exists().with_context(|| format!("cannot look at {}", path.display()))? {
+            return Ok(false);
+        }
+        self.refuse_others()?;
+        let taken = match self.taken.take() {
+            Some(text) => Some(text),
+            None => self.folder.moved()?,
+        };
+        let text = taken.context("xvip's manifest is not kept")?;
+        self.prepared = None;
+        files::prepare(path, &text, self.state.shape)?.put()?;
+        Ok(true)
+    }
+
+    async fn sweep(&self) {
+        if let Err(error) = cleanup::cleanup(&self.place()).await {
+            show::say(&format!("run xvip cleanup by hand: {error:#}"));
+        }
     }
 
     fn place(&self) -> Place {
@@ -184,8 +325,13 @@ impl Way<'_> {
 
     /// A pod of the same name may have come back by other ways, such as a tool that writes manifests.
     fn refuse_others(&self) -> anyhow::Result<()> {
-        let (files, _) = files::manifests(&self.common.manifests)?;
-        let mut others = files.iter().filter(|file: &&Manifest| Pod::read(&file.object).is_some());
+        let path = &self.state.manifest;
+        let (files, _) = files::manifests(files::folder_of(path))?;
+        // A file in the place itself is there because it was not taken away.
+        let is_expected = self.span.is_none();
+        let mut others = files
+            .iter()
+            .filter(|file| !(is_expected && file.path == *path) && Pod::read(&file.object).is_some());
         match others.next() {
             None => Ok(()),
             Some(other) => bail!(
@@ -201,11 +347,7 @@ impl Way<'_> {
         let pins = Pins::new(&place.pin_root, &place.instance);
         let mut free_since: Option<Instant> = None;
         loop {
-            // The lock is dropped at once.
-            let busy = match Lock::try_take(&pins).await.context("cannot look at the lock")? {
-                Attempt::Taken(_) => None,
-                Attempt::Busy(holder) => Some(format!("{holder} still runs")),
-            };
+            let busy = lock_holder(&pins).await?.map(|holder| format!("{holder} still runs"));
             let since = match busy {
                 None => *free_since.get_or_insert_with(Instant::now),
                 Some(_) => Instant::now(),
@@ -233,16 +375,24 @@ impl Way<'_> {
         }
     }
 
-    /// The pods of kube-vip or xvip on this node; `None` if the API does not say.
-    async fn pods(&self) -> Option<Vec<crate::migrate::facts::PodFact>> {
+    /// The pod of this manifest; `None` if the API does not say.
+    async fn pods(&self) -> Option<Vec<PodFact>> {
         let api = self.api.as_ref().ok()?;
-        gather::pods_on(api, &self.state.node, Some(&self.state.image)).await.ok()
+        let pods = gather::pods_on(api, &self.state.node, Some(&self.state.image)).await.ok()?;
+        let object = parsed(self.backup).ok()?;
+        let name = format!("{}-{}", Pod::read(&object)?.name(), self.state.node);
+        Some(pods.into_iter().filter(|pod| pod.name.eq_ignore_ascii_case(&name)).collect())
     }
 
     async fn strip(&self) -> anyhow::Result<()> {
         let api = self.api.as_ref().map_err(|why| anyhow::anyhow!("{why}"))?;
-        let stripped = api.strip(&self.state.node).await;
-        let stripped = stripped.context("the note of this node's tenure is still in the Lease")?;
+        let stripped = match api.strip(&self.state.node).await {
+            Err(error) if self.offline => {
+                show::say(&format!("the Lease may still note a tenure of this node: {error}"));
+                return Ok(());
+            }
+            stripped => stripped.context("the note of this node's tenure is still in the Lease")?,
+        };
         if stripped {
             show::say(&format!(
                 "took the note of this node's tenure out of the Lease {}",
@@ -261,9 +411,7 @@ impl Way<'_> {
                     return Ok(());
                 }
                 Some(pods) => {
-                    let is_ready = |pod: &crate::migrate::facts::PodFact| {
-                        pod.program == Program::KubeVip && pod.ready
-                    };
+                    let is_ready = |pod: &PodFact| pod.program == Program::KubeVip && pod.ready;
                     if pods.iter().any(is_ready) {
                         return Ok(());
                     }
@@ -277,19 +425,113 @@ impl Way<'_> {
     }
 }
 
-/// The file and the values that `apply` has written. Values that somebody has changed since stay.
-fn sysctls_back(state: &State) -> anyhow::Result<()> {
-    let Some(path) = &state.sysctls else { return Ok(()) };
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-        }
-        _ => show::say(&format!("removed {}", path.display())),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt as _,
+        path::{Path, PathBuf},
+    };
+
+    const KUBE_VIP: &str = "kind: Pod\nmetadata:\n  name: kube-vip\nspec:\n  containers:\n  - \
+                            args: [manager]\n    image: registry.example/kube-vip:1\n";
+
+    /// A way back whose folders are empty.
+    fn with(name: &str, test: impl Fn(&Path, &mut Way<'_>)) {
+        let dir = std::env::temp_dir().join(format!("xvip-back-{name}-{}", std::process::id()));
+        let manifests: PathBuf = dir.join("manifests");
+        fs::create_dir_all(&manifests).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = manifests.join("kube-vip.yaml");
+        let place = Place { instance: "test".into(), pin_root: dir.join("pins") };
+        let common = Common { manifests, kubeconfig: None, state: dir.join("state"), place };
+        let state = State {
+            stage: Stage::RollingBack,
+            node: "a".into(),
+            manifest: path.clone(),
+            image: "registry.example/xvip:1".into(),
+            sysctls: None,
+            before: vec![],
+            shape: None,
+        };
+        let (folder, api) = (Folder::new(&common.state), Err("no answer".into()));
+        test(
+            &path,
+            &mut Way {
+                common: &common,
+                state: &state,
+                folder: &folder,
+                backup: KUBE_VIP,
+                api: &api,
+                offline: false,
+                patience: Duration::ZERO,
+                prepared: None,
+                taken: None,
+                span: None,
+            },
+        );
+        let _ = fs::remove_dir_all(&dir);
     }
-    for ((name, ours), before) in sysctl::SYSCTLS.into_iter().zip(&state.before) {
-        if sysctl::read(name).ok() == Some(ours) && *before != ours {
-            sysctl::write(name, *before).with_context(|| format!("cannot set {name}"))?;
+
+    #[test]
+    fn an_error_leaves_the_manifest_that_was_there() {
+        with("taken", |path, way| {
+            fs::write(path, "edited by hand").unwrap();
+            way.take_away().unwrap();
+            assert!(!path.exists());
+            assert_eq!(way.given_back(anyhow!("no end")).to_string(), "no end");
+            assert_eq!(fs::read_to_string(path).unwrap(), "edited by hand");
+        });
+        // An earlier command has taken it away.
+        with("resumed", |path, way| {
+            way.folder.keep_moved("xvip's").unwrap();
+            way.span = Some(Span::begin());
+            way.given_back(anyhow!("no end"));
+            assert_eq!(fs::read_to_string(path).unwrap(), "xvip's");
+        });
+        with("written", |path, way| {
+            fs::write(path, "xvip's").unwrap();
+            way.take_away().unwrap();
+            fs::write(path, "by a tool").unwrap();
+            way.given_back(anyhow!("no end"));
+            assert_eq!(fs::read_to_string(path).unwrap(), "by a tool");
+        });
+        with("second", |path, way| {
+            fs::write(path, "xvip's").unwrap();
+            way.take_away().unwrap();
+            fs::write(path.with_file_name("other.yaml"), KUBE_VIP).unwrap();
+            let told = way.given_back(anyhow!("no end")).to_string();
+            assert!(told.contains("no manifest is in its place"), "{told}");
+            assert!(!path.exists());
+        });
+    }
+
+    #[test]
+    fn kube_vips_manifest_does_not_take_the_place_of_xvips_copy() {
+        with("kept", |path, way| {
+            way.folder.keep_moved("xvip's").unwrap();
+            fs::write(path, KUBE_VIP).unwrap();
+            way.take_away().unwrap();
+            assert_eq!(way.folder.moved().unwrap().as_deref(), Some("xvip's"));
+        });
+    }
+
+    #[test]
+    fn what_could_fail_later_fails_while_a_manifest_is_there() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (name, text) in [("second.yaml", KUBE_VIP), ("broken.yaml", "# vip\na: b: c")] {
+            with("checked", |path, way| {
+                fs::write(path, "xvip's").unwrap();
+                let other = path.with_file_name(name);
+                fs::write(&other, text).unwrap();
+                let told = runtime.block_on(way.go(Step::Check)).unwrap_err().to_string();
+                assert!(told.contains(name), "{told}");
+                assert_eq!(fs::read_to_string(path).unwrap(), "xvip's");
+                assert_eq!(way.folder.state().unwrap(), None);
+                fs::remove_file(other).unwrap();
+            });
         }
     }
-    Ok(())
 }

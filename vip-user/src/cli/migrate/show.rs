@@ -5,10 +5,11 @@ use crate::{
     escape::printable,
     migrate::facts::Problem,
 };
+use std::io::{Write as _, stdout};
 
-/// Says a line.
+/// Says a line. A reader that is gone must not end a command halfway.
 pub(super) fn say(line: &str) {
-    println!("{}", printable(line));
+    let _ = writeln!(stdout(), "{}", printable(line));
 }
 
 /// Prints what stands against a step; returns whether anything does.

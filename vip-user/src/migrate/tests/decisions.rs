@@ -244,30 +244,46 @@ fn a_node_arrives_after_three_good_looks_and_goes_back_after_two_bad_ones() {
 }
 
 fn seen() -> Seen {
-    Seen { place: Place::Other, daemon: Daemon::Waits, pins: true, note: Note::NotOwn, offline: false }
+    Seen {
+        place: Place::Moved,
+        daemon: Daemon::Waits,
+        locked: true,
+        pins: true,
+        note: Note::NotOwn,
+        offline: false,
+    }
 }
 
 #[test]
 fn the_way_back_begins_wherever_an_earlier_one_has_stopped() {
-    use Step::{AwaitEnd, AwaitReady, CleanUp, HandOver, PutBack, Strip, TakeAway};
+    use Step::{AwaitEnd, AwaitReady, Check, CleanUp, HandOver, PutBack, Strip, Sweep, TakeAway};
     let rest = [AwaitEnd, CleanUp, Strip, PutBack, AwaitReady];
+    let then = |first: &[Step]| [first, rest.as_slice()].concat();
     let steps = |change: fn(&mut Seen)| {
         let mut seen = seen();
         change(&mut seen);
         rollback::steps(&seen)
     };
-    assert_eq!(steps(|_| {}).unwrap(), [&[TakeAway], rest.as_slice()].concat());
-    assert_eq!(
-        steps(|s| s.daemon = Daemon::Holds).unwrap(),
-        [&[HandOver, TakeAway], rest.as_slice()].concat()
-    );
+    assert_eq!(steps(|_| {}).unwrap(), then(&[Check, TakeAway]));
+    assert_eq!(steps(|s| s.daemon = Daemon::Holds).unwrap(), then(&[Check, HandOver, TakeAway]));
+    assert_eq!(steps(|s| s.place = Place::Other).unwrap(), then(&[Check, TakeAway]));
     // The process has crashed: its guard is still there.
-    assert_eq!(steps(|s| s.daemon = Daemon::Gone).unwrap(), [&[TakeAway], rest.as_slice()].concat());
-    assert_eq!(steps(|s| s.place = Place::Nothing).unwrap(), rest);
+    let crashed = |s: &mut Seen| (s.daemon, s.locked) = (Daemon::Gone, false);
+    assert_eq!(steps(crashed).unwrap(), then(&[Check, TakeAway]));
+    assert_eq!(steps(|s| s.place = Place::Nothing).unwrap(), then(&[Check]));
     // Somebody has put the file back by hand, and the guard silences kube-vip.
-    assert_eq!(steps(|s| s.place = Place::Original).unwrap(), [&[TakeAway], rest.as_slice()].concat());
-    let done = |s: &mut Seen| (s.place, s.pins, s.daemon) = (Place::Original, false, Daemon::Gone);
+    assert_eq!(steps(|s| s.place = Place::Original).unwrap(), then(&[Check, TakeAway]));
+    let done = |s: &mut Seen| {
+        (s.place, s.pins, s.daemon, s.locked) = (Place::Original, false, Daemon::Gone, false);
+    };
     assert_eq!(steps(done).unwrap(), [AwaitReady]);
+    // xvip never ran, so there is no moment without a manifest.
+    let never = |s: &mut Seen| {
+        (s.pins, s.daemon, s.locked) = (false, Daemon::Gone, false);
+    };
+    assert_eq!(steps(never).unwrap(), [Check, Strip, PutBack, AwaitReady, Sweep]);
+    let runs_without_socket = |s: &mut Seen| (s.pins, s.daemon) = (false, Daemon::Gone);
+    assert_eq!(steps(runs_without_socket).unwrap(), then(&[Check, TakeAway]));
     let order = steps(|s| s.note = Note::Own).unwrap();
     let at = |step| order.iter().position(|other| *other == step).unwrap();
     assert!(at(AwaitEnd) < at(CleanUp) && at(CleanUp) < at(PutBack) && at(Strip) < at(PutBack));
@@ -283,8 +299,17 @@ fn the_way_back_needs_the_api() {
     };
     let silent = |s: &mut Seen| s.note = Note::Unknown("no answer".into());
     assert!(steps(silent).unwrap_err().what.contains("no answer"));
-    let offline = steps(|s| (s.note, s.offline) = (Note::Unknown("no answer".into()), true)).unwrap();
-    assert!(!offline.contains(&Step::Strip));
+    let offline = |s: &mut Seen| {
+        (s.daemon, s.offline) = (Daemon::Holds, true);
+    };
+    // The API answers although the operator goes without it.
+    let known = steps(offline).unwrap();
+    assert!(known.contains(&Step::Strip) && known.contains(&Step::HandOver), "{known:?}");
+    let unknown = |s: &mut Seen| {
+        (s.daemon, s.offline, s.note) = (Daemon::Holds, true, Note::Unknown("no answer".into()));
+    };
+    let steps = steps(unknown).unwrap();
+    assert!(!steps.contains(&Step::Strip) && !steps.contains(&Step::HandOver), "{steps:?}");
 }
 
 #[test]
