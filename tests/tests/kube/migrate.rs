@@ -5,6 +5,7 @@ use crate::trial;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Child,
@@ -144,12 +145,13 @@ fn manifest(kubeconfig: &Path) -> String {
         ("kubernetes_addr", &format!("https://{API}")),
         ("k8s_config_file", &path.to_string()),
     ] {
-        text += &format!("    - name: {name} # {value}\n      value: \"{value}\"\n");
+        let _ = write!(text, "    - name: {name} # {value}\n      value: \"{value}\"\n");
     }
     text += "    - name: vip_nodename\n      valueFrom:\n        fieldRef:\n          fieldPath: spec.nodeName\n";
     text += "    image: ghcr.io/kube-vip/kube-vip:v1.0.4 # pinned\n    name: kube-vip\n";
     text += "    securityContext:\n      capabilities:\n        add:\n        - NET_ADMIN\n        - NET_RAW\n";
-    text += &format!(
+    let _ = write!(
+        text,
         "    volumeMounts:\n    - mountPath: {path}\n      name: kubeconfig\n  hostNetwork: true\n"
     );
     text + &format!("  volumes:\n  - hostPath:\n      path: {path}\n    name: kubeconfig\n")
@@ -255,28 +257,30 @@ fn moves_all_and_finishes(cluster: &mut Cluster) {
     assert_eq!(code, 0, "{said}");
     let (said, code) = cluster.run(0, &["finish"]);
     assert!(code == 0 && !said.contains("found label"), "{said}");
-    // The holder hands over, and kube-vip does not pass for it.
-    let (said, code) = cluster.run(0, &["rollback"]);
-    assert_eq!(code, 0, "{said}");
-    assert_eq!(Cluster::holder(&cluster.lab), "node2", "{said}");
 }
 
-/// xvip dies as the holder. Its note stays in the Lease, and its guard on the host.
+/// xvip dies as the holder. Its note stays in the Lease, and its guard on the host. Then the other node
+/// goes back as well: it may hand the VIP to nobody, because only kube-vip is left.
 fn leaves_no_note_after_a_crash(cluster: &mut Cluster) {
-    let note = |lab: &Lab| {
+    let notes = |lab: &Lab, node: &str| {
         let lease = lab.api.lease("kube-system", LEASE).unwrap();
-        lease["metadata"]["annotations"]["xvip.io/tenure"].as_str().map(str::to_owned)
+        let note = lease["metadata"]["annotations"]["xvip.io/tenure"].as_str();
+        note.is_some_and(|note| note.contains(node))
     };
-    cluster.kubelets[1].stopped = true;
-    cluster.lab.nodes[1].kill();
-    assert!(note(&cluster.lab).is_some_and(|note| note.contains("node2")));
+    cluster.kubelets[0].stopped = true;
+    cluster.lab.nodes[0].kill();
+    assert!(notes(&cluster.lab, "node1"));
     let admin = cluster.admin.clone();
-    let begun = cluster.begin(1, &["rollback"], &admin);
-    let path = cluster.manifest(1);
+    let begun = cluster.begin(0, &["rollback"], &admin);
+    let path = cluster.manifest(0);
     cluster.until(LIMIT, |_| !path.exists());
-    cluster.kubelets[1].stopped = false;
+    cluster.kubelets[0].stopped = false;
     let (said, code) = cluster.end(begun);
     assert_eq!(code, 0, "{said}");
-    assert_eq!(note(&cluster.lab), None, "{said}");
-    assert!(said.contains("removed tc guard program on eth0") || said.contains("guard"), "{said}");
+    assert!(!notes(&cluster.lab, "node1"), "{said}");
+    assert!(said.contains("removed guard program on eth0"), "{said}");
+    let (said, code) = cluster.run(1, &["rollback"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!notes(&cluster.lab, "node2"), "{said}");
+    cluster.until(LIMIT, |lab| !Cluster::holder(lab).is_empty());
 }
