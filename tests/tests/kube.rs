@@ -15,10 +15,10 @@ mod faults;
 mod foreign;
 #[path = "kube/hosts.rs"]
 mod hosts;
-#[path = "kube/moving.rs"]
-mod moving;
 #[path = "kube/migrate.rs"]
 mod migrate;
+#[path = "kube/moving.rs"]
+mod moving;
 #[path = "kube/quiet.rs"]
 mod quiet;
 #[path = "kube/rights.rs"]

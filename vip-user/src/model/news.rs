@@ -105,8 +105,7 @@ pub enum News {
     },
     /// This node is silent for a VIP because another station claims it (`true`), or serves it again.
     Yielded(IpAddr, bool),
-    /// A VIP (of the group in this slot) is not answered although this node holds its Lease, with the
-    /// reason. It may come again while the obstacle lasts.
+    /// Why a VIP of the group in this slot is not answered although this node holds the Lease.
     Refused(u32, IpAddr, String),
 }
 
