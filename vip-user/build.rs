@@ -1,8 +1,7 @@
 //! Builds the eBPF object and leaves it, stripped, where `node/programs.rs` embeds it from.
 //!
-//! Three ways, in this order: the object that `XVIP_EBPF_OBJECT` names, a rustup nightly that has
-//! rust-src, Debian's rustc with its prebuilt BPF core (packages rustc-web, cargo-web and
-//! libstd-rust-web-dev-bpf). Where none works, one message names all three.
+//! Three ways, in this order: the object that `XVIP_EBPF_OBJECT` names, a rustup nightly with rust-src,
+//! Debian's rustc-web, cargo-web and libstd-rust-web-dev-bpf. Where none works, one message names all.
 #![expect(clippy::disallowed_methods, reason = "build scripts talk to cargo by environment")]
 
 use std::{

@@ -97,8 +97,7 @@ pub trait Dataplane {
     /// not be checked.
     fn is_guarded(&mut self) -> impl Future<Output = Result<bool, HostError>>;
 
-    /// The VIPs that this host could not carry, with the reason. This is asked before the node holds
-    /// them.
+    /// The VIPs that this host could not carry, with the reason: asked before the node holds them.
     fn refused(&self) -> BTreeMap<IpAddr, String>;
 
     /// Makes one change on the host.
