@@ -94,7 +94,7 @@ func (l oldLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, [
 	return record, raw, err
 }
 
-// blank empties the holder, whoever it is, by the requests of client-go's release(). If the holder
+// blank empties the holder of the Lease, whatever its name, by the requests of client-go's release(). If the holder
 // renews in between, blank reads again, because a test means the tenure that is live.
 func blank(ctx context.Context, s settings) error {
 	lock, err := s.lock()

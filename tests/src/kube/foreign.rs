@@ -107,7 +107,7 @@ impl Foreign {
         Self::spawn(lab, node, &settings, command)
     }
 
-    /// Empties the holder of a Lease from a node, whoever it is, by the requests of client-go's
+    /// Empties the holder of a Lease from a node, whatever its name, by the requests of client-go's
     /// release.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
-//! A kubelet on a node of a lab, as far as static pods go: it watches a folder, stops what is gone, starts
-//! what is new, and shows a mirror pod in the API. It runs kube-vip's stand-in or `xvip manager`.
+//! A kubelet on a node of a lab, as far as static pods go: it watches a folder, stops what is gone,
+//! starts what is new, and shows a mirror pod in the API. It runs kube-vip's stand-in or `xvip
+//! manager`.
 
 use super::{
     foreign::{Foreign, Settings},

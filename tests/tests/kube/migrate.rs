@@ -1,5 +1,5 @@
-//! `xvip migrate` on a live cluster of two nodes, with client-go's election in the place of kube-vip and
-//! kubelets that know static pods only.
+//! `xvip migrate` on a live cluster of two nodes, with client-go's election in the place of kube-vip
+//! and kubelets that know static pods only.
 
 use crate::trial;
 use libtest_mimic::Trial;

@@ -1,5 +1,6 @@
-//! A live cluster moves from kube-vip to xvip and back, with client-go's own election beside it. kube-vip
-//! runs on the first node, xvip on the others. A listener on the bridge judges who claims the VIPs.
+//! A live cluster moves from kube-vip to xvip and back, with client-go's own election beside it.
+//! kube-vip runs on the first node, xvip on the others. A listener on the bridge judges who claims
+//! the VIPs.
 
 use crate::{faults::SETTLE, trial};
 use libtest_mimic::Trial;
@@ -38,7 +39,8 @@ fn mixed(settings: &Settings) -> (Lab, Foreign) {
     for node in 1..3 {
         assert!(eventually(SETTLE, || follows(&lab, node)), "{}", lab.nodes[node].log());
     }
-    // xvip waits D·(1+ρ) from the first sight of kube-vip. This takes that wait out of what is measured.
+    // xvip waits D·(1+ρ) from the first sight of kube-vip. This takes that wait out of what is
+    // measured.
     sleep(Duration::from_secs(6));
     (lab, foreign)
 }

@@ -68,8 +68,8 @@ fn kubespray(facts: &Facts, patch: &str) -> (Value, Value) {
     (made(&template), made(&patched))
 }
 
-/// Asks in a pod's container, confined as the pod says and by what it runs through. A BPF file system of its own stands
-/// for that of the host, and is only where the pod mounts it.
+/// Asks in a pod's container, confined as the pod says and by what it runs through. A BPF file system
+/// of its own stands for that of the host, and is only where the pod mounts it.
 fn run(object: &Value, without: &str, through: &[&str]) -> Output {
     let (pod, container) = (pod(object), &pod(object)["containers"][0]);
     let mut script =

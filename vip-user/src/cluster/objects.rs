@@ -95,8 +95,8 @@ fn binding(metadata: ObjectMeta, role: RoleRef, subjects: Option<Vec<Subject>>) 
 }
 
 impl LeaseApi {
-    /// Asks as [`Self::ask`], but a refusal counts as an answer: another server would refuse as well, or
-    /// not be there, and only the refusal names the right that is missing.
+    /// Asks as [`Self::ask`], but a refusal counts as an answer: another server would refuse as well,
+    /// or not be there, and only the refusal names the right that is missing.
     async fn told<T, F>(
         &self,
         verb: &'static str,

@@ -56,7 +56,7 @@ pub fn course(
     let Some(earlier) = earlier else { return Ok(Course::Begin) };
     let back = "xvip migrate rollback";
     let problem = match (earlier.place, earlier.arrived) {
-        // The backup is made anew from the same text.
+        // The command makes the same backup again, from the same text.
         (Place::Original, _) => return Ok(Course::Begin),
         (Place::Moved, true) => {
             Problem::new("this node runs xvip already", &facts.node, "go to the next node")

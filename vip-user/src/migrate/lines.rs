@@ -156,8 +156,8 @@ impl Document {
         last.map_or(start, |last| last + 1)
     }
 
-    /// The items of a list below a key, each as a mapping. An item that is a scalar is a mapping without
-    /// keys.
+    /// The items of a list below a key, each as a mapping. An item that is a scalar is a mapping
+    /// without keys.
     pub(super) fn items(&self, body: Range<usize>) -> Result<Vec<Mapping>> {
         let mut codes = body.clone().filter_map(|line| Some((line, self.code(line)?)));
         let Some((line, first)) = codes.next() else { return Ok(Vec::new()) };

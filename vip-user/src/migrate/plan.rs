@@ -365,7 +365,7 @@ pub fn of_daemonset(name: &str, rows: &[Row], (image, perfmon): (&str, bool)) ->
     let container = named.filter(|name| !name.is_empty()).unwrap_or("kube-vip");
     let on_delete = json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}});
     let mut steps = vec![
-        ("no pod is replaced by itself".into(), patch(&on_delete)),
+        ("the DaemonSet replaces no pod until you delete it".into(), patch(&on_delete)),
         ("the rights".into(), patch(&rights(container, perfmon))),
         (
             "the image".into(),

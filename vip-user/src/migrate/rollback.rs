@@ -14,7 +14,7 @@ pub enum Place {
     Original,
     /// xvip's manifest, changed by hand perhaps.
     Moved,
-    /// Another file: a tool may have written kube-vip's manifest anew.
+    /// Another file: a tool may have written kube-vip's manifest again.
     Other,
     /// Nothing.
     Nothing,

@@ -16,8 +16,8 @@ pub enum ConflictPolicy {
     Yield,
 }
 
-/// What a candidate does if a station still answers for a VIP whose Lease another program (kube-vip) held
-/// last, and that program has had its time.
+/// What a candidate does if a station still answers for a VIP whose Lease another program (kube-vip)
+/// held last, and that program has had its time.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum ForeignConflict {

@@ -39,8 +39,8 @@ impl World {
         let node = self.rng.usize(0..self.nodes.len());
         let kind = self.rng.u32(0..20);
         self.outsider_is_gone();
-        // While a client-go program holds the Lease, the promise covers only what client-go itself waits for.
-        // So its Lease is not edited.
+        // While a client-go program holds the Lease, the promise covers only what client-go itself
+        // waits for. So its Lease is not edited.
         let foreign = self.client_go.is_some() || self.outsider.is_some();
         let foreign = foreign && matches!(kind, 4..=9 | 12..16);
         if self.quiet || self.nodes[node].down || foreign {

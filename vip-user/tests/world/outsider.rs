@@ -23,7 +23,8 @@ pub(super) struct Outsider {
 impl Outsider {
     const NAME: &str = "kube-vip";
     const DURATION_S: u32 = 5;
-    /// If its requests are lost, it answers until its renew deadline and its release time-outs are over.
+    /// If its requests are lost, it answers until its renew deadline and its release time-outs are
+    /// over.
     const ANSWERS_MS: Ms = 18_000;
     /// It removes a label of its node after the release, and then the address.
     const STOPS_MS: Ms = 9_900;

@@ -65,7 +65,7 @@ pub(super) const MIGRATIONS: &[Mutation] = &[
     },
     Mutation {
         rule: "the backup is kube-vip's",
-        name: "a manifest that a tool has written anew counts as moved",
+        name: "a manifest that a tool has written again counts as moved",
         file: "vip-user/src/migrate/rollback.rs",
         from: "if moved == Some(text) || runs_xvip() == Some(true)",
         to: "if moved == Some(text) || runs_xvip() != Some(true)",

@@ -183,7 +183,7 @@ async fn look(
     })
 }
 
-/// Who has xvip's lock. It is dropped at once.
+/// The process that holds xvip's lock. It is dropped at once.
 async fn lock_holder(pins: &Pins) -> anyhow::Result<Option<String>> {
     Ok(match Lock::try_take(pins).await.context("cannot look at the lock")? {
         Attempt::Taken(_) => None,

@@ -22,7 +22,7 @@ fn manifest(image: &str, more: &str) -> String {
 fn a_manifest_is_xvips_by_its_text_or_its_image() {
     let backup = manifest("ghcr.io/kube-vip/kube-vip:v1.0.4", "");
     let moved = manifest("registry.example/vip:1", "");
-    let anew = manifest("ghcr.io/kube-vip/kube-vip:v1.1.0", "");
+    let again = manifest("ghcr.io/kube-vip/kube-vip:v1.1.0", "");
     for (found, is) in [
         (None, Place::Nothing),
         (Some(backup.clone()), Place::Original),
@@ -30,8 +30,8 @@ fn a_manifest_is_xvips_by_its_text_or_its_image() {
         // An operator has edited it.
         (Some(manifest("registry.example/vip:1", "# edited\n")), Place::Moved),
         (Some(manifest("registry.example/xvip:2", "")), Place::Moved),
-        // A tool has written kube-vip's manifest anew.
-        (Some(anew), Place::Other),
+        // A tool has written kube-vip's manifest again.
+        (Some(again), Place::Other),
         (Some(manifest("registry.example/vip:0", "")), Place::Other),
         (Some("a: b: c".into()), Place::Other),
         (Some(String::new()), Place::Other),
@@ -103,7 +103,10 @@ fn xvips_variable_counts_under_any_image_but_kube_vips() {
 
 #[test]
 fn a_pod_that_cannot_start_ends_the_wait() {
-    let pod = |list: &str, reason: &str| json!({"status": {list: [{"state": {"waiting": {"reason": reason, "message": "no"}}}]}});
+    let pod = |list: &str, reason: &str| {
+        let waiting = json!({"reason": reason, "message": "no"});
+        json!({"status": {list: [{"state": {"waiting": waiting}}]}})
+    };
     for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"]
     {
         let why = stuck(&pod("containerStatuses", reason)).unwrap();

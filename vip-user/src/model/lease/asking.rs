@@ -14,8 +14,8 @@ use crate::model::{
 use std::{net::IpAddr, time::Duration};
 use vip_common::mac::Mac;
 
-/// After its release, a stranger has this long to remove its address before the LAN is asked. One answer
-/// ends the short wait, and the long one takes 11 s.
+/// After its release, a stranger has this long to remove its address before the LAN is asked. One
+/// answer ends the short wait, and the long one takes 11 s.
 const STRANGER_TIDIES: Duration = Duration::from_millis(400);
 
 impl Election {

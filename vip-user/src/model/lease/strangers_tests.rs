@@ -144,7 +144,7 @@ fn silence_that_was_observed_too_long_ago_does_not_count() {
 }
 
 #[test]
-fn the_operator_may_want_the_lease_taken_whoever_answers() {
+fn with_foreign_conflict_take_the_lan_is_not_asked() {
     let mut election = fresh();
     election.on_foreign_conflict(ForeignConflict::Take);
     election.step(at(0), quorum(Some(foreign(10))));
@@ -179,7 +179,7 @@ fn a_read_after_the_release_of_a_stranger_shortens_no_wait() {
 
 /// The answers to the last questions are late, and the API cannot be written.
 #[test]
-fn an_overdue_lease_is_taken_whoever_has_just_been_asked_and_no_timer_stays_in_the_past() {
+fn an_overdue_lease_is_taken_while_answers_are_late_and_no_timer_stays_in_the_past() {
     let mut election = fresh();
     election.admit_only("lease-m", &[VIP], PROBE_TIME);
     election.step(at(0), quorum(Some(foreign(10))));
