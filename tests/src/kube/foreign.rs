@@ -1,7 +1,7 @@
 //! kube-vip on a node of a lab with a real API: the program of `tests/kube/kube-vip-like`. Its
 //! election is client-go's, and its kernel answers for addresses on the interface.
 
-use crate::lab::{API, API_PORT, Lab};
+use crate::lab::{API, API_PORT, Lab, node};
 use anyhow::{Context as _, ensure};
 use std::{
     fs::{self, File},
@@ -161,12 +161,7 @@ impl Foreign {
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
-        let ended =
-            self.process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(Some(_))));
-        if ended {
-            self.process = None;
-        }
-        ended
+        node::has_ended(&mut self.process)
     }
 
     /// Whether the interface has this address.

@@ -247,12 +247,7 @@ impl Node {
 
     /// Whether the process has ended on its own. If so, the node forgets it.
     pub fn has_ended(&mut self) -> bool {
-        let ended =
-            self.process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(Some(_))));
-        if ended {
-            self.process = None;
-        }
-        ended
+        has_ended(&mut self.process)
     }
 
     /// Whether it is running.
@@ -438,6 +433,15 @@ pub fn xvip() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let found = this.ancestors().map(|dir| dir.join("xvip")).find(|path| path.is_file());
     found.context("the xvip binary is not built; run `cargo xtask test` or `cargo build -p vip-user`")
+}
+
+/// Whether a process has ended. If so, it is forgotten.
+pub fn has_ended(process: &mut Option<Child>) -> bool {
+    let ended = process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(Some(_))));
+    if ended {
+        *process = None;
+    }
+    ended
 }
 
 /// The address of a node by its number, from 1.

@@ -79,17 +79,23 @@ fn tell_dark(what: &str, recording: &Recording, from: u64, to: u64) {
     println!("{what}: dark for {dark:.0} ms, the machine stood for {stood:.0} ms");
 }
 
-fn there_and_back() {
-    let (mut lab, mut foreign) = mixed(&Settings::default());
+/// Stops kube-vip and waits until xvip answers. Returns the recording, and when this began and ended.
+fn stopped(lab: &mut Lab, foreign: &Foreign, what: &str) -> (Recording, u64, u64) {
     let (mut from, mut to) = (0, 0);
-    let recording = watch(&mut lab, |lab| {
+    let recording = watch(lab, |lab| {
         from = clock::boot().0;
         foreign.terminate();
         assert!(eventually(GRACE, || xvip_owns(lab)), "{}", lab.nodes[1].log());
         sleep(Duration::from_millis(500));
         to = clock::boot().0;
     });
-    tell_dark("kube-vip is stopped", &recording, from, to);
+    tell_dark(what, &recording, from, to);
+    (recording, from, to)
+}
+
+fn there_and_back() {
+    let (mut lab, mut foreign) = mixed(&Settings::default());
+    let (recording, mut from, mut to) = stopped(&mut lab, &foreign, "kube-vip is stopped");
     // Had the LAN not been asked at once, the wait would be 11 s.
     let stood = recording.stalls.within_ms(from, to);
     assert!(recording.asked.dark_ms(from, to) < 8_000.0 + stood, "{}", lab.nodes[1].log());
@@ -117,15 +123,8 @@ fn there_and_back() {
 fn late() {
     let late_release = Duration::from_secs(6);
     let (mut lab, foreign) = mixed(&Settings { late_release, ..Settings::default() });
-    let (mut from, mut to) = (0, 0);
-    let recording = watch(&mut lab, |lab| {
-        from = clock::boot().0;
-        foreign.terminate();
-        assert!(eventually(GRACE, || xvip_owns(lab)), "{}", lab.nodes[1].log());
-        sleep(Duration::from_millis(500));
-        to = clock::boot().0;
-    });
-    tell_dark("kube-vip answers for 6 s after its release", &recording, from, to);
+    let what = "kube-vip answers for 6 s after its release";
+    let (recording, ..) = stopped(&mut lab, &foreign, what);
     assert_ne!(recording.claims.last().unwrap().node, THEIRS);
 }
 
