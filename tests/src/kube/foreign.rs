@@ -143,10 +143,7 @@ impl Foreign {
 
     /// SIGKILL. Its addresses stay, and the kernel goes on answering for them.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        node::kill(&mut self.process);
     }
 
     /// SIGSTOP.
@@ -194,10 +191,7 @@ impl Foreign {
     }
 
     fn signal(&self, signal: i32) {
-        if let Some(process) = &self.process {
-            // SAFETY: the process is our child and has not been waited for, so the id is its own.
-            unsafe { libc::kill(process.id().cast_signed(), signal) };
-        }
+        node::signal(self.process.as_ref(), signal);
     }
 }
 

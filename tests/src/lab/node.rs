@@ -231,18 +231,12 @@ impl Node {
 
     /// Sends a signal to the process.
     pub fn signal(&self, signal: i32) {
-        if let Some(process) = &self.process {
-            // SAFETY: the process is our child and has not been waited for, so the id is its own.
-            unsafe { libc::kill(process.id().cast_signed(), signal) };
-        }
+        self::signal(self.process.as_ref(), signal);
     }
 
     /// Ends the process for good, whatever state it is in.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        kill(&mut self.process);
     }
 
     /// Whether the process has ended on its own. If so, the node forgets it.
@@ -433,6 +427,22 @@ pub fn xvip() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let found = this.ancestors().map(|dir| dir.join("xvip")).find(|path| path.is_file());
     found.context("the xvip binary is not built; run `cargo xtask test` or `cargo build -p vip-user`")
+}
+
+/// Sends a signal to a process.
+pub fn signal(process: Option<&Child>, signal: i32) {
+    if let Some(process) = process {
+        // SAFETY: the process is our child and has not been waited for, so the id is its own.
+        unsafe { libc::kill(process.id().cast_signed(), signal) };
+    }
+}
+
+/// Ends a process for good, whatever state it is in.
+pub fn kill(process: &mut Option<Child>) {
+    if let Some(mut process) = process.take() {
+        let _ = process.kill();
+        let _ = process.wait();
+    }
 }
 
 /// Whether a process has ended. If so, it is forgotten.

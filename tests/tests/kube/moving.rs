@@ -135,9 +135,12 @@ fn killed() {
     let _server = ns.run(|| TcpListener::bind("[::]:6443")).unwrap().unwrap();
     let recording = watch(&mut lab, |lab| {
         foreign.kill();
-        sleep(GRACE);
+        // Longer than a station holds the Lease back that answers, but does not serve.
+        sleep(GRACE + Duration::from_secs(35));
         let told = |node: usize| lab.nodes[node].log().contains("still answers for");
         assert!(told(1) || told(2), "{}", lab.nodes[1].log());
+        let refused = |node: usize| lab.nodes[node].log().contains("accepts no connection");
+        assert!(!refused(1) && !refused(2), "{}", lab.nodes[1].log());
     });
     let claimants = recording.claims.iter().filter(|claim| claim.node != THEIRS).count();
     assert_eq!(claimants, 0, "{}", spans(&recording.claims));

@@ -40,7 +40,11 @@ impl Config {
                 "50, or 0.002 of lease.duration_s",
             ),
             ("api.tls_server_name", Value::Null, server_name),
-            ("lease.foreign_port", self.visit_port().into(), "the port of this node's API server"),
+            (
+                "lease.foreign_port",
+                self.visit_port().into(),
+                "the port of the first loopback URL in api.endpoints, else of the first",
+            ),
             ("lease.foreign_grace_s", grace.into(), "2 * lease.duration_s + 10"),
         ];
         let setting = |(field, value): (String, Value)| {

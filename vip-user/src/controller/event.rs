@@ -69,8 +69,9 @@ pub enum Event {
     },
     /// Another station claims a VIP.
     Claim(Claim),
-    /// Whether a connection was accepted at a VIP of a group for which another station answers.
-    Visited(GroupId, IpAddr, bool),
+    /// Whether a connection was accepted at a VIP of a group for which another station answers. `None`:
+    /// none could be tried.
+    Visited(GroupId, IpAddr, Option<bool>),
     /// Something outside the loop has a problem: its subject, and the reason, or `None` once it is
     /// over.
     Problem(&'static str, Option<String>),

@@ -157,9 +157,8 @@ impl Requests {
     fn visit(&self, ip: IpAddr) {
         let (id, events, address) = (self.id, self.events.clone(), SocketAddr::new(ip, self.port));
         tokio::spawn(async move {
-            if let Some(served) = visit::is_served(address).await {
-                let _ = events.send(Event::Visited(id, ip, served)).await;
-            }
+            let served = visit::is_served(address).await;
+            let _ = events.send(Event::Visited(id, ip, served)).await;
         });
     }
 

@@ -73,7 +73,7 @@ impl World {
             // There is only one Lease, and no host on the LAN.
             Outgoing::List(_) | Outgoing::Strike(_) | Outgoing::Probe => {}
             Outgoing::Visit(ip) => {
-                let served = Input::Visited(ip, self.outsider_serves());
+                let served = Input::Visited(ip, Some(self.outsider_serves()));
                 self.push(self.now + 50, Happening::Input(index, process, served));
             }
         }

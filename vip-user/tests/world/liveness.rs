@@ -43,7 +43,7 @@ impl World {
         match step {
             0 => {
                 self.quiet = true;
-                self.outsider = None;
+                self.only_a_proxy_stays();
                 for node in 0..self.nodes.len() {
                     self.set_fitness(node, Fitness::Able);
                 }
@@ -55,6 +55,7 @@ impl World {
             }
             _ => {
                 self.judge_liveness();
+                self.outsider = None;
                 self.quiet = false;
                 self.push(self.now + QUIET_EVERY_MS, Happening::Calm(0));
             }

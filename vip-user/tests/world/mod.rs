@@ -410,7 +410,9 @@ impl World {
             if !vips.is_empty() {
                 self.asked_on_lan(index);
             }
-            self.nodes[index].agent.probed(now, slot, &vips, Ok(BTreeMap::new()));
+            let fails = self.chance(self.knobs.change_fails);
+            let sent = if fails { Err("no".into()) } else { Ok(BTreeMap::new()) };
+            self.nodes[index].agent.probed(now, slot, &vips, sent);
         }
     }
 

@@ -136,6 +136,16 @@ impl World {
         self.outsider = Some(outsider);
     }
 
+    /// The faults end. A host that answers and does not serve goes on: that is no fault that ends.
+    pub(super) fn only_a_proxy_stays(&mut self) {
+        let answers = self.outsider_answers();
+        let is_proxy = |outsider: &Outsider| outsider.renewal == 0 && !outsider.serves && answers;
+        self.outsider = self.outsider.filter(is_proxy);
+        if let Some(outsider) = &mut self.outsider {
+            outsider.answers_until = Ms::MAX;
+        }
+    }
+
     /// Forgets a host that answers no more.
     pub(super) fn outsider_is_gone(&mut self) {
         if self

@@ -60,7 +60,7 @@ pub(super) const TAKEN_FROM_STRANGERS: &[Mutation] = &[
         rule: RULE,
         name: "a station that serves holds the Lease back for a while only",
         file: STRANGER,
-        from: "if served {",
+        from: "if served == Some(true) {",
         to: "if false {",
         tests: STRANGERS,
     },

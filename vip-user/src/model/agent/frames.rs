@@ -250,10 +250,10 @@ impl Agent {
             if group.probe_at.left() == 0 {
                 self.probing.remove(&slot);
             }
-            // If no interface is up, no station can hear the question.
-            // Nobody is heard if the LAN is broken, or if the VIP has no entry yet: only then do the
-            // programs report a station.
+            // Nobody is heard if the LAN is broken. The programs report a station only if the VIP has an
+            // entry.
             let deaf = self.lan.is_some() || !self.host.reconciled;
+            // If no interface is up, no station can hear the question.
             let up = |vip: &IpAddr| self.links.of(*vip).any(|link| link.up);
             let asked = if group.election.asks_for_all() {
                 group.spec.vips.clone()

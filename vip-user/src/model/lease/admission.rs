@@ -165,15 +165,14 @@ impl Admission {
         for (ip, vip) in &mut self.vips {
             vip.dropped = !vips.contains(ip);
         }
+        self.lan.keep(vips);
         for ip in vips {
             if self.vips.contains_key(ip) {
                 continue;
             }
             // What the Lease said of this VIP earlier does not count. It is claimed like any new one.
             self.vips.insert(*ip, Vip { revoked: true, ..Vip::default() });
-            if self.lan != Lan::Overruled {
-                self.lan = Lan::default();
-            }
+            self.lan.forget();
         }
         self.settled = false;
         self.changes += u64::from(self.admitted() != before);
@@ -240,16 +239,12 @@ impl Admission {
 
     /// The LAN is asked for all VIPs from now on, for this long, before the Lease is taken.
     pub(super) fn probing(&mut self, now: BootNs, time: Duration) {
-        self.lan = Lan::Asked { since: now, time };
+        self.lan.ask(now, time);
     }
 
     /// Sets whether the LAN's answers do not count in the next tenure.
     pub(super) fn overrule(&mut self, overruled: bool) {
-        if overruled {
-            self.lan = Lan::Overruled;
-        } else if self.lan == Lan::Overruled {
-            self.lan = Lan::default();
-        }
+        self.lan.overrule(overruled.then(|| self.vips.keys().copied().collect()));
     }
 
     /// The marks of a take-over. VIPs that the previous holder had admitted are published at once.
@@ -458,9 +453,10 @@ impl Admission {
         if self.admits(ip) {
             return;
         }
+        let overruled = self.lan.overrules(ip);
         let Some(vip) = self.vips.get_mut(&ip) else { return };
         vip.heard = Some((now, mac));
-        if self.lan != Lan::Overruled && matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
+        if !overruled && matches!(vip.stage, Stage::Asking { .. } | Stage::Admitting) {
             self.obstacles_changed = true;
             // The write that admits the VIP may be on its way.
             vip.revoked |= vip.stage == Stage::Admitting;
@@ -471,7 +467,7 @@ impl Admission {
 
     /// The LAN cannot be asked for an address: no interface is up, or the question came too late.
     pub(super) fn cannot_ask(&mut self, now: BootNs, ip: IpAddr) {
-        self.lan = Lan::default();
+        self.lan.forget();
         if let Some(vip) = self.vips.get_mut(&ip)
             && matches!(vip.stage, Stage::Asking { .. })
         {
@@ -581,7 +577,7 @@ impl Admission {
     fn begin_asking(&self, now: BootNs, ip: IpAddr) -> Stage {
         let heard = self.vips.get(&ip).and_then(|vip| vip.heard).map(|(at, _)| at);
         match self.lan {
-            Lan::Overruled => Stage::Admitting,
+            _ if self.lan.overrules(ip) => Stage::Admitting,
             Lan::Asked { since, time }
                 if now < since.after(PROBE_HOLDS) && heard.is_none_or(|heard| heard < since) =>
             {

@@ -108,7 +108,7 @@ impl Election {
     }
 
     /// Whether a connection to a VIP was accepted for which a station answers.
-    pub(super) fn visited(&mut self, now: Now, ip: IpAddr, served: bool) {
+    pub(super) fn visited(&mut self, now: Now, ip: IpAddr, served: Option<bool>) {
         if let State::Waiting(Waiting { stranger: Some(stranger), .. }) = &mut self.state {
             stranger.visited(now.boot, ip, served);
         }

@@ -78,8 +78,9 @@ pub enum Input {
     Listed(u64, Result<Vec<(String, Record)>, String>),
     /// Another station answers for an address.
     Heard(IpAddr, Mac),
-    /// The outcome of [`Outgoing::Visit`]: whether a connection to the VIP was accepted.
-    Visited(IpAddr, bool),
+    /// The outcome of [`Outgoing::Visit`]: whether a connection to the VIP was accepted. `None`: none
+    /// could be tried.
+    Visited(IpAddr, Option<bool>),
     /// Another node should have the Lease. A node that does not hold it ignores this.
     HandOver(Heir),
     /// Give the Lease up.

@@ -52,12 +52,12 @@ fn note(holder: &str, transitions: i64) -> TenureNote {
     }
 }
 
-/// A record as xvip on the node `holder` writes it.
 /// Whether the LAN is asked.
 pub(super) fn asks(effects: &Effects) -> bool {
     effects.sends.contains(&Outgoing::Probe)
 }
 
+/// A record as xvip on the node `holder` writes it.
 pub(super) fn held(holder: &str, transitions: i64, version: u64) -> Record {
     let note = note(holder, transitions);
     Record {

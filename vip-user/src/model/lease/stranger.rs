@@ -4,7 +4,12 @@
 
 use super::record::Record;
 use crate::model::time::BootNs;
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 use vip_common::{abi::CLAIM_INTERVAL_NS, mac::Mac};
 
 /// How long the LAN is asked: the [`QUESTIONS`](crate::model::schedule::QUESTIONS), and time for an
@@ -25,15 +30,53 @@ const PROXY_GRACE: Duration = Duration::from_secs(30);
 pub(super) const STRANGER_STOPS: Duration = Duration::from_secs(11);
 
 /// What the LAN has said of all VIPs before the Lease was taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Lan {
     /// Nothing: it is asked for each VIP under the Lease.
     #[default]
     Unasked,
     /// It was asked from `since` on, for this `time`.
     Asked { since: BootNs, time: Duration },
-    /// Its answers do not count in this tenure.
-    Overruled,
+    /// Its answers do not count in this tenure for these VIPs, which the Lease had when it was taken.
+    Overruled(BTreeSet<IpAddr>),
+}
+
+impl Lan {
+    /// The LAN is asked. Answers that do not count will not count now: a write that says so may be on
+    /// its way.
+    pub(super) fn ask(&mut self, since: BootNs, time: Duration) {
+        if !matches!(self, Self::Overruled(_)) {
+            *self = Self::Asked { since, time };
+        }
+    }
+
+    /// Sets for which VIPs answers do not count; `None`: they all count.
+    pub(super) fn overrule(&mut self, vips: Option<BTreeSet<IpAddr>>) {
+        match vips {
+            Some(vips) => *self = Self::Overruled(vips),
+            None if matches!(self, Self::Overruled(_)) => *self = Self::Unasked,
+            None => {}
+        }
+    }
+
+    /// Answers count for VIPs that the Lease loses: it may get them again later.
+    pub(super) fn keep(&mut self, vips: &[IpAddr]) {
+        if let Self::Overruled(of) = self {
+            of.retain(|ip| vips.contains(ip));
+        }
+    }
+
+    /// The questions prove nothing.
+    pub(super) fn forget(&mut self) {
+        if matches!(self, Self::Asked { .. }) {
+            *self = Self::Unasked;
+        }
+    }
+
+    /// Whether answers do not count for this VIP.
+    pub(super) fn overrules(&self, ip: IpAddr) -> bool {
+        matches!(self, Self::Overruled(vips) if vips.contains(&ip))
+    }
 }
 
 /// What is known of the program that held a Lease last.
@@ -62,8 +105,18 @@ struct Answer {
     serves: Option<bool>,
     /// When it began to answer, or last served the VIP.
     served_at: BootNs,
-    /// Whether a connection was tried since the present questions began.
-    visited: bool,
+    visit: Visit,
+}
+
+/// How far an attempt to connect to a VIP has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Visit {
+    /// It is to be made.
+    Due,
+    /// Its outcome is not known yet.
+    Pending,
+    /// It was made since the present questions began.
+    Done,
 }
 
 /// Why a Lease that another program held is not taken.
@@ -83,7 +136,8 @@ impl fmt::Display for HeldBack {
             Some(false) => {
                 write!(f, ", but accepts no connection: {remedy}, or wait: the answers will not count")
             }
-            _ => write!(f, ": {remedy}"),
+            Some(true) => write!(f, ": {remedy}"),
+            None => write!(f, " (whether it accepts connections is not known): {remedy}"),
         }
     }
 }
@@ -94,7 +148,7 @@ impl Stranger {
     }
 
     /// The first instant whose answers count. The programs report a station once in a second only, so
-    /// an answer just before the questions also counts.
+    /// an answer to the questions before also counts if it came within the last second.
     fn counts_from(&self) -> BootNs {
         BootNs(self.asked.map_or(0, |asked| asked.0.saturating_sub(CLAIM_INTERVAL_NS)))
     }
@@ -106,8 +160,8 @@ impl Stranger {
 
     pub(super) fn ask(&mut self, now: BootNs) {
         self.asked = Some(now);
-        for answer in self.answers.values_mut() {
-            answer.visited = false;
+        for answer in self.answers.values_mut().filter(|answer| answer.visit == Visit::Done) {
+            answer.visit = Visit::Due;
         }
     }
 
@@ -125,7 +179,7 @@ impl Stranger {
         }
         self.gave_up = false;
         let from = self.counts_from();
-        let new = Answer { at: now, mac, serves: None, served_at: now, visited: false };
+        let new = Answer { at: now, mac, serves: None, served_at: now, visit: Visit::Due };
         let answer = self.answers.entry(ip).or_insert(new);
         // Only the first station of these questions is named: an attacker may send one name after the
         // other.
@@ -135,23 +189,23 @@ impl Stranger {
         answer.at = now;
     }
 
-    /// The VIPs at which a connection is to be tried now. Each is returned once for the present
-    /// questions.
+    /// The VIPs at which a connection is to be tried now. There is one attempt at a time for each.
     pub(super) fn visits(&mut self) -> Vec<IpAddr> {
         let from = self.counts_from();
         let due = self.answers.iter_mut();
-        let due = due.filter(|(_, answer)| answer.at >= from && !answer.visited);
+        let due = due.filter(|(_, answer)| answer.at >= from && answer.visit == Visit::Due);
         due.map(|(ip, answer)| {
-            answer.visited = true;
+            answer.visit = Visit::Pending;
             *ip
         })
         .collect()
     }
 
-    pub(super) fn visited(&mut self, now: BootNs, ip: IpAddr, served: bool) {
+    /// The outcome of an attempt to connect; `None`: it could not be made.
+    pub(super) fn visited(&mut self, now: BootNs, ip: IpAddr, served: Option<bool>) {
         if let Some(answer) = self.answers.get_mut(&ip) {
-            answer.serves = Some(served);
-            if served {
+            (answer.visit, answer.serves) = (Visit::Done, served);
+            if served == Some(true) {
                 answer.served_at = now;
             }
         }
@@ -194,12 +248,16 @@ impl Stranger {
     }
 
     /// When the answers no longer hold the Lease back. Stations that do not serve have the `grace` of a
-    /// foreign holder, counted from `since`, and a little longer.
+    /// foreign holder, counted from `since`, and a little longer. Only what the present questions have
+    /// shown counts, once all answers have had their time.
     pub(super) fn patient_until(&self, since: BootNs, grace: Duration) -> Option<BootNs> {
-        let end = since.after(grace + PROXY_GRACE);
-        let serves_nothing = |answer: &Answer| answer.serves == Some(false);
-        let last = self.answers.values().map(|answer| answer.served_at).max()?;
-        self.answers.values().all(serves_nothing).then(|| last.after(PROXY_GRACE).max(end))
+        let (asked, from) = (self.asked?, self.counts_from());
+        let end = since.after(grace + PROXY_GRACE).max(asked.after(ASK_TIME));
+        let now: Vec<&Answer> = self.answers.values().filter(|answer| answer.at >= from).collect();
+        let serves_nothing =
+            |answer: &&Answer| answer.serves == Some(false) && answer.visit == Visit::Done;
+        let last = now.iter().map(|answer| answer.served_at).max()?;
+        now.iter().all(serves_nothing).then(|| last.after(PROXY_GRACE).max(end))
     }
 
     /// Whether a station has answered, and the LAN was not silent since.

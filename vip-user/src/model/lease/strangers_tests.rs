@@ -77,7 +77,7 @@ fn a_lease_is_not_taken_while_another_station_serves_the_vip() {
         if asks(&turn) {
             questions += 1;
             election.step(at(ms + 10), Input::Heard(VIP, THEIRS));
-            election.step(at(ms + 20), Input::Visited(VIP, true));
+            election.step(at(ms + 20), Input::Visited(VIP, Some(true)));
         }
     }
     assert!((70..90).contains(&questions), "asked {questions} times");
@@ -101,7 +101,7 @@ fn a_station_that_answers_and_does_not_serve_holds_the_lease_back_for_a_while() 
         }
         if asks(&turn) {
             election.step(at(ms + 10), Input::Heard(VIP, THEIRS));
-            election.step(at(ms + 20), Input::Visited(VIP, false));
+            election.step(at(ms + 20), Input::Visited(VIP, Some(false)));
         }
     }
     // The grace is 16 s here, and 30 s are added to it.
@@ -154,6 +154,74 @@ fn with_foreign_conflict_take_the_lan_is_not_asked() {
     assert!(!asks(&turn) && writes(&turn).len() == 1);
 }
 
+/// The service on that host ends, but its address stays.
+#[test]
+fn a_station_that_served_until_now_has_its_time_from_then_on() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(foreign(10))));
+    let mut taken = None;
+    for ms in (0..120_000).step_by(100) {
+        let turn = election.step(at(ms), Input::Tick);
+        taken = taken.or_else(|| (!writes(&turn).is_empty()).then_some(ms));
+        if asks(&turn) {
+            election.step(at(ms + 10), Input::Heard(VIP, THEIRS));
+            election.step(at(ms + 20), Input::Visited(VIP, Some(ms < 60_000)));
+        }
+    }
+    assert!(taken.is_some_and(|ms| (86_000..96_000).contains(&ms)), "taken at {taken:?}");
+}
+
+/// This node no longer hears the station, whose service may be back.
+#[test]
+fn an_answer_to_earlier_questions_makes_no_lease_overdue() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(foreign(10))));
+    for ms in (0..90_000).step_by(100) {
+        let turn = election.step(at(ms), Input::Tick);
+        assert!(writes(&turn).is_empty(), "taken at {ms} ms");
+        if asks(&turn) && ms < 20_000 {
+            election.step(at(ms + 10), Input::Heard(VIP, THEIRS));
+            election.step(at(ms + 20), Input::Visited(VIP, Some(false)));
+        } else if asks(&turn) {
+            election.could_not_ask(at(ms));
+        }
+    }
+}
+
+/// A station answers for the VIP and serves nothing, so its answers do not count. What the LAN says of
+/// other VIPs counts, and a question that fails changes nothing.
+#[test]
+fn answers_that_do_not_count_are_those_for_the_vips_of_the_take_over() {
+    let later = IpAddr::from([192, 0, 2, 11]);
+    let mut election = fresh();
+    election.admit_only("lease-m", &[VIP], PROBE_TIME);
+    election.on_foreign_conflict(ForeignConflict::Take);
+    election.step(at(0), quorum(Some(foreign(10))));
+    let write = writes(&election.step(at(16_000), Input::Tick))[0].clone();
+    election.step(at(16_010), answered(&write, 11));
+    election.cannot_ask(at(16_020), VIP);
+    let turn = election.step(at(16_030), Input::Listed(1, Ok(Vec::new())));
+    let write = writes(&turn)[0].clone();
+    assert_eq!(write.vips.as_ref().and_then(|marks| marks.get(&VIP)), Some(&Mark::Admitted));
+    election.step(at(16_040), answered(&write, 12));
+    election.want(&[VIP, later]);
+    for ms in (16_100..30_000).step_by(100) {
+        let turn = election.step(at(ms), Input::Tick);
+        if let [write] = writes(&turn)[..] {
+            let version = ms / 100;
+            let write = write.clone();
+            election.step(at(ms + 5), answered(&write, version));
+        }
+        for send in turn.sends {
+            if let Outgoing::List(number) = send {
+                election.step(at(ms + 10), Input::Listed(number, Ok(Vec::new())));
+            }
+        }
+        election.step(at(ms + 20), Input::Heard(later, THEIRS));
+    }
+    assert!(election.admits(VIP) && !election.admits(later));
+}
+
 /// Another tenure of xvip may have had a live fence when the stranger took the Lease.
 #[test]
 fn a_stranger_that_gives_up_soon_is_waited_for_like_a_tenure_of_xvip() {
@@ -161,6 +229,7 @@ fn a_stranger_that_gives_up_soon_is_waited_for_like_a_tenure_of_xvip() {
     election.step(at(0), quorum(Some(held("other", 4, 10))));
     election.step(at(100), watched(foreign(11)));
     election.step(at(200), watched(emptied(foreign(11), 12)));
+    assert!(!asks(&election.step(at(1_899), Input::Tick)));
     assert!(asks(&election.step(at(1_900), Input::Tick)));
     assert!(writes(&election.step(at(3_399), Input::Tick)).is_empty());
     assert_eq!(writes(&election.step(at(3_400), Input::Tick)).len(), 1);
@@ -193,7 +262,7 @@ fn an_overdue_lease_is_taken_while_answers_are_late_and_no_timer_stays_in_the_pa
         asked = if asks(&turn) { ms } else { asked };
         if asked > 0 && ms == asked + 600 {
             election.step(at(ms), Input::Heard(VIP, THEIRS));
-            election.step(at(ms), Input::Visited(VIP, false));
+            election.step(at(ms), Input::Visited(VIP, Some(false)));
         }
     }
     let write = writes_sent.last().expect("it is taken").clone();
