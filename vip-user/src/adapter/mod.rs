@@ -22,6 +22,7 @@ pub use gather::Input;
 use lease::Search;
 use report::{Note, Refusal};
 use std::{collections::BTreeSet, net::IpAddr};
+pub use value::parse_bool;
 
 /// What the adapter must ask the host.
 pub trait World {

@@ -35,6 +35,7 @@ pub struct NodeFact {
 
 /// A pod of kube-vip, or of xvip in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct PodFact {
     /// The node.
     pub node: String,
@@ -54,6 +55,8 @@ pub struct PodFact {
     pub duration_s: u32,
     /// Whether it leaves its address when it loses the Lease.
     pub preserves: bool,
+    /// Whether it serves the VIP of the control plane (`cp_enable`).
+    pub holds_plane: bool,
     /// Whether it is ready.
     pub ready: bool,
     /// The DaemonSet that it belongs to.

@@ -286,6 +286,12 @@ fn addresses(facts: &Facts, problems: &mut Vec<Problem>) {
 fn pods(facts: &Facts, problems: &mut Vec<Problem>) {
     let own = facts.manifests.first().or(facts.template.as_ref());
     let ours = own.map_or(0, |manifest| manifest.duration_s);
+    let is_rival = |pod: &&PodFact| pod.program == Program::KubeVip && pod.holds_plane;
+    for pod in facts.known_pods().iter().filter(|pod| facts.is_beside(pod)).filter(is_rival) {
+        let what = "a DaemonSet of kube-vip serves the control plane beside a static pod";
+        let at = format!("pod {}/{} on {}", pod.namespace, pod.name, pod.node);
+        problems.push(Problem::new(what, at, "take it from this node first, or set cp_enable=false"));
+    }
     for pod in facts.pods_of_plane() {
         let at = format!("pod {}/{} on {}", pod.namespace, pod.name, pod.node);
         if pod.program == Program::Xvip {

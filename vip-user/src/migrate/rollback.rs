@@ -150,7 +150,7 @@ pub fn steps(seen: &Seen) -> Result<Vec<Step>, Problem> {
 
 /// What stands against a way back on this host. `nodes`: the names of all Nodes with their boot ids.
 pub fn other_host(nodes: &[(String, String)], node: &str, boot_id: &str) -> Option<Problem> {
-    let remedy = format!("run this on {node} with its cluster's kubeconfig, or add --offline");
+    let remedy = format!("run this on {node} with its cluster's kubeconfig");
     let what = match nodes.iter().find(|(name, _)| name == node) {
         None => format!("{node} is no node of the control plane of this cluster"),
         Some((_, found)) if found.is_empty() => format!("the API does not say the boot id of {node}"),

@@ -4,7 +4,9 @@ use super::{
     args::{self, seconds},
     files::{self, Folder, Manifest, Prepared, Stage, State},
     gather::{self, Found, Request},
-    reading, rollback, show, sysctls,
+    reading,
+    rollback::{self, lock_holder},
+    show, sysctls,
 };
 use crate::{
     clock,
@@ -88,6 +90,12 @@ async fn begin(args: &args::Apply, found: &Found, folder: &Folder) -> anyhow::Re
     if show::problems(&problems) {
         return Ok(None);
     }
+    let place = &args.common.place;
+    if let Some(holder) = lock_holder(&Pins::new(&place.pin_root, &place.instance)).await? {
+        let remedy = "end it first: the pod would wait for it, and look as if it had arrived";
+        show::problems(&[Problem::new(format!("{holder} runs already"), "this host", remedy)]);
+        return Ok(None);
+    }
     let manifest = found.manifest.as_ref().context("there is one manifest")?;
     let Manifest { path, text, object } = manifest;
     if may_be_xvip(object) {
@@ -125,7 +133,7 @@ async fn begin(args: &args::Apply, found: &Found, folder: &Folder) -> anyhow::Re
     }
     let ended = put(found, manifest, (prepared, sysctls)).await;
     if !matches!(ended, Ok(true)) {
-        undo(folder, &state, text);
+        undo(folder, &state);
     }
     Ok(ended?.then_some(state))
 }
@@ -170,9 +178,10 @@ async fn now(found: &Found) -> Facts {
     Facts { lease, kubelet: gather::kubelet().await, ..found.facts.clone() }
 }
 
-/// Nothing was begun if kube-vip's manifest is still in its place.
-fn undo(folder: &Folder, state: &State, text: &str) {
-    if files::read_text(&state.manifest).ok().as_deref() != Some(text) {
+/// Nothing was begun if the manifest that this command wants to write is not in its place.
+fn undo(folder: &Folder, state: &State) {
+    let moved = folder.moved().ok().flatten();
+    if moved.is_some() && files::read_text(&state.manifest).ok() == moved {
         show::say("the manifest is not kube-vip's any more: xvip migrate rollback puts it back");
         return;
     }

@@ -11,6 +11,7 @@ use crate::{
         facts::{LeaseFact, Problem},
         finish::{foreign, quiet_s, refusals},
     },
+    model::timing,
 };
 use std::{process::ExitCode, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -70,7 +71,9 @@ async fn watch(api: &LeaseApi, found: &Found) -> Option<Problem> {
     let lease = found.facts.known_lease()?;
     let settings = found.facts.manifests.iter().chain(&found.facts.template);
     let settings = settings.map(|manifest| manifest.duration_s);
-    let time = quiet_s(settings.chain([lease.duration_s]).max().unwrap_or_default());
+    // Anybody may have written a D into the Lease that lasts for years.
+    let longest = settings.chain([lease.duration_s]).max().unwrap_or_default();
+    let time = quiet_s(longest.min(timing::MAX_DURATION_S));
     show::say(&format!("watching the Lease {} for {time} s", lease.name));
     let end = Instant::now() + seconds(time);
     let mut failed = 0;

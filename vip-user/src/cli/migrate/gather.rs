@@ -260,7 +260,7 @@ async fn of_daemonset(api: &Result<LeaseApi, String>, node: &str) -> Option<Valu
     // Another DaemonSet may be for Services alone.
     let holds = |pod: &Value| {
         let read = Pod::read(pod).and_then(|pod| pod.variable("cp_enable"));
-        read.is_some_and(|value| value == "true")
+        read.is_some_and(|value| crate::adapter::parse_bool(&value) == Some(true))
     };
     if holds(&first) { Some(first) } else { Some(pods.find(holds).unwrap_or(first)) }
 }

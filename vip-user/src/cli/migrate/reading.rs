@@ -204,6 +204,7 @@ pub(super) fn pod(object: &Value, image: Option<&str>) -> Option<PodFact> {
         version: version.filter(|_| program == Program::KubeVip),
         duration_s,
         preserves: is_on(&adapted, PRESERVES),
+        holds_plane: is_on(&adapted, "cp_enable"),
         ready: is_ready && object["metadata"]["deletionTimestamp"].is_null(),
         daemonset: daemonsets.next().and_then(|owner| text(&owner["name"])),
         mirror: pod.is_mirror(),
@@ -220,8 +221,7 @@ pub(super) fn user(object: &Value) -> Option<String> {
 }
 
 fn is_on(adapted: &Adapted, name: &str) -> bool {
-    // As Go reads truth values; anything else is refused by name.
-    let on = |value: &str| matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+    let on = |value: &str| crate::adapter::parse_bool(value.trim()) == Some(true);
     adapted.rows.iter().any(|row| row.name == name && on(&row.value))
 }
 

@@ -50,9 +50,7 @@ pub(super) async fn rollback(args: &args::Rollback) -> anyhow::Result<ExitCode> 
         bail!("{} was moved here, and not {node}: name it", state.node);
     }
     let api = api(common, &state).await;
-    if !args.offline
-        && let Some(problem) = elsewhere(&api, &state).await?
-    {
+    if let Some(problem) = elsewhere(&api, &state, args.offline).await? {
         show::problems(&[problem]);
         return Ok(ExitCode::FAILURE);
     }
@@ -66,10 +64,15 @@ pub(super) async fn rollback(args: &args::Rollback) -> anyhow::Result<ExitCode> 
 
 /// Whether the API is that of another cluster, or this is another host. An API that does not answer is
 /// told later.
-async fn elsewhere(api: &Result<LeaseApi, String>, state: &State) -> anyhow::Result<Option<Problem>> {
+async fn elsewhere(
+    api: &Result<LeaseApi, String>,
+    state: &State,
+    offline: bool,
+) -> anyhow::Result<Option<Problem>> {
     let Ok(api) = api else { return Ok(None) };
     let nodes = match api.control_plane().await {
         Ok(nodes) => nodes,
+        Err(_) if offline => return Ok(None),
         Err(error) => {
             let remedy = "wait for an API server, or add --offline if every xvip has this version";
             return Ok(Some(Problem::new(error.to_string(), "the API", remedy)));
@@ -184,7 +187,7 @@ async fn look(
 }
 
 /// The process that holds xvip's lock. It is dropped at once.
-async fn lock_holder(pins: &Pins) -> anyhow::Result<Option<String>> {
+pub(super) async fn lock_holder(pins: &Pins) -> anyhow::Result<Option<String>> {
     Ok(match Lock::try_take(pins).await.context("cannot look at the lock")? {
         Attempt::Taken(_) => None,
         Attempt::Busy(holder) => Some(holder),
@@ -244,6 +247,12 @@ impl Way<'_> {
             bail!("{other} cannot be read ({why}), and may be kube-vip's too: take it away");
         }
         self.refuse_others()?;
+        // An operator or a tool may have edited it.
+        match self.folder.place(self.state, self.backup)? {
+            At::Moved => self.folder.keep_moved(&files::read_text(path)?)?,
+            At::Other => self.folder.keep_other(&files::read_text(path)?)?,
+            At::Original | At::Nothing => {}
+        }
         let place = &self.common.place;
         lock_holder(&Pins::new(&place.pin_root, &place.instance)).await?;
         self.prepared = Some(files::prepare(path, self.backup, self.state.shape)?);
@@ -253,12 +262,6 @@ impl Way<'_> {
     fn take_away(&mut self) -> anyhow::Result<()> {
         let path = &self.state.manifest;
         let text = files::read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
-        // An operator or a tool may have edited it.
-        match self.folder.place(self.state, self.backup)? {
-            At::Moved => self.folder.keep_moved(&text)?,
-            At::Other => self.folder.keep_other(&text)?,
-            At::Original | At::Nothing => {}
-        }
         self.taken = Some(text);
         self.span = Some(Span::begin());
         files::take_away(path)?;
@@ -357,7 +360,10 @@ impl Way<'_> {
             }
             let is_gone = match self.pods().await {
                 Some(pods) if pods.is_empty() => busy.is_none(),
-                Some(_) => false,
+                Some(_) => {
+                    free_since = None;
+                    false
+                }
                 None => busy.is_none() && since.elapsed() >= KUBELET_READS,
             };
             if is_gone {

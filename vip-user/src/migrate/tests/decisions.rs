@@ -23,6 +23,7 @@ pub(super) fn pod(node: &str, program: Program) -> PodFact {
         version: Some((1, 0, 0)),
         duration_s: 5,
         preserves: false,
+        holds_plane: true,
         ready: true,
         daemonset: None,
         mirror: true,

@@ -19,6 +19,7 @@ fn service(node: &str) -> PodFact {
         daemonset: Some("services".into()),
         mirror: false,
         preserves: true,
+        holds_plane: false,
         ..pod(node, Program::KubeVip)
     }
 }
@@ -84,6 +85,16 @@ fn a_daemonset_for_services_beside_static_pods_stays() {
     let plan = plan::plan(&elsewhere);
     assert_eq!(plan.daemonset, None);
     assert!(whats(&plan.problems).contains("no manifest of kube-vip was found"));
+}
+
+/// Its name for this node is that of xvip here, so it would renew xvip's tenure.
+#[test]
+fn a_daemonset_that_serves_the_control_plane_beside_the_static_pod_is_refused() {
+    let beside = |holds_plane: bool| {
+        let facts = with(|f| pods(f).push(PodFact { holds_plane, ..service("a") }));
+        whats(&plan::plan(&facts).problems).contains("serves the control plane beside a static pod")
+    };
+    assert!(beside(true) && !beside(false));
 }
 
 #[test]

@@ -222,6 +222,18 @@ fn answers_that_do_not_count_are_those_for_the_vips_of_the_take_over() {
     assert!(election.admits(VIP) && !election.admits(later));
 }
 
+/// Only a watch shows that nothing was written in between.
+#[test]
+fn a_read_that_shows_a_release_of_a_stranger_shortens_no_wait() {
+    let mut election = fresh();
+    election.step(at(0), quorum(Some(foreign(10))));
+    election.step(at(5_000), quorum(Some(emptied(foreign(10), 11))));
+    for ms in (5_000..21_000).step_by(100) {
+        assert!(writes(&election.step(at(ms), Input::Tick)).is_empty(), "taken at {ms} ms");
+    }
+    assert_eq!(writes(&election.step(at(21_000), Input::Tick)).len(), 1);
+}
+
 /// Another tenure of xvip may have had a live fence when the stranger took the Lease.
 #[test]
 fn a_stranger_that_gives_up_soon_is_waited_for_like_a_tenure_of_xvip() {
